@@ -1,0 +1,37 @@
+"""tickwise: train, adapt, compress, run and serve language models, and know what every token costs.
+
+The public names are loaded on first use, so that ``import tickwise`` costs milliseconds.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tickwise.core.errors import UserError
+    from tickwise.engine.language_model import LanguageModel, load
+    from tickwise.evaluate.perplexity import evaluate
+    from tickwise.training.config import TrainConfig
+    from tickwise.training.run import train
+
+_HOME = {
+    "LanguageModel": "tickwise.engine.language_model",
+    "TrainConfig": "tickwise.training.config",
+    "UserError": "tickwise.core.errors",
+    "evaluate": "tickwise.evaluate.perplexity",
+    "load": "tickwise.engine.language_model",
+    "train": "tickwise.training.run",
+}
+__all__ = ["LanguageModel", "TrainConfig", "UserError", "evaluate", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tickwise' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,5 @@
+import sys
+
+from tickwise.cli import main
+
+sys.exit(main())

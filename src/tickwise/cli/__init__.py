@@ -1,0 +1,53 @@
+"""The command line: parse, call, print. Each verb is one module with ``Arguments`` and ``run(arguments)``.
+
+``--help`` is answered from the table below without importing any verb.
+"""
+
+import sys
+
+VERBS: dict[str, tuple[str, str]] = {
+    "doctor": ("doctor", "what this machine has, its measured ceilings, what will be used and why"),
+    "data prepare": ("data_prepare", "clean, split, tokenize and pack text for training"),
+    "data check": ("data_check", "counts, samples as the model sees them, duplicates found"),
+    "data ls": ("data_ls", "named public data sets and where to find them"),
+    "train": ("train", "train a model from text or prepared data"),
+    "generate": ("generate", "write text with a model"),
+    "evaluate": ("evaluate", "loss, perplexity and bits per byte with confidence intervals"),
+    "demo": ("demo", "train, generate and report in about two minutes, offline"),
+}
+
+
+def overview() -> str:
+    """The text of ``tickwise --help``."""
+    lines = [
+        "usage: tickwise VERB [MODEL] [flags]",
+        "",
+        "Train, adapt, compress, run and serve language models, and know what every token costs.",
+        "",
+        "verbs:",
+        *(f"  {verb:<14} {line}" for verb, (_, line) in VERBS.items()),
+        "",
+        "  tickwise VERB --help      the flags of one verb",
+        "  tickwise --version        the version",
+        "  tickwise completion bash  a completion script for bash, zsh or tcsh",
+        "",
+        "common flags: --config FILE.yaml (flags win), --json (JSON alone on stdout), -q, -v",
+        "exit codes: 0 done, 1 a fault of tickwise, 2 a user's mistake (one line says which), 130 interrupted",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from tickwise import __version__
+
+        print(f"tickwise {__version__}")
+        return 0
+    from tickwise.cli.dispatch import dispatch
+
+    return dispatch(arguments)

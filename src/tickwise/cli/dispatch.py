@@ -1,0 +1,112 @@
+"""From a command line to a verb's ``run``: YAML, flags, and errors as one line with an exit code."""
+
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tickwise.cli import VERBS, overview
+from tickwise.core import console
+from tickwise.core.config import closest, from_dict, read_yaml
+from tickwise.core.errors import ConfigError, UserError
+
+INTERRUPTED = 130
+
+
+def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb (one or two words) at the front of ``arguments``, and what follows it."""
+    two = " ".join(arguments[:2])
+    if two in VERBS:
+        return two, list(arguments[2:])
+    if arguments[0] in VERBS:
+        return arguments[0], list(arguments[1:])
+    children = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+    if children:
+        given = arguments[1] if len(arguments) > 1 else ""
+        if given in ("-h", "--help"):
+            return arguments[0], ["--help"]
+        options = ", ".join(verb.split(" ", 1)[1] for verb in children)
+        raise ConfigError(f"tickwise {arguments[0]}: say which: {options}" + (f" (not '{given}')" if given else ""))
+    raise ConfigError(f"tickwise: no verb '{arguments[0]}'{closest(arguments[0], VERBS)}; see tickwise --help")
+
+
+def _config_path(arguments: Sequence[str]) -> Path | None:
+    for index, word in enumerate(arguments):
+        if word == "--config":
+            if index + 1 == len(arguments):
+                raise ConfigError("--config: give the YAML file after it")
+            return Path(arguments[index + 1])
+        if word.startswith("--config="):
+            return Path(word.split("=", 1)[1])
+    return None
+
+
+def parse(verb: str, words: Sequence[str]) -> Any:
+    """The verb's frozen ``Arguments`` from its defaults, the YAML file and the flags, in rising priority."""
+    import tyro
+
+    module = importlib.import_module(f"tickwise.cli.{VERBS[verb][0]}")
+    arguments_type = module.Arguments
+    path = _config_path(words)
+    default: Any = None
+    if path is not None:
+        settings = read_yaml(path)
+        required = {
+            f.name: tyro.MISSING
+            for f in dataclasses.fields(arguments_type)
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+        default = from_dict(arguments_type, settings, where=str(path), default=arguments_type(**required))
+    return tyro.cli(
+        arguments_type,
+        prog=f"tickwise {verb}",
+        description=module.__doc__,
+        default=default,
+        args=list(words),
+        config=(tyro.conf.FlagConversionOff,) if False else (),
+    )
+
+
+def _completion(words: Sequence[str]) -> int:
+    shell = words[0] if words else ""
+    if shell not in ("bash", "zsh", "tcsh"):
+        raise ConfigError(f"tickwise completion: no shell '{shell}'; use bash, zsh or tcsh")
+    from tickwise.cli.completion import script
+
+    print(script(shell))
+    return 0
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run the verb; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        if arguments[0] == "completion":
+            return _completion(arguments[1:])
+        verb, words = find_verb(arguments)
+        if verb not in VERBS:
+            lines = [f"  tickwise {name:<14} {line}" for name, (_, line) in VERBS.items() if name.startswith(verb + " ")]
+            print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *lines]))
+            return 0
+        parsed = parse(verb, words)
+        if getattr(parsed, "quiet", False):
+            console.set_verbosity(console.QUIET)
+        elif getattr(parsed, "verbose", False):
+            console.set_verbosity(console.VERBOSE)
+        result = importlib.import_module(f"tickwise.cli.{VERBS[verb][0]}").run(parsed)
+        sys.stdout.flush()
+        return int(result or 0)
+    except UserError as error:
+        print(f"tickwise: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("tickwise: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+__all__ = ["dispatch", "find_verb", "overview", "parse"]

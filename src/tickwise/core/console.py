@@ -1,0 +1,129 @@
+"""What the user sees while a job runs. All of it goes to stderr; stdout is for results alone."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+QUIET, NORMAL, VERBOSE = 0, 1, 2
+_verbosity = NORMAL
+_PLAIN_INTERVAL_S = 5.0
+
+
+def set_verbosity(level: int) -> None:
+    """``QUIET`` prints errors only, ``VERBOSE`` also the notes. Process-wide, like ``logging``."""
+    global _verbosity
+    _verbosity = level
+
+
+def verbosity() -> int:
+    return _verbosity
+
+
+def say(text: str) -> None:
+    """One line that every user should see (unless ``-q``)."""
+    if _verbosity >= NORMAL:
+        print(text, file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """One line for ``-v``."""
+    if _verbosity >= VERBOSE:
+        print(text, file=sys.stderr, flush=True)
+
+
+def is_terminal() -> bool:
+    """Whether live, redrawn output makes sense."""
+    return _verbosity >= NORMAL and sys.stderr.isatty()
+
+
+def format_seconds(seconds: float) -> str:
+    """``7s``, ``3m05s``, ``2h07m``; ``n/a`` when not finite."""
+    if seconds != seconds or seconds in (float("inf"), float("-inf")):
+        return "n/a"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def format_count(value: float) -> str:
+    """``950``, ``12.3k``, ``4.56M``, ``7.89G``."""
+    for divisor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= divisor:
+            return f"{value / divisor:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def format_bytes(value: float) -> str:
+    """Decimal units: ``1.5 MB`` is 1,500,000 bytes."""
+    for divisor, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= divisor:
+            return f"{value / divisor:.3g} {suffix}"
+    return f"{value:.0f} B"
+
+
+class ProgressBar(Protocol):
+    """What ``progress`` yields: ``advance(n)`` moves on by n units, ``note`` sets a short text beside it."""
+
+    def advance(self, amount: float) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class _Plain:
+    def __init__(self, description: str, total: float | None, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done, self.text = 0.0, ""
+        self.start = self.last = time.monotonic()
+
+    def advance(self, amount: float) -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.last >= _PLAIN_INTERVAL_S:
+            self.last = now
+            self._line(now)
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+    def _line(self, now: float) -> None:
+        rate = self.done / max(now - self.start, 1e-9)
+        share = left = ""
+        if self.total:
+            share = f" {100 * self.done / self.total:.0f}%"
+            left = f", {format_seconds((self.total - self.done) / rate)} left" if rate > 0 else ""
+        say(f"{self.description}:{share} {format_count(self.done)} {self.unit}, "
+            f"{format_count(rate)} {self.unit}/s{left} {self.text}".rstrip())
+
+
+class _Rich:
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, amount: float) -> None:
+        self._bar.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        self._bar.update(self._task, note=text)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: float | None, unit: str = "items") -> Iterator[ProgressBar]:
+    """A bar with speed and time left on a terminal, a plain line every few seconds without one.
+
+    ``total`` is in ``unit``; ``None`` when it is not known beforehand.
+    """
+    if not is_terminal():
+        yield _Plain(description, total, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Rich(bar, bar.add_task(description, total=total, note=""))

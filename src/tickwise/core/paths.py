@@ -1,0 +1,116 @@
+"""Outputs that appear whole or not at all: temporary name, fsync, rename."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tickwise.core.errors import OutputError
+
+_TEMPORARY_MARK = ".tmp-"
+
+
+def output_error(problem: OSError, path: Path) -> OutputError:
+    """The one line for a write that the operating system refused."""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"{path}: no space left on the disk; free some or choose another folder")
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{path}: not writable; choose another folder or change its permissions")
+    return OutputError(f"{path}: cannot write: {problem.strerror or problem}")
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames inside ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(3)}")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it replaces ``path``, on any error it is removed.
+
+    Raises ``OutputError`` for a full disk or a folder that cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        fsync_directory(path.parent)
+    except OSError as problem:
+        raise output_error(problem, path) from problem
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 so that a reader sees the old file or the new one, never a part."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it replaces ``path`` (with all its files synced), on any error
+    it is removed and what stood at ``path`` is untouched.
+
+    A process killed in the middle leaves only a ``*.tmp-*`` sibling, see ``remove_temporaries``.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            fsync_directory(Path(folder))
+        if path.exists():
+            old = _temporary(path)
+            os.rename(path, old)
+            os.rename(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(temporary, path)
+        fsync_directory(path.parent)
+    except OSError as problem:
+        raise output_error(problem, path) from problem
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed processes left behind in ``folder``."""
+    for leftover in folder.glob(f"*{_TEMPORARY_MARK}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """``$TICKWISE_CACHE``, else ``$XDG_CACHE_HOME/tickwise``, else ``~/.cache/tickwise``."""
+    explicit = os.environ.get("TICKWISE_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickwise"
