@@ -1,0 +1,129 @@
+"""Scaled dot-product attention: causal self-attention with grouped queries, cache as an argument."""
+
+import functools
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tickwise.layers.linear import StackedLinear
+from tickwise.layers.norm import RMSNorm
+from tickwise.layers.rope import rotate
+
+# Up to here the products of whole score matrices beat the tiled CPU kernel, whose set-up cost dominates.
+_SHORT_CONTEXT = 256
+
+
+class KeyValueCache(Protocol):
+    """What attention needs of a cache; ``engine.kv_cache`` has the real one."""
+
+    @property
+    def length(self) -> int: ...
+
+    def update(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def advance(self, n_tokens: int) -> None: ...
+
+
+@functools.lru_cache(maxsize=16)
+def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(T, T): 0 where a query may look, -inf where it may not."""
+    bias = torch.full((length, length), -math.inf, dtype=dtype, device=device)
+    return bias.triu_(1)
+
+
+class _ShortCausalAttention(torch.autograd.Function):
+    """Causal attention over whole score matrices with the backward pass written out.
+
+    Its slow twin is ``torch.nn.functional.scaled_dot_product_attention(is_causal=True)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_NTD: Tensor, k_NTD: Tensor, v_NTD: Tensor, scale: float) -> Tensor:
+        bias_TT = _causal_bias(q_NTD.shape[1], q_NTD.dtype, q_NTD.device)
+        scores_NTT = torch.baddbmm(bias_TT, q_NTD, k_NTD.transpose(1, 2), alpha=scale)
+        weights_NTT = torch.softmax(scores_NTT, -1)
+        ctx.save_for_backward(q_NTD, k_NTD, v_NTD, weights_NTT)
+        ctx.scale = scale
+        return torch.bmm(weights_NTT, v_NTD)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NTD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        q_NTD, k_NTD, v_NTD, weights_NTT = ctx.saved_tensors
+        grad_v_NTD = torch.bmm(weights_NTT.transpose(1, 2), grad_NTD)
+        grad_weights_NTT = torch.bmm(grad_NTD, v_NTD.transpose(1, 2))
+        grad_scores_NTT = torch._softmax_backward_data(grad_weights_NTT, weights_NTT, -1, weights_NTT.dtype)
+        grad_scores_NTT = grad_scores_NTT.mul_(ctx.scale)
+        grad_q_NTD = torch.bmm(grad_scores_NTT, k_NTD)
+        grad_k_NTD = torch.bmm(grad_scores_NTT.transpose(1, 2), q_NTD)
+        return grad_q_NTD, grad_k_NTD, grad_v_NTD, None
+
+
+def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention of the last T of S positions to everything before and at them; returns (B, H, T, D).
+
+    K may be a divisor of H (grouped queries, Ainslie et al. 2023). ``dropout`` acts on the weights.
+    """
+    n_heads, n_kv_heads = q_BHTD.shape[1], k_BKSD.shape[1]
+    n_new, n_all = q_BHTD.shape[2], k_BKSD.shape[2]
+    short = n_new == n_all and 1 < n_all <= _SHORT_CONTEXT and n_heads == n_kv_heads and dropout == 0.0
+    if short and q_BHTD.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BKSD, v_BKSD))
+        return _ShortCausalAttention.apply(q, k, v, q.shape[-1] ** -0.5).unflatten(0, q_BHTD.shape[:2])
+    mask = None
+    if 1 < n_new < n_all:
+        mask = torch.ones(n_new, n_all, dtype=torch.bool, device=q_BHTD.device).tril_(n_all - n_new)
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, dropout_p=dropout,
+        is_causal=n_new == n_all and n_new > 1, enable_gqa=n_heads != n_kv_heads,
+    )
+
+
+class SelfAttention(nn.Module):
+    """Causal self-attention: (B, T, C) → (B, T, C), optionally rotary, QK-normed and with value residuals.
+
+    QK-norm: RMS norm of queries and keys per head (Henry et al. 2020; as in Qwen 3). Value residual: the
+    values mix with the first layer's by a learned share (Zhou et al. 2024).
+    """
+
+    def __init__(
+        self, width: int, n_heads: int, n_kv_heads: int, head_dim: int, *, bias: bool, qk_norm: bool,
+        mixes_first_values: bool, norm_epsilon: float, dropout: float, layer: int,
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
+        self.dropout, self.layer = dropout, layer
+        blocks = (n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * head_dim)
+        self.qkv_proj = StackedLinear(width, blocks, bias=bias)
+        self.o_proj = nn.Linear(n_heads * head_dim, width, bias=bias)
+        self.q_norm = RMSNorm(head_dim, norm_epsilon) if qk_norm else None
+        self.k_norm = RMSNorm(head_dim, norm_epsilon) if qk_norm else None
+        self.value_mix = nn.Parameter(torch.tensor([0.5, 0.5])) if mixes_first_values else None
+
+    def forward(
+        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor] | None = None, first_values: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the output and this layer's new values (B, K, T, D), for value residuals."""
+        batch, length, _ = x_BTC.shape
+        n_rotated = self.n_heads + self.n_kv_heads
+        heads = self.qkv_proj(x_BTC).view(batch, length, n_rotated + self.n_kv_heads, self.head_dim)
+        qk, v = heads.transpose(1, 2).split((n_rotated, self.n_kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split((self.n_heads, self.n_kv_heads), dim=1)
+            q, k = self.q_norm(q), self.k_norm(k)
+            if rope is not None:
+                q, k = rotate(q, *rope), rotate(k, *rope)
+        else:
+            if rope is not None:
+                qk = rotate(qk, *rope)
+            q, k = qk.split((self.n_heads, self.n_kv_heads), dim=1)
+        own_values = v
+        if self.value_mix is not None and first_values is not None:
+            v = self.value_mix[0] * v + self.value_mix[1] * first_values
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        out_BHTD = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        return self.o_proj(out_BHTD.transpose(1, 2).reshape(batch, length, -1)), own_values

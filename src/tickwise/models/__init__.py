@@ -1,0 +1,1 @@
+"""Model families: a frozen config and a module with ``forward`` only. No optimizer, no files."""

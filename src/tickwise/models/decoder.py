@@ -1,0 +1,179 @@
+"""The decoder family: causal Transformers from GPT-2 to Llama and Qwen 3, by explicit config fields.
+
+Shape legend: B batch, T new tokens, C model width, V vocabulary, D head width.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tickwise.core.errors import ConfigError
+from tickwise.layers.attention import KeyValueCache, SelfAttention
+from tickwise.layers.feed_forward import Activation, FeedForward
+from tickwise.layers.norm import NormKind, make_norm
+from tickwise.layers.rope import rope_tables
+
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Shape and options of a decoder. Defaults give a Llama; ``docs/vocabulary.md`` explains the options."""
+
+    vocab_size: int
+    context_length: int
+    width: int
+    """Features of the residual stream."""
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    """Key-value heads; fewer than ``n_heads`` means grouped queries."""
+    head_dim: int
+    hidden: int
+    """Features inside the feed-forward block."""
+    positions: Literal["rope", "learned"] = "rope"
+    rope_theta: float = 10_000.0
+    norm: NormKind = "rmsnorm"
+    norm_epsilon: float = 1e-5
+    activation: Activation = "swiglu"
+    bias: bool = False
+    """Bias in linear layers and layer norms."""
+    tie_embeddings: bool = False
+    """One matrix for the input embedding and the output head."""
+    qk_norm: bool = False
+    """RMS norm of queries and keys per head."""
+    value_residual: bool = False
+    """Mix every layer's values with the first layer's."""
+    logit_soft_cap: float | None = None
+    """``cap · tanh(logits / cap)`` on the output."""
+    dropout: float = 0.0
+    """On the embedding, both block outputs and the attention weights, while training."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "width", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}: must be at least 1, got {getattr(self, name)}")
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(f"model.n_kv_heads: {self.n_kv_heads} does not divide the {self.n_heads} heads")
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ConfigError(f"model.head_dim: {self.head_dim} is odd; rotary positions rotate pairs")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model.dropout: must be in [0, 1), got {self.dropout}")
+        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
+            raise ConfigError(f"model.logit_soft_cap: must be positive, got {self.logit_soft_cap}")
+
+
+class DecoderLayer(nn.Module):
+    """One block with its norms before the sublayers: ``x + attention(norm(x))``, ``x + mlp(norm(x))``."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
+        self.self_attn = SelfAttention(
+            config.width, config.n_heads, config.n_kv_heads, config.head_dim, bias=config.bias,
+            qk_norm=config.qk_norm, mixes_first_values=config.value_residual and layer > 0,
+            norm_epsilon=config.norm_epsilon, dropout=config.dropout, layer=layer,
+        )
+        self.post_attention_layernorm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
+        self.mlp = FeedForward(config.width, config.hidden, config.activation, config.bias)
+        self.dropout = config.dropout
+
+    def forward(
+        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor] | None, first_values: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> tuple[Tensor, Tensor]:
+        attended, values = self.self_attn(self.input_layernorm(x_BTC), rope, first_values, cache)
+        x_BTC = x_BTC + self._drop(attended)
+        x_BTC = x_BTC + self._drop(self.mlp(self.post_attention_layernorm(x_BTC)))
+        return x_BTC, values
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class Decoder(nn.Module):
+    """Token ids (B, T) → logits (B, T, V) of the next token at each position."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        if config.positions == "learned":
+            self.embed_positions = nn.Embedding(config.context_length, config.width)
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.n_layers))
+        self.norm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
+        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self._rope_cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, ids_BT: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
+        """With a cache, ``ids_BT`` are the new tokens only and follow the ``cache.length`` stored ones.
+
+        At most ``config.context_length`` positions exist; asking for more raises ``ConfigError``.
+        """
+        return self.logits(self.hidden_states(ids_BT, cache=cache))
+
+    def hidden_states(self, ids_BT: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, T, C): the residual stream after the last norm, before the head."""
+        start = cache.length if cache is not None else 0
+        stop = start + ids_BT.shape[1]
+        if stop > self.config.context_length:
+            raise ConfigError(f"position {stop} is past the model's context of {self.config.context_length} tokens")
+        x_BTC = self.embed_tokens(ids_BT)
+        rope = None
+        if self.config.positions == "learned":
+            x_BTC = x_BTC + self.embed_positions.weight[start:stop]
+        else:
+            rope = self._rope(start, stop, x_BTC.device, x_BTC.dtype)
+        if self.config.dropout:
+            x_BTC = F.dropout(x_BTC, self.config.dropout, self.training)
+        first_values: Tensor | None = None
+        for layer in self.layers:
+            x_BTC, values = layer(x_BTC, rope, first_values, cache)
+            if self.config.value_residual and first_values is None:
+                first_values = values
+        if cache is not None:
+            cache.advance(ids_BT.shape[1])
+        return self.norm(x_BTC)
+
+    def logits(self, hidden_BTC: Tensor) -> Tensor:
+        """(B, T, V) from the output of ``hidden_states``."""
+        logits_BTV = self.lm_head(hidden_BTC)
+        cap = self.config.logit_soft_cap
+        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
+
+    def _rope(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        key = (device, dtype)
+        if key not in self._rope_cache:
+            positions_T = torch.arange(self.config.context_length, device=device)
+            cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
+            self._rope_cache[key] = (cos.to(dtype), sin.to(dtype))
+        cos, sin = self._rope_cache[key]
+        return cos[start:stop], sin[start:stop]
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> "Decoder":
+        """Fresh weights: normal with deviation 1/√fan-in (embeddings 0.02 when tied, else 1), zero for the
+        matrices that write into the residual stream, so that every block starts as the identity."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Embedding):
+                tied = self.config.tie_embeddings or "positions" in name
+                module.weight.normal_(0, 0.02 if tied else 1.0, generator=generator)
+            elif isinstance(module, nn.Linear):
+                if name.endswith(("o_proj", "down_proj")):
+                    module.weight.zero_()
+                elif not (name == "lm_head" and self.config.tie_embeddings):
+                    module.weight.normal_(0, module.in_features**-0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+        if not self.config.tie_embeddings:
+            self.lm_head.weight.zero_()
+        return self
+
+    def n_parameters(self) -> int:
+        """Stored numbers; a tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters())
