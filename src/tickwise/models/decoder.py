@@ -17,7 +17,6 @@ from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.rope import rope_tables
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Shape and options of a decoder. Defaults give a Llama; ``docs/vocabulary.md`` explains the options."""
@@ -52,7 +51,8 @@ class DecoderConfig:
     """On the embedding, both block outputs and the attention weights, while training."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "width", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden"):
+        sizes = ("vocab_size", "context_length", "width", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden")
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}: must be at least 1, got {getattr(self, name)}")
         if self.n_heads % self.n_kv_heads:

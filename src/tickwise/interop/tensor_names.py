@@ -1,0 +1,251 @@
+"""The decoder's parameters under the names and in the layouts of Llama, Qwen 3 and GPT-2 checkpoints.
+
+Every mapping is lossless both ways: rows are split or stacked, matrices transposed, nothing is computed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tickwise.core.errors import CheckpointError
+from tickwise.models.decoder import DecoderConfig
+
+TICKWISE_MODEL_TYPE = "tickwise-decoder"
+
+
+def model_type(config: DecoderConfig) -> str:
+    """The Hugging Face ``model_type`` that computes exactly this config, or tickwise's own."""
+    plain = config.logit_soft_cap is None and not config.value_residual
+    llama = config.norm == "rmsnorm" and config.positions == "rope" and config.activation == "swiglu" and plain
+    if llama and not config.qk_norm:
+        return "llama"
+    if llama and not config.bias:
+        return "qwen3"
+    gpt2 = (
+        config.norm == "layernorm" and config.positions == "learned" and config.activation == "gelu" and plain
+        and not config.qk_norm and config.n_kv_heads == config.n_heads
+        and config.n_heads * config.head_dim == config.width
+    )
+    return "gpt2" if gpt2 else TICKWISE_MODEL_TYPE
+
+
+def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | None]) -> dict[str, Any]:
+    """``config.json`` for that model; ``token_ids`` may give ``bos_token_id`` and ``eos_token_id``."""
+    kind = model_type(config)
+    common: dict[str, Any] = {
+        "model_type": kind, "vocab_size": config.vocab_size, "torch_dtype": "float32",
+        "tie_word_embeddings": config.tie_embeddings,
+        **token_ids,
+    }
+    if kind == "gpt2":
+        return common | {
+            "architectures": ["GPT2LMHeadModel"], "n_positions": config.context_length, "n_embd": config.width,
+            "n_layer": config.n_layers, "n_head": config.n_heads, "n_inner": config.hidden,
+            "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_epsilon,
+            "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
+        }
+    if kind == TICKWISE_MODEL_TYPE:
+        import dataclasses
+
+        return common | {"decoder": dataclasses.asdict(config)}
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    shared = common | {
+        "hidden_size": config.width, "intermediate_size": config.hidden, "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads, "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim, "hidden_act": "silu", "max_position_embeddings": config.context_length,
+        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta, "rope_parameters": rope,
+        "attention_bias": config.bias, "attention_dropout": config.dropout,
+    }
+    if kind == "llama":
+        return shared | {"architectures": ["LlamaForCausalLM"], "mlp_bias": config.bias}
+    return shared | {"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": False}
+
+
+def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
+    """The decoder that computes what ``config.json`` describes.
+
+    Raises ``CheckpointError`` for another model type and for options that the decoder does not compute.
+    """
+    from tickwise.core.config import from_dict
+
+    kind = values.get("model_type")
+
+    def need(name: str) -> Any:
+        if name not in values:
+            raise CheckpointError(f"{where}: key '{name}' is missing")
+        return values[name]
+
+    if kind == TICKWISE_MODEL_TYPE:
+        return from_dict(DecoderConfig, need("decoder"), where=where)
+    if kind == "gpt2":
+        width, heads = need("n_embd"), need("n_head")
+        if width % heads:
+            raise CheckpointError(f"{where}: n_head {heads} does not divide n_embd {width}")
+        if values.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
+            raise CheckpointError(f"{where}: activation_function '{values['activation_function']}' is not supported")
+        return DecoderConfig(
+            vocab_size=need("vocab_size"), context_length=need("n_positions"), width=width, n_layers=need("n_layer"),
+            n_heads=heads, n_kv_heads=heads, head_dim=width // heads, hidden=values.get("n_inner") or 4 * width,
+            positions="learned", norm="layernorm", norm_epsilon=values.get("layer_norm_epsilon", 1e-5),
+            activation="gelu", bias=True, tie_embeddings=values.get("tie_word_embeddings", True),
+            dropout=values.get("resid_pdrop", 0.0),
+        )
+    if kind not in ("llama", "qwen3"):
+        raise CheckpointError(f"{where}: model_type '{kind}' is not supported (llama, qwen3 and gpt2 are)")
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise CheckpointError(f"{where}: rope_type '{rope.get('rope_type', rope.get('type'))}' is not supported")
+    if values.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(f"{where}: hidden_act '{values['hidden_act']}' is not supported")
+    heads, width = need("num_attention_heads"), need("hidden_size")
+    bias = bool(values.get("attention_bias", False))
+    if kind == "llama" and bias != bool(values.get("mlp_bias", False)):
+        raise CheckpointError(f"{where}: attention_bias and mlp_bias that differ are not supported")
+    if not values.get("head_dim") and width % heads:
+        raise CheckpointError(f"{where}: num_attention_heads {heads} does not divide hidden_size {width}")
+    return DecoderConfig(
+        vocab_size=need("vocab_size"), context_length=need("max_position_embeddings"), width=width,
+        n_layers=need("num_hidden_layers"), n_heads=heads, n_kv_heads=values.get("num_key_value_heads") or heads,
+        head_dim=values.get("head_dim") or width // heads, hidden=need("intermediate_size"),
+        rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
+        norm_epsilon=values.get("rms_norm_eps", 1e-6), bias=bias, qk_norm=kind == "qwen3",
+        tie_embeddings=bool(values.get("tie_word_embeddings", False)), dropout=values.get("attention_dropout", 0.0),
+    )
+
+
+def _stacked(config: DecoderConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Stacked module → (names of its parts in a Llama checkpoint, rows of each)."""
+    q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    return {
+        "self_attn.qkv_proj": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (q, kv, kv)),
+        "mlp.gate_up_proj": (("mlp.gate_proj", "mlp.up_proj"), (config.hidden, config.hidden)),
+    }
+
+
+def _to_llama(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    stacked = _stacked(config)
+    for name, tensor in state.items():
+        if name == "lm_head.weight":
+            if not config.tie_embeddings:
+                out[name] = tensor
+            continue
+        for module, (parts, rows) in stacked.items():
+            if f".{module}." in name:
+                for part, piece in zip(parts, tensor.split(rows), strict=True):
+                    out["model." + name.replace(module, part)] = piece.contiguous()
+                break
+        else:
+            out["model." + name] = tensor
+    return out
+
+
+def _from_llama(config: DecoderConfig, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+                where: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    stacked = _stacked(config)
+    used = set()
+
+    def take(name: str) -> Tensor:
+        if name not in tensors:
+            raise CheckpointError(f"{where}: tensor '{name}' is missing")
+        used.add(name)
+        return tensors[name]
+
+    for name in expected:
+        if name == "lm_head.weight":
+            source = "lm_head.weight" if not config.tie_embeddings else "model.embed_tokens.weight"
+            state[name] = take(source)
+            continue
+        for module, (parts, _) in stacked.items():
+            if f".{module}." in name:
+                state[name] = torch.cat([take("model." + name.replace(module, part)) for part in parts])
+                break
+        else:
+            state[name] = take("model." + name)
+    _refuse_leftovers(set(tensors) - used, config, where)
+    return state
+
+
+_GPT2_LAYER = {
+    "input_layernorm": "ln_1", "self_attn.qkv_proj": "attn.c_attn", "self_attn.o_proj": "attn.c_proj",
+    "post_attention_layernorm": "ln_2", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj",
+}
+_GPT2_TOP = {"embed_tokens": "wte", "embed_positions": "wpe", "norm": "ln_f"}
+
+
+def _gpt2_name(name: str) -> tuple[str, bool]:
+    """The GPT-2 name of a parameter, and whether it is stored as (in, out) instead of (out, in)."""
+    module, _, leaf = name.rpartition(".")
+    if module.startswith("layers."):
+        _, index, inner = module.split(".", 2)
+        transposed = leaf == "weight" and not inner.endswith("layernorm")
+        return f"transformer.h.{index}.{_GPT2_LAYER[inner]}.{leaf}", transposed
+    return f"transformer.{_GPT2_TOP[module]}.{leaf}", False
+
+
+def _to_gpt2(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name == "lm_head.weight":
+            if not config.tie_embeddings:
+                out[name] = tensor
+            continue
+        target, transposed = _gpt2_name(name)
+        out[target] = tensor.T.contiguous() if transposed else tensor
+        bias = target.removesuffix("weight") + "bias"
+        if not config.bias and target.endswith("weight") and ".wte." not in target and ".wpe." not in target:
+            out[bias] = torch.zeros(tensor.shape[0])  # GPT-2 checkpoints always have biases; zero adds nothing
+    return out
+
+
+def _from_gpt2(config: DecoderConfig, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+               where: str) -> dict[str, Tensor]:
+    prefix = "" if "wte.weight" in tensors else "transformer."
+    state: dict[str, Tensor] = {}
+    used = set()
+    for name in expected:
+        if name == "lm_head.weight":
+            source, transposed = ("lm_head.weight" if not config.tie_embeddings else f"{prefix}wte.weight"), False
+        else:
+            source, transposed = _gpt2_name(name)
+            source = prefix + source.removeprefix("transformer.")
+        if source not in tensors:
+            raise CheckpointError(f"{where}: tensor '{source}' is missing")
+        used.add(source)
+        state[name] = tensors[source].T if transposed else tensors[source]
+    leftovers = {n for n in set(tensors) - used if not n.endswith((".attn.bias", ".attn.masked_bias"))}
+    _refuse_leftovers(leftovers, config, where)
+    return state
+
+
+def _refuse_leftovers(names: set[str], config: DecoderConfig, where: str) -> None:
+    names = {n for n in names if not n.endswith("rotary_emb.inv_freq")}
+    if config.tie_embeddings:
+        names.discard("lm_head.weight")
+    if names:
+        raise CheckpointError(f"{where}: tensor '{min(names)}' has no place in this model ({len(names)} such)")
+
+
+def to_checkpoint(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder's ``state_dict`` under the names of its ``model_type``."""
+    return _to_gpt2(config, state) if model_type(config) == "gpt2" else _to_llama(config, state)
+
+
+def from_checkpoint(config: DecoderConfig, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+                    where: str) -> dict[str, Tensor]:
+    """A ``state_dict`` with the names of ``expected`` from a checkpoint's tensors.
+
+    Raises ``CheckpointError`` naming the first tensor that is missing, left over or of another shape.
+    """
+    mapper = _from_gpt2 if model_type(config) == "gpt2" else _from_llama
+    state = mapper(config, tensors, expected, where)
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{where}: tensor '{name}' has shape {tuple(tensor.shape)}, "
+                f"the config asks for {tuple(expected[name].shape)}"
+            )
+    return state
