@@ -1,0 +1,1 @@
+"""Documents to split, tokenized, memory-mapped files, and from there to batches."""

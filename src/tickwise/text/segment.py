@@ -1,0 +1,29 @@
+"""Chinese words. Chinese is written without spaces, so a word tokenizer needs a segmenter."""
+
+import re
+
+# Marks a border between Chinese words inside a text that is about to be tokenized. A control character
+# (U+001F, unit separator) that cleaning removes from every text, so it can never be content.
+SEPARATOR = "\x1f"
+
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_HAN_RUN = re.compile(f"[{_HAN}]+")
+HAN_PATTERN = f"[{_HAN}]"
+
+
+def has_chinese(text: str) -> bool:
+    """Whether the text has at least one Han character."""
+    return not text.isascii() and _HAN_RUN.search(text) is not None
+
+
+def segment_chinese(text: str) -> str:
+    """``text`` with ``SEPARATOR`` between the words of each run of Han characters; the rest is unchanged.
+
+    The words are rjieba's (a Rust port of jieba, HMM for unknown words on). Removing the separators gives
+    the text back.
+    """
+    if not has_chinese(text):
+        return text
+    import rjieba
+
+    return _HAN_RUN.sub(lambda run: SEPARATOR.join(("", *rjieba.cut(run.group(), True), "")), text)

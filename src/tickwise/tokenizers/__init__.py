@@ -1,0 +1,1 @@
+"""Text to ids and back: char, word and byte-level BPE tokenizers, saved as ``tokenizer.json``."""
