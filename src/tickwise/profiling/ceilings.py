@@ -1,0 +1,343 @@
+"""Machine ceilings, measured here: read bandwidth and FLOP/s per number format. Never data-sheet figures.
+
+A ceiling is the best sustained rate over windows of tens of milliseconds, over several candidate kernels:
+interference from other programs only ever makes a window slower, so the best window is the estimate of
+what the machine can do. How much of the processor the measurement got is kept beside it.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tickwise.core.config import from_dict, read_json, to_dict
+from tickwise.core.device import resolve_device
+from tickwise.core.errors import ConfigError, OutputError
+from tickwise.core.paths import cache_directory, write_text_atomic
+from tickwise.profiling import machine
+
+if TYPE_CHECKING:
+    import torch
+
+_FORMAT_VERSION = 1
+_WINDOW_S = 0.05
+_WINDOW_QUICK_S = 0.03
+_DISTURBED_BELOW = 0.9
+_RETRY_S = 600.0
+# m, k, n of (m,k) @ (k,n): square, and the shapes of a projection over a batch of tokens.
+_GEMM_SHAPES_CPU = ((512, 512, 512), (1024, 4096, 1024))
+_GEMM_SHAPES_ACCELERATOR = ((4096, 4096, 4096), (8192, 8192, 8192), (8192, 4096, 8192))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """What this machine was measured to do at best."""
+
+    device: str
+    """``cpu``, ``cuda:0`` or ``mps``."""
+    device_name: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    """Main memory that this process may use; on an accelerator, its own memory."""
+    read_bandwidth_bytes_per_s: float
+    flops_per_s: dict[str, float]
+    """By number format; a format that could not be measured here is absent. ``int8`` counts integer
+    multiplications and additions."""
+    measured_with: dict[str, str]
+    """Which kernel and shape gave each figure: keys as in ``flops_per_s``, and ``read_bandwidth``."""
+    cpu_share: float | None
+    """Share of ``threads`` cores that this process really got while measuring; ``None`` on accelerators."""
+    quick: bool
+    seconds: float
+    """How long measuring took."""
+    torch_version: str
+    fingerprint: str
+    date: str
+    """UTC, ISO 8601."""
+    kind: str = "measured"
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took so much of the processor that the figures may be too low."""
+        return self.cpu_share is not None and self.cpu_share < _DISTURBED_BELOW
+
+
+def device_name(device: "torch.device") -> str:
+    """The name the device gives itself."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return machine.cpu_name()
+
+
+def fingerprint(device: "torch.device | None" = None) -> str:
+    """Sixteen hex digits that change when the processor, cores, memory, torch or its threads do."""
+    import torch
+
+    device = device or resolve_device()
+    facts = (
+        _FORMAT_VERSION, str(device), device_name(device), machine.cpu_name(), machine.cores(),
+        # Rounded, because the kernel reserves a slightly different amount at every start.
+        round(machine.memory_bytes()[0] / 2**28), torch.__version__, torch.get_num_threads(),
+    )
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def ceilings(refresh: bool = False, *, device: "torch.device | None" = None, quick: bool = False) -> Ceilings:
+    """This machine's ceilings from the cache, measured first when there are none or ``refresh`` is set.
+
+    Figures from a busy machine are measured again after a while, and the higher of each is kept. A cache that
+    cannot be read is measured anew; one that cannot be written is done without.
+    """
+    device = device or resolve_device()
+    mark = fingerprint(device)
+    path = cache_directory() / f"ceilings-{mark}.json"
+    known: Ceilings | None = None
+    if not refresh:
+        with contextlib.suppress(ConfigError):
+            known = from_dict(Ceilings, read_json(path, "measured ceilings"), where=str(path))
+        if known is not None and known.fingerprint != mark:
+            known = None
+        if known is not None and (quick or not known.quick) and not (known.disturbed and _age_s(known) > _RETRY_S):
+            return known
+    measured = measure_ceilings(quick=quick, device=device)
+    if known is not None and known.disturbed:
+        measured = _higher_of(known, measured)
+    with contextlib.suppress(OutputError, OSError):
+        write_text_atomic(path, json.dumps(to_dict(measured), indent=2) + "\n")
+    return measured
+
+
+def _age_s(known: Ceilings) -> float:
+    then = datetime.datetime.fromisoformat(known.date)
+    return (datetime.datetime.now(datetime.UTC) - then).total_seconds()
+
+
+def _higher_of(old: Ceilings, new: Ceilings) -> Ceilings:
+    """``new`` with every figure that ``old`` beats replaced: a slower figure was disturbed, not truer."""
+    measured_with, flops_per_s = dict(new.measured_with), dict(new.flops_per_s)
+    for name, value in old.flops_per_s.items():
+        if value > flops_per_s.get(name, 0.0):
+            flops_per_s[name], measured_with[name] = value, old.measured_with[name]
+    bandwidth = new.read_bandwidth_bytes_per_s
+    if old.read_bandwidth_bytes_per_s > bandwidth:
+        bandwidth = old.read_bandwidth_bytes_per_s
+        measured_with["read_bandwidth"] = old.measured_with["read_bandwidth"]
+    return dataclasses.replace(
+        new,
+        flops_per_s=flops_per_s,
+        measured_with=measured_with,
+        read_bandwidth_bytes_per_s=bandwidth,
+        cpu_share=max(old.cpu_share or 0.0, new.cpu_share or 0.0) if new.cpu_share is not None else None,
+    )
+
+
+def measure_ceilings(quick: bool = False, *, device: "torch.device | None" = None) -> Ceilings:
+    """Measure now, on all of torch's threads: about 5 s, or about 2 s when ``quick``.
+
+    Draws no number from torch's global generator and leaves its settings as they were.
+    """
+    import torch
+
+    device = device or resolve_device()
+    # Seconds for the bandwidth and for each number format.
+    budget_s = 0.3 if quick else 1.0
+    clock = _Clock(device, _WINDOW_QUICK_S if quick else _WINDOW_S)
+    start = time.perf_counter()
+    flops_per_s: dict[str, float] = {}
+    measured_with: dict[str, str] = {}
+    with torch.inference_mode(), _full_precision():
+        bandwidth, measured_with["read_bandwidth"] = _read_bandwidth(clock, device, budget_s, quick)
+        for name in ("fp32", "bf16", "fp16", "int8"):
+            candidates = _gemm_candidates(name, device)
+            if candidates:
+                flops_per_s[name], measured_with[name] = _best_rate(clock, candidates, budget_s)
+    seconds = time.perf_counter() - start
+    threads = torch.get_num_threads()
+    on_cpu = device.type == "cpu"
+    total = machine.memory_bytes()[0]
+    if device.type == "cuda":
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+    return Ceilings(
+        device=str(device),
+        device_name=device_name(device),
+        cores=machine.cores(),
+        threads=threads,
+        memory_bytes=total,
+        read_bandwidth_bytes_per_s=bandwidth,
+        flops_per_s=flops_per_s,
+        measured_with=measured_with,
+        cpu_share=min(1.0, clock.cpu_seconds / (clock.seconds * threads)) if on_cpu else None,
+        quick=quick,
+        seconds=seconds,
+        torch_version=torch.__version__,
+        fingerprint=fingerprint(device),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+class _Clock:
+    """Times windows of repeated calls and adds up what processor time they got."""
+
+    def __init__(self, device: "torch.device", window_s: float) -> None:
+        self.device, self.window_s = device, window_s
+        self.seconds = self.cpu_seconds = 0.0
+
+    def _synchronize(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def calls(self, function: Callable[[], object], n: int) -> float:
+        """Seconds that ``n`` calls took."""
+        import torch
+
+        if self.device.type == "cuda":
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            for _ in range(n):
+                function()
+            end.record()
+            end.synchronize()
+            return float(begin.elapsed_time(end)) / 1e3
+        self._synchronize()
+        cpu_start, start = time.process_time(), time.perf_counter()
+        for _ in range(n):
+            function()
+        self._synchronize()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.cpu_seconds += time.process_time() - cpu_start
+        return seconds
+
+    def window(self, function: Callable[[], object]) -> float:
+        """Mean seconds of one call over a window of at least about ``window_s``."""
+        once = self.calls(function, 1)
+        n = max(1, round(self.window_s / max(once, 1e-7)))
+        return self.calls(function, n) / n
+
+
+def _best_rate(
+    clock: _Clock, candidates: Mapping[str, tuple[float, Callable[[], object]]], budget_s: float
+) -> tuple[float, str]:
+    """The best units/s of any candidate (name → units per call, call), and its name.
+
+    Every candidate gets a first window; what is left of ``budget_s`` goes in turns to the three fastest.
+    """
+    end = time.perf_counter() + budget_s
+    best: dict[str, float] = {}
+    for name, (units, function) in candidates.items():
+        function()
+        best[name] = units / clock.window(function)
+    finalists = sorted(best, key=lambda name: best[name], reverse=True)[:3]
+    while time.perf_counter() < end:
+        for name in finalists:
+            units, function = candidates[name]
+            best[name] = max(best[name], units / clock.window(function))
+    winner = max(best, key=lambda name: best[name])
+    return best[winner], winner
+
+
+def _read_bandwidth(clock: _Clock, device: "torch.device", budget_s: float, quick: bool) -> tuple[float, str]:
+    """Bytes/s of reductions over a buffer that no cache holds, and the winning reduction's name."""
+    import torch
+
+    n_bytes = 256 * 2**20 if quick else 512 * 2**20
+    if device.type == "cpu":
+        n_bytes = max(n_bytes, 8 * (machine.last_level_cache_bytes() or 0))
+        n_bytes = min(n_bytes, machine.memory_bytes()[1] // 4)
+    else:
+        n_bytes *= 4
+    n_floats = n_bytes // 4 // 4096 * 4096
+    # Written, not only reserved: untouched pages all map to one page of zeros, which a cache holds.
+    buffer = torch.empty(n_floats, dtype=torch.float32, device=device).fill_(1.0)
+    size = float(buffer.numel() * buffer.element_size())
+    candidates: dict[str, tuple[float, Callable[[], object]]] = {"max float32": (size, buffer.max)}
+    if device.type != "mps":
+        words = buffer.view(torch.int64)
+        candidates["sum int64"] = (size, words.sum)
+    rows = buffer.view(4096, -1)
+    candidates["row sums float32"] = (size, lambda: rows.sum(1))
+    return _best_rate(clock, candidates, budget_s)
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep fp32 products in fp32: a lower setting would pass bf16 or TF32 off as fp32."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _gemm_candidates(name: str, device: "torch.device") -> dict[str, tuple[float, Callable[[], object]]]:
+    """Matrix products in format ``name`` that run on ``device``; empty when it has none worth a figure."""
+    import torch
+
+    on_cpu = device.type == "cpu"
+    if name == "fp16" and on_cpu:
+        return {}
+    if name == "int8" and device.type == "mps":
+        return {}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}[name]
+    # Own generator: measuring must not move the caller's random numbers.
+    generator = torch.Generator().manual_seed(0)
+    candidates: dict[str, tuple[float, Callable[[], object]]] = {}
+    for m, k, n in _GEMM_SHAPES_CPU if on_cpu else _GEMM_SHAPES_ACCELERATOR:
+        if name == "int8":
+            a = torch.randint(-127, 128, (m, k), dtype=dtype, generator=generator).to(device)
+            weight = torch.randint(-127, 128, (n, k), dtype=dtype, generator=generator).to(device)
+        else:
+            a = torch.randn(m, k, generator=generator).to(device, dtype)
+            weight = torch.randn(n, k, generator=generator).to(device, dtype)
+        for kernel, function in _gemm_kernels(name, a, weight).items():
+            try:
+                function()
+            except (RuntimeError, NotImplementedError, TypeError):
+                continue
+            candidates[f"{kernel} {m}x{k}x{n}"] = (2.0 * m * k * n, function)
+    return candidates
+
+
+def _gemm_kernels(name: str, a: "torch.Tensor", weight: "torch.Tensor") -> dict[str, Callable[[], object]]:
+    """The kernels that compute ``a @ weight.T`` (m,k) x (n,k), by name."""
+    import torch
+
+    if name == "int8":
+        transposed = weight.t()
+        return {"_int_mm": lambda: torch._int_mm(a, transposed)}
+    kernels: dict[str, Callable[[], object]] = {
+        "linear": lambda: torch.nn.functional.linear(a, weight),
+    }
+    packed = _packed_linear(a, weight)
+    if packed is not None:
+        kernels["packed linear"] = packed
+    return kernels
+
+
+def _packed_linear(a: "torch.Tensor", weight: "torch.Tensor") -> Callable[[], object] | None:
+    """oneDNN's product with weights in its own blocked layout, the one that torch.compile freezes into."""
+    import torch
+
+    if a.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    operators: Any = torch.ops.mkldnn
+    try:
+        blocked = operators._reorder_linear_weight(weight, a.shape[0])
+        operators._linear_pointwise(a, blocked, None, "none", [], "")
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return None
+    return lambda: operators._linear_pointwise(a, blocked, None, "none", [], "")

@@ -1,0 +1,1 @@
+"""Measured figures in, pictures and self-contained pages out."""
