@@ -1,0 +1,177 @@
+"""A model with its tokenizer, ready to write and to score text."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from tickwise.core.config import closest
+from tickwise.core.console import note
+from tickwise.core.errors import ConfigError
+from tickwise.engine.generation import Generation, TextPiece, generate_events
+from tickwise.engine.settings import GenerationSettings
+from tickwise.models.decoder import Decoder, DecoderConfig
+
+if TYPE_CHECKING:
+    from tickwise.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text."""
+
+    nats: float
+    """Negative log-likelihood of the scored tokens, in total."""
+    tokens: int
+    """Tokens that were scored."""
+    token_ids: tuple[int, ...]
+    """The scored tokens."""
+    token_log_probabilities: tuple[float, ...]
+    """Natural logarithm of each scored token's probability, in order."""
+    n_bytes: int
+    """UTF-8 bytes of the text that the scored tokens stand for."""
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean loss per token; infinite when that overflows."""
+        mean = self.nats / self.tokens
+        return math.exp(mean) if mean < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Loss in bits per byte of text: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.n_bytes
+
+
+class LanguageModel:
+    """A decoder and its tokenizer. ``load`` makes one from a model directory.
+
+    >>> model = tickwise.load("runs/shakespeare")            # doctest: +SKIP
+    >>> model.generate("To be", max_tokens=5, seed=1).text   # doctest: +SKIP
+    ', or not to be'
+    """
+
+    def __init__(self, module: Decoder, tokenizer: "Tokenizer") -> None:
+        self.module = module.eval()
+        self.tokenizer = tokenizer
+
+    @property
+    def config(self) -> DecoderConfig:
+        """Shape and options of the model."""
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+    def events(self, prompt: str, settings: GenerationSettings) -> Iterator[TextPiece | Generation]:
+        """Pieces of text of all samples as they are written, and each ``Generation`` when it is done.
+
+        At temperature 0 all ``n`` samples are equal, and only sample 0 appears here.
+        """
+        if settings.temperature == 0 and settings.n > 1:
+            note(f"temperature 0 makes all {settings.n} samples equal: computing one")
+        return generate_events(self.module, self.tokenizer, prompt, settings)
+
+    def generate(self, prompt: str, **settings: Any) -> Generation | list[Generation]:
+        """Continue ``prompt``; the keywords are those of ``GenerationSettings``.
+
+        Returns one ``Generation``, or a list of ``n`` of them when ``n`` is above 1. Raises ``ConfigError``
+        for settings that cannot be.
+
+        >>> model.generate("Once", max_tokens=20, temperature=0.8, top_p=0.9, seed=7)     # doctest: +SKIP
+        >>> [g.text for g in model.generate("Once", n=3, stop=["\\n"])]                    # doctest: +SKIP
+        """
+        asked = generation_settings(settings)
+        done = [event for event in self.events(prompt, asked) if isinstance(event, Generation)]
+        done.sort(key=lambda generation: generation.sample)
+        if asked.n == 1:
+            return done[0]
+        if asked.temperature == 0:
+            return [dataclasses.replace(done[0], sample=index) for index in range(asked.n)]
+        return done
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
+        """Continue ``prompt``, yielding text as soon as it is certain not to be part of a stop string.
+
+        >>> for text in model.stream("Once upon a time", max_tokens=50):                   # doctest: +SKIP
+        ...     print(text, end="", flush=True)
+        """
+        asked = generation_settings(settings)
+        if asked.n != 1:
+            raise ConfigError(f"n: {asked.n} samples cannot be streamed as one text; use generate")
+        events = self.events(prompt, asked)
+        return (event.text for event in events if isinstance(event, TextPiece))
+
+    def score(self, text: str) -> Score:
+        """Log-probability of every token of ``text``.
+
+        The text is read as the beginning of a document: after the tokenizer's beginning-of-text token, else
+        its end-of-text token. Without either, its first token has no context and is not scored. A text
+        longer than the context is scored in windows that overlap by half. Raises ``ConfigError`` when there
+        is nothing to score.
+
+        >>> model.score("The cat sat.").bits_per_byte                                       # doctest: +SKIP
+        """
+        ids = self.tokenizer.encode(text)
+        first = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
+        n_bytes = len(text.encode("utf-8"))
+        if first is not None and (not ids or ids[0] != first):
+            ids = [first, *ids]
+        elif first is None and ids:
+            n_bytes -= len(self.tokenizer.decode(ids[:1]).encode("utf-8"))
+        if len(ids) < 2:
+            raise ConfigError("the text has no token to score; give a longer one")
+        log_probabilities = self._token_log_probabilities(torch.tensor(ids, device=self.device))
+        values = log_probabilities.tolist()
+        return Score(-math.fsum(values), len(values), tuple(ids[1:]), tuple(values), n_bytes)
+
+    @torch.inference_mode()
+    def _token_log_probabilities(self, ids_T: torch.Tensor) -> torch.Tensor:
+        """Natural log-probabilities of ``ids_T[1:]`` given what is before them, float32."""
+        context = self.config.context_length
+        stride = max(1, context // 2)
+        pieces = []
+        scored, start = 0, 0
+        while scored < len(ids_T) - 1:
+            stop = min(len(ids_T) - 1, start + context)
+            hidden_1TC = self.module.hidden_states(ids_T[None, start:stop])
+            logits_TV = self.module.logits(hidden_1TC[:, scored - start :])[0].float()
+            pieces.append(-F.cross_entropy(logits_TV, ids_T[scored + 1 : stop + 1], reduction="none"))
+            scored, start = stop, start + stride
+        return torch.cat(pieces)
+
+
+def generation_settings(settings: dict[str, Any]) -> GenerationSettings:
+    """Keyword arguments as checked settings; ``ConfigError`` for an unknown one."""
+    known = [f.name for f in dataclasses.fields(GenerationSettings)]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"generate: no setting '{name}'{closest(name, known)}")
+    return GenerationSettings(**settings)
+
+
+def load(path: str | Path, device: str = "auto", dtype: str | None = None) -> LanguageModel:
+    """The model in a model directory or a run directory (then its best or newest model).
+
+    ``dtype`` is ``"fp32"`` (also the default) or ``"bf16"``. Raises ``CheckpointError`` in one line for a
+    directory that is missing or damaged.
+
+    >>> import tickwise
+    >>> model = tickwise.load("runs/shakespeare", dtype="bf16")                           # doctest: +SKIP
+    """
+    from tickwise.interop.directory import load_model, resolve_model_path
+
+    module, tokenizer = load_model(resolve_model_path(Path(path)), device=device, dtype=dtype or "fp32")
+    if not isinstance(module, Decoder):
+        raise ConfigError(f"{path}: a {type(module).__name__} cannot write text; give a decoder")
+    return LanguageModel(module, tokenizer)

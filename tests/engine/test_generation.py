@@ -1,0 +1,181 @@
+import pytest
+import torch
+
+from tickwise.core.errors import ConfigError
+from tickwise.engine.generation import Decoding, encode_prompt, generate_events
+from tickwise.engine.language_model import LanguageModel
+from tickwise.engine.settings import GenerationSettings
+
+GREEDY = {"temperature": 0.0, "seed": 0}
+
+
+def decode_ids(module, prompt, n_tokens, **settings):
+    decoding = Decoding(module, prompt, GenerationSettings(max_tokens=n_tokens, **settings), seed=0)
+    return [decoding.step() for _ in range(n_tokens)]
+
+
+def naive_greedy(module, ids, n_tokens):
+    """The definition: the whole text through the model for every token."""
+    ids = list(ids)
+    for _ in range(n_tokens):
+        ids.append(int(module(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[-n_tokens:]
+
+
+FAMILIES = [
+    {},
+    {"n_kv_heads": 4, "qk_norm": True, "value_residual": True},
+    {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True, "tie_embeddings": True},
+    {"activation": "relu2", "logit_soft_cap": 5.0, "n_kv_heads": 1},
+]
+
+
+@pytest.mark.parametrize("changes", FAMILIES)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_greedy_tokens_are_those_of_the_definition(tiny_decoder, changes, use_cache):
+    module = tiny_decoder(seed=3, **changes)
+    prompt = [3, 1, 4, 1, 5]
+    expected = naive_greedy(module, prompt, 27)
+    assert len(set(expected)) > 3, "the model must not repeat itself, or the test says nothing"
+    assert [ids[0] for ids in decode_ids(module, prompt, 27, temperature=0.0, use_cache=use_cache)] == expected
+
+
+@pytest.mark.parametrize("changes", FAMILIES)
+def test_cache_and_full_recomputation_agree_past_the_context(tiny_decoder, changes, capsys):
+    module = tiny_decoder(seed=5, **changes)
+    with_cache = decode_ids(module, [3, 1, 4], 100, temperature=0.0)
+    assert with_cache == decode_ids(module, [3, 1, 4], 100, temperature=0.0, use_cache=False)
+    assert capsys.readouterr().err.count("longer than the model's context of 32 tokens") == 2
+
+
+def test_past_the_context_the_model_sees_the_last_half_of_it(tiny_decoder):
+    module = tiny_decoder(seed=5)
+    prompt = [3, 1, 4]
+    ids = [row[0] for row in decode_ids(module, prompt, 40, temperature=0.0)]
+    # 3 + 30 tokens do not fit into 32, so token 30 is written from the 16 before it.
+    assert ids[30] == naive_greedy(module, (prompt + ids[:30])[-16:], 1)[0]
+    assert ids[29] == naive_greedy(module, prompt + ids[:29], 1)[0]
+
+
+def test_a_prompt_longer_than_the_context_goes_on_from_its_end(tiny_decoder):
+    module = tiny_decoder(seed=6)
+    prompt = [(7 * i) % 36 for i in range(50)]
+    assert decode_ids(module, prompt, 1, temperature=0.0)[0] == naive_greedy(module, prompt[-16:], 1)
+
+
+def test_a_context_of_one_token_still_works(tiny_decoder):
+    assert len(decode_ids(tiny_decoder(context_length=1), [1, 2, 3], 5)) == 5
+
+
+def test_samples_do_not_depend_on_how_many_there_are(model):
+    three = [g.text for g in model.generate("abc", max_tokens=30, seed=4, n=3, ignore_eos=True)]
+    assert model.generate("abc", max_tokens=30, seed=4, ignore_eos=True).text == three[0]
+    assert [g.text for g in model.generate("abc", max_tokens=30, seed=4, n=2, ignore_eos=True)] == three[:2]
+    assert len(set(three)) == 3
+
+
+def test_another_seed_gives_another_text_and_no_seed_reports_the_one_it_drew(model):
+    first, second = (model.generate("abc", max_tokens=30, ignore_eos=True) for _ in range(2))
+    assert first.text != second.text
+    assert model.generate("abc", max_tokens=30, ignore_eos=True, seed=first.seed).text == first.text
+
+
+def test_rows_that_end_early_do_not_disturb_the_others(model):
+    alone = [model.generate("abc", max_tokens=60, seed=9, n=i + 1, ignore_eos=True) for i in range(6)]
+    texts = [alone[0].text, *(rows[-1].text for rows in alone[1:])]
+    together = model.generate("abc", max_tokens=60, seed=9, n=6, stop=["a", "e"], ignore_eos=True)
+    lengths = {len(g.token_ids) for g in together}
+    assert len(lengths) > 2, "the rows must end at different ticks, or the test says nothing"
+    for generation, text in zip(together, texts, strict=True):
+        ends = [text.index(letter) for letter in "ae" if letter in text]
+        assert generation.text == text[: min(ends, default=None)]
+
+
+def test_repetition_penalty_counts_prompt_and_text_with_and_without_cache(tiny_decoder):
+    module = tiny_decoder(seed=7)
+    settings = {"temperature": 0.0, "repetition_penalty": 1e9}
+    ids = [row[0] for row in decode_ids(module, [3, 1, 4], 20, **settings)]
+    assert len({3, 1, 4, *ids}) == 23, "a huge penalty forbids every repetition"
+    assert [[i] for i in ids] == decode_ids(module, [3, 1, 4], 20, use_cache=False, **settings)
+
+
+def test_end_of_text_ends_the_text_and_is_not_part_of_it(model):
+    eos = model.tokenizer.eos_id
+    free = model.generate("abc", max_tokens=200, seed=2, temperature=2.0, ignore_eos=True)
+    assert eos in free.token_ids
+    ended = model.generate("abc", max_tokens=200, seed=2, temperature=2.0)
+    assert ended.finish_reason == "eos"
+    assert ended.token_ids == free.token_ids[: free.token_ids.index(eos)]
+    assert free.finish_reason == "length"
+    assert len(free.token_ids) == 200
+
+
+def test_stop_string_ends_the_text_before_it(model):
+    free = model.generate("abc", max_tokens=100, seed=3, ignore_eos=True).text
+    stop = free[40:43]
+    stopped = model.generate("abc", max_tokens=100, seed=3, ignore_eos=True, stop=stop)
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == free[: free.index(stop)]
+    assert model.tokenizer.decode(stopped.token_ids).endswith(stop)
+
+
+def test_streamed_pieces_join_to_the_text(model):
+    settings = {"max_tokens": 50, "seed": 3, "ignore_eos": True, "stop": ["ab", "q\n"]}
+    pieces = list(model.stream("abc", **settings))
+    assert len(pieces) > 5
+    assert "".join(pieces) == model.generate("abc", **settings).text
+
+
+def test_timings_fit_together(model):
+    timings = model.generate("abc", max_tokens=20, seed=0, ignore_eos=True).timings
+    assert timings.time_to_first_token_s >= timings.prefill_s > 0
+    assert timings.decode_tokens_per_s == pytest.approx(19 / timings.decode_s)
+    assert model.generate("abc", max_tokens=1, seed=0, ignore_eos=True).timings.decode_tokens_per_s is None
+
+
+def test_one_row_computes_all_greedy_samples(model):
+    greedy = model.generate("abc", max_tokens=5, n=3, **GREEDY)
+    assert [g.sample for g in greedy] == [0, 1, 2]
+    assert len({g.text for g in greedy}) == 1
+
+
+def test_an_empty_prompt_starts_from_the_end_of_text_token(model):
+    assert encode_prompt(model.tokenizer, "") == [model.tokenizer.eos_id]
+    assert model.generate("", max_tokens=3, seed=0).prompt_tokens == 1
+
+
+def test_an_empty_prompt_without_any_start_token_is_an_error():
+    class Bare:
+        bos_id = eos_id = None
+
+        def encode(self, text):
+            return []
+
+    with pytest.raises(ConfigError, match="give a prompt"):
+        encode_prompt(Bare(), "")
+
+
+def test_an_unknown_setting_names_the_one_that_was_meant(model):
+    with pytest.raises(ConfigError, match=r"temprature.*did you mean 'temperature'"):
+        model.generate("abc", temprature=1.0)
+
+
+def test_streaming_several_samples_is_refused(model):
+    with pytest.raises(ConfigError, match="streamed"):
+        model.stream("abc", n=2)
+
+
+def test_the_prompt_is_read_once_for_all_samples(model):
+    shapes = []
+    model.module.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    settings = GenerationSettings(n=4, max_tokens=3, ignore_eos=True)
+    list(generate_events(model.module, model.tokenizer, "abcdef", settings))
+    assert shapes == [(1, 6), (4, 1), (4, 1)]
+
+
+def test_bf16_generates_in_bf16(model):
+    low = LanguageModel(model.module.to(torch.bfloat16), model.tokenizer)
+    decoding = Decoding(low.module, [1, 2], GenerationSettings(max_tokens=4), seed=0)
+    decoding.step()
+    config = low.config
+    assert decoding.cache_bytes == 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * 6
