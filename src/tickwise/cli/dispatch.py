@@ -66,7 +66,6 @@ def parse(verb: str, words: Sequence[str]) -> Any:
         description=module.__doc__,
         default=default,
         args=list(words),
-        config=(tyro.conf.FlagConversionOff,) if False else (),
     )
 
 
@@ -87,7 +86,8 @@ def dispatch(arguments: Sequence[str]) -> int:
             return _completion(arguments[1:])
         verb, words = find_verb(arguments)
         if verb not in VERBS:
-            lines = [f"  tickwise {name:<14} {line}" for name, (_, line) in VERBS.items() if name.startswith(verb + " ")]
+            children = {name: line for name, (_, line) in VERBS.items() if name.startswith(verb + " ")}
+            lines = [f"  tickwise {name:<14} {line}" for name, line in children.items()]
             print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *lines]))
             return 0
         parsed = parse(verb, words)

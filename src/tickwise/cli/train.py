@@ -1,0 +1,46 @@
+"""Train a decoder from text or prepared data; everything left out follows from --depth."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+
+from tickwise.cli.common import CommonArguments
+from tickwise.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments, TrainConfig):
+    data: tyro.conf.Positional[Path]
+    """Prepared directory, text file or folder, or the name of a known data set."""
+    dry_run: bool = False
+    """Print the resolved settings and the memory estimate, and stop."""
+
+
+def run(arguments: Arguments) -> int:
+    from tickwise.core import console
+    from tickwise.core.console import format_bytes
+    from tickwise.training.dial import describe
+    from tickwise.training.run import open_data, plan, run_plan
+
+    names = {f.name for f in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(arguments)
+                            if f.name in names})
+    data = open_data(config)
+    made = plan(config, data)
+    if arguments.dry_run:
+        if arguments.json:
+            print(json.dumps(made.as_json(), indent=2))
+        else:
+            for line in describe(made.model, made.config, made.n_parameters):
+                print(line)
+            terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in dataclasses.asdict(made.memory).items())
+            print(f"memory (modelled): {format_bytes(made.memory.total)}: {terms}")
+        return 0
+    result = run_plan(made, data)
+    if arguments.json:
+        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
+    elif not result.interrupted:
+        console.say(f"write with it: tickwise generate {result.out} --prompt \"…\"")
+    return 130 if result.interrupted else 0

@@ -1,0 +1,102 @@
+"""Whether torch.compile pays for this run: measured, decided once, said in one line."""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tickwise.core import console
+from tickwise.core.console import format_seconds
+from tickwise.core.seeds import restore_rng_state, rng_state
+from tickwise.training.loop import Training, next_token_loss
+
+_TRIALS = 7
+# Compiling takes about a minute on two cores: not worth trying when less work than this remains.
+_LEAST_REMAINING_S = 300.0
+_LEAST_GAIN = 1.05
+
+
+def compiler_missing(device: torch.device) -> bool:
+    """Whether torch.compile would need a C++ compiler that is not there."""
+    return device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def _median_seconds(training: Training, loss_function: Callable[..., Tensor], inputs: Tensor, targets: Tensor) -> float:
+    times = []
+    for _ in range(_TRIALS):
+        start = time.perf_counter()
+        loss_function(training.module, inputs, targets, training.config.label_smoothing).backward()
+        if training.device.type == "cuda":
+            torch.cuda.synchronize(training.device)
+        times.append(time.perf_counter() - start)
+        training.weights.clear()
+    return statistics.median(times[1:])
+
+
+def decide_compilation(training: Training) -> None:
+    """Set ``training.loss_function`` and ``training.counters.compiled``.
+
+    A resumed run keeps its decision. Neither weights, cursor nor random-number state are changed.
+    """
+    config, counters = training.config, training.counters
+    if counters.compiled is False or (counters.compiled is None and config.compile == "off"):
+        counters.compiled = False
+        return
+    if compiler_missing(training.device):
+        if config.compile == "on" or counters.compiled:
+            console.say("torch.compile: not used, there is no C++ compiler on this machine")
+        counters.compiled = False
+        return
+    compiled = torch.compile(next_token_loss, dynamic=False)
+    if counters.compiled or config.compile == "on":
+        training.loss_function, counters.compiled = compiled, True
+        console.say("torch.compile: on")
+        return
+    cursor, states = training.cursor.state(), rng_state()
+    inputs, targets = (x.to(training.device) for x in training.cursor.next_batch())
+    rows = inputs.shape[0] // config.accumulate
+    inputs, targets = inputs[:rows], targets[:rows]
+    training.module.train()
+    try:
+        plain = _median_seconds(training, next_token_loss, inputs, targets)
+        remaining = _remaining_seconds(training, plain * config.accumulate)
+        if remaining < _LEAST_REMAINING_S:
+            counters.compiled = False
+            console.note(f"torch.compile: not tried, only about {format_seconds(remaining)} of work remain")
+            return
+        start = time.perf_counter()
+        try:
+            compiled(training.module, inputs, targets, config.label_smoothing).backward()
+            fast = _median_seconds(training, compiled, inputs, targets)
+        except Exception as problem:  # a compiler can fail in any way; the plain path is always there
+            counters.compiled = False
+            console.say(f"torch.compile: not used, it failed ({type(problem).__name__})")
+            return
+        cost = time.perf_counter() - start
+        gain = plain / fast
+        saved = remaining * (1 - 1 / gain)
+        counters.compiled = gain >= _LEAST_GAIN
+        if counters.compiled:
+            training.loss_function = compiled
+        verdict = "on" if counters.compiled else "off"
+        console.say(f"torch.compile: {verdict}, measured {gain:.2f}× the plain speed after {cost:.0f}s of compiling" + (f", saves about {format_seconds(saved)}" if saved > 0 else ""))
+    finally:
+        training.weights.clear()
+        training.cursor.restore(cursor)
+        restore_rng_state(states)
+
+
+def _remaining_seconds(training: Training, step_seconds: float) -> float:
+    config, counters = training.config, training.counters
+    assert config.batch_size is not None
+    estimates = []
+    if config.max_steps is not None:
+        estimates.append((config.max_steps - counters.step) * step_seconds)
+    if config.max_tokens is not None:
+        estimates.append((config.max_tokens - counters.tokens) / (config.batch_size * config.context) * step_seconds)
+    if config.max_seconds is not None:
+        estimates.append(config.max_seconds - counters.seconds)
+    return min(estimates)

@@ -1,0 +1,149 @@
+"""What a training run is told. Fields that are ``None`` are derived from the dial ``depth`` and printed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tickwise.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The decoder. Everything left out follows from ``--depth`` and ``--model.architecture``."""
+
+    architecture: Literal["tickwise", "llama", "qwen3", "gpt2"] = "tickwise"
+    """``llama``, ``qwen3`` and ``gpt2`` open in transformers and llama.cpp; ``tickwise`` adds the options
+    that lowered the loss in our measurements (docs/vocabulary.md)."""
+    width: int | None = None
+    """Features of the residual stream (64 per layer of depth)."""
+    n_heads: int | None = None
+    n_kv_heads: int | None = None
+    """Key-value heads; fewer than heads means grouped queries."""
+    hidden: int | None = None
+    """Features inside the feed-forward block."""
+    activation: Literal["swiglu", "gelu", "relu2"] | None = None
+    tie_embeddings: bool | None = None
+    """One matrix for the input embedding and the output head."""
+    bias: bool | None = None
+    qk_norm: bool | None = None
+    value_residual: bool | None = None
+    logit_soft_cap: float | None = None
+    rope_theta: float = 10_000.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """The optimizer. Muon takes the 2-D weights of the layers and leaves the rest to AdamW."""
+
+    name: Literal["muon", "adamw", "sgd"] = "muon"
+    lr: float | None = None
+    """Peak learning rate (derived from the width)."""
+    embedding_lr_ratio: float = 1.0
+    """Learning rate of embeddings, head and vectors as a multiple of ``lr``."""
+    weight_decay: float = 0.1
+    """Decoupled, on matrices only."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    momentum: float = 0.95
+    """Of Muon and SGD."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient; larger ones are scaled down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """Learning rate over the run: linear warm-up, then cosine, or constant with a linear end (wsd)."""
+
+    name: Literal["cosine", "wsd", "constant"] = "wsd"
+    warmup: float = 0.02
+    """Share of the run."""
+    decay: float = 0.5
+    """Share of the run in which ``wsd`` falls to the floor."""
+    floor: float = 0.0
+    """Lowest learning rate as a share of the peak."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. ``tickwise train --dry-run`` prints the resolved values."""
+
+    data: Path
+    """Prepared directory, text file or folder, or the name of a known data set."""
+    out: Path = Path("out/run")
+    """Run directory."""
+    tokenizer: Literal["char", "word", "bpe"] = "bpe"
+    """For raw text; prepared data brings its own."""
+    vocab_size: int | None = None
+    """For raw text: tokens of the bpe or word tokenizer."""
+
+    depth: int = 4
+    """The dial: layers. Width, heads, learning rate and batch follow from it."""
+    context: int = 256
+    """Tokens a window holds."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+
+    batch_size: int | None = None
+    """Sequences in one update."""
+    accumulate: int = 1
+    """Micro-batches that one update's sequences are split into."""
+    label_smoothing: float = 0.0
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    """Wall-clock time of the training loop, earlier parts of a resumed run included."""
+    stop_at_loss: float | None = None
+    """End as soon as the validation loss is at most this."""
+    patience: int | None = None
+    """Early stopping: end after that many validations without a new best."""
+    ema_decay: float | None = None
+    """Average the weights with this decay; validation and the saved model use the average."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation; weights and optimizer state stay fp32. Auto takes bf16 where the
+    hardware has it."""
+    device: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto measures whether it pays."""
+    seed: int = 1
+
+    evaluate_every: int | None = None
+    """Steps between validations."""
+    evaluate_tokens: int = 65_536
+    """Tokens per validation during the run; the last one uses the whole split (at most 2 million)."""
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl."""
+    checkpoint_seconds: float = 300.0
+    """Time between checkpoints; one is also written at the end and on Ctrl-C."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, instead of by time."""
+    keep_checkpoints: int = 2
+    resume: Literal["never", "auto"] = "never"
+    """Auto goes on from the newest checkpoint in ``out``, or starts when there is none."""
+    overwrite: bool = False
+    """Replace a run that is already in ``out``."""
+
+    def __post_init__(self) -> None:
+        positive = ("depth", "context", "batch_size", "accumulate", "max_steps", "max_tokens", "max_seconds",
+                    "patience", "evaluate_every", "evaluate_tokens", "log_every", "checkpoint_every",
+                    "checkpoint_seconds", "keep_checkpoints", "vocab_size")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"--label-smoothing: must be in [0, 1), got {self.label_smoothing}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay: must be between 0 and 1, got {self.ema_decay}")
+        if self.batch_size is not None and self.batch_size % self.accumulate:
+            raise ConfigError(f"--accumulate: {self.accumulate} does not divide the batch of {self.batch_size}")
+        if self.optimizer.lr is not None and not self.optimizer.lr > 0:
+            raise ConfigError(f"--optimizer.lr: must be positive, got {self.optimizer.lr}")
+        if not self.optimizer.clip_norm > 0:
+            raise ConfigError(f"--optimizer.clip-norm: must be positive, got {self.optimizer.clip_norm}")
+        for name in ("warmup", "decay", "floor"):
+            value = getattr(self.schedule, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"--schedule.{name}: must be in [0, 1], got {value}")

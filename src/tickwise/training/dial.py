@@ -1,0 +1,80 @@
+"""One principled dial: from ``depth`` to a whole decoder, batch and learning rate."""
+
+import dataclasses
+
+from tickwise.core.errors import ConfigError
+from tickwise.models.decoder import DecoderConfig
+from tickwise.training.config import ModelOptions, TrainConfig
+
+WIDTH_PER_LAYER = 64
+_BATCH_TOKENS = 4096
+_CHINCHILLA_TOKENS_PER_PARAMETER = 20
+_MAX_EPOCHS_BY_DEFAULT = 10
+
+
+def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelOptions) -> DecoderConfig:
+    """The decoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
+    width = options.width if options.width is not None else WIDTH_PER_LAYER * depth
+    n_heads = options.n_heads if options.n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
+    if width < 1 or n_heads < 1:
+        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
+    if width % n_heads:
+        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    kind = options.architecture
+    if kind == "gpt2":
+        base = {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True,
+                "tie_embeddings": True}
+    elif kind == "llama":
+        base = {}
+    elif kind == "qwen3":
+        base = {"qk_norm": True}
+    else:
+        base = {"qk_norm": True, "activation": "relu2", "value_residual": True, "logit_soft_cap": 20.0}
+    chosen = {"activation": options.activation, "bias": options.bias, "qk_norm": options.qk_norm,
+              "tie_embeddings": options.tie_embeddings, "value_residual": options.value_residual,
+              "logit_soft_cap": options.logit_soft_cap}
+    base |= {name: value for name, value in chosen.items() if value is not None}
+    gated = base.get("activation", "swiglu") == "swiglu"
+    # A gated block has three matrices where a plain one has two: 8/3 keeps the parameter count.
+    hidden = options.hidden if options.hidden is not None else (-(-8 * width // (3 * 32)) * 32 if gated else 4 * width)
+    return DecoderConfig(
+        vocab_size=vocab_size, context_length=context, width=width, n_layers=depth, n_heads=n_heads,
+        n_kv_heads=options.n_kv_heads if options.n_kv_heads is not None else n_heads, head_dim=width // n_heads,
+        hidden=hidden, rope_theta=options.rope_theta, dropout=options.dropout, **base,  # type: ignore[arg-type]
+    )
+
+
+def resolve(config: TrainConfig, model: DecoderConfig, n_parameters: int, n_train_tokens: int) -> TrainConfig:
+    """``config`` with every derived field filled in."""
+    batch = config.batch_size
+    if batch is None:
+        batch = max(config.accumulate, _BATCH_TOKENS // config.context // config.accumulate * config.accumulate)
+    lr = config.optimizer.lr
+    if lr is None:
+        lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
+    max_tokens = config.max_tokens
+    if config.max_steps is None and max_tokens is None and config.max_seconds is None:
+        max_tokens = min(_CHINCHILLA_TOKENS_PER_PARAMETER * n_parameters, _MAX_EPOCHS_BY_DEFAULT * n_train_tokens)
+    return dataclasses.replace(
+        config, batch_size=batch, max_tokens=max_tokens,
+        optimizer=dataclasses.replace(config.optimizer, lr=lr),
+    )
+
+
+def describe(model: DecoderConfig, config: TrainConfig, n_parameters: int) -> list[str]:
+    """The lines that say what the dial stands at and what follows from it."""
+    assert config.batch_size is not None
+    assert config.optimizer.lr is not None
+    limits = [f"{value:,g} {unit}" for value, unit in
+              ((config.max_steps, "steps"), (config.max_tokens, "tokens"), (config.max_seconds, "seconds"))
+              if value is not None]
+    heads = f"{model.n_heads} heads" + (f" over {model.n_kv_heads} key-value heads"
+                                         if model.n_kv_heads != model.n_heads else "")
+    return [
+        f"model: depth {model.n_layers}, width {model.width}, {heads} of {model.head_dim}, {model.activation} "
+        f"{model.hidden}, vocabulary {model.vocab_size:,}, {n_parameters:,} parameters",
+        f"run: batch {config.batch_size} × {config.context} tokens"
+        + (f" in {config.accumulate} micro-batches" if config.accumulate > 1 else "")
+        + f", {config.optimizer.name} at {config.optimizer.lr:.2g}, {config.schedule.name}, at most "
+        + " or ".join(limits),
+    ]

@@ -1,0 +1,97 @@
+"""What a run shows and keeps while it goes: the live line, ``metrics.jsonl`` and TensorBoard events."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from tickwise.core import console
+from tickwise.core.console import format_bytes, format_count, format_seconds
+
+_PLAIN_INTERVAL_S = 5.0
+
+
+class Journal:
+    """Writes each metrics row to ``metrics.jsonl`` and TensorBoard, and shows it.
+
+    On a terminal one line is redrawn; elsewhere a plain line appears every few seconds. Use as a context
+    manager: leaving it flushes everything.
+    """
+
+    def __init__(self, out: Path, *, tensorboard: bool = True) -> None:
+        self._path = out / "metrics.jsonl"
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events_folder = out / "tensorboard" if tensorboard else None
+        self._writer: Any = None
+        self._live: Any = None
+        self._last_plain = 0.0
+        self._latest: dict[str, Any] = {}
+
+    def __enter__(self) -> "Journal":
+        if console.is_terminal():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Keep one row; keys: step, tokens, seconds, loss, lr, grad_norm, tokens_per_s, share_of_peak,
+        memory_bytes, and validation_loss where there is one. ``None`` means not known."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._events_folder is not None:
+            self._tensorboard(row)
+
+    def _tensorboard(self, row: dict[str, Any]) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._events_folder), purge_step=row["step"], flush_secs=30)
+        for key, value in row.items():
+            if key not in ("step", "tokens") and isinstance(value, int | float):
+                self._writer.add_scalar(key, value, row["step"], walltime=time.time())
+
+    def show(self, row: dict[str, Any], seconds_left: float | None, *, important: bool = False) -> None:
+        """Draw the live line; ``important`` rows (validations) always get a line of their own."""
+        self._latest |= {k: v for k, v in row.items() if v is not None}
+        text = live_text(self._latest, seconds_left)
+        if self._live is not None:
+            if important:
+                self._live.console.print(text, highlight=False)
+            self._live.update(text)
+            return
+        now = time.monotonic()
+        if important or now - self._last_plain >= _PLAIN_INTERVAL_S:
+            self._last_plain = now
+            console.say(text)
+
+    def say(self, text: str) -> None:
+        """A line beside the live one."""
+        if self._live is not None:
+            self._live.console.print(text, highlight=False)
+        else:
+            console.say(text)
+
+
+def live_text(row: dict[str, Any], seconds_left: float | None) -> str:
+    """One line: step, loss, validation loss, tokens/s, share of peak, memory, time left."""
+
+    def number(key: str, form: str) -> str:
+        return format(row[key], form) if row.get(key) is not None else "n/a"
+
+    share = f"{100 * row['share_of_peak']:.0f}%" if row.get("share_of_peak") is not None else "n/a"
+    memory = format_bytes(row["memory_bytes"]) if row.get("memory_bytes") is not None else "n/a"
+    rate = format_count(row["tokens_per_s"]) if row.get("tokens_per_s") is not None else "n/a"
+    left = format_seconds(seconds_left) if seconds_left is not None else "n/a"
+    return (f"step {row.get('step', 0):>6,}  loss {number('loss', '.4f')}  val {number('validation_loss', '.4f')}  "
+            f"{rate} tok/s  {share} of peak  {memory}  {left} left")

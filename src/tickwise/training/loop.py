@@ -1,0 +1,239 @@
+"""The training loop: batch → loss → gradient → check → update, and what happens every so often.
+
+Shape legend: B sequences, T tokens, C width, V vocabulary.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tickwise.core.errors import NumericsError
+from tickwise.data.batches import BatchCursor, evaluation_windows
+from tickwise.models.decoder import Decoder
+from tickwise.training.checkpoint import Counters
+from tickwise.training.config import TrainConfig
+from tickwise.training.live import Journal
+from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
+from tickwise.training.schedule import lr_scale
+
+if TYPE_CHECKING:
+    from tickwise.data.prepared import TokenSplit
+    from tickwise.tokenizers.tokenizer import Tokenizer
+
+_LAST_VALIDATION_TOKENS = 2_000_000
+_LARGE_VOCABULARY = 2048
+
+
+def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy (nats) of the next token, in float32.
+
+    Large vocabularies go through torch's chunked head-and-loss, which never holds all logits at once.
+    """
+    hidden = module.hidden_states(inputs_BT).flatten(0, 1)
+    targets = targets_BT.flatten()
+    chunked = module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY
+    if chunked and torch.is_grad_enabled():
+        return F.linear_cross_entropy(hidden, module.lm_head.weight, targets, label_smoothing=label_smoothing).float()
+    return F.cross_entropy(module.logits(hidden).float(), targets, label_smoothing=label_smoothing)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """All that a run consists of; ``training/run.py`` builds it, checkpoints store it."""
+
+    config: TrainConfig
+    module: Decoder
+    tokenizer: "Tokenizer"
+    weights: MasterWeights
+    optimizer: Optimizer
+    cursor: BatchCursor
+    validation: "TokenSplit | None"
+    counters: Counters
+    device: torch.device
+    dtype_name: str
+    data_fingerprint: str
+    flops_per_token: float | None
+    peak_flops_per_s: float | None
+    run_record: Callable[[], dict[str, Any]]
+    save_best: Callable[["Training"], None]
+    save_checkpoint: Callable[["Training"], Any]
+    average: list[Tensor] | None = None
+    loss_function: Callable[..., Tensor] = next_token_loss
+
+    def progress(self) -> float:
+        """The share of the run that is done, by whichever limit is nearest."""
+        config, counters = self.config, self.counters
+        shares = [0.0]
+        if config.max_steps:
+            shares.append(counters.step / config.max_steps)
+        if config.max_tokens:
+            shares.append(counters.tokens / config.max_tokens)
+        if config.max_seconds:
+            shares.append(counters.seconds / config.max_seconds)
+        return max(shares)
+
+
+def gradient(training: Training) -> tuple[float, list[Tensor]]:
+    """One batch's mean loss and float32 gradients, in ``accumulate`` micro-batches."""
+    config = training.config
+    inputs_BT, targets_BT = (x.to(training.device, non_blocking=True) for x in training.cursor.next_batch())
+    total = 0.0
+    training.weights.clear()
+    micro = zip(inputs_BT.chunk(config.accumulate), targets_BT.chunk(config.accumulate), strict=True)
+    gradients: list[Tensor] = []
+    for index, (inputs, targets) in enumerate(micro):
+        loss = training.loss_function(training.module, inputs, targets, config.label_smoothing) / config.accumulate
+        loss.backward()
+        total += loss.item()
+        gradients = training.weights.collect(first=index == 0)
+    return total, gradients
+
+
+def update(training: Training, gradients: list[Tensor], scale: float) -> float:
+    """Clip, check that the gradient is finite, step; returns the norm before clipping."""
+    norm = total_norm(gradients).item()
+    step = training.counters.step + 1
+    if not math.isfinite(norm):
+        raise NumericsError(f"step {step}: the gradient is not finite; nothing was updated. Lower --optimizer.lr, or "
+                            "use --dtype fp32; the last checkpoint is good")
+    if norm > training.config.optimizer.clip_norm:
+        torch._foreach_mul_(gradients, training.config.optimizer.clip_norm / norm)
+    training.optimizer.step(gradients, scale)
+    if training.average is not None and training.config.ema_decay is not None:
+        # The first steps use a shorter memory, so that the random start does not linger in the average.
+        decay = min(training.config.ema_decay, step / (step + 10))
+        torch._foreach_lerp_(training.average, training.weights.masters, 1 - decay)
+    return norm
+
+
+@torch.no_grad()
+def validation_loss(training: Training, max_tokens: int | None) -> float:
+    """Mean nats per token over non-overlapping windows of the validation split, with averaged weights if any."""
+    assert training.validation is not None
+    module, config = training.module, training.config
+    module.eval()
+    if training.average is not None:
+        training.weights.publish(training.average)
+    total, count = 0.0, 0
+    rows = max(1, min(64, 16_384 // config.context))
+    for inputs_NT, targets_NT in evaluation_windows(training.validation.tokens, config.context, max_tokens):
+        for inputs, targets in zip(inputs_NT.split(rows), targets_NT.split(rows), strict=True):
+            loss = next_token_loss(module, inputs.to(training.device), targets.to(training.device))
+            total += loss.item() * targets.numel()
+            count += targets.numel()
+    if training.average is not None:
+        training.weights.publish(training.weights.masters)
+    module.train()
+    return total / count
+
+
+def train_until_done(training: Training, journal: Journal, interrupted: Callable[[], bool]) -> str:
+    """Run steps until a limit, early stopping or an interrupt; returns the reason in a few words."""
+    config, counters = training.config, training.counters
+    evaluate_every = config.evaluate_every
+    loss_average: float | None = None
+    started = time.perf_counter() - counters.seconds
+    last_checkpoint = last_shown = last_validation = time.perf_counter()
+    window_start, window_tokens = time.perf_counter(), 0
+    training.module.train()
+    reason = ""
+    while not reason:
+        progress = training.progress()
+        loss, gradients = gradient(training)
+        if not math.isfinite(loss):
+            raise NumericsError(f"step {counters.step + 1}: the loss is {loss}; nothing was updated. Lower "
+                                "--optimizer.lr, or use --dtype fp32; the last checkpoint is good")
+        scale = lr_scale(config.schedule, progress)
+        norm = update(training, gradients, scale)
+        assert config.batch_size is not None
+        assert config.optimizer.lr is not None
+        n_tokens = config.batch_size * config.context
+        counters.step += 1
+        counters.tokens += n_tokens
+        window_tokens += n_tokens
+        now = time.perf_counter()
+        counters.seconds = now - started
+        loss_average = loss if loss_average is None else 0.9 * loss_average + 0.1 * loss
+
+        done = training.progress() >= 1.0
+        if evaluate_every is not None:
+            validate = counters.step % evaluate_every == 0
+        else:  # about thirty times a run, and never more than a tenth of the time
+            validate = now - last_validation > max(10.0, 0.03 * _total_seconds(training))
+        row: dict[str, Any] = {}
+        if counters.step % config.log_every == 0 or done or validate:
+            rate = window_tokens / (now - window_start)
+            share = None
+            if training.flops_per_token is not None and training.peak_flops_per_s is not None:
+                share = rate * training.flops_per_token / training.peak_flops_per_s
+            row = {"step": counters.step, "tokens": counters.tokens, "seconds": counters.seconds, "loss": loss,
+                   "lr": config.optimizer.lr * scale, "grad_norm": norm, "tokens_per_s": rate,
+                   "share_of_peak": share, "memory_bytes": memory_in_use(training.device)}
+        if training.validation is not None and (validate or done) and not interrupted():
+            row["validation_loss"] = validation_loss(training, _LAST_VALIDATION_TOKENS if done else
+                                                     config.evaluate_tokens)
+            reason = _note_validation(training, row["validation_loss"])
+            last_validation = time.perf_counter()
+        if row:
+            journal.record(row)
+            window_start, window_tokens = time.perf_counter(), 0
+        if row and ("validation_loss" in row or now - last_shown > 0.25):
+            last_shown = now
+            journal.show(row | {"loss": loss_average}, seconds_left(training), important="validation_loss" in row)
+        if done:
+            reason = reason or "reached its limit"
+        if interrupted():
+            reason = "interrupted"
+        if config.checkpoint_every is not None:
+            due = counters.step % config.checkpoint_every == 0
+        else:
+            due = time.perf_counter() - last_checkpoint > config.checkpoint_seconds
+        if due or reason:
+            counters.seconds = time.perf_counter() - started
+            training.save_checkpoint(training)
+            last_checkpoint = time.perf_counter()
+    return reason
+
+
+def _note_validation(training: Training, loss: float) -> str:
+    """Keep the best model; a reason to stop, or nothing."""
+    config, counters = training.config, training.counters
+    if counters.best_loss is None or loss < counters.best_loss:
+        counters.best_loss, counters.best_step = loss, counters.step
+        counters.evaluations_without_gain = 0
+        training.save_best(training)
+    else:
+        counters.evaluations_without_gain += 1
+    if config.stop_at_loss is not None and loss <= config.stop_at_loss:
+        return f"reached the validation loss of {config.stop_at_loss}"
+    if config.patience is not None and counters.evaluations_without_gain >= config.patience:
+        return f"{config.patience} validations without a new best"
+    return ""
+
+
+def seconds_left(training: Training) -> float | None:
+    """By the speed so far and the nearest limit; ``None`` before there is a speed."""
+    progress = training.progress()
+    if progress <= 0:
+        return None
+    return training.counters.seconds * (1 - min(progress, 1.0)) / progress
+
+
+def _total_seconds(training: Training) -> float:
+    left = seconds_left(training)
+    return training.counters.seconds + left if left is not None else 0.0
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Peak bytes allocated on the accelerator, or this process's resident bytes on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

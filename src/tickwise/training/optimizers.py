@@ -1,0 +1,217 @@
+"""Optimizers over float32 master weights: AdamW and SGD from torch, Muon batched over equal shapes."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tickwise.core.errors import CheckpointError
+from tickwise.layers.linear import StackedLinear
+from tickwise.training.config import OptimizerOptions
+
+# Coefficients of the quintic iteration of Muon (Jordan et al. 2024).
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+def orthogonalise(batch_NRC: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest (semi-)orthogonal matrices to N matrices of R ≤ C, approximately: singular values end in
+    [0.7, 1.2]. Newton–Schulz with quintic coefficients, all products in ``dtype``."""
+    a, b, c = _QUINTIC
+    x = batch_NRC / (torch.linalg.matrix_norm(batch_NRC, keepdim=True) + 1e-7)
+    x = x.to(dtype)
+    for _ in range(_ITERATIONS):
+        gram = torch.bmm(x, x.transpose(1, 2))
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.float()
+
+
+class Muon:
+    """Momentum, orthogonalised: every 2-D weight moves by an update of the same spectrum.
+
+    Source: Jordan et al. 2024; the step is scaled by 0.2·√max(R, C) so that its root mean square matches
+    AdamW's and one learning rate serves both (Liu et al. 2025). Matrices of one shape are orthogonalised
+    in one batch.
+    """
+
+    def __init__(self, blocks: list[Tensor], *, lr: float, momentum: float, weight_decay: float,
+                 dtype: torch.dtype) -> None:
+        self.lr, self.momentum, self.weight_decay, self.dtype = lr, momentum, weight_decay, dtype
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for index, block in enumerate(blocks):
+            rows, columns = block.shape
+            shapes.setdefault((min(rows, columns), max(rows, columns)), []).append(index)
+        self.blocks = blocks
+        self.groups = list(shapes.items())
+        self.moments = [torch.zeros(len(indices), *shape, device=blocks[0].device) for shape, indices in self.groups]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], scale: float) -> None:
+        """``gradients[i]`` belongs to ``blocks[i]``; ``scale`` multiplies the learning rate."""
+        lr = self.lr * scale
+        for (shape, indices), moment in zip(self.groups, self.moments, strict=True):
+            wide = [gradients[i] if gradients[i].shape == shape else gradients[i].T for i in indices]
+            gradient = torch.stack(wide)
+            moment.lerp_(gradient, 1 - self.momentum)
+            update = orthogonalise(gradient.lerp_(moment, self.momentum), self.dtype)  # Nesterov
+            targets = [self.blocks[i] for i in indices]
+            if self.weight_decay:
+                torch._foreach_mul_(targets, 1 - lr * self.weight_decay)
+            size = -lr * 0.2 * math.sqrt(shape[1])
+            updates = [u if t.shape == shape else u.T for u, t in zip(update.unbind(), targets, strict=True)]
+            torch._foreach_add_(targets, updates, alpha=size)
+
+
+class MasterWeights:
+    """Float32 copies of a module's parameters, for optimizers; the module may compute in bf16.
+
+    In fp32 the copies are the parameters themselves.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self.names = [name for name, _ in module.named_parameters()]
+        self.parameters = [p for _, p in module.named_parameters()]
+        self.shared = dtype == torch.float32
+        if self.shared:
+            self.masters = [p.detach() for p in self.parameters]
+            self.gradients: list[Tensor] = []
+        else:
+            self.masters = [p.detach().clone() for p in self.parameters]
+            module.to(dtype)
+            self.gradients = [torch.zeros_like(m) for m in self.masters]
+
+    def collect(self, first: bool) -> list[Tensor]:
+        """Take the parameters' gradients as float32: set for the first micro-batch, added for the others."""
+        for parameter in self.parameters:
+            if parameter.grad is None:  # e.g. an embedding row path that this batch did not touch
+                parameter.grad = torch.zeros_like(parameter)
+        if self.shared:
+            self.gradients = [p.grad for p in self.parameters if p.grad is not None]
+            return self.gradients
+        fresh = [p.grad for p in self.parameters if p.grad is not None]
+        if first:
+            torch._foreach_copy_(self.gradients, fresh)
+        else:
+            torch._foreach_add_(self.gradients, [g.float() for g in fresh])
+        for parameter in self.parameters:
+            parameter.grad = None
+        return self.gradients
+
+    def clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def publish(self, source: list[Tensor] | None = None) -> None:
+        """Copy the masters (or ``source``) into the module."""
+        if not self.shared or source is not None:
+            torch._foreach_copy_([p.data for p in self.parameters], source if source is not None else self.masters)
+
+    def state_dict(self, module: nn.Module, values: list[Tensor]) -> dict[str, Tensor]:
+        """``module.state_dict()`` with ``values`` in place of its parameters (tied names included)."""
+        by_pointer = {p.data_ptr(): v for p, v in zip(self.parameters, values, strict=True)}
+        return {name: by_pointer.get(t.data_ptr(), t) for name, t in module.state_dict().items()}
+
+    @torch.no_grad()
+    def load(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Set the masters, and the module from them."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(state[name])
+        self.publish()
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and name.startswith("layers.")
+
+
+class Optimizer:
+    """The chosen optimizer over master weights: Muon for the layers' matrices with AdamW for the rest, or
+    AdamW or SGD for all."""
+
+    def __init__(self, module: nn.Module, weights: MasterWeights, options: OptimizerOptions,
+                 product_dtype: torch.dtype) -> None:
+        assert options.lr is not None
+        self.weights, self.options = weights, options
+        self.muon: Muon | None = None
+        named = list(zip(weights.names, weights.masters, strict=True))
+        matrices = [i for i, (name, p) in enumerate(named) if _is_matrix(name, p)] if options.name == "muon" else []
+        self._matrix_blocks: list[tuple[int, tuple[int, ...]]] = []
+        if matrices:
+            modules = dict(module.named_modules())
+            blocks: list[Tensor] = []
+            for i in matrices:
+                owner = modules[weights.names[i].rpartition(".")[0]]
+                rows = owner.blocks if isinstance(owner, StackedLinear) else (weights.masters[i].shape[0],)
+                self._matrix_blocks.append((i, rows))
+                blocks.extend(weights.masters[i].split(rows))
+            self.muon = Muon(blocks, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay,
+                             dtype=product_dtype)
+        self._rest = [i for i in range(len(named)) if i not in set(matrices)]
+        self._leaves = [nn.Parameter(weights.masters[i]) for i in self._rest]
+        decayed = [p for p in self._leaves if p.ndim >= 2]
+        plain = [p for p in self._leaves if p.ndim < 2]
+        lr = options.lr * (options.embedding_lr_ratio if self.muon else 1.0)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": options.weight_decay, "lr": lr, "peak": lr},
+            {"params": plain, "weight_decay": 0.0, "lr": lr, "peak": lr},
+        ]
+        groups = [g for g in groups if g["params"]]
+        if options.name == "sgd":
+            self.rest: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=options.momentum, nesterov=True,
+                                                               foreach=True)
+        else:
+            self.rest = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=1e-10, fused=True)
+
+    def step(self, gradients: list[Tensor], scale: float) -> None:
+        """One update of the masters from float32 ``gradients``, then of the module."""
+        if self.muon is not None:
+            blocks = [piece for i, rows in self._matrix_blocks for piece in gradients[i].split(rows)]
+            self.muon.step(blocks, scale)
+        for leaf, i in zip(self._leaves, self._rest, strict=True):
+            leaf.grad = gradients[i]
+        for group in self.rest.param_groups:
+            group["lr"] = group["peak"] * scale
+        self.rest.step()
+        self.weights.publish()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, by name."""
+        tensors: dict[str, Tensor] = {}
+        if self.muon is not None:
+            for ((rows, columns), _), moment in zip(self.muon.groups, self.muon.moments, strict=True):
+                tensors[f"muon.{rows}x{columns}.momentum"] = moment
+        for leaf, i in zip(self._leaves, self._rest, strict=True):
+            for key, value in self.rest.state.get(leaf, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{self.options.name}.{self.weights.names[i]}.{key}"] = value
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Undo ``state_tensors``; ``CheckpointError`` when one is missing or of another shape."""
+
+        def take(name: str, like: Tensor | None) -> Tensor:
+            if name not in tensors:
+                raise CheckpointError(f"{where}: optimizer state '{name}' is missing")
+            if like is not None and tensors[name].shape != like.shape:
+                raise CheckpointError(f"{where}: optimizer state '{name}' has shape {tuple(tensors[name].shape)}, "
+                                      f"this run needs {tuple(like.shape)}")
+            return tensors[name]
+
+        if self.muon is not None:
+            for ((rows, columns), _), moment in zip(self.muon.groups, self.muon.moments, strict=True):
+                moment.copy_(take(f"muon.{rows}x{columns}.momentum", moment))
+        keys = ("momentum_buffer",) if self.options.name == "sgd" else ("step", "exp_avg", "exp_avg_sq")
+        for leaf, i in zip(self._leaves, self._rest, strict=True):
+            self.rest.state[leaf] = {
+                key: take(f"{self.options.name}.{self.weights.names[i]}.{key}",
+                          None if key == "step" else leaf).clone().to("cpu" if key == "step" else leaf.device)
+                for key in keys
+            }
+
+
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The 2-norm of all gradients as one vector; not finite if any element is not."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))

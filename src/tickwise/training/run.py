@@ -1,0 +1,307 @@
+"""Build a run from its config, train it, and leave a run directory behind."""
+
+import dataclasses
+import json
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tickwise.core import console
+from tickwise.core.config import to_dict
+from tickwise.core.device import has_fast_bf16, resolve_device, torch_dtype, usable_cores
+from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, OutputError
+from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
+from tickwise.core.seeds import seed_everything
+from tickwise.data.batches import BatchCursor
+from tickwise.interop.directory import save_model
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.training.checkpoint import (
+    Counters,
+    checkpoint_paths,
+    drop_metrics_after,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from tickwise.training.compilation import decide_compilation
+from tickwise.training.config import TrainConfig
+from tickwise.training.dial import decoder_from_dial, describe, resolve
+from tickwise.training.live import Journal
+from tickwise.training.loop import Training, train_until_done
+from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
+from tickwise.training.optimizers import MasterWeights, Optimizer
+
+if TYPE_CHECKING:
+    from tickwise.data.prepared import PreparedData
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run came to. ``loss`` values are nats per token; ``None`` without a validation split."""
+
+    out: Path
+    model: Path
+    reason: str
+    step: int
+    tokens: int
+    seconds: float
+    n_parameters: int
+    validation_loss: float | None
+    best_step: int
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with everything derived, its model and what it will need."""
+
+    config: TrainConfig
+    model: DecoderConfig
+    n_parameters: int
+    dtype: str
+    device: torch.device
+    memory: TrainingMemory
+
+    def as_json(self) -> dict[str, Any]:
+        memory = dataclasses.asdict(self.memory) | {"total": self.memory.total}
+        return {"config": to_dict(self.config), "model": dataclasses.asdict(self.model),
+                "parameters": self.n_parameters, "dtype": self.dtype, "device": str(self.device),
+                "memory_bytes": memory}
+
+
+def open_data(config: TrainConfig) -> "PreparedData":
+    """The prepared data of ``config.data``, prepared now (and cached) when it is raw text."""
+    from tickwise.data.prepare import PrepareConfig, open_or_prepare
+
+    return open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
+
+
+def plan(config: TrainConfig, data: "PreparedData") -> Plan:
+    """Derive every open setting; ``ConfigError`` for settings that contradict each other."""
+    vocab_size = data.tokenizer.vocab_size
+    model = decoder_from_dial(config.depth, config.context, vocab_size, config.model)
+    with torch.device("meta"):
+        n_parameters = Decoder(model).n_parameters()
+    device = resolve_device(config.device)
+    dtype = config.dtype if config.dtype != "auto" else ("bf16" if has_fast_bf16(device) else "fp32")
+    resolved = resolve(config, model, n_parameters, len(data.split("train").tokens))
+    return Plan(resolved, model, n_parameters, dtype, device,
+                estimate_training_memory(model, resolved, n_parameters, dtype))
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train as ``config`` says and return what came of it; the run directory holds everything else.
+
+    Raises a ``UserError`` for bad input, for numbers that stop being finite (the last checkpoint stays
+    good) and for outputs that cannot be written.
+    """
+    data = open_data(config)
+    made = plan(config, data)
+    return run_plan(made, data)
+
+
+def run_plan(made: Plan, data: "PreparedData") -> TrainResult:
+    """Train what ``plan`` has laid out."""
+    if made.device.type == "cpu":
+        check_memory(made.memory)
+    resumed_from = _prepare_out(made.config)
+    for line in describe(made.model, made.config, made.n_parameters):
+        console.say(line)
+    try:
+        training = _build(made, data)
+        if resumed_from is not None:
+            restore_checkpoint(training, resumed_from)
+            console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
+        drop_metrics_after(made.config.out / "metrics.jsonl", training.counters.step)
+        write_text_atomic(made.config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+        return _train(training)
+    except torch.OutOfMemoryError:
+        raise MemoryLimitError(memory_message(made.memory, None)) from None
+    except RuntimeError as problem:
+        if "can't allocate memory" in str(problem) or "not enough memory" in str(problem):
+            raise MemoryLimitError(memory_message(made.memory, None)) from None
+        raise
+
+
+def _prepare_out(config: TrainConfig) -> Path | None:
+    """Make the run directory; returns the checkpoint to resume from. Refuses to mix two runs."""
+    out = config.out
+    existing = checkpoint_paths(out)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give a folder to --out")
+    if config.resume == "never" and ((out / "metrics.jsonl").exists() or existing):
+        if not config.overwrite:
+            raise OutputError(f"{out}: holds a run already; go on with --resume auto, replace it with --overwrite, "
+                              "or give another --out")
+        for name in ("checkpoints", "model", "tensorboard"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in ("metrics.jsonl", "run.json", "loss.svg", "report.html"):
+            (out / name).unlink(missing_ok=True)
+        existing = []
+    try:
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        remove_temporaries(out)
+        remove_temporaries(out / "checkpoints")
+    except OSError as problem:
+        raise output_error(problem, out) from None
+    return existing[-1] if existing and config.resume == "auto" else None
+
+
+def _build(made: Plan, data: "PreparedData") -> Training:
+    config = made.config
+    assert config.batch_size is not None
+    seed_everything(config.seed)
+    if made.device.type == "cpu":
+        torch.set_num_threads(usable_cores())
+        torch.set_flush_denormal(True)
+    train_split = data.split("train")
+    if "validation" in data.splits and len(data.split("validation").tokens) > 1:
+        validation = data.split("validation")
+    else:
+        validation = None
+        console.say("no validation split: the last model is kept, not the best")
+        if config.patience is not None or config.stop_at_loss is not None:
+            raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
+    cursor = BatchCursor(train_split.tokens, batch_size=config.batch_size, context=config.context, seed=config.seed)
+    module = Decoder(made.model).initialise(config.seed).to(made.device)
+    dtype = torch_dtype(made.dtype)
+    weights = MasterWeights(module, dtype)
+    product_dtype = torch.bfloat16 if has_fast_bf16(made.device) else torch.float32
+    flops, peak = _speed_reference(module, made)
+    started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+    def run_record() -> dict[str, Any]:
+        return {
+            "command": " ".join(sys.argv), "started": started_at, "config": to_dict(config),
+            "model": dataclasses.asdict(made.model), "parameters": made.n_parameters, "dtype": made.dtype,
+            "device": str(made.device), "threads": torch.get_num_threads(), "seed": config.seed,
+            "data": {"source": str(config.data), "fingerprint": data.fingerprint,
+                     "train_tokens": len(train_split.tokens)},
+            "flops_per_token": flops, "peak_flops_per_s": peak,
+            "versions": _versions(), "result": dataclasses.asdict(training.counters),
+        }
+
+    training = Training(
+        config=config, module=module, tokenizer=data.tokenizer, weights=weights,
+        optimizer=Optimizer(module, weights, config.optimizer, product_dtype), cursor=cursor, validation=validation,
+        counters=Counters(), device=made.device, dtype_name=made.dtype, data_fingerprint=data.fingerprint,
+        flops_per_token=flops, peak_flops_per_s=peak, run_record=run_record, save_best=_save_model,
+        save_checkpoint=save_checkpoint,
+        average=[m.clone() for m in weights.masters] if config.ema_decay is not None else None,
+    )
+    return training
+
+
+def _speed_reference(module: Decoder, made: Plan) -> tuple[float | None, float | None]:
+    """Counted FLOPs of one training token, and this machine's measured peak in the run's number format."""
+    from tickwise.profiling.ceilings import ceilings
+    from tickwise.profiling.flops import count_training_flops
+
+    # The float head and loss are left out of what the module's forward computes only by a few elementwise ops.
+    ids = torch.zeros(1, made.config.context, dtype=torch.long, device=made.device)
+    counted = count_training_flops(module, ids)
+    peak = ceilings(device=made.device, quick=True).flops_per_s.get(made.dtype)
+    return counted.total / made.config.context, peak
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import safetensors
+
+    import tokenizers
+    from tickwise import __version__
+
+    return {"tickwise": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": numpy.__version__, "tokenizers": tokenizers.__version__, "safetensors": safetensors.__version__}
+
+
+def _save_model(training: Training) -> None:
+    """Write the run's ``model/`` from the averaged weights if there are any, else from the masters."""
+    values = training.average if training.average is not None else training.weights.masters
+    record = training.run_record()
+    save_model(training.config.out / "model", training.module, training.tokenizer,
+               state=training.weights.state_dict(training.module, values), run=record, card=_model_card(record))
+
+
+def _model_card(record: dict[str, Any]) -> str:
+    model, result = record["model"], record["result"]
+    loss = f"{result['best_loss']:.4f} nats per token" if result["best_loss"] is not None else "not measured"
+    return (
+        f"# A decoder language model\n\n"
+        f"- {record['parameters']:,} parameters: {model['n_layers']} layers, {model['width']} wide, context "
+        f"{model['context_length']}, vocabulary {model['vocab_size']}\n"
+        f"- trained on `{Path(record['data']['source']).name}` ({record['data']['train_tokens']:,} tokens) for "
+        f"{result['step']:,} steps, {result['tokens']:,} tokens, {result['seconds']:.0f} s\n"
+        f"- validation loss: {loss}\n- computed in {record['dtype']} on {record['device']}, seed {record['seed']}\n\n"
+        f"Trained with tickwise {record['versions']['tickwise']}. `run.json` has the exact command and versions.\n"
+    )
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks the loop to finish its step and save; the second one is immediate."""
+    received: list[int] = []
+
+    def handler(number: int, _frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller has its own way to stop
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _train(training: Training) -> TrainResult:
+    config, counters = training.config, training.counters
+    decide_compilation(training)
+    reason = "had already reached its limit"
+    if training.progress() < 1.0:
+        try:
+            with _interrupt_flag() as interrupted, Journal(config.out) as journal:
+                reason = train_until_done(training, journal, interrupted)
+        except OSError as problem:
+            raise output_error(problem, config.out) from None
+    model = config.out / "model"
+    if training.validation is None or not model.exists():
+        _save_model(training)
+    write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+    _draw_loss(config.out)
+    interrupted_run = reason == "interrupted"
+    if interrupted_run:
+        console.say(f"interrupted: saved step {counters.step:,} in {config.out}; go on with the same command and "
+                    "--resume auto")
+    else:
+        best = f", validation loss {counters.best_loss:.4f} at step {counters.best_step:,}" \
+            if counters.best_loss is not None else ""
+        console.say(f"done: {reason} after {counters.step:,} steps, {counters.tokens:,} tokens, "
+                    f"{console.format_seconds(counters.seconds)}{best}; model in {model}")
+    return TrainResult(
+        out=config.out, model=model, reason=reason, step=counters.step, tokens=counters.tokens,
+        seconds=counters.seconds, n_parameters=training.module.n_parameters(), validation_loss=counters.best_loss,
+        best_step=counters.best_step, interrupted=interrupted_run,
+    )
+
+
+def _draw_loss(out: Path) -> None:
+    from tickwise.report.loss_curve import loss_svg
+
+    try:
+        loss_svg(out / "metrics.jsonl", out / "loss.svg")
+    except DataError as problem:
+        console.note(f"no loss.svg: {problem}")
