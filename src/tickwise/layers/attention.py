@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tickwise.layers.linear import StackedLinear
+from tickwise.layers.linear import Linear, StackedLinear
 from tickwise.layers.norm import RMSNorm
 from tickwise.layers.rope import rotate
 
@@ -69,7 +69,7 @@ def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, dropout: fl
     n_heads, n_kv_heads = q_BHTD.shape[1], k_BKSD.shape[1]
     n_new, n_all = q_BHTD.shape[2], k_BKSD.shape[2]
     short = n_new == n_all and 1 < n_all <= _SHORT_CONTEXT and n_heads == n_kv_heads and dropout == 0.0
-    if short and q_BHTD.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if short and q_BHTD.device.type == "cpu" and not torch.compiler.is_compiling():
         q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BKSD, v_BKSD))
         return _ShortCausalAttention.apply(q, k, v, q.shape[-1] ** -0.5).unflatten(0, q_BHTD.shape[:2])
     mask = None
@@ -97,7 +97,7 @@ class SelfAttention(nn.Module):
         self.dropout, self.layer = dropout, layer
         blocks = (n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * head_dim)
         self.qkv_proj = StackedLinear(width, blocks, bias=bias)
-        self.o_proj = nn.Linear(n_heads * head_dim, width, bias=bias)
+        self.o_proj = Linear(n_heads * head_dim, width, bias=bias)
         self.q_norm = RMSNorm(head_dim, norm_epsilon) if qk_norm else None
         self.k_norm = RMSNorm(head_dim, norm_epsilon) if qk_norm else None
         self.value_mix = nn.Parameter(torch.tensor([0.5, 0.5])) if mixes_first_values else None

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tickwise.layers.linear import StackedLinear
+from tickwise.layers.linear import Linear, StackedLinear
 
 Activation = Literal["swiglu", "gelu", "relu2"]
 
@@ -35,8 +35,8 @@ class FeedForward(nn.Module):
         if activation == "swiglu":
             self.gate_up_proj = StackedLinear(width, (hidden, hidden), bias=bias)
         else:
-            self.up_proj = nn.Linear(width, hidden, bias=bias)
-        self.down_proj = nn.Linear(hidden, width, bias=bias)
+            self.up_proj = Linear(width, hidden, bias=bias)
+        self.down_proj = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "swiglu":

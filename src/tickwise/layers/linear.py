@@ -1,4 +1,4 @@
-"""A linear layer that computes several projections of one input in one matrix product."""
+"""Linear layers and embeddings that cost nothing to build on the meta device, and stacked projections."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,23 @@ import torch
 from torch import Tensor, nn
 
 
-class StackedLinear(nn.Linear):
+class Linear(nn.Linear):
+    """``torch.nn.Linear``; on the meta device nothing is drawn (torch would load its compiler to do so)."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Embedding(nn.Embedding):
+    """``torch.nn.Embedding``; on the meta device nothing is drawn."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class StackedLinear(Linear):
     """Projections stacked along the output rows, e.g. query, key and value.
 
     One product of ``(…, C) × (C, sum(blocks))`` keeps the machine busier than several narrow ones.

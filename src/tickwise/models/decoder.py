@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tickwise.core.errors import ConfigError
 from tickwise.layers.attention import KeyValueCache, SelfAttention
 from tickwise.layers.feed_forward import Activation, FeedForward
+from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.rope import rope_tables
 
@@ -99,12 +100,12 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.embed_tokens = Embedding(config.vocab_size, config.width)
         if config.positions == "learned":
-            self.embed_positions = nn.Embedding(config.context_length, config.width)
+            self.embed_positions = Embedding(config.context_length, config.width)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.n_layers))
         self.norm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
-        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self._rope_cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}

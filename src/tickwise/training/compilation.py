@@ -82,7 +82,9 @@ def decide_compilation(training: Training) -> None:
         if counters.compiled:
             training.loss_function = compiled
         verdict = "on" if counters.compiled else "off"
-        console.say(f"torch.compile: {verdict}, measured {gain:.2f}× the plain speed after {cost:.0f}s of compiling" + (f", saves about {format_seconds(saved)}" if saved > 0 else ""))
+        saves = f", saves about {format_seconds(saved)}" if saved > 0 else ""
+        console.say(f"torch.compile: {verdict}, measured {gain:.2f}× the plain speed after {cost:.0f}s of "
+                    f"compiling{saves}")
     finally:
         training.weights.clear()
         training.cursor.restore(cursor)

@@ -1,0 +1,115 @@
+"""Muon against torch's, orthogonality, master weights, and what a step may change."""
+
+import pytest
+import torch
+from torch import nn
+
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.training.config import OptimizerOptions, ScheduleOptions
+from tickwise.training.optimizers import MasterWeights, Muon, Optimizer, orthogonalise, total_norm
+from tickwise.training.schedule import lr_scale
+
+CONFIG = DecoderConfig(vocab_size=17, context_length=8, width=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8,
+                       hidden=32)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    torch.manual_seed(0)
+    out = orthogonalise(torch.randn(3, 24, 40), torch.float32)
+    values = torch.linalg.svdvals(out)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 16)])
+def test_muon_equals_torch_muon(shape):
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    reference_parameter = nn.Parameter(start.clone())
+    reference = torch.optim.Muon([reference_parameter], lr=0.02, weight_decay=0.1, momentum=0.9,
+                                 adjust_lr_fn="match_rms_adamw")
+    mine = start.clone()
+    muon = Muon([mine], lr=0.02, momentum=0.9, weight_decay=0.1, dtype=torch.bfloat16)
+    for step in range(4):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        reference_parameter.grad = gradient.clone()
+        reference.step()
+        muon.step([gradient], 1.0)
+    moved = (reference_parameter.detach() - start).norm()
+    assert (mine - reference_parameter.detach()).norm() / moved < 0.02  # both round their products to bf16
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_optimizer_lowers_the_loss_of_a_fixed_batch(name, dtype):
+    module = Decoder(CONFIG).initialise(0)
+    weights = MasterWeights(module, dtype)
+    options = OptimizerOptions(name=name, lr={"sgd": 0.5}.get(name, 0.01))
+    optimizer = Optimizer(module, weights, options, torch.float32)
+    ids = torch.randint(0, 17, (4, 8), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(module(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss.backward()
+        optimizer.step(weights.collect(first=True), 1.0)
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert {p.dtype for p in module.parameters()} == {dtype}
+    assert {m.dtype for m in weights.masters} == {torch.float32}
+
+
+def test_masters_keep_what_bf16_would_lose():
+    module = Decoder(CONFIG).initialise(0)
+    weights = MasterWeights(module, torch.bfloat16)
+    optimizer = Optimizer(module, weights, OptimizerOptions(name="sgd", lr=1e-6, weight_decay=0), torch.float32)
+    before = [m.clone() for m in weights.masters]
+    ones = [torch.ones_like(m) for m in weights.masters]
+    for _ in range(3):
+        optimizer.step(ones, 1.0)
+    assert all((m < b).all() for m, b in zip(weights.masters, before, strict=True) if b.abs().max() < 10)
+
+
+def test_state_tensors_restore_the_optimizer_exactly():
+    def build():
+        module = Decoder(CONFIG).initialise(0)
+        weights = MasterWeights(module, torch.float32)
+        return weights, Optimizer(module, weights, OptimizerOptions(name="muon", lr=0.01), torch.float32)
+
+    def gradient(step, weights):
+        generator = torch.Generator().manual_seed(step)
+        return [torch.randn(m.shape, generator=generator) for m in weights.masters]
+
+    straight, optimizer = build()
+    for step in range(6):
+        optimizer.step(gradient(step, straight), 1.0)
+    half, first = build()
+    for step in range(3):
+        first.step(gradient(step, half), 1.0)
+    resumed, second = build()
+    for mine, theirs in zip(resumed.masters, half.masters, strict=True):
+        mine.copy_(theirs)
+    second.load_state_tensors({k: v.clone() for k, v in first.state_tensors().items()}, "here")
+    for step in range(3, 6):
+        second.step(gradient(step, resumed), 1.0)
+    for a, b in zip(straight.masters, resumed.masters, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_total_norm_sees_a_single_nan():
+    tensors = [torch.ones(3), torch.tensor([1.0, float("nan")])]
+    assert not torch.isfinite(total_norm(tensors))
+    assert total_norm([torch.full((4,), 2.0), torch.full((9,), 1.0)]).item() == pytest.approx(5.0)
+
+
+def test_schedules_start_low_peak_at_one_and_end_at_the_floor():
+    for name in ("cosine", "wsd"):
+        options = ScheduleOptions(name=name, warmup=0.1, decay=0.4, floor=0.05)
+        curve = [lr_scale(options, i / 1000) for i in range(1001)]
+        assert 0 < curve[0] < 0.02
+        assert max(curve) == pytest.approx(1.0)
+        assert curve[-1] == pytest.approx(0.05)
+        peak = curve.index(max(curve))
+        assert all(a >= b for a, b in zip(curve[peak:], curve[peak + 1 :], strict=False))
+    flat = ScheduleOptions(name="wsd", warmup=0.1, decay=0.4)
+    assert lr_scale(flat, 0.3) == lr_scale(flat, 0.59) == 1.0
+    assert lr_scale(ScheduleOptions(name="constant", warmup=0.0), 1.0) == 1.0
