@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tickwise.core.config import from_dict, read_json, to_dict
@@ -97,7 +98,7 @@ def ceilings(refresh: bool = False, *, device: "torch.device | None" = None, qui
     """
     device = device or resolve_device()
     mark = fingerprint(device)
-    path = cache_directory() / f"ceilings-{mark}.json"
+    path = _cache_path(mark)
     known: Ceilings | None = None
     if not refresh:
         with contextlib.suppress(ConfigError):
@@ -112,6 +113,15 @@ def ceilings(refresh: bool = False, *, device: "torch.device | None" = None, qui
     with contextlib.suppress(OutputError, OSError):
         write_text_atomic(path, json.dumps(to_dict(measured), indent=2) + "\n")
     return measured
+
+
+def is_cached(device: "torch.device") -> bool:
+    """Whether ``ceilings`` has figures to read; they may still be from a busy machine."""
+    return _cache_path(fingerprint(device)).is_file()
+
+
+def _cache_path(mark: str) -> Path:
+    return cache_directory() / f"ceilings-{mark}.json"
 
 
 def _age_s(known: Ceilings) -> float:

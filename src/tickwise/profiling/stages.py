@@ -1,0 +1,237 @@
+"""Where the time goes: a timer that code can carry, and hooks that time a module which carries none.
+
+Every nanosecond between the start and the end of a measured stretch belongs to exactly one row, and what
+belongs to no stage is the row ``host``, so the rows add up to the wall clock by construction.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import re
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol
+
+import torch
+
+
+class Stage(enum.StrEnum):
+    """Stages of a tick and of a training step, in the order in which they run."""
+
+    DATA = "data"
+    TOKENIZE = "tokenize"
+    EMBED = "embed"
+    NORM = "norm"
+    QKV = "qkv"
+    ROPE = "rope"
+    ATTENTION = "attention"
+    OUT = "out"
+    CROSS_ATTENTION = "cross_attention"
+    FFN = "ffn"
+    HEAD = "head"
+    LOSS = "loss"
+    SAMPLE = "sample"
+    DETOKENIZE = "detokenize"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+    CHECKPOINT = "checkpoint"
+    HOST = "host"
+    """Everything between the stages: Python, residual additions, allocation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTime:
+    """Time of one stage of one layer (``None``: the stage is not part of a layer)."""
+
+    stage: Stage
+    layer: int | None
+    duration_ns: int
+
+
+class Mark(Protocol):
+    """What ``stage`` returns."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Timer(Protocol):
+    """What code with stage marks takes as an argument: a ``StageTimer``, or ``OFF``."""
+
+    def stage(self, stage: Stage, layer: int | None = None) -> Mark: ...
+
+    def mark(self, stage: Stage, layer: int | None = None) -> None: ...
+
+
+class _NoMark:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+_NO_MARK = _NoMark()
+
+
+class _Off:
+    """A timer that does nothing, in about the time of an empty ``with``."""
+
+    __slots__ = ()
+
+    def stage(self, stage: Stage, layer: int | None = None) -> Mark:
+        return _NO_MARK
+
+    def mark(self, stage: Stage, layer: int | None = None) -> None:
+        return None
+
+
+OFF = _Off()
+"""The timer to pass when nothing is measured."""
+
+
+class StageTimer:
+    """Splits the time between ``start`` and ``stop`` into stages.
+
+    >>> timer = StageTimer()
+    >>> timer.start()
+    >>> with timer.stage(Stage.ATTENTION, layer=3):
+    ...     _ = sum(range(1000))
+    >>> timer.stop()
+    >>> sum(row.duration_ns for row in timer.rows()) == timer.wall_ns
+    True
+
+    Stages may nest; the time of an inner one is not counted again in the outer one. On an accelerator,
+    which works behind the program's back, every mark waits for it to finish.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device if device is not None and device.type != "cpu" else None
+        self._durations: dict[tuple[Stage, int | None], int] = {}
+        self._stack: list[tuple[Stage, int | None]] = []
+        self._last_ns = 0
+        self.wall_ns = 0
+
+    def synchronize(self) -> None:
+        """Wait for the accelerator, where there is one."""
+        if self._device is not None:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            elif self._device.type == "mps":
+                torch.mps.synchronize()
+
+    def _now(self) -> int:
+        self.synchronize()
+        return time.perf_counter_ns()
+
+    def _charge(self) -> None:
+        """Give the time since the last change to the innermost stage."""
+        now = self._now()
+        key = self._stack[-1]
+        self._durations[key] = self._durations.get(key, 0) + now - self._last_ns
+        self._last_ns = now
+
+    def start(self) -> None:
+        """Forget everything and begin."""
+        self._durations = {}
+        self._stack = [(Stage.HOST, None)]
+        self._last_ns = self._start_ns = self._now()
+
+    def stop(self) -> None:
+        """End the stretch; ``rows`` and ``wall_ns`` are valid from here on."""
+        assert len(self._stack) == 1, "a stage was left open"
+        self._charge()
+        self.wall_ns = self._last_ns - self._start_ns
+
+    def enter(self, stage: Stage, layer: int | None = None) -> None:
+        """Begin a stage inside the current one; ``leave`` ends it."""
+        self._charge()
+        self._stack.append((stage, layer))
+
+    def leave(self) -> None:
+        self._charge()
+        self._stack.pop()
+
+    def mark(self, stage: Stage, layer: int | None = None) -> None:
+        """From here on time belongs to ``stage``, until the next mark or the end of the enclosing stage.
+
+        For straight-line code: a mark costs less than a ``with``.
+        """
+        self._charge()
+        self._stack[-1] = (stage, layer)
+
+    @contextlib.contextmanager
+    def stage(self, stage: Stage, layer: int | None = None) -> Iterator[None]:
+        """Time inside the block belongs to ``stage``."""
+        self.enter(stage, layer)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def reassign_since(self, mark_ns: int, stage: Stage) -> None:
+        """Move what ``host`` got since ``mark_ns`` (a value of ``last_change_ns``) to ``stage``."""
+        self._charge()
+        moved = self._last_ns - mark_ns
+        host = (Stage.HOST, None)
+        assert 0 <= moved <= self._durations[host], "only host time can be moved"
+        self._durations[host] -= moved
+        self._durations[stage, None] = self._durations.get((stage, None), 0) + moved
+
+    @property
+    def last_change_ns(self) -> int:
+        """When the current stage began."""
+        return self._last_ns
+
+    def rows(self) -> list[StageTime]:
+        """One row per stage and layer in the order of first use, ``host`` last; they sum to ``wall_ns``."""
+        host = (Stage.HOST, None)
+        keys = [key for key in self._durations if key != host] + [host]
+        return [StageTime(*key, self._durations.get(key, 0)) for key in keys]
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block|blocks)\.(\d+)(?=\.|$)")
+_STAGES_BY_NAME = (
+    (Stage.EMBED, re.compile(r"^(embed_tokens|embed_positions|embeddings?|wte|wpe|tok_embeddings|shared)$")),
+    (Stage.NORM, re.compile(r"(norm|layernorm|layer_norm)$|^ln_")),
+    (Stage.CROSS_ATTENTION, re.compile(r"^(cross_attn|crossattention|encoder_attn|encdecattention)$")),
+    (Stage.ATTENTION, re.compile(r"^(self_attn|attn|attention|self_attention|selfattention)$")),
+    (Stage.FFN, re.compile(r"^(mlp|ffn|feed_forward|densereludense)$")),
+    (Stage.HEAD, re.compile(r"^(lm_head|head|output|embed_out)$")),
+)
+
+
+def stage_of(name: str) -> tuple[Stage, int | None] | None:
+    """Stage and layer of a submodule by its dotted name, as in Llama, Qwen, GPT-2, T5 and BERT.
+
+    >>> stage_of("model.layers.3.self_attn")
+    (<Stage.ATTENTION: 'attention'>, 3)
+    """
+    last = name.rsplit(".", 1)[-1].lower()
+    for stage, pattern in _STAGES_BY_NAME:
+        if pattern.search(last):
+            found = _LAYER.search(name)
+            return stage, int(found.group(1)) if found else None
+    return None
+
+
+def staged_modules(module: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, Stage, int | None]]:
+    """The outermost submodules that are stages: a norm inside an attention block belongs to attention."""
+    found: dict[str, tuple[torch.nn.Module, Stage, int | None]] = {}
+    for name, child in module.named_modules():
+        ancestors = name.split(".")
+        if any(".".join(ancestors[:n]) in found for n in range(1, len(ancestors))):
+            continue
+        place = stage_of(name) if name else None
+        if place is not None:
+            found[name] = (child, *place)
+    return found
