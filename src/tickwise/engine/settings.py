@@ -14,7 +14,7 @@ class GenerationSettings:
     """
 
     max_tokens: int = 200
-    """Most tokens to write; may be larger than the model's context, see ``tickwise.engine.generation``."""
+    """Most tokens to write; beyond the model's context, the text slides through it."""
     temperature: float = 1.0
     """Divides the logits. 0 always takes the most likely token."""
     top_k: int = 0
@@ -28,11 +28,11 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are not part of it."""
     ignore_eos: bool = False
-    """Go on after the end-of-text token, up to ``max_tokens``."""
+    """Go on after the end-of-text token, up to the most tokens."""
     seed: int | None = None
-    """Same seed, same text. ``None`` draws a new seed, which the result reports."""
+    """Same seed, same text. Left out, a new seed is drawn and reported."""
     n: int = 1
-    """Samples; sample i depends on the seed and i only, not on ``n``."""
+    """Samples. Each depends on the seed and its own number only, not on how many there are."""
     use_cache: bool = True
     """Keep keys and values of earlier tokens. Without it, every token computes the whole text again."""
 

@@ -1,0 +1,92 @@
+"""Loss, perplexity per token and per word, and bits per byte of a model on a text, with 95 % intervals."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from tickwise.cli.common import CommonArguments
+from tickwise.core.device import DType
+
+if TYPE_CHECKING:
+    from tickwise.evaluate.perplexity import PerplexityResult
+
+_LABELS = {
+    "loss": "loss (nats per token)",
+    "perplexity": "perplexity per token",
+    "word_perplexity": "perplexity per word",
+    "byte_perplexity": "perplexity per byte",
+    "bits_per_byte": "bits per byte",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    model: tyro.conf.Positional[Path]
+    """Model directory, or run directory (its best or newest model)."""
+    data: Path
+    """Prepared directory, or a UTF-8 text file."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which part of a prepared directory."""
+    context: int | None = None
+    """Tokens per window; the model's context length if left out."""
+    stride: int | None = None
+    """Tokens from one window to the next; below --context, windows overlap. Default: no overlap."""
+    batch_size: int | None = None
+    """Windows per forward pass."""
+    words: Literal["whitespace", "wikitext"] = "whitespace"
+    """How words are counted; wikitext adds one end mark per line, as in published WikiText perplexities."""
+    bootstrap_samples: int = 1000
+    """Resamples behind the intervals."""
+    seed: int = 0
+    """Seed of the resampling."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+    dtype: DType = "fp32"
+    """Number format of the weights; losses are always summed in float64."""
+
+
+def run(arguments: Arguments) -> int:
+    from tickwise.evaluate.perplexity import evaluate
+
+    result = evaluate(
+        arguments.model,
+        arguments.data,
+        split=arguments.split,
+        context=arguments.context,
+        stride=arguments.stride,
+        batch_size=arguments.batch_size,
+        bootstrap_samples=arguments.bootstrap_samples,
+        seed=arguments.seed,
+        words=arguments.words,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+    print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
+    return 0
+
+
+def table(result: "PerplexityResult") -> str:
+    """The result for people."""
+    overlap = "windows do not overlap" if result.stride == result.context else f"stride {result.stride}"
+    speed = result.tokens / max(result.seconds, 1e-9)
+    lines = [
+        f"{result.task}: {result.tokens:,} tokens, {result.words:,} words, {result.bytes:,} bytes",
+        f"context {result.context}, {overlap}, {result.dtype} on {result.device}, {speed:,.0f} tokens/s",
+        "",
+        f"{'metric':<22} {'value':>12}   95 % interval",
+    ]
+    for name, metric in result.metrics.items():
+        known = metric.interval
+        between = f"{_number(known.low)} to {_number(known.high)}" if known else "n/a"
+        lines.append(f"{_LABELS[name]:<22} {_number(metric.value):>12}   {between}")
+    if result.loss.interval is not None:
+        lines += ["", f"intervals: {result.bootstrap_samples} resamples of {result.blocks} blocks "
+                      f"of {result.block_tokens} tokens"]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value < 1000 else f"{value:,.1f}" if value < 1e9 else f"{value:.3g}"

@@ -1,0 +1,122 @@
+"""Write text with a model: the prompt's continuation streams to stdout, the figures go to stderr."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from tickwise.cli.common import CommonArguments
+from tickwise.core.console import format_seconds, say
+from tickwise.core.device import DType
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.engine.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from tickwise.engine.generation import Generation
+    from tickwise.engine.language_model import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments, GenerationSettings):
+    model: tyro.conf.Positional[Path]
+    """Model directory, or run directory (its best or newest model)."""
+    prompt: str | None = None
+    """Text to continue; - reads standard input."""
+    prompt_file: Path | None = None
+    """File with the text to continue; - reads standard input. One newline at its end is dropped."""
+    stop: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """String that ends the text and is not part of it; may be given several times."""
+    use_cache: Annotated[bool, tyro.conf.arg(name="cache")] = True
+    """Keep keys and values of earlier tokens. Without it, every token computes the whole text again."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+    dtype: DType = "fp32"
+    """Number format of weights and cache."""
+
+    def __post_init__(self) -> None:
+        """Leaves the check to ``run``, whose errors print as one line; the flag parser would box them."""
+
+
+def run(arguments: Arguments) -> int:
+    names = [f.name for f in dataclasses.fields(GenerationSettings)]
+    settings = GenerationSettings(**{name: getattr(arguments, name) for name in names})
+    prompt = _prompt(arguments)
+    from tickwise.engine.language_model import load
+
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    if arguments.json:
+        samples = model.generate(prompt, **dataclasses.asdict(settings))
+        shown = {"samples": [_as_json(s) for s in samples]} if isinstance(samples, list) else _as_json(samples)
+        print(json.dumps(shown, ensure_ascii=False))
+        return 0
+    if settings.n > 1:
+        samples = model.generate(prompt, **dataclasses.asdict(settings))
+        assert isinstance(samples, list)
+        for sample in samples:
+            print(f"--- sample {sample.sample + 1} of {settings.n} ---\n{sample.text}")
+    else:
+        samples = [_stream(model, prompt, settings)]
+    _say_figures(samples)
+    return 0
+
+
+def _prompt(arguments: Arguments) -> str:
+    """The prompt from the flag, the file or standard input."""
+    if arguments.prompt is not None and arguments.prompt_file is not None:
+        raise ConfigError("--prompt and --prompt-file: give only one of them")
+    if arguments.prompt_file is None and arguments.prompt != "-":
+        prompt = arguments.prompt or ""
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ConfigError("--prompt: not UTF-8; put the text into a file and use --prompt-file")
+        return prompt
+    source = "standard input"
+    try:
+        if arguments.prompt_file is None or str(arguments.prompt_file) == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            source = str(arguments.prompt_file)
+            content = arguments.prompt_file.read_bytes()
+        text = content.decode("utf-8")
+    except OSError as problem:
+        raise DataError(f"{source}: cannot read the prompt: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise DataError(f"{source}: the prompt is not UTF-8 at byte {problem.start}; convert it first") from None
+    # Editors and echo end a text with a newline that its author did not mean as part of the prompt.
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _stream(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> "Generation":
+    """Print the text while it is written."""
+    from tickwise.engine.generation import TextPiece
+
+    last = ""
+    for event in model.events(prompt, settings):
+        if not isinstance(event, TextPiece):
+            break
+        last = event.text
+        sys.stdout.write(last)
+        sys.stdout.flush()
+    if not last.endswith("\n"):
+        print(flush=True)
+    assert not isinstance(event, TextPiece)
+    return event
+
+
+def _as_json(generation: "Generation") -> dict[str, Any]:
+    return dataclasses.asdict(generation)
+
+
+def _say_figures(samples: list["Generation"]) -> None:
+    first = samples[0]
+    tokens = sum(len(s.token_ids) for s in samples)
+    decode_s = max(s.timings.decode_s for s in samples)
+    rate = f"{(tokens - len(samples)) / decode_s:.0f} tokens/s" if decode_s > 0 else "n/a tokens/s"
+    reasons = ", ".join(sorted({s.finish_reason for s in samples}))
+    say(
+        f"{first.prompt_tokens} prompt tokens in {1000 * first.timings.prefill_s:.0f} ms, {tokens} tokens in "
+        f"{format_seconds(decode_s) if decode_s >= 10 else f'{decode_s:.2f}s'} ({rate}), ended by {reasons}, "
+        f"seed {first.seed}"
+    )

@@ -1,0 +1,94 @@
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from tickwise.cli.dispatch import dispatch
+from tickwise.core import console
+from tickwise.engine.language_model import load
+from tickwise.evaluate.perplexity import evaluate
+from tickwise.interop.directory import save_model
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.tokenizers.train import char_tokenizer
+
+TEXT = "a bad cafe.\nhead ache\n" * 60
+
+
+@pytest.fixture(autouse=True)
+def normal_verbosity():
+    yield
+    console.set_verbosity(console.NORMAL)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    tokenizer = char_tokenizer(Counter(TEXT), vocab_size=None, end_of_text=True, unknown=False)
+    module = Decoder(DecoderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
+        hidden=32,
+    ))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.3, generator=generator)
+    path = tmp_path_factory.mktemp("run") / "model"
+    save_model(path, module, tokenizer)
+    return str(path)
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def test_the_table_shows_each_metric_with_its_interval(model_path, text_file, capsys):
+    assert dispatch(["evaluate", model_path, "--data", text_file]) == 0
+    out = capsys.readouterr().out
+    result = evaluate(load(model_path), text_file)
+    labels = ("loss (nats per token)", "perplexity per token", "perplexity per word", "perplexity per byte",
+              "bits per byte")
+    for label, metric in zip(labels, result.metrics.values(), strict=True):
+        line = next(line for line in out.splitlines() if line.startswith(label))
+        assert f"{metric.value:.4f}" in line or f"{metric.value:,.1f}" in line or f"{metric.value:.3g}" in line
+        assert " to " in line
+    assert f"{len(TEXT):,} bytes" in out
+
+
+def test_json_stands_alone_on_stdout(model_path, text_file, capsys):
+    assert dispatch(["evaluate", model_path, "--data", text_file, "--json", "--stride", "8"]) == 0
+    output = json.loads(capsys.readouterr().out)
+    (results,) = output["results"].values()
+    expected = evaluate(load(model_path), text_file, stride=8)
+    assert results["bits_per_byte,none"] == pytest.approx(expected.bits_per_byte.value)
+    assert results["word_perplexity_stderr,none"] == pytest.approx(expected.word_perplexity.interval.stderr)
+
+
+def test_words_of_wikitext_lower_the_perplexity_per_word(model_path, text_file, capsys):
+    values = []
+    for rule in ("whitespace", "wikitext"):
+        dispatch(["evaluate", model_path, "--data", text_file, "--json", "--words", rule])
+        (results,) = json.loads(capsys.readouterr().out)["results"].values()
+        values.append(results["word_perplexity,none"])
+    assert values[1] < values[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "/nothing/here"], "no such file"),
+        (["--data", "TEXT", "--stride", "40"], "--stride 40"),
+        (["--data", "TEXT", "--context", "33"], "--context 33"),
+        (["--data", "FOLDER"], "data description"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(model_path, text_file, tmp_path, capsys, flags, message):
+    places = {"TEXT": text_file, "FOLDER": str(tmp_path)}
+    assert dispatch(["evaluate", model_path, *(places.get(flag, flag) for flag in flags)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err

@@ -1,0 +1,156 @@
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+
+from tickwise.cli.dispatch import dispatch
+from tickwise.core import console
+from tickwise.engine.language_model import load
+from tickwise.interop.directory import save_model
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.tokenizers.train import char_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    tokenizer = char_tokenizer(Counter("abcdefghij \né中"), vocab_size=None, end_of_text=True, unknown=False)
+    module = Decoder(DecoderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
+        hidden=32,
+    ))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.3, generator=generator)
+    run = tmp_path_factory.mktemp("run")
+    save_model(run / "model", module, tokenizer)
+    return str(run)
+
+
+@pytest.fixture(autouse=True)
+def normal_verbosity():
+    yield
+    console.set_verbosity(console.NORMAL)
+
+
+def test_text_goes_to_stdout_and_figures_to_stderr(model_path, capsys):
+    arguments = ["generate", model_path, "--prompt", "abc", "--max-tokens", "30", "--seed", "3", "--ignore-eos"]
+    assert dispatch(arguments) == 0
+    captured = capsys.readouterr()
+    expected = load(model_path).generate("abc", max_tokens=30, seed=3, ignore_eos=True).text
+    assert captured.out.removesuffix("\n") == expected.removesuffix("\n")
+    assert "3 prompt tokens" in captured.err
+    assert "30 tokens in" in captured.err
+    assert "seed 3" in captured.err
+
+
+def test_json_stands_alone_on_stdout_in_the_promised_shape(model_path, capsys):
+    assert dispatch(["generate", model_path, "--prompt", "abc", "--max-tokens", "5", "--json", "--ignore-eos"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert load(model_path).tokenizer.decode(result["token_ids"]) == result["text"]
+    assert len(result["token_ids"]) == 5
+    assert set(result["timings"]) == {"prefill_s", "decode_s", "decode_tokens_per_s", "time_to_first_token_s"}
+    assert all(value > 0 for value in result["timings"].values())
+
+
+def test_json_of_several_samples_is_a_list(model_path, capsys):
+    common = ["generate", model_path, "--prompt", "abc", "--max-tokens", "20", "--seed", "5", "--json"]
+    assert dispatch([*common, "--n", "3"]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    assert [s["sample"] for s in samples] == [0, 1, 2]
+    assert dispatch(common) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == samples[0]["text"]
+
+
+def test_several_samples_for_people(model_path, capsys):
+    assert dispatch(["generate", model_path, "--prompt", "abc", "--n", "2", "--seed", "1", "--max-tokens", "5"]) == 0
+    assert "--- sample 2 of 2 ---" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_text_and_no_seed_reports_one(model_path, capsys):
+    common = ["generate", model_path, "--prompt", "abc", "--max-tokens", "20", "--json"]
+    dispatch(common)
+    first = json.loads(capsys.readouterr().out)
+    dispatch([*common, "--seed", str(first["seed"])])
+    assert json.loads(capsys.readouterr().out)["token_ids"] == first["token_ids"]
+
+
+def test_stop_strings_are_repeatable(model_path, capsys):
+    common = ["generate", model_path, "--prompt", "abc", "--max-tokens", "200", "--seed", "1", "--ignore-eos", "--json"]
+    assert dispatch([*common, "--stop", "a", "--stop", "b"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["finish_reason"] == "stop"
+    assert not {"a", "b"} & set(result["text"])
+
+
+def test_without_cache_greedy_text_is_the_same(model_path, capsys):
+    common = ["generate", model_path, "--prompt", "abc", "--max-tokens", "60", "--temperature", "0", "--json"]
+    dispatch(common)
+    cached = json.loads(capsys.readouterr().out)["text"]
+    dispatch([*common, "--no-cache"])
+    assert json.loads(capsys.readouterr().out)["text"] == cached
+
+
+def test_prompt_from_a_file_and_from_standard_input(model_path, capsys, tmp_path, monkeypatch):
+    file = tmp_path / "prompt.txt"
+    file.write_text("abc\n", encoding="utf-8")
+    common = ["generate", model_path, "--max-tokens", "10", "--seed", "1", "--json"]
+    dispatch([*common, "--prompt", "abc"])
+    expected = json.loads(capsys.readouterr().out)["token_ids"]
+    dispatch([*common, "--prompt-file", str(file)])
+    assert json.loads(capsys.readouterr().out)["token_ids"] == expected
+    for flag in ("--prompt", "--prompt-file"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abc\n")))
+        dispatch([*common, flag, "-"])
+        assert json.loads(capsys.readouterr().out)["token_ids"] == expected
+
+
+def test_text_appears_while_it_is_written(model_path):
+    program = [sys.executable, "-m", "tickwise", "generate", model_path, "--prompt", "a", "--max-tokens", "100000",
+               "--ignore-eos", "-q", "--seed", "0"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(20)
+        assert process.poll() is None, "the text must arrive before the generation ends"
+        process.kill()
+    assert len(first) == 20
+
+
+def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("prompt: abc\nmax_tokens: 7\nignore-eos: true\nstop: [zz]\n")
+    dispatch(["generate", model_path, "--config", str(settings), "--json"])
+    assert len(json.loads(capsys.readouterr().out)["token_ids"]) == 7
+    dispatch(["generate", model_path, "--config", str(settings), "--json", "--max-tokens", "2"])
+    assert len(json.loads(capsys.readouterr().out)["token_ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--temperature", "nan"], "temperature"),
+        (["--top-p", "0"], "top_p"),
+        (["--max-tokens", "0"], "max_tokens"),
+        (["--stop", ""], "stop"),
+        (["--prompt", "a", "--prompt-file", "x"], "only one"),
+        (["--prompt-file", "/nothing/here"], "cannot read the prompt"),
+        (["--prompt", "Q"], "not in the vocabulary"),
+        (["--device", "tpu9"], "--device"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(model_path, capsys, flags, message):
+    assert dispatch(["generate", model_path, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_a_missing_model_is_one_line_and_exit_code_2(capsys):
+    assert dispatch(["generate", "/nothing/here", "--prompt", "a"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
