@@ -1,35 +1,78 @@
-"""Raw text to a prepared directory: read, clean, find duplicates, split, tokenize, write."""
+"""Raw text to a prepared directory, in two passes and bounded memory.
 
+Pass 1 (``scan``): workers clean chunks of the input and hash their documents; the clean text goes to a spool file
+beside the output. Then duplicates are grouped, documents get their splits and the tokenizer is trained.
+Pass 2 (``encode``): workers turn blocks of the spool into ids, which are appended to the token files in order.
+"""
+
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
+from tickwise.core import console
 from tickwise.core.config import to_dict
-from tickwise.core.errors import ConfigError, DataError
-from tickwise.core.paths import atomic_directory
-from tickwise.data.prepared import DATASET_FILE, FORMAT_VERSION, PreparedData, SplitInfo, file_hash
+from tickwise.core.device import usable_cores
+from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.core.paths import atomic_directory, cache_directory
+from tickwise.data import splits as split_rules
+from tickwise.data.inputs import Input, find_inputs, input_hash, total_bytes
+from tickwise.data.jobs import DROPPED, chunk_message
+from tickwise.data.prepared import DATASET_FILE, FORMAT_VERSION, SPLIT_NAMES, PreparedData
+from tickwise.data.spool import Spool
+from tickwise.data.workers import Message, Workers
+from tickwise.data.writer import SplitWriter
+from tickwise.text.duplicates import Groups, exact_groups, near_groups
+from tickwise.text.sources import InputFormat, ReadSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.tokenizers.train import WordStyle, train_tokenizer
+from tickwise.tokenizers.train import WordStyle, char_tokenizer, train_tokenizer
+
+TokenizerKind = Literal["char", "word", "bpe"]
+_WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
+_MOST_WORKERS = 4  # each takes about 150 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """How text becomes data. ``sources`` are files, folders, named data sets or ``-`` for standard input."""
+    """How text becomes data.
+
+    sources: files, folders, names of data sets (``tickwise data ls``) or ``-`` for standard input; or else
+        ``train``, ``validation`` and ``test``, when the splits are given as files of their own.
+    out: the folder to make.
+    tokenizer, vocab_size, min_frequency, unknown, word_style: see ``train_tokenizer``; tokenizer_from: a folder
+        with a tokenizer to use instead.
+    field, errors, input_format: see ``ReadSettings``.
+    documents: ``file``, ``line``, ``paragraph`` or a separator; ``auto`` takes one text file as one document in its
+        order (the first part trains, the last validates), a text file with ``<|endoftext|>`` marks as documents
+        between them, and each of many files as a document.
+    validation_fraction, test_fraction: of one text in its order, of the characters; else of the documents.
+    duplicates: ``near`` removes equal and nearly equal documents, ``exact`` equal ones, ``keep`` none; those of one
+        text in its order are only counted (as paragraphs).
+    near_threshold: Jaccard similarity of shingles from which two documents are nearly equal.
+    remove_leaks: take training documents out that are also in given validation or test files.
+    clean: normalise to NFC, remove control characters, plain line ends (not for ``word_style`` ``spaces``).
+    tokenizer_sample_bytes: ``bpe`` merges are learnt from at most this much of the training text, spread over it.
+    workers: processes; by default one per core (at most 4) for large input, none for small.
+    """
 
     sources: tuple[str, ...] = ()
     out: Path | None = None
-    tokenizer: Literal["char", "word", "bpe"] = "bpe"
+    tokenizer: TokenizerKind = "bpe"
     vocab_size: int | None = None
     min_frequency: int = 2
     unknown: bool = False
     word_style: WordStyle = "natural"
     tokenizer_from: Path | None = None
     field: str = "text"
+    input_format: InputFormat = "auto"
     documents: str = "auto"
     validation_fraction: float = 0.1
     test_fraction: float = 0.0
@@ -37,65 +80,329 @@ class PrepareConfig:
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     errors: Literal["strict", "replace"] = "strict"
+    clean: bool = True
+    duplicates: Literal["near", "exact", "keep"] = "near"
+    near_threshold: float = 0.8
+    remove_leaks: bool = False
+    tokenizer_sample_bytes: int = 32_000_000
+    workers: int | None = None
+    data_dir: Path | None = None
 
 
 def prepare(config: PrepareConfig) -> PreparedData:
-    """Prepare ``config.sources`` into the folder ``config.out`` and open it."""
-    if config.out is None:
-        raise ConfigError("prepare: say where to write with --out DIR")
-    if len(config.sources) != 1:
-        raise ConfigError("prepare: one text file for now")
-    file = Path(config.sources[0])
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    text = file.read_text(encoding="utf-8")
-    if not text:
-        raise DataError(f"{file}: empty; give a file with text")
-    if config.tokenizer_from is not None:
-        tokenizer = Tokenizer.load(config.tokenizer_from)
-    else:
-        tokenizer = train_tokenizer(
-            config.tokenizer, iter([text]), vocab_size=config.vocab_size, min_frequency=config.min_frequency,
-            end_of_text=config.tokenizer != "char", unknown=config.unknown, word_style=config.word_style,
+    """Prepare into ``config.out`` and open it. Nothing is left there when it fails or is interrupted.
+
+    Raises ``ConfigError``, ``DataError`` or ``OutputError`` in one line. A prepared folder is replaced.
+    """
+    check_config(config)
+    out = check_output(config.out)
+    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
+    inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
+    return _Preparation(config, inputs).run(out)
+
+
+def check_config(config: PrepareConfig) -> None:
+    """``ConfigError`` for settings that contradict or are out of range."""
+    held_out = config.validation_fraction + config.test_fraction
+    if config.validation_fraction < 0 or config.test_fraction < 0 or held_out >= 1:
+        raise ConfigError("--validation-fraction and --test-fraction must not be negative and must leave text to "
+                          f"train on (they add up to {held_out:g})")
+    if not 0.3 <= config.near_threshold <= 1:
+        raise ConfigError(f"--near-threshold {config.near_threshold:g}: must be between 0.3 and 1")
+    if config.vocab_size is not None and config.vocab_size < 2:
+        raise ConfigError(f"--vocab-size {config.vocab_size}: must be at least 2")
+    if config.documents == "":
+        raise ConfigError("--documents: the separator is empty; use file, line, paragraph or a string")
+    if config.remove_leaks and not config.train:
+        raise ConfigError("--remove-leaks is for splits given with --train, --validation and --test; "
+                          "splits made here never share documents")
+    if config.workers is not None and config.workers < 0:
+        raise ConfigError(f"--workers {config.workers}: must be 0 or more")
+
+
+def check_output(out: Path | None) -> Path:
+    """The output folder; ``OutputError`` if something that is not prepared data is there."""
+    if out is None:
+        raise ConfigError("say where to write: --out DIR")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; choose another --out")
+    if out.is_dir() and not (out / DATASET_FILE).is_file() and any(out.iterdir()):
+        raise OutputError(f"{out}: has other files in it, which would be lost; choose another --out or empty it")
+    return out
+
+
+class _Preparation:
+    """One run of ``prepare``, step by step."""
+
+    def __init__(self, config: PrepareConfig, inputs: list[Input]) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.given_splits = bool(config.train or config.validation or config.test) or len(inputs) > 1
+        # One text in its order: no marks between documents, duplicates are counted by paragraph.
+        self.contiguous = all(one.contiguous for one in inputs)
+        self.n_bytes = total_bytes(inputs)
+        large = self.n_bytes is None or self.n_bytes >= _WORKERS_FROM_BYTES
+        self.n_workers = config.workers
+        if self.n_workers is None:
+            self.n_workers = min(usable_cores(), _MOST_WORKERS) if large else 0
+        # Text that was tokenized by someone else is counted by others too: not a character may change.
+        self.cleans = config.clean and config.word_style == "natural"
+        self.duplicates: dict[str, Any] = {}
+
+    def run(self, out: Path) -> PreparedData:
+        with atomic_directory(out) as folder, contextlib.ExitStack() as cleanup:
+            spool = Spool(
+                folder / "spool", near=self.config.duplicates == "near", units_are_documents=not self.contiguous
+            )
+            cleanup.callback(shutil.rmtree, folder / "spool", ignore_errors=True)
+            cleanup.callback(spool.close)
+            bounds = self.scan(spool)
+            if not spool.n_documents:
+                raise DataError(f"{self._origin()}: no text in it after cleaning; give a file with text")
+            spool.finish()
+            document_splits = self.assign(spool, bounds)
+            tokenizer = self.make_tokenizer(spool, document_splits)
+            tokenizer.save(folder)
+            infos = self.encode(spool, document_splits, tokenizer, folder)
+            self.describe(spool, tokenizer, infos, folder)
+        self._tell(out, infos)
+        return PreparedData.open(out)
+
+    def _origin(self) -> str:
+        return ", ".join(one.name for one in self.inputs)
+
+    # ---------------------------------------------------------------- pass 1
+
+    def scan(self, spool: Spool) -> list[int]:
+        """Fill the spool; the number of units at the end of each input."""
+        bounds: list[int] = []
+        with console.progress("clean", self.n_bytes, "bytes") as bar:
+            for one in self.inputs:
+                settings = {
+                    "read": dataclasses.asdict(one.read), "clean": self.cleans,
+                    "near": self.config.duplicates == "near", "paragraphs": self.contiguous,
+                    "characters": self.config.tokenizer == "char" and self.config.tokenizer_from is None,
+                }
+                with Workers("tickwise.data.jobs:scan", settings, self.n_workers or 0) as workers:
+                    for scanned in workers.map(map(chunk_message, one.chunks)):
+                        spool.append(scanned)
+                        bar.advance(scanned["n_read"])
+                bounds.append(spool.n_units if not self.contiguous else spool.n_bytes)
+        return bounds
+
+    # ---------------------------------------------------------------- duplicates and splits
+
+    def assign(self, spool: Spool, bounds: list[int]) -> npt.NDArray[np.uint8]:
+        """The split number of every document, ``DROPPED`` for those removed."""
+        config = self.config
+        groups = self._groups(spool)
+        if self.contiguous:
+            return self._assign_in_order(spool, groups, bounds)
+        if self.given_splits:
+            numbers = np.array([one.split for one in self.inputs], dtype=np.uint8)
+            splits = np.repeat(numbers, np.diff(bounds, prepend=0))
+            self.duplicates["leaks"] = split_rules.count_leaks(groups, splits)
+        else:
+            splits = split_rules.assign_by_hash(
+                spool.hashes, groups, config.validation_fraction, config.test_fraction
+            )
+        result = splits.copy()
+        if config.duplicates != "keep":
+            result[~split_rules.first_of_group_in_split(groups, splits)] = DROPPED
+        if config.remove_leaks:
+            result[split_rules.leaking_train_documents(groups, splits)] = DROPPED
+        self.duplicates["removed"] = int(np.count_nonzero(result == DROPPED))
+        return result
+
+    def _groups(self, spool: Spool) -> Groups:
+        groups = exact_groups(spool.hashes)
+        if spool.bands is not None:
+            groups = near_groups(groups, spool.bands, self.config.near_threshold, spool.unit_text)
+        self.duplicates = {
+            "unit": "paragraph" if self.contiguous else "document",
+            "units": len(spool.hashes),
+            "exact": groups.exact_duplicates,
+            "near": groups.near_duplicates if spool.bands is not None else None,
+            "near_threshold": self.config.near_threshold if spool.bands is not None else None,
+            "removed": 0,
+        }
+        return groups
+
+    def _assign_in_order(self, spool: Spool, groups: Groups, bounds: list[int]) -> npt.NDArray[np.uint8]:
+        """Cut the text where the fractions say, or where the given files end."""
+        config = self.config
+        if config.remove_leaks:
+            raise ConfigError("--remove-leaks needs documents to remove; add --documents line or paragraph")
+        if self.given_splits:
+            splits = np.array([one.split for one in self.inputs], dtype=np.uint8)
+            cuts = np.array(bounds)
+        else:
+            n = spool.n_characters
+            first = int(n * (1 - config.validation_fraction - config.test_fraction))
+            second = int(n * (1 - config.test_fraction))
+            splits = np.array([0, 1, 2], dtype=np.uint8)
+            cuts = np.array([*(spool.byte_of_character(cut) if cut < n else spool.n_bytes for cut in (first, second)),
+                             spool.n_bytes])
+        spool.lengths = np.diff(cuts, prepend=0)
+        unit_splits = splits[np.minimum(np.searchsorted(cuts, spool.unit_offsets, side="right"), len(cuts) - 1)]
+        self.duplicates["leaks"] = split_rules.count_leaks(groups, unit_splits)
+        result = splits.copy()
+        result[spool.lengths == 0] = DROPPED
+        return result
+
+    # ---------------------------------------------------------------- tokenizer
+
+    def make_tokenizer(self, spool: Spool, splits: npt.NDArray[np.uint8]) -> Tokenizer:
+        """The tokenizer that is given, or one trained on the training documents (``char``: on all characters)."""
+        config = self.config
+        if config.tokenizer_from is not None:
+            return Tokenizer.load(config.tokenizer_from)
+        end_of_text = not self.contiguous
+        if config.tokenizer == "char":
+            counts = Counter({chr(point): count for point, count in spool.character_counts.items()})
+            return char_tokenizer(
+                counts, vocab_size=config.vocab_size, end_of_text=end_of_text, unknown=config.unknown
+            )
+        share = 1.0
+        if config.tokenizer == "bpe" and spool.n_bytes > config.tokenizer_sample_bytes:
+            share = config.tokenizer_sample_bytes / spool.n_bytes
+            console.note(f"tokenizer: merges learnt from {100 * share:.0f} % of the text, spread over it")
+        return train_tokenizer(
+            config.tokenizer, _training_texts(spool, splits, share), vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency, end_of_text=True, word_style=config.word_style,
         )
-    first = int(len(text) * (1 - config.validation_fraction - config.test_fraction))
-    second = int(len(text) * (1 - config.test_fraction))
-    parts = {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    with atomic_directory(config.out) as folder:
-        splits: dict[str, Any] = {}
-        for name, part in parts.items():
-            ids = np.asarray(tokenizer.encode(part), dtype=dtype)
-            ids.tofile(folder / f"{name}.bin")
-            starts = np.zeros(1 if part else 0, dtype=np.uint64)
-            np.save(folder / f"{name}.documents.npy", starts, allow_pickle=False)
-            splits[name] = dataclasses.asdict(SplitInfo(
-                tokens=len(ids), documents=len(starts), bytes=len(part.encode()), words=len(part.split()),
-                chinese_characters=0, max_id=int(ids.max(initial=0)), xxh3_128=file_hash(folder / f"{name}.bin"),
-            ))
-        tokenizer.save(folder)
-        (folder / DATASET_FILE).write_text(json.dumps({
-            "format_version": FORMAT_VERSION, "tokenizer_kind": tokenizer.kind,
-            "tokenizer_fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
-            "dtype": f"uint{dtype.itemsize * 8}", "splits": splits,
-            "sources": [{"path": str(file), "bytes": file.stat().st_size, "xxh3_128": file_hash(file)}],
-            "settings": to_dict(config), "duplicates": {},
-        }, indent=2) + "\n")
-    return PreparedData.open(config.out)
+
+    # ---------------------------------------------------------------- pass 2
+
+    def encode(
+        self, spool: Spool, splits: npt.NDArray[np.uint8], tokenizer: Tokenizer, folder: Path
+    ) -> dict[str, dict[str, Any]]:
+        """Write the token files; per split, what ``dataset.json`` says about it."""
+        dtype = token_type(tokenizer.vocab_size)
+        settings = {"tokenizer": str(folder), "dtype": dtype.str, "mark_ends": not self.contiguous}
+        writers = [SplitWriter(folder, name) for name in SPLIT_NAMES]
+        blocks: list[Message] = []
+
+        def sent() -> Iterator[Message]:
+            for block in spool.blocks(splits):
+                blocks.append({"splits": block["splits"], "ends": block["ends"], "bytes": len(block["text"])})
+                yield block
+
+        try:
+            with (
+                Workers("tickwise.data.jobs:encode", settings, self.n_workers or 0) as workers,
+                console.progress("tokenize", spool.n_bytes, "bytes") as bar,
+            ):
+                for answer in workers.map(sent()):
+                    block = blocks.pop(0)
+                    for number, writer in enumerate(writers):
+                        if f"ids-{number}" in answer:
+                            ends = block["ends"][block["splits"] == number].astype(bool)
+                            writer.append(
+                                answer[f"ids-{number}"], answer[f"counts-{number}"], ends,
+                                answer[f"totals-{number}"],
+                            )
+                    bar.advance(block["bytes"])
+            return {
+                name: dataclasses.asdict(writer.finish()) for name, writer in zip(SPLIT_NAMES, writers, strict=True)
+            }
+        finally:
+            for writer in writers:
+                writer.close()
+
+    def describe(
+        self, spool: Spool, tokenizer: Tokenizer, infos: dict[str, dict[str, Any]], folder: Path
+    ) -> None:
+        """Write ``dataset.json``."""
+        settings = to_dict(self.config)
+        del settings["out"], settings["workers"]
+        settings["clean"] = self.cleans
+        settings["documents_are"] = "one text in its order" if self.contiguous else self.inputs[0].read.documents
+        content = {
+            "format_version": FORMAT_VERSION,
+            "tokenizer_kind": tokenizer.kind,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+            "dtype": f"uint{8 * token_type(tokenizer.vocab_size).itemsize}",
+            "splits": infos,
+            "sources": [dataclasses.asdict(source) for one in self.inputs for source in one.chunks.sources],
+            "settings": settings,
+            "duplicates": self.duplicates,
+            "cleaning": {"characters_removed": spool.removed, "pieces_normalised": spool.normalised},
+        }
+        (folder / DATASET_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+    def _tell(self, out: Path, infos: dict[str, dict[str, Any]]) -> None:
+        found = self.duplicates
+        near = "" if found["near"] is None else f", {found['near']} near"
+        console.say(f"{found['units']} {found['unit']}s: {found['exact']} exact duplicates{near}, "
+                    f"{found['removed']} removed" + (" (one text keeps its order)" if self.contiguous else ""))
+        for name, leaks in found.get("leaks", {}).items():
+            if leaks:
+                remedy = "--remove-leaks" if self.given_splits and not self.contiguous else "--documents paragraph"
+                console.say(f"{name}: {leaks} {found['unit']}s are also in train; {remedy} avoids that")
+        asked = {"train": 1.0, "validation": self.config.validation_fraction, "test": self.config.test_fraction}
+        for name, info in infos.items():
+            if info["tokens"]:
+                console.say(f"{name}: {info['tokens']} tokens, {info['documents']} documents, {info['bytes']} bytes")
+            elif asked[name] > 0 and not self.given_splits:
+                console.say(f"{name}: empty, there is too little text for it")
+        console.note(f"written to {out}")
+
+
+def token_type(vocab_size: int) -> np.dtype[Any]:
+    """Little-endian uint16 if every id fits, else uint32."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def _training_texts(spool: Spool, splits: npt.NDArray[np.uint8], share: float) -> Iterator[str]:
+    """Training text, block by block; of a ``share`` below 1 that part of the blocks, evenly spread."""
+    due = 0.0
+    for block in spool.blocks(splits):
+        due += share
+        if due < 1:
+            continue
+        due -= 1
+        offset = 0
+        for length, split in zip(block["lengths"].tolist(), block["splits"].tolist(), strict=True):
+            if split == split_rules.TRAIN:
+                yield block["text"][offset : offset + length].decode()
+            offset += length
 
 
 def open_or_prepare(source: Path | str, config: PrepareConfig) -> PreparedData:
-    """``source`` as prepared data: a prepared directory is opened, anything else is prepared in the cache."""
-    from tickwise.core.paths import cache_directory
+    """``source`` as prepared data: a prepared folder is opened; a raw file, a folder of them or a named data set is
+    prepared in the cache (once for the same content and settings).
 
+    ``config.sources`` and ``config.out`` are ignored.
+    """
     path = Path(source)
     if (path / DATASET_FILE).is_file():
         return PreparedData.open(path)
-    key = xxhash.xxh3_128_hexdigest(f"{path.resolve()}{path.stat()}{config}".encode()) if path.exists() else "none"
+    config = dataclasses.replace(config, sources=(str(source),), out=None)
+    check_config(config)
+    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
+    inputs = find_inputs(config.sources, ((), (), ()), read, config.data_dir)
+    content = input_hash(inputs)
+    if content is None:  # standard input cannot be read twice
+        raise DataError(f"{source}: prepare it first: tickwise data prepare {source} --out DIR")
+    settings = to_dict(dataclasses.replace(config, workers=None, data_dir=None, sources=()))
+    key = xxhash.xxh3_128_hexdigest(f"{FORMAT_VERSION} {content} {json.dumps(settings, sort_keys=True)}".encode())
     out = cache_directory() / "data" / key
     if (out / DATASET_FILE).is_file():
-        return PreparedData.open(out)
-    return prepare(dataclasses.replace(config, sources=(str(source),), out=out))
+        with contextlib.suppress(DataError):  # a damaged copy is made again
+            return PreparedData.open(out)
+    console.say(f"{source}: preparing (kept in {out})")
+    return prepare(dataclasses.replace(config, out=out))
 
 
-__all__: Sequence[str] = ["PrepareConfig", "open_or_prepare", "prepare"]
+def plan(config: PrepareConfig) -> dict[str, Any]:
+    """What ``prepare`` would read, without reading it: files, bytes (None when unknown), what a document is."""
+    check_config(config)
+    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
+    inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
+    return {
+        "files": [file for one in inputs for file in one.files],
+        "input_bytes": total_bytes(inputs),
+        "documents": "one text in its order" if all(one.contiguous for one in inputs) else inputs[0].read.documents,
+    }

@@ -61,6 +61,7 @@ class DatasetInfo:
     sources: tuple[SourceInfo, ...]
     settings: dict[str, Any]
     duplicates: dict[str, Any]
+    cleaning: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Tokenizer:
         self.bos_id: int | None = _special_id(self.config, "bos_token", vocabulary)
         self.unk_id: int | None = _special_id(self.config, "unk_token", vocabulary)
         self._special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-        self._segments_chinese = bool(self.config.get("tickwise_segmentation"))
+        self.segments_chinese = bool(self.config.get("tickwise_segmentation"))
 
     # ---------------------------------------------------------------- text to ids
 
@@ -64,7 +64,7 @@ class Tokenizer:
         """``encode`` for many texts, in their order."""
         if self.kind == "char" and not any(token in text for text in texts for token in self._special):
             return [self.encode_characters(text).tolist() for text in texts]
-        if self._segments_chinese:
+        if self.segments_chinese:
             texts = [segment_chinese(text) for text in texts]
         try:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
