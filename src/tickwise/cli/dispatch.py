@@ -1,12 +1,14 @@
 """From a command line to a verb's ``run``: YAML, flags, and errors as one line with an exit code."""
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from tickwise.cli import VERBS, overview
 from tickwise.core import console
@@ -60,13 +62,45 @@ def parse(verb: str, words: Sequence[str]) -> Any:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         }
         default = from_dict(arguments_type, settings, where=str(path), default=arguments_type(**required))
-    return tyro.cli(
-        arguments_type,
-        prog=f"tickwise {verb}",
-        description=module.__doc__,
-        default=default,
-        args=list(words),
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(arguments_type, prog=f"tickwise {verb}", description=module.__doc__, default=default,
+                            args=list(words))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ConfigError(_one_line(verb, words, arguments_type, complaint.getvalue())) from None
+
+
+def _one_line(verb: str, words: Sequence[str], arguments_type: Any, boxed: str) -> str:
+    """The flag parser's complaint, which it draws as a box of several lines, as one."""
+    known = set(_flags(arguments_type))
+    for word in words:
+        flag = word.split("=", 1)[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            return f"tickwise {verb}: no flag {flag}{closest(flag, known)}; see tickwise {verb} --help"
+    kept = []
+    for line in boxed.splitlines()[1:]:
+        text = line.strip("│╰╯─ ").strip()
+        if not text and kept:
+            break
+        kept.append(text)
+    message = " ".join(kept).removeprefix("Error parsing Arguments: ").removeprefix("Error parsing ")
+    return f"tickwise {verb}: {message}; see tickwise {verb} --help"
+
+
+def _flags(arguments_type: Any, prefix: str = "") -> Iterator[str]:
+    """The long flags of a (nested) dataclass."""
+    hints = get_type_hints(arguments_type)
+    for field in dataclasses.fields(arguments_type):
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags(hints[field.name], f"{name}.")
+        else:
+            yield f"--{name}"
+            yield f"--{prefix}no-{name.removeprefix(prefix)}"
+    yield "--help"
 
 
 def _completion(words: Sequence[str]) -> int:
@@ -99,7 +133,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return int(result or 0)
     except UserError as error:
-        print(f"tickwise: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,311 @@
+"""Whole runs on a small text: what they leave behind, resume, faults."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import tickwise
+from tickwise.core.errors import CheckpointError, DataError, MemoryLimitError, NumericsError, OutputError
+from tickwise.interop.directory import load_model
+from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
+from tickwise.training.run import open_data, plan
+
+TINY = {"tokenizer": "char", "depth": 2, "context": 16, "batch_size": 8, "log_every": 1, "evaluate_every": 10,
+        "model": ModelOptions(width=32, n_heads=2), "device": "cpu"}
+# Compiling takes longer than these runs.
+FLAGS = ["--tokenizer", "char", "--depth", "2", "--context", "16", "--batch-size", "8", "--log-every", "1",
+         "--evaluate-every", "10", "--model.width", "32", "--model.n-heads", "2", "--device", "cpu"]
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(out):
+    return {row["step"]: (row["loss"], row.get("validation_loss")) for row in metrics(out)}
+
+
+def test_a_run_learns_and_leaves_everything_behind(small_text, tmp_path):
+    result = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=60, **TINY))
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["validation_loss"] < 0.6 * rows[0]["loss"]
+    assert result.validation_loss == min(r["validation_loss"] for r in rows if "validation_loss" in r)
+    assert (result.step, result.tokens) == (60, 60 * 8 * 16)
+    for name in ("run.json", "metrics.jsonl", "loss.svg", "tensorboard", "model/config.json",
+                 "model/model.safetensors", "model/tokenizer.json", "model/README.md", "model/run.json",
+                 "checkpoints/step-60/training.json"):
+        assert (tmp_path / "run" / name).exists(), name
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["max_steps"] == 60
+    assert record["result"]["step"] == 60
+    module, tokenizer = load_model(tmp_path / "run", device="cpu")
+    assert module.config.vocab_size == tokenizer.vocab_size
+    assert not list((tmp_path / "run").rglob("*.tmp-*"))
+
+
+def test_reported_loss_is_the_loss_of_the_saved_model(small_text, tmp_path):
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=40, dtype="fp32", **TINY)
+    result = tickwise.train(config)
+    data = open_data(config)
+    tokens = torch.from_numpy(data.split("validation").tokens.astype("int64"))
+    module, _ = load_model(tmp_path / "run", device="cpu")
+    total, count = 0.0, 0
+    with torch.no_grad():  # one window after the other, written as plainly as can be
+        for start in range(0, len(tokens) - 1, 16):
+            window = tokens[start : start + 17]
+            total += torch.nn.functional.cross_entropy(module(window[None, :-1])[0], window[1:], reduction="sum").item()
+            count += len(window) - 1
+    assert count == len(tokens) - 1
+    last = metrics(tmp_path / "run")[-1]["validation_loss"]
+    best = result.validation_loss
+    assert total / count == pytest.approx(best if result.best_step == 40 else last, abs=1e-4)
+
+
+@pytest.mark.parametrize("extra", [
+    {},
+    {"dtype": "bf16", "ema_decay": 0.9, "accumulate": 2},
+    {"optimizer": OptimizerOptions(name="adamw"), "model": ModelOptions(width=32, n_heads=2, dropout=0.1)},
+    {"optimizer": OptimizerOptions(name="sgd"), "model": ModelOptions(width=32, n_heads=2, architecture="gpt2")},
+])
+def test_resumed_losses_are_bit_identical(small_text, tmp_path, extra):
+    common = TINY | {"dtype": "fp32"} | extra
+    straight = TrainConfig(data=small_text, out=tmp_path / "straight", max_steps=40, checkpoint_every=15, **common)
+    tickwise.train(straight)
+
+    class PowerCut(Exception):
+        pass
+
+    import tickwise.training.loop as loop
+
+    original, calls = loop.update, []
+
+    def update(*arguments):
+        calls.append(1)
+        if len(calls) == 34:
+            raise PowerCut
+        return original(*arguments)
+
+    broken = TrainConfig(data=small_text, out=tmp_path / "broken", max_steps=40, checkpoint_every=15, resume="auto",
+                         **common)
+    loop.update = update
+    try:
+        with pytest.raises(PowerCut):
+            tickwise.train(broken)
+    finally:
+        loop.update = original
+    assert metrics(tmp_path / "broken")[-1]["step"] == 33
+    torch.manual_seed(123)  # whatever happened in between must not matter
+    tickwise.train(broken)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
+    a, _ = load_model(tmp_path / "straight", device="cpu")
+    b, _ = load_model(tmp_path / "broken", device="cpu")
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_kill_minus_nine_then_resume_is_bit_identical(small_text, tmp_path):
+    def command(out, *extra):
+        return [sys.executable, "-m", "tickwise", "train", str(small_text), "--out", str(out), *FLAGS,
+                "--max-steps", "200", "--checkpoint-every", "20", "--compile", "off", *extra]
+
+    subprocess.run(command(tmp_path / "straight"), check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 50):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = log.read_text().count("\n")
+    assert 50 < killed_at < 200
+    subprocess.run(command(tmp_path / "killed", "--resume", "auto"), check=True, capture_output=True)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+
+
+def test_interrupt_saves_and_says_how_to_go_on(small_text, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tickwise", "train", str(small_text), "--out", str(tmp_path / "run"), *FLAGS,
+         "--max-steps", "100000", "--compile", "off"], stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 5):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume auto" in err
+    assert "Traceback" not in err
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(small_text, tmp_path, monkeypatch):
+    import tickwise.training.loop as loop
+
+    original = loop.gradient
+
+    def poisoned(training):
+        loss, gradients = original(training)
+        if training.counters.step == 24:
+            gradients[3].view(-1)[0] = float("nan")
+        return loss, gradients
+
+    monkeypatch.setattr(loop, "gradient", poisoned)
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=60, checkpoint_every=10, **TINY)
+    with pytest.raises(NumericsError, match="step 25"):
+        tickwise.train(config)
+    assert [p.name for p in sorted((tmp_path / "run" / "checkpoints").iterdir())] == ["step-10", "step-20"]
+    module, _ = load_model(tmp_path / "run" / "checkpoints" / "step-20", device="cpu")
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_a_learning_rate_that_explodes_ends_in_one_line(small_text, tmp_path, tickwise_cli):
+    code, _, err = tickwise_cli("train", small_text, "--out", tmp_path / "run", *FLAGS, "--max-steps", 400,
+                                "--optimizer.name", "sgd", "--optimizer.lr", "1e30", "--optimizer.clip-norm", "1e30")
+    assert code == 2
+    assert "step" in err.strip().splitlines()[-1]
+    assert "finite" in err.strip().splitlines()[-1] or "loss is" in err.strip().splitlines()[-1]
+
+
+def test_a_second_run_does_not_overwrite_the_first(small_text, tmp_path):
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, **TINY)
+    tickwise.train(config)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(OutputError, match="--resume auto"):
+        tickwise.train(config)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_refuses_another_model_and_other_data(small_text, tmp_path):
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, resume="auto", **TINY)
+    tickwise.train(config)
+    wider = TINY | {"model": ModelOptions(width=64, n_heads=2)}
+    with pytest.raises(CheckpointError, match=r"model\.width was 32, this run asks for 64"):
+        tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=9, resume="auto", **wider))
+    other = tmp_path / "other.txt"
+    other.write_text(small_text.read_text()[100:])
+    with pytest.raises(CheckpointError, match="other data"):
+        tickwise.train(TrainConfig(data=other, out=tmp_path / "run", max_steps=9, resume="auto", **TINY))
+
+
+@pytest.mark.parametrize("name", ["training.json", "training.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("harm", ["missing", "truncated"])
+def test_a_damaged_checkpoint_is_named(small_text, tmp_path, name, harm):
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, resume="auto", **TINY)
+    tickwise.train(config)
+    file = tmp_path / "run" / "checkpoints" / "step-5" / name
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=9, resume="auto", **TINY))
+
+
+def test_more_steps_continue_a_finished_run(small_text, tmp_path):
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, resume="auto", **TINY))
+    result = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=9, resume="auto", **TINY))
+    assert result.step == 9
+
+
+def test_early_stopping_and_target_loss(small_text, tmp_path):
+    late = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "a", max_steps=500, stop_at_loss=1.5, **TINY))
+    assert late.step < 500
+    assert late.validation_loss is not None
+    assert late.validation_loss <= 1.5
+    frozen = TINY | {"evaluate_every": 2}
+    stuck = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "b", max_steps=500, patience=3,
+                                       optimizer=OptimizerOptions(name="sgd", lr=1e-12), **frozen))
+    assert stuck.step <= 2 * 4 + 2
+
+
+def test_limits_by_tokens_and_seconds(small_text, tmp_path):
+    by_tokens = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "a", max_tokens=1000, **TINY))
+    assert by_tokens.step == 8  # 8 × 128 tokens is the first count at or above 1,000
+    by_time = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "b", max_seconds=1.0, **TINY))
+    assert 1.0 <= by_time.seconds < 5.0
+
+
+def test_text_shorter_than_a_context(tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text("just a few words\n")
+    with pytest.raises(DataError, match="context"):
+        tickwise.train(TrainConfig(data=path, out=tmp_path / "run", max_steps=5, **(TINY | {"context": 512})))
+
+
+def test_a_run_too_large_for_the_machine_is_refused_with_its_largest_term(small_text, tmp_path):
+    huge = TINY | {"batch_size": 4_000_000}
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, **huge)
+    assert plan(config, open_data(config)).memory.largest()[0] == "activations"
+    with pytest.raises(MemoryLimitError, match=r"activations .*--batch-size"):
+        tickwise.train(config)
+
+
+@pytest.mark.parametrize("flags", [
+    ["--model.n-heads", "5"], ["--depth", "0"], ["--model.dropout", "1.5"], ["--accumulate", "3"],
+    ["--optimizer.lr", "-1"], ["--model.n-kv-heads", "3"], ["--device", "cuda:9"], ["--ema-decay", "2"],
+])
+def test_contradictory_flags_are_one_line(small_text, tmp_path, tickwise_cli, flags):
+    arguments = list(FLAGS)
+    if flags[0] in arguments:
+        arguments[arguments.index(flags[0]) + 1] = flags[1]
+    else:
+        arguments += flags
+    code, out, err = tickwise_cli("train", small_text, "--out", tmp_path / "run", *arguments, "--max-steps", 5)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert flags[0].removeprefix("--").split(".")[-1].replace("-", "_") in err.replace("-", "_")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_key_in_yaml_is_one_line(small_text, tmp_path, tickwise_cli):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("depth: 2\nmodel:\n  widht: 32\n")
+    code, _, err = tickwise_cli("train", small_text, "--out", tmp_path / "run", "--config", settings)
+    assert code == 2
+    assert "widht" in err
+    assert "did you mean 'width'" in err
+
+
+def test_yaml_is_used_and_flags_win(small_text, tmp_path, tickwise_cli):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("depth: 2\ncontext: 16\ntokenizer: char\nmodel:\n  width: 32\noptimizer:\n  lr: 1e-3\n")
+    code, out, _ = tickwise_cli("train", small_text, "--config", settings, "--context", 32, "--dry-run", "--json")
+    made = json.loads(out)
+    assert code == 0
+    assert (made["model"]["width"], made["config"]["context"], made["config"]["optimizer"]["lr"]) == (32, 32, 1e-3)
+    assert sum(v for k, v in made["memory_bytes"].items() if k != "total") == made["memory_bytes"]["total"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_ends_in_one_line_with_the_checkpoint_before_intact(small_text, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", "tickwise", "train", str(small_text), "--out", str(disk / "run"), *FLAGS,
+             "--model.width", "64", "--max-steps", "400", "--checkpoint-every", "5", "--keep-checkpoints", "90"],
+            capture_output=True, text=True, check=False)
+        assert process.returncode == 2
+        assert "no space" in process.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in process.stderr
+        steps = sorted((disk / "run" / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+        load_model(steps[-1], device="cpu")
+        assert not list((disk / "run").rglob("*.tmp-*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_an_output_that_is_a_file_or_below_one(small_text, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError):
+            tickwise.train(TrainConfig(data=small_text, out=out, max_steps=5, **TINY))
+    assert (tmp_path / "file").read_text() == "mine"
