@@ -61,8 +61,9 @@ class Arguments(CommonArguments):
     """Jaccard similarity from which documents are near-duplicates."""
     remove_leaks: bool = False
     """Remove from --train what is also in --validation or --test."""
-    tokenizer_sample_bytes: int = 32_000_000
-    """Learn bpe merges from at most this much text, spread over all of it."""
+    tokenizer_sample_bytes: int | None = None
+    """Learn bpe merges from at most this much text, spread over all of it; by default 2 kB for each entry of the
+    vocabulary, at least 16 MB."""
     workers: int | None = None
     """Processes to use; by default one per core, at most 4, and none for small input."""
     data_dir: Path | None = None

@@ -33,10 +33,13 @@ from tickwise.data.writer import SplitWriter
 from tickwise.text.duplicates import Groups, exact_groups, near_groups
 from tickwise.text.sources import InputFormat, ReadSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.tokenizers.train import WordStyle, char_tokenizer, train_tokenizer
+from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, WordStyle, char_tokenizer, train_tokenizer
 
 TokenizerKind = Literal["char", "word", "bpe"]
 _WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
+# Frequencies of merges that occur hundreds of times in the sample are known to a few per cent.
+_SAMPLE_BYTES_PER_ENTRY = 2_000
+_LEAST_SAMPLE_BYTES = 16_000_000
 _MOST_WORKERS = 4  # each takes about 150 MB
 
 
@@ -59,7 +62,8 @@ class PrepareConfig:
     near_threshold: Jaccard similarity of shingles from which two documents are nearly equal.
     remove_leaks: take training documents out that are also in given validation or test files.
     clean: normalise to NFC, remove control characters, plain line ends (not for ``word_style`` ``spaces``).
-    tokenizer_sample_bytes: ``bpe`` merges are learnt from at most this much of the training text, spread over it.
+    tokenizer_sample_bytes: ``bpe`` merges are learnt from at most this much of the training text, spread over it; by
+        default 2 kB for each entry of the vocabulary, and at least 16 MB.
     workers: processes; by default one per core (at most 4) for large input, none for small.
     """
 
@@ -84,7 +88,7 @@ class PrepareConfig:
     duplicates: Literal["near", "exact", "keep"] = "near"
     near_threshold: float = 0.8
     remove_leaks: bool = False
-    tokenizer_sample_bytes: int = 32_000_000
+    tokenizer_sample_bytes: int | None = None
     workers: int | None = None
     data_dir: Path | None = None
 
@@ -264,8 +268,11 @@ class _Preparation:
                 counts, vocab_size=config.vocab_size, end_of_text=end_of_text, unknown=config.unknown
             )
         share = 1.0
-        if config.tokenizer == "bpe" and spool.n_bytes > config.tokenizer_sample_bytes:
-            share = config.tokenizer_sample_bytes / spool.n_bytes
+        sample = config.tokenizer_sample_bytes or max(
+            _LEAST_SAMPLE_BYTES, _SAMPLE_BYTES_PER_ENTRY * (config.vocab_size or DEFAULT_BPE_VOCABULARY)
+        )
+        if config.tokenizer == "bpe" and spool.n_bytes > sample:
+            share = sample / spool.n_bytes
             console.note(f"tokenizer: merges learnt from {100 * share:.0f} % of the text, spread over it")
         return train_tokenizer(
             config.tokenizer, _training_texts(spool, splits, share), vocab_size=config.vocab_size,

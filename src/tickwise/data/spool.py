@@ -10,7 +10,7 @@ from tickwise.data.jobs import DROPPED
 from tickwise.data.workers import Message
 from tickwise.text.duplicates import BandFiles
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 _WINDOW_BYTES = 1 << 12
 _COMBINE = 0x9E3779B97F4A7C15
 

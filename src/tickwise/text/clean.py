@@ -5,15 +5,16 @@ import re
 import unicodedata
 
 # C0 controls other than tab and line feed, and DEL, as single bytes: vertical tab and form feed end a line,
-# the rest go.
-_TO_LINE_FEED = b"\x0b\x0c"
-_REMOVED_BYTES = bytes(byte for byte in [*range(0x20), 0x7F] if byte not in b"\t\n\x0b\x0c\r")
-_BYTE_TABLE = bytes.maketrans(_TO_LINE_FEED + b"\r", b"\n\n\n")
+# the rest go. These bytes never occur inside the UTF-8 form of another character.
+_TO_LINE_FEED = b"\x0b\x0c\r"
+_REMOVED_BYTES = bytes(byte for byte in [*range(0x20), 0x7F] if byte not in b"\t\n" + _TO_LINE_FEED)
+_BYTE_TABLE = bytes.maketrans(_TO_LINE_FEED, b"\n" * len(_TO_LINE_FEED))
 # Beyond ASCII: C1 controls, the byte-order mark and the non-characters. Joiners (U+200C, U+200D) stay: Persian,
-# Indic scripts and emoji need them. Line and paragraph separators become line feeds.
+# Indic scripts and emoji need them. Next line, line and paragraph separator become line feeds. The first look is
+# for the bytes that these can start with.
+_SUSPECTS = re.compile(b"\xc2[\x80-\x9f]"), re.compile(b"\xe2\x80[\xa8\xa9]"), re.compile(b"\xef[\xb7\xbb\xbf]")
+_LINE_SEPARATORS = re.compile("[\x85\u2028\u2029]")
 _REMOVED = re.compile("[\x80-\x9f\ufeff\ufdd0-\ufdef\ufffe\uffff]")
-_LINE_SEPARATORS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_REMOVED_ASCII = re.compile("[" + re.escape(_REMOVED_BYTES.decode("ascii")) + "]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +31,18 @@ def clean(text: str) -> Cleaned:
 
     Spaces, case and punctuation are left alone. Cleaning clean text changes nothing.
     """
+    raw = text.encode()
+    if b"\r" in raw:
+        raw = raw.replace(b"\r\n", b"\n")
+    kept = raw.translate(_BYTE_TABLE, _REMOVED_BYTES)
+    removed = len(raw) - len(kept)
     if text.isascii():
-        raw = text.encode("ascii")
-        if b"\r" in raw:
-            raw = raw.replace(b"\r\n", b"\n")
-        result = raw.translate(_BYTE_TABLE, _REMOVED_BYTES)
-        return Cleaned(result.decode("ascii"), len(raw) - len(result), False)
-    text = _LINE_SEPARATORS.sub("\n", text)
-    result_text, n_ascii = _REMOVED_ASCII.subn("", text)
-    result_text, n_other = _REMOVED.subn("", result_text)
-    if unicodedata.is_normalized("NFC", result_text):
-        return Cleaned(result_text, n_ascii + n_other, False)
-    return Cleaned(unicodedata.normalize("NFC", result_text), n_ascii + n_other, True)
+        return Cleaned(kept.decode("ascii"), removed, False)
+    if kept is not raw:
+        text = kept.decode()
+    if any(pattern.search(kept) for pattern in _SUSPECTS):
+        text, n = _REMOVED.subn("", _LINE_SEPARATORS.sub("\n", text))
+        removed += n
+    if unicodedata.is_normalized("NFC", text):
+        return Cleaned(text, removed, False)
+    return Cleaned(unicodedata.normalize("NFC", text), removed, True)

@@ -9,7 +9,7 @@ from tickwise.core.errors import DataError
 from tickwise.text.clean import clean
 from tickwise.text.sources import Chunk, ChunkReader, ReadSettings, decode, find_files, text_of_field
 
-
+_SPACED_BLANK_LINE = re.compile(r"\n[ \t\u3000\r]+\n")
 _BLANK_LINES = re.compile(r"\r?\n(?:[ \t\u3000]*\r?\n)+")
 
 
@@ -50,7 +50,10 @@ def split_documents(text: str, settings: ReadSettings) -> list[str]:
     separator = settings.separator
     if separator is None:
         return [text] if text else []
-    pieces = _BLANK_LINES.split(text) if separator == "\n\n" else text.split(separator)
+    if separator == "\n\n" and _SPACED_BLANK_LINE.search(text):
+        pieces = _BLANK_LINES.split(text)
+    else:
+        pieces = text.split(separator)
     stripped = [piece.strip("\r\n") for piece in pieces]
     return [piece for piece in stripped if piece and not piece.isspace()]
 

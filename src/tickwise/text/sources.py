@@ -21,7 +21,7 @@ from tickwise.core import console
 from tickwise.core.errors import DataError
 
 STANDARD_INPUT = "-"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 # A line or paragraph longer than this is not one; without a limit a file without borders would fill the memory.
 _LONGEST_DOCUMENT_BYTES = 1 << 24
 _SNIFFED_BYTES = 8192

@@ -7,19 +7,20 @@ of words seen before, and only new words go through the ``tokenizers`` library.
 Special tokens that are written in the text are text here: a document cannot forge the end of a document.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
-from tokenizers import Regex, pre_tokenizers
 
+import tokenizers
 from tickwise.text.codepoints import N_CODE_POINTS, code_points
 from tickwise.text.hashing import UInt64, mix, span_hashes
 from tickwise.text.segment import segment_chinese
-from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
+from tokenizers import Regex, pre_tokenizers
 
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -114,10 +115,7 @@ class ByteLevelEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._classes = CharacterClasses()
-        # Without the pattern: it gets words that are split already.
-        self._library = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-        self._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        self._library.encode_special_tokens = True
+        self._model = tokenizer.backend.model
         self._symbols = mix(np.arange(N_CODE_POINTS, dtype=np.uint64) + np.uint64(0x2545F4914F6CDD1D))
         self._clear()
 
@@ -185,9 +183,9 @@ class ByteLevelEncoder:
         while self._n_words + len(texts) > len(self._keys) // 2:
             self._TABLE_BITS += 1
             self._rehash()
-        encoding = self._library.encode(texts, is_pretokenized=True, add_special_tokens=False)
-        ids = np.asarray(encoding.ids, dtype=np.int64)
-        counts = np.bincount(np.asarray(encoding.word_ids, dtype=np.int64), minlength=len(texts))
+        merged = [self._model.tokenize(word) for word in _byte_symbols(texts)]
+        ids = np.array([token.id for tokens in merged for token in tokens], dtype=np.int64)
+        counts = np.fromiter(map(len, merged), dtype=np.int64, count=len(merged))
         numbers = np.arange(self._n_words, self._n_words + len(texts))
         self._first = _grown(self._first, self._n_words + len(texts))
         self._length = _grown(self._length, self._n_words + len(texts))
@@ -216,6 +214,21 @@ class ByteLevelEncoder:
         self._keys = np.zeros(1 << self._TABLE_BITS, dtype=np.uint64)
         self._words = np.zeros(1 << self._TABLE_BITS, dtype=np.int32)
         self._insert(hashes, numbers)
+
+
+_NEVER_IN_UTF8 = 0xFF
+
+
+@functools.cache
+def _symbol_table() -> npt.NDArray[np.uint16]:
+    return np.array([ord(symbol) for symbol in symbol_of_byte()], dtype="<u2")
+
+
+def _byte_symbols(words: list[str]) -> list[str]:
+    """Each word in GPT-2's byte alphabet, the form in which the model knows it."""
+    joined = bytes([_NEVER_IN_UTF8]).join([word.encode() for word in words])
+    symbols = _symbol_table()[np.frombuffer(joined, dtype=np.uint8)].tobytes().decode("utf-16-le")
+    return symbols.split(symbol_of_byte()[_NEVER_IN_UTF8])
 
 
 def _grown(array: Ids, length: int) -> Ids:

@@ -13,9 +13,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
 import xxhash
 
+import tokenizers
 from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
@@ -109,7 +109,7 @@ class Tokenizer:
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """``DataError`` if an id is outside the vocabulary."""
-        if len(ids) and not (0 <= min(ids) and max(ids) < self.vocab_size):
+        if len(ids) and not (min(ids) >= 0 and max(ids) < self.vocab_size):
             wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
             raise DataError(f"token id {wrong} is outside the vocabulary (0 to {self.vocab_size - 1}); "
                             "use the tokenizer that made these ids")

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
-
 from tickwise.core.console import format_count
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.text.segment import HAN_PATTERN, SEPARATOR, has_chinese, segment_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 WordStyle = Literal["natural", "spaces"]
 DEFAULT_BPE_VOCABULARY = 8192
