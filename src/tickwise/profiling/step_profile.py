@@ -88,6 +88,7 @@ def profile_training_step(
     loss: Callable[[Any], torch.Tensor],
     optimizer_step: Callable[[], object],
     repetitions: int = 9,
+    budget_s: float = 30.0,
     forward_flops: FlopCount | None = None,
     training_flops: FlopCount | None = None,
     peak_flops_per_s: float | None = None,
@@ -95,7 +96,8 @@ def profile_training_step(
     """Run ``next_batch`` → ``loss(batch)`` → backward → ``optimizer_step`` and say where the time went.
 
     ``loss`` calls ``module`` and returns the scalar to differentiate; ``optimizer_step`` also clears the
-    gradients. These are real steps: the weights change. What follows the last submodule in ``loss`` is the
+    gradients. These are real steps: the weights change. Fewer than ``repetitions`` are measured when
+    ``budget_s`` seconds are over. What follows the last submodule in ``loss`` is the
     row ``loss``. FLOPs of the backward pass are given per row only where they are twice the forward's.
     """
     device = _device(module)
@@ -121,7 +123,7 @@ def profile_training_step(
 
     timer = StageTimer(device)
     recorder = _Recorder(timer)
-    runs, plain = _repeat(module, recorder, step, repetitions, backward=True)
+    runs, plain = _repeat(module, recorder, step, repetitions, budget_s, backward=True)
     counts = _flops_by_row(module, forward_flops, training_flops)
     total = training_flops.total if training_flops is not None else None
     return _profile(runs, plain, counts, total, peak_flops_per_s)
@@ -132,6 +134,7 @@ def profile_decode_token(
     step: Callable[[], object],
     *,
     repetitions: int = 25,
+    budget_s: float = 30.0,
     flops: FlopCount | None = None,
     peak_flops_per_s: float | None = None,
 ) -> StageProfile:
@@ -151,7 +154,7 @@ def profile_decode_token(
 
     timer = StageTimer(_device(module))
     recorder = _Recorder(timer)
-    runs, plain = _repeat(module, recorder, one, repetitions, backward=False)
+    runs, plain = _repeat(module, recorder, one, repetitions, budget_s, backward=False)
     by_row: dict[tuple[Phase, Stage, int | None], int] = {}
     if flops is not None:
         by_row = {("decode", stage, layer): n for (stage, layer), n in _flops_by_stage(module, flops).items()}
@@ -242,10 +245,12 @@ def _hooked(module: torch.nn.Module, recorder: _Recorder, backward: bool) -> Ite
 
 def _repeat(
     module: torch.nn.Module, recorder: _Recorder, step: Callable[[StageTimer | None], None], repetitions: int,
-    *, backward: bool,
+    budget_s: float, *, backward: bool,
 ) -> tuple[list[tuple[dict[_Key, int], int]], list[int]]:
-    """Timed and plain repetitions in turns, so that both see the same machine."""
-    runs, plain = [], []
+    """Timed and plain repetitions in turns, so that both see the same machine; at least one of each."""
+    runs: list[tuple[dict[_Key, int], int]] = []
+    plain: list[int] = []
+    end = time.perf_counter() + budget_s
     for warm_up in (True, *[False] * repetitions):
         with _hooked(module, recorder, backward):
             recorder.start()
@@ -258,6 +263,8 @@ def _repeat(
         if not warm_up:
             runs.append(finished)
             plain.append(elapsed)
+            if time.perf_counter() > end:
+                break
     return runs, plain
 
 

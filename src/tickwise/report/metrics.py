@@ -1,6 +1,7 @@
 """Reads a run's ``metrics.jsonl``."""
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -86,9 +87,10 @@ def smoothed(points: list[tuple[int, float]], window: int) -> list[tuple[int, fl
     Centred, because a trailing average lags behind a falling loss and would draw it too high.
     """
     half = max(0, window // 2)
+    sums = [0.0, *itertools.accumulate(value for _, value in points)]
     result = []
     for index, (step, _) in enumerate(points):
         reach = min(half, index, len(points) - 1 - index)
-        near = [value for _, value in points[index - reach : index + reach + 1]]
-        result.append((step, sum(near) / len(near)))
+        total = sums[index + reach + 1] - sums[index - reach]
+        result.append((step, total / (2 * reach + 1)))
     return result
