@@ -105,7 +105,8 @@ class PreparedData:
         values = read_json(path / DATASET_FILE, "the data description", DataError)
         version = values.get("format_version")
         if version != FORMAT_VERSION:
-            raise DataError(f"{path}: prepared data of format {version}, this version reads {FORMAT_VERSION}; prepare again")
+            raise DataError(f"{path}: prepared data of format {version}, this version reads {FORMAT_VERSION}; "
+                            "prepare the data again")
         try:
             info = from_dict(DatasetInfo, values, where=str(path / DATASET_FILE))
             splits = {
@@ -140,7 +141,8 @@ class PreparedData:
         """``train``, ``validation`` or ``test``; ``DataError`` when it is absent or has no tokens."""
         if name not in self.splits:
             has = ", ".join(self.splits) or "nothing"
-            raise DataError(f"{self.path}: no {name} split (it has {has}); prepare it with --{name}-fraction or --{name} FILE")
+            raise DataError(f"{self.path}: no {name} split (it has {has}); prepare it with --{name}-fraction or "
+                            f"--{name} FILE")
         return self._load(name)
 
     @functools.lru_cache(maxsize=3)  # noqa: B019 - one small record per split, as long-lived as the data set
@@ -168,9 +170,11 @@ def _check_split(path: Path, name: str, split: SplitInfo, info: DatasetInfo, voc
         raise DataError(f"{file}: missing; prepare the data again")
     expected = split.tokens * np.dtype(info.dtype).itemsize
     if file.stat().st_size != expected:
-        raise DataError(f"{file}: {file.stat().st_size} bytes, but {expected} were written (cut off?); prepare the data again")
+        raise DataError(f"{file}: {file.stat().st_size} bytes, but {expected} were written (cut off?); "
+                        "prepare the data again")
     if split.max_id >= vocab_size:
-        raise DataError(f"{file}: token id {split.max_id} is outside the vocabulary of {vocab_size}; prepare the data again")
+        raise DataError(f"{file}: token id {split.max_id} is outside the vocabulary of {vocab_size}; "
+                        "prepare the data again")
     starts = path / f"{name}.documents.npy"
     try:
         offsets = np.load(starts, mmap_mode="r", allow_pickle=False)

@@ -12,12 +12,12 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from tickwise.text.codepoints import ALONE, N_CODE_POINTS, SPACE, WORD, case_folded, code_points, shingle_classes
+from tickwise.text.codepoints import ALONE, SPACE, WORD, case_folded, code_points, shingle_classes
 from tickwise.text.hashing import UInt64, mix, span_hashes
 
 SHINGLE_UNITS = 3
-N_BINS = 64
 _BIN_BITS = 6
+N_BINS = 1 << _BIN_BITS
 _HASH_BITS = 48  # of a shingle hash; the other 16 bits of a sort key number the document
 _MOST_DOCUMENTS = 1 << 16
 # A document is judged by its beginning, so that memory does not grow with it.
@@ -129,6 +129,3 @@ def jaccard(texts_a: list[str], texts_b: list[str]) -> npt.NDArray[np.float64]:
             both = len(np.intersect1d(a, b, assume_unique=True))
             result[i] = both / (len(a) + len(b) - both)
     return result
-
-
-assert N_BINS == 1 << _BIN_BITS and N_CODE_POINTS > 0xFFFF

@@ -101,7 +101,8 @@ def find_files(sources: Sequence[str]) -> list[str]:
                     known.append(str(file))
             if not known:
                 endings = ", ".join(_FORMAT_OF_SUFFIX)
-                raise DataError(f"{source}: no text files in this folder; it needs files that end in {endings} (or .gz)")
+                raise DataError(f"{source}: no text files in this folder; it needs files that end in {endings} "
+                                "(or .gz)")
             if other:
                 console.say(f"{source}: {len(known)} files, {other} of other types left out")
             files += known

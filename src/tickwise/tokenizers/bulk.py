@@ -85,7 +85,7 @@ class CharacterClasses:
         self._learn(np.arange(128, dtype=np.uint32))
 
     def __call__(self, points: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        classes = self._table[points]
+        classes: npt.NDArray[np.uint8] = self._table[points]
         if points.dtype != np.uint8:
             unknown = classes == _UNKNOWN
             if unknown.any():
@@ -111,7 +111,6 @@ class ByteLevelEncoder:
     # A corpus in a language without spaces has ever new words; the table starts afresh when it is full.
     MOST_WORDS = 1 << 19
     _TABLE_BITS = 20
-    _LONGEST_CACHED = 48
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._classes = CharacterClasses()
