@@ -145,6 +145,19 @@ def test_figures_from_a_busy_machine_are_raised_later_never_lowered(cache, fake,
     assert not later.disturbed
 
 
+def test_refreshing_on_a_busy_machine_keeps_the_figures_of_the_quiet_one(cache, measured, monkeypatch):
+    quiet = dataclasses.replace(measured, quick=False, fingerprint=fingerprint(CPU), cpu_share=1.0)
+    half = {name: rate / 2 for name, rate in quiet.flops_per_s.items()}
+    slow = dataclasses.replace(quiet, flops_per_s=half, date="2030-01-01T00:00:00+00:00",
+                               read_bandwidth_bytes_per_s=quiet.read_bandwidth_bytes_per_s / 2)
+    (cache / f"ceilings-{fingerprint(CPU)}.json").write_text(json.dumps(dataclasses.asdict(quiet)))
+    busy = dataclasses.replace(slow, cpu_share=0.5)
+    monkeypatch.setattr(module, "measure_ceilings", lambda **options: busy)
+    assert ceilings(refresh=True, device=CPU) == quiet
+    monkeypatch.setattr(module, "measure_ceilings", lambda **options: slow)
+    assert ceilings(refresh=True, device=CPU) == slow
+
+
 def test_a_container_limit_below_the_machines_memory_is_what_counts(tmp_path):
     inner = tmp_path / "pod" / "container"
     inner.mkdir(parents=True)

@@ -15,6 +15,7 @@ from tickwise.profiling.ceilings import Ceilings
 from tickwise.profiling.flops import count_flops, count_training_flops
 from tickwise.profiling.stages import Stage
 from tickwise.profiling.step_profile import StageProfile, profile_decode_token, profile_training_step
+from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
 from tickwise.training.loop import next_token_loss
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
@@ -94,9 +95,10 @@ def decoded_token(model: LanguageModel, prompt: str, limits: Ceilings, budget_s:
 
 
 def _middle(profile: StageProfile) -> str:
-    text = f"Mean of the middle half of {profile.repetitions} repetitions"
+    n = profile.repetitions
+    text = "One repetition" if n == 1 else f"Mean of the middle half of {n} repetitions"
     if profile.plain_wall_ns is not None:
-        text += f"; without the timing hooks it takes {profile.plain_wall_ns / 1e6:.3g} ms"
+        text += f"; without the timing hooks it takes {duration(profile.plain_wall_ns)}"
     return text + "."
 
 

@@ -66,11 +66,11 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
 
     console.say("3/5 training")
     before = LanguageModel(Decoder(made.model).initialise(_SEED), data.tokenizer)
-    untrained = [_write(before, prompt) for prompt in PROMPTS]
+    untrained = [_write(before, prompt, _SEED + index) for index, prompt in enumerate(PROMPTS)]
     console.say(f"    before: {_one_line(PROMPTS[0], untrained[0])}")
     result = run_plan(made, data)
     model = load(result.model)
-    trained = [_write(model, prompt) for prompt in PROMPTS]
+    trained = [_write(model, prompt, _SEED + index) for index, prompt in enumerate(PROMPTS)]
     console.say(f"    after:  {_one_line(PROMPTS[0], trained[0])}")
 
     from tickwise.report.data import Sample
@@ -92,10 +92,10 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     )  # fmt: skip
 
 
-def _write(model: "LanguageModel", prompt: str) -> str:
+def _write(model: "LanguageModel", prompt: str, seed: int) -> str:
     from tickwise.engine.generation import Generation
 
-    written = model.generate(prompt, max_tokens=_SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=_SEED)
+    written = model.generate(prompt, max_tokens=_SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=seed)
     assert isinstance(written, Generation)
     return written.text
 

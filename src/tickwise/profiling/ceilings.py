@@ -93,22 +93,23 @@ def fingerprint(device: "torch.device | None" = None) -> str:
 def ceilings(refresh: bool = False, *, device: "torch.device | None" = None, quick: bool = False) -> Ceilings:
     """This machine's ceilings from the cache, measured first when there are none or ``refresh`` is set.
 
-    Figures from a busy machine are measured again after a while, and the higher of each is kept. A cache that
-    cannot be read is measured anew; one that cannot be written is done without.
+    Figures from a busy machine are measured again after a while. A busy measurement never lowers a figure.
+    A cache that cannot be read is measured anew; one that cannot be written is done without.
     """
     device = device or resolve_device()
     mark = fingerprint(device)
     path = _cache_path(mark)
     known: Ceilings | None = None
-    if not refresh:
-        with contextlib.suppress(ConfigError):
-            known = from_dict(Ceilings, read_json(path, "measured ceilings"), where=str(path))
-        if known is not None and known.fingerprint != mark:
-            known = None
-        if known is not None and (quick or not known.quick) and not (known.disturbed and _age_s(known) > _RETRY_S):
+    with contextlib.suppress(ConfigError):
+        known = from_dict(Ceilings, read_json(path, "measured ceilings"), where=str(path))
+    if known is not None and known.fingerprint != mark:
+        known = None
+    if known is not None and not refresh:
+        settled = not known.disturbed or _age_s(known) < _RETRY_S
+        if settled and (quick or not known.quick):
             return known
     measured = measure_ceilings(quick=quick, device=device)
-    if known is not None and known.disturbed:
+    if known is not None and (known.disturbed or measured.disturbed):
         measured = _higher_of(known, measured)
     with contextlib.suppress(OutputError, OSError):
         write_text_atomic(path, json.dumps(to_dict(measured), indent=2) + "\n")
@@ -130,21 +131,22 @@ def _age_s(known: Ceilings) -> float:
 
 
 def _higher_of(old: Ceilings, new: Ceilings) -> Ceilings:
-    """``new`` with every figure that ``old`` beats replaced: a slower figure was disturbed, not truer."""
-    measured_with, flops_per_s = dict(new.measured_with), dict(new.flops_per_s)
-    for name, value in old.flops_per_s.items():
-        if value > flops_per_s.get(name, 0.0):
-            flops_per_s[name], measured_with[name] = value, old.measured_with[name]
-    bandwidth = new.read_bandwidth_bytes_per_s
-    if old.read_bandwidth_bytes_per_s > bandwidth:
-        bandwidth = old.read_bandwidth_bytes_per_s
-        measured_with["read_bandwidth"] = old.measured_with["read_bandwidth"]
+    """Each figure from whichever measurement has it higher: the lower one was disturbed, not truer."""
+
+    def rates(of: Ceilings) -> dict[str, float]:
+        return {"read_bandwidth": of.read_bandwidth_bytes_per_s, **of.flops_per_s}
+
+    best, measured_with = rates(new), dict(new.measured_with)
+    raised = {name: rate for name, rate in rates(old).items() if rate > best.get(name, 0.0)}
+    if len(raised) == len(best) and not old.disturbed:
+        return old
+    for name in raised:
+        best[name], measured_with[name] = raised[name], old.measured_with[name]
+    bandwidth = best.pop("read_bandwidth")
+    shares = [share for share in (old.cpu_share, new.cpu_share) if share is not None]
     return dataclasses.replace(
-        new,
-        flops_per_s=flops_per_s,
-        measured_with=measured_with,
-        read_bandwidth_bytes_per_s=bandwidth,
-        cpu_share=max(old.cpu_share or 0.0, new.cpu_share or 0.0) if new.cpu_share is not None else None,
+        new, flops_per_s=best, measured_with=measured_with, read_bandwidth_bytes_per_s=bandwidth,
+        cpu_share=max(shares, default=None),
     )
 
 

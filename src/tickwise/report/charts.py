@@ -65,7 +65,7 @@ def loss_chart(metrics: tuple[Metric, ...]) -> str:
     for value in ticks(low, high, 7):
         grid.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
                     f'<text class="tick" x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for step in ticks(first, last, 6):
+    for step in (tick for tick in ticks(first, last, 6) if tick == int(tick)):
         grid.append(f'<text class="tick" x="{x(step):.1f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">'
                     f'{step:,.0f}</text>')  # fmt: skip
     dots = "".join(f'<circle class="validation-dot" cx="{x(s):.1f}" cy="{y(v):.1f}" r="3.5"/>'

@@ -43,6 +43,7 @@ figcaption { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .85re
 .validation-key::before { background: var(--validation); }
 output { margin-left: auto; color: var(--ink); font-variant-numeric: tabular-nums; }
 .samples { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; }
+.samples + .samples { margin-top: .8rem; }
 .samples h4 { margin: 0 0 .4rem; font-size: .82rem; color: var(--soft); font-weight: 500; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .86rem; line-height: 1.5;
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
