@@ -146,6 +146,16 @@ def _is_meta(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.device.type == "meta"
 
 
+def _all_on_meta_if_any(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with every real tensor that stands beside a meta tensor replaced by one."""
+    if not tree_any(_is_meta, (args, kwargs)):
+        return args, kwargs
+    args, kwargs = tree_map_only(torch.Tensor, lambda t: t if _is_meta(t) else _to_meta(t), (args, kwargs))
+    if kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+    return args, kwargs
+
+
 class _Counter(TorchDispatchMode):
     """Adds up the formula of every operation; a real tensor that meets a meta tensor becomes one."""
 
@@ -168,13 +178,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if tree_any(_is_meta, (args, kwargs)):
-            args, kwargs = tree_map_only(
-                torch.Tensor, lambda t: t if t.device.type == "meta" else _to_meta(t), (args, kwargs)
-            )
-            if kwargs.get("device") is not None:
-                kwargs = {**kwargs, "device": torch.device("meta")}
+        args, kwargs = _all_on_meta_if_any(args, kwargs or {})
         output = func(*args, **kwargs)
         packet = getattr(func, "_overloadpacket", None)
         own = _FORMULAS.get(str(packet))
@@ -195,11 +199,14 @@ class _AttentionLabel(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
+        # It compares devices before any dispatch: keys from a real cache must be meta by then.
+        args, kwargs = _all_on_meta_if_any(args, kwargs)
         before, self.counter.in_attention = self.counter.in_attention, True
         try:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         finally:
             self.counter.in_attention = before
 
