@@ -34,6 +34,7 @@ def run(arguments: Arguments) -> int:
     for row in result:
         print(f"{row['name']:<17} {row['available']:<8} {row['language']:<9} {row['task']}: {row['description']} "
               f"[{row['licence']}]")
-    print(f"\nlocal: in {data_directory(arguments.data_dir)} (--data-dir or $TICKWISE_DATA changes it); hub: downloaded "
-          "when used; missing: put its files there\nuse one by its name: tickwise data prepare NAME --out DIR")
+    print(f"\nlocal: in {data_directory(arguments.data_dir)} (--data-dir or $TICKWISE_DATA changes it); hub: is "
+          "downloaded when used; missing: put its files there\n"
+          "use one by its name: tickwise data prepare NAME --out DIR")
     return 0

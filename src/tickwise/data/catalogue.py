@@ -110,11 +110,11 @@ def _split_files(**files: str) -> dict[str, tuple[str, ...]]:
 
 
 _BLIMP = (
-    "adjunct_island anaphor_gender_agreement animate_subject_passive determiner_noun_agreement_1 "
-    "distractor_agreement_relational_noun ellipsis_n_bar_1 existential_there_object_raising "
-    "existential_there_quantifiers_1 irregular_past_participle_adjectives matrix_question_npi_licensor_present "
-    "principle_A_c_command wh_questions_object_gap"
-).split()
+    "adjunct_island", "anaphor_gender_agreement", "animate_subject_passive", "determiner_noun_agreement_1",
+    "distractor_agreement_relational_noun", "ellipsis_n_bar_1", "existential_there_object_raising",
+    "existential_there_quantifiers_1", "irregular_past_participle_adjectives",
+    "matrix_question_npi_licensor_present", "principle_A_c_command", "wh_questions_object_gap",
+)
 _POEMS = " ".join(f"poet.tang.{number}.json" for number in range(0, 10_000, 1_000))
 _MULTI30K = {
     split: " ".join(f"{stem}.{language}.gz" for language in ("en", "de", "fr"))

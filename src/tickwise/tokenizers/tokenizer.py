@@ -19,7 +19,7 @@ import tokenizers
 from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
-from tickwise.text.segment import SEPARATOR, segment_chinese
+from tickwise.text.segment import segment_chinese
 
 Kind = Literal["char", "word", "bpe", "other"]
 TOKENIZER_FILE = "tokenizer.json"
@@ -104,8 +104,7 @@ class Tokenizer:
         the vocabulary does not have.
         """
         self.check_ids(ids)
-        # The separator exists only between tokens of Chinese words and is never text.
-        return self.backend.decode(list(ids), skip_special_tokens=skip_special).replace(SEPARATOR, "")
+        return self.backend.decode(list(ids), skip_special_tokens=skip_special)
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """``DataError`` if an id is outside the vocabulary."""

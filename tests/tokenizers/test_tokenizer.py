@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
+from tickwise.tokenizers.train import train_tokenizer
+
+MIXED = "Don't you know?  It's 3½ o'clock.\n\n我喜欢自然语言处理，真的。\tÉtude — naïve café 😀👩‍👧\n" * 3
+
+
+@pytest.fixture
+def shared(shared_data: Path):
+    """Reads a file of the real data sets."""
+    return lambda name: (shared_data / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def bpe() -> Tokenizer:
+    return train_tokenizer("bpe", iter([MIXED * 5]), vocab_size=400)
+
+
+def test_char_vocabulary_of_one_text_is_its_characters_in_code_point_order():
+    tokenizer = train_tokenizer("char", iter(["cab\n"]), end_of_text=False)
+    assert tokenizer.vocab_size == 4
+    assert tokenizer.eos_id is None
+    assert tokenizer.encode("\nabc") == [0, 1, 2, 3]
+    assert tokenizer.decode([3, 1, 2, 0]) == "cab\n"
+
+
+def test_tiny_shakespeare_has_the_ids_of_nanogpt(shared):
+    text = shared("tiny_shakespeare/input.txt")
+    tokenizer = train_tokenizer("char", iter([text]), end_of_text=False)
+    assert tokenizer.vocab_size == 65
+    assert tokenizer.encode(text[:10]) == [18, 47, 56, 57, 58, 1, 15, 47, 58, 47]  # "First Citi"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_unseen_character_is_an_error_that_names_it_unless_there_is_an_unknown_token():
+    strict = train_tokenizer("char", iter(["abc"]), end_of_text=False)
+    with pytest.raises(DataError, match=r"'é' \(U\+00E9\) at position 1"):
+        strict.encode("aé")
+    lenient = train_tokenizer("char", iter(["abc"]), end_of_text=False, unknown=True)
+    assert lenient.encode("aéb") == [0, lenient.unk_id, 1]
+
+
+def test_char_vocabulary_limit_keeps_the_most_frequent():
+    tokenizer = train_tokenizer("char", iter(["aaabbcd"]), vocab_size=3, end_of_text=False)
+    assert tokenizer.encode("abc") == [0, 1, tokenizer.unk_id]
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "bpe"])
+def test_saved_tokenizer_gives_the_same_ids_here_and_in_transformers(kind, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    text = MIXED if kind != "word" else MIXED.replace("我喜欢自然语言处理，真的。", "")  # Han words need the segmenter
+    tokenizer = train_tokenizer(kind, iter([text]), vocab_size=None if kind != "bpe" else 300)
+    tokenizer.save(tmp_path)
+    ids = tokenizer.encode(text)
+    loaded = Tokenizer.load(tmp_path)
+    other = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert loaded.kind == kind
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.encode(text) == ids
+    assert other(text)["input_ids"] == ids
+    assert other.eos_token_id == tokenizer.eos_id
+    assert other.decode(ids) == tokenizer.decode(ids)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text())
+def test_bpe_gives_any_text_back(bpe, text):
+    assert bpe.decode(bpe.encode(text), skip_special=False) == text
+
+
+def test_word_tokenizer_gives_known_text_back_with_chinese_words():
+    text = "the cat, the dog! I'm here.\n我喜欢自然语言处理，我喜欢猫。the end\n"
+    tokenizer = train_tokenizer("word", iter([text] * 2))
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    words = [tokenizer.decode([i]) for i in ids]
+    assert "喜欢" in words
+    assert " cat" in words
+
+
+def test_rare_words_become_unknown():
+    tokenizer = train_tokenizer("word", iter(["a b a b rare"]), min_frequency=2)
+    assert tokenizer.decode(tokenizer.encode("a rare")).endswith("<unk>")
+    assert tokenizer.encode(" rare") == [tokenizer.unk_id]
+
+
+def test_wikitext2_counts_are_the_published_ones(shared):
+    train = shared("wikitext2/train.txt")
+    tokenizer = train_tokenizer("word", iter([train]), min_frequency=1, word_style="spaces")
+    counts = [len(tokenizer.encode(shared(f"wikitext2/{name}.txt"))) for name in ("train", "valid", "test")]
+    assert counts == [2_088_628, 217_646, 245_569]
+    assert tokenizer.vocab_size == 33_278
+
+
+def test_stream_gives_whole_characters_and_joins_to_the_text(bpe):
+    for tokenizer in (bpe, train_tokenizer("word", iter([MIXED])), train_tokenizer("char", iter([MIXED]))):
+        ids = tokenizer.encode(MIXED)
+        decoder = tokenizer.stream_decoder()
+        pieces = [decoder.push(i) for i in ids]
+        assert "�" not in "".join(pieces)
+        assert "".join(pieces) + decoder.flush() == tokenizer.decode(ids)
+
+
+def test_stream_holds_an_incomplete_character_back_until_the_end(bpe):
+    ids = [bpe.backend.token_to_id(symbol_of_byte()[byte]) for byte in "é".encode()]
+    decoder = bpe.stream_decoder()
+    assert decoder.push(ids[0]) == ""
+    assert decoder.push(ids[1]) == "é"
+    assert decoder.push(ids[0]) == ""
+    assert decoder.flush() == "�"
+
+
+def test_special_tokens_give_no_text(bpe):
+    ids = [*bpe.encode("It's"), bpe.eos_id]
+    assert bpe.decode(ids) == "It's"
+    assert bpe.stream_decoder().push(bpe.eos_id) == ""
+
+
+def test_id_outside_the_vocabulary_is_an_error(bpe):
+    with pytest.raises(DataError, match="token id 400 is outside the vocabulary"):
+        bpe.decode([1, 400])
+
+
+def test_corrupt_or_missing_tokenizer_is_one_line(bpe, tmp_path):
+    with pytest.raises(CheckpointError, match="no tokenizer there"):
+        Tokenizer.load(tmp_path)
+    bpe.save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8")[:500], encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not a readable tokenizer") as caught:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tokenizer_of_another_tool_is_read_without_its_config(bpe, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(bpe.backend.to_str(), encoding="utf-8")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.kind, loaded.eos_id) == ("bpe", bpe.eos_id)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ConfigError, match="at least 257"):
+        train_tokenizer("bpe", iter(["text"]), vocab_size=100)
+    with pytest.raises(ConfigError, match="not one of char, word, bpe"):
+        train_tokenizer("sentencepiece", iter(["text"]))
+    with pytest.raises(DataError, match="no text"):
+        train_tokenizer("char", iter([""]))
+
+
+def test_config_says_how_to_segment(tmp_path):
+    train_tokenizer("word", iter(["我喜欢猫我喜欢猫"]), min_frequency=1).save(tmp_path)
+    assert "rjieba" in json.loads((tmp_path / "tokenizer_config.json").read_text())["tickwise_segmentation"]
