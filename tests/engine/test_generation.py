@@ -133,10 +133,16 @@ def test_timings_fit_together(model):
     assert model.generate("abc", max_tokens=1, seed=0, ignore_eos=True).timings.decode_tokens_per_s is None
 
 
-def test_one_row_computes_all_greedy_samples(model):
+def test_one_row_computes_all_greedy_samples(model, capsys):
     greedy = model.generate("abc", max_tokens=5, n=3, **GREEDY)
+    assert "all 3 samples equal" in capsys.readouterr().err
     assert [g.sample for g in greedy] == [0, 1, 2]
     assert len({g.text for g in greedy}) == 1
+
+
+def test_settings_without_effect_are_named(model, capsys):
+    model.generate("abc", max_tokens=2, top_p=0.5, **GREEDY)
+    assert "top_p without effect" in capsys.readouterr().err
 
 
 def test_an_empty_prompt_starts_from_the_end_of_text_token(model):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tickwise.core.config import closest
-from tickwise.core.console import note
+from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
 from tickwise.engine.generation import Generation, TextPiece, generate_events
 from tickwise.engine.settings import GenerationSettings
@@ -19,6 +19,8 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
+
+_NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ class LanguageModel:
 
         At temperature 0 all ``n`` samples are equal, and only sample 0 appears here.
         """
-        if settings.temperature == 0 and settings.n > 1:
-            note(f"temperature 0 makes all {settings.n} samples equal: computing one")
+        if settings.temperature == 0:
+            if settings.n > 1:
+                say(f"temperature 0 makes all {settings.n} samples equal: computing one")
+            idle = [name for name in ("top_k", "top_p", "min_p") if getattr(settings, name) != _NEUTRAL[name]]
+            if idle:
+                say(f"temperature 0 always takes the most likely token: {', '.join(idle)} without effect")
         return generate_events(self.module, self.tokenizer, prompt, settings)
 
     def generate(self, prompt: str, **settings: Any) -> Generation | list[Generation]:
