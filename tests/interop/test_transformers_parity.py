@@ -38,7 +38,10 @@ def random_decoder(options):
     module = Decoder(DecoderConfig(**(SHAPE | options))).eval()
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.1)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     return module
 
 

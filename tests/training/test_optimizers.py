@@ -44,7 +44,7 @@ def test_muon_equals_torch_muon(shape):
 def test_every_optimizer_lowers_the_loss_of_a_fixed_batch(name, dtype):
     module = Decoder(CONFIG).initialise(0)
     weights = MasterWeights(module, dtype)
-    options = OptimizerOptions(name=name, lr={"sgd": 0.05}.get(name, 0.01))
+    options = OptimizerOptions(name=name, lr={"sgd": 0.005}.get(name, 0.01))
     optimizer = Optimizer(module, weights, options, torch.float32)
     ids = torch.randint(0, 17, (4, 8), generator=torch.Generator().manual_seed(0))
     losses = []

@@ -78,7 +78,7 @@ def test_resumed_losses_are_bit_identical(small_text, tmp_path, extra):
     straight = TrainConfig(data=small_text, out=tmp_path / "straight", max_steps=40, checkpoint_every=15, **common)
     tickwise.train(straight)
 
-    class PowerCut(Exception):
+    class PowerCutError(Exception):
         pass
 
     import tickwise.training.loop as loop
@@ -88,14 +88,14 @@ def test_resumed_losses_are_bit_identical(small_text, tmp_path, extra):
     def update(*arguments):
         calls.append(1)
         if len(calls) == 34:
-            raise PowerCut
+            raise PowerCutError
         return original(*arguments)
 
     broken = TrainConfig(data=small_text, out=tmp_path / "broken", max_steps=40, checkpoint_every=15, resume="auto",
                          **common)
     loop.update = update
     try:
-        with pytest.raises(PowerCut):
+        with pytest.raises(PowerCutError):
             tickwise.train(broken)
     finally:
         loop.update = original

@@ -44,7 +44,7 @@ def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | Non
             "architectures": ["GPT2LMHeadModel"], "n_positions": config.context_length, "n_embd": config.width,
             "n_layer": config.n_layers, "n_head": config.n_heads, "n_inner": config.hidden,
             "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_epsilon,
-            "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
+            "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": 0.0,
         }
     if kind == TICKWISE_MODEL_TYPE:
         import dataclasses
@@ -56,7 +56,7 @@ def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | Non
         "num_attention_heads": config.n_heads, "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim, "hidden_act": "silu", "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta, "rope_parameters": rope,
-        "attention_bias": config.bias, "attention_dropout": config.dropout,
+        "attention_bias": config.bias, "attention_dropout": 0.0,
     }
     if kind == "llama":
         return shared | {"architectures": ["LlamaForCausalLM"], "mlp_bias": config.bias}
@@ -111,7 +111,7 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
         head_dim=values.get("head_dim") or width // heads, hidden=need("intermediate_size"),
         rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
         norm_epsilon=values.get("rms_norm_eps", 1e-6), bias=bias, qk_norm=kind == "qwen3",
-        tie_embeddings=bool(values.get("tie_word_embeddings", False)), dropout=values.get("attention_dropout", 0.0),
+        tie_embeddings=bool(values.get("tie_word_embeddings", False)),
     )
 
 

@@ -61,14 +61,14 @@ class _ShortCausalAttention(torch.autograd.Function):
         return grad_q_NTD, grad_k_NTD, grad_v_NTD, None
 
 
-def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
     """Attention of the last T of S positions to everything before and at them; returns (B, H, T, D).
 
-    K may be a divisor of H (grouped queries, Ainslie et al. 2023). ``dropout`` acts on the weights.
+    K may be a divisor of H (grouped queries, Ainslie et al. 2023).
     """
     n_heads, n_kv_heads = q_BHTD.shape[1], k_BKSD.shape[1]
     n_new, n_all = q_BHTD.shape[2], k_BKSD.shape[2]
-    short = n_new == n_all and 1 < n_all <= _SHORT_CONTEXT and n_heads == n_kv_heads and dropout == 0.0
+    short = n_new == n_all and 1 < n_all <= _SHORT_CONTEXT and n_heads == n_kv_heads
     if short and q_BHTD.device.type == "cpu" and not torch.compiler.is_compiling():
         q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BKSD, v_BKSD))
         return _ShortCausalAttention.apply(q, k, v, q.shape[-1] ** -0.5).unflatten(0, q_BHTD.shape[:2])
@@ -76,8 +76,7 @@ def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, dropout: fl
     if 1 < n_new < n_all:
         mask = torch.ones(n_new, n_all, dtype=torch.bool, device=q_BHTD.device).tril_(n_all - n_new)
     return F.scaled_dot_product_attention(
-        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, dropout_p=dropout,
-        is_causal=n_new == n_all and n_new > 1, enable_gqa=n_heads != n_kv_heads,
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=n_new == n_all and n_new > 1, enable_gqa=n_heads != n_kv_heads,
     )
 
 
@@ -90,11 +89,11 @@ class SelfAttention(nn.Module):
 
     def __init__(
         self, width: int, n_heads: int, n_kv_heads: int, head_dim: int, *, bias: bool, qk_norm: bool,
-        mixes_first_values: bool, norm_epsilon: float, dropout: float, layer: int,
+        mixes_first_values: bool, norm_epsilon: float, layer: int,
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
-        self.dropout, self.layer = dropout, layer
+        self.layer = layer
         blocks = (n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * head_dim)
         self.qkv_proj = StackedLinear(width, blocks, bias=bias)
         self.o_proj = Linear(n_heads * head_dim, width, bias=bias)
@@ -125,5 +124,5 @@ class SelfAttention(nn.Module):
             v = self.value_mix[0] * v + self.value_mix[1] * first_values
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        out_BHTD = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        out_BHTD = causal_attention(q, k, v)
         return self.o_proj(out_BHTD.transpose(1, 2).reshape(batch, length, -1)), own_values

@@ -49,7 +49,7 @@ class DecoderConfig:
     logit_soft_cap: float | None = None
     """``cap · tanh(logits / cap)`` on the output."""
     dropout: float = 0.0
-    """On the embedding, both block outputs and the attention weights, while training."""
+    """On the embedding and both block outputs, while training."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "width", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden")
@@ -75,7 +75,7 @@ class DecoderLayer(nn.Module):
         self.self_attn = SelfAttention(
             config.width, config.n_heads, config.n_kv_heads, config.head_dim, bias=config.bias,
             qk_norm=config.qk_norm, mixes_first_values=config.value_residual and layer > 0,
-            norm_epsilon=config.norm_epsilon, dropout=config.dropout, layer=layer,
+            norm_epsilon=config.norm_epsilon, layer=layer,
         )
         self.post_attention_layernorm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
         self.mlp = FeedForward(config.width, config.hidden, config.activation, config.bias)

@@ -1,0 +1,38 @@
+# Everything runs in .venv, made here from constraints.txt. PYTHON must be 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all check docs records clean
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	$(BIN)/tickwise demo --out out/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff check src tests bench docs records
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/structure tests/readme
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+records: $(STAMP)
+	$(BIN)/python records/table.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tickwise needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) out build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
