@@ -62,10 +62,8 @@ class Report:
                 lines.append(f"{name}: empty")
         found = self.duplicates
         if found:
-            near = "" if found.get("near") is None else f", {found['near']} near-duplicates (Jaccard similarity of " \
-                f"{found['near_threshold']:g} or more)"
-            lines.append(f"duplicates: of {found['units']} {found['unit']}s {found['exact']} exact{near}; "
-                         f"{found['removed']} removed")
+            lines.append(f"duplicates: of {found['units']} {found['unit']}s {found['exact']} exact, {found['near']} near "
+                         f"(Jaccard similarity of {found['near_threshold']:g} or more); {found['removed']} removed")
             for name, count in found.get("leaks", {}).items():
                 if count:
                     lines.append(f"{name}: {count} {found['unit']}s are also in train")

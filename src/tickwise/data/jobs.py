@@ -31,8 +31,8 @@ def chunk_message(chunk: Chunk) -> Message:
 def scan(settings: Message) -> Job:
     """Make the job: chunk → clean text and what is needed to find duplicates.
 
-    settings: ``read`` (fields of ReadSettings), ``clean``, ``near`` (make signatures), ``paragraphs`` (look for
-    duplicates among paragraphs instead of documents), ``characters`` (count each character).
+    settings: ``read`` (fields of ReadSettings), ``clean``, ``paragraphs`` (look for duplicates among paragraphs
+    instead of documents), ``characters`` (count each character).
     Answer: ``text`` (UTF-8, documents one after the other), ``lengths`` (bytes of each document),
     ``unit_offsets``, ``unit_lengths`` (bytes, the places of what is compared), ``hashes`` (uint64), ``signatures``
     (uint16, 64 for each), ``n_characters``, ``removed``, ``normalised``, ``continues``.
@@ -70,9 +70,8 @@ def scan(settings: Message) -> Job:
             "normalised": found.normalised,
             "continues": chunk.continues,
         }
-        if settings["near"]:
-            marks = signatures(unit_texts) if unit_texts else np.empty((0, N_BINS), dtype=np.uint16)
-            answer["signatures"] = marks.reshape(-1)
+        marks = signatures(unit_texts) if unit_texts else np.empty((0, N_BINS), dtype=np.uint16)
+        answer["signatures"] = marks.reshape(-1)
         if settings["characters"]:
             points = code_points("".join(found.texts))
             counts = np.bincount(points)

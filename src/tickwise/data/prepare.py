@@ -58,7 +58,7 @@ class PrepareConfig:
         between them, and each of many files as a document.
     validation_fraction, test_fraction: of one text in its order, of the characters; else of the documents.
     duplicates: ``near`` removes equal and nearly equal documents, ``exact`` equal ones, ``keep`` none; those of one
-        text in its order are only counted (as paragraphs).
+        text in its order are only counted (as paragraphs). Whatever is kept, copies go to the same split.
     near_threshold: Jaccard similarity of shingles from which two documents are nearly equal.
     remove_leaks: take training documents out that are also in given validation or test files.
     clean: normalise to NFC, remove control characters, plain line ends (not for ``word_style`` ``spaces``).
@@ -155,9 +155,7 @@ class _Preparation:
 
     def run(self, out: Path) -> PreparedData:
         with atomic_directory(out) as folder, contextlib.ExitStack() as cleanup:
-            spool = Spool(
-                folder / "spool", near=self.config.duplicates == "near", units_are_documents=not self.contiguous
-            )
+            spool = Spool(folder / "spool", units_are_documents=not self.contiguous)
             cleanup.callback(shutil.rmtree, folder / "spool", ignore_errors=True)
             cleanup.callback(spool.close)
             bounds = self.scan(spool)
@@ -184,7 +182,7 @@ class _Preparation:
             for one in self.inputs:
                 settings = {
                     "read": dataclasses.asdict(one.read), "clean": self.cleans,
-                    "near": self.config.duplicates == "near", "paragraphs": self.contiguous,
+                    "paragraphs": self.contiguous,
                     "characters": self.config.tokenizer == "char" and self.config.tokenizer_from is None,
                 }
                 with Workers("tickwise.data.jobs:scan", settings, self.n_workers or 0) as workers:
@@ -199,7 +197,16 @@ class _Preparation:
     def assign(self, spool: Spool, bounds: list[int]) -> npt.NDArray[np.uint8]:
         """The split number of every document, ``DROPPED`` for those removed."""
         config = self.config
-        groups = self._groups(spool)
+        exact = exact_groups(spool.hashes)
+        groups = near_groups(exact, spool.bands, config.near_threshold, spool.unit_text)
+        self.duplicates = {
+            "unit": "paragraph" if self.contiguous else "document",
+            "units": len(spool.hashes),
+            "exact": groups.exact_duplicates,
+            "near": groups.near_duplicates,
+            "near_threshold": config.near_threshold,
+            "removed": 0,
+        }
         if self.contiguous:
             return self._assign_in_order(spool, groups, bounds)
         if self.given_splits:
@@ -212,25 +219,12 @@ class _Preparation:
             )
         result = splits.copy()
         if config.duplicates != "keep":
-            result[~split_rules.first_of_group_in_split(groups, splits)] = DROPPED
+            removed = exact if config.duplicates == "exact" else groups
+            result[~split_rules.first_of_group_in_split(removed, splits)] = DROPPED
         if config.remove_leaks:
             result[split_rules.leaking_train_documents(groups, splits)] = DROPPED
         self.duplicates["removed"] = int(np.count_nonzero(result == DROPPED))
         return result
-
-    def _groups(self, spool: Spool) -> Groups:
-        groups = exact_groups(spool.hashes)
-        if spool.bands is not None:
-            groups = near_groups(groups, spool.bands, self.config.near_threshold, spool.unit_text)
-        self.duplicates = {
-            "unit": "paragraph" if self.contiguous else "document",
-            "units": len(spool.hashes),
-            "exact": groups.exact_duplicates,
-            "near": groups.near_duplicates if spool.bands is not None else None,
-            "near_threshold": self.config.near_threshold if spool.bands is not None else None,
-            "removed": 0,
-        }
-        return groups
 
     def _assign_in_order(self, spool: Spool, groups: Groups, bounds: list[int]) -> npt.NDArray[np.uint8]:
         """Cut the text where the fractions say, or where the given files end."""
@@ -341,8 +335,7 @@ class _Preparation:
 
     def _tell(self, out: Path, infos: dict[str, dict[str, Any]]) -> None:
         found = self.duplicates
-        near = "" if found["near"] is None else f", {found['near']} near"
-        console.say(f"{found['units']} {found['unit']}s: {found['exact']} exact duplicates{near}, "
+        console.say(f"{found['units']} {found['unit']}s: {found['exact']} exact duplicates, {found['near']} near, "
                     f"{found['removed']} removed" + (" (one text keeps its order)" if self.contiguous else ""))
         for name, leaks in found.get("leaks", {}).items():
             if leaks:

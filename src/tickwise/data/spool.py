@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tickwise.data.jobs import DROPPED
 from tickwise.data.workers import Message
 from tickwise.text.duplicates import BandFiles
+from tickwise.text.shingles import N_BINS
 
 BLOCK_BYTES = 1 << 18
 _WINDOW_BYTES = 1 << 12
@@ -22,11 +23,11 @@ class Spool:
     duplicates (documents, or paragraphs when ``units_are_documents`` is off).
     """
 
-    def __init__(self, folder: Path, *, near: bool, units_are_documents: bool) -> None:
+    def __init__(self, folder: Path, *, units_are_documents: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "text"
         self._file = self._path.open("wb")
-        self.bands = BandFiles(folder) if near else None
+        self.bands = BandFiles(folder)
         self.units_are_documents = units_are_documents
         self.n_bytes = self.n_characters = self.removed = self.normalised = 0
         self._tables: dict[str, list[npt.NDArray[np.int64]]] = {"lengths": [], "unit_offsets": [], "unit_lengths": []}
@@ -37,7 +38,7 @@ class Spool:
     def append(self, scanned: Message) -> None:
         """Add the answer of ``jobs.scan`` for the next chunk."""
         lengths, hashes = scanned["lengths"], scanned["hashes"]
-        marks = scanned.get("signatures")
+        marks = scanned["signatures"].reshape(-1, N_BINS)
         joins = scanned["continues"] and len(lengths) > 0 and len(self._tables["lengths"]) > 0
         if joins:
             self._tables["lengths"][-1][-1] += lengths[0]
@@ -48,14 +49,14 @@ class Spool:
             self._hashes[-1][-1] = (before * _COMBINE + int(hashes[0])) & (2**64 - 1)
             self._tables["unit_lengths"][-1][-1] += unit_lengths[0]
             hashes, unit_offsets, unit_lengths = hashes[1:], unit_offsets[1:], unit_lengths[1:]
-            marks = None if marks is None else marks.reshape(-1, 64)[1:].reshape(-1)
+            marks = marks[1:]
         for name, values in (("lengths", lengths), ("unit_offsets", unit_offsets), ("unit_lengths", unit_lengths)):
             if len(values):
                 self._tables[name].append(values.astype(np.int64))
         if len(hashes):
             self._hashes.append(hashes.copy())
-        if self.bands is not None and marks is not None and len(marks):
-            self.bands.append(marks.reshape(-1, 64))
+        if len(marks):
+            self.bands.append(marks)
         self._chunks.append((self.n_bytes, self.n_characters))
         self._file.write(scanned["text"])
         self.n_bytes += len(scanned["text"])
@@ -76,8 +77,7 @@ class Spool:
     def finish(self) -> None:
         """No more text comes."""
         self._file.close()
-        if self.bands is not None:
-            self.bands.close()
+        self.bands.close()
         self._reader = self._path.open("rb", buffering=0)
         tables = {
             name: np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -1,0 +1,359 @@
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.data.prepare import PrepareConfig, open_or_prepare, prepare
+from tickwise.data.prepared import PreparedData
+from tickwise.data.spool import safe_cut
+from tickwise.text.shingles import jaccard
+from tickwise.tokenizers.train import train_tokenizer
+
+WORDS = [f"{a}{b}" for a in ("ka", "mi", "to", "re", "su", "ne") for b in ("lan", "der", "shu", "po", "xi", "gra", "")]
+
+
+def sentence(rng: random.Random, length: int = 60) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(length))
+
+
+@pytest.fixture
+def documents_with_copies(tmp_path) -> tuple[Path, list[str]]:
+    """300 different documents, 60 exact and 60 near copies of some of them, in random order, one a line."""
+    rng = random.Random(3)
+    originals = [sentence(rng) for _ in range(300)]
+    near = [" ".join([*text.split()[:-1], "changed"]) for text in rng.sample(originals, 60)]
+    texts = originals + rng.sample(originals, 60) + near
+    rng.shuffle(texts)
+    file = tmp_path / "copies.txt"
+    file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return file, texts
+
+
+def texts_of(data: PreparedData, name: str) -> list[str]:
+    split = data.split(name)
+    ends = [*split.document_starts[1:].tolist(), len(split)]
+    return [
+        data.tokenizer.decode(split.tokens[int(start) : int(end)].tolist())
+        for start, end in zip(split.document_starts, ends, strict=True)
+    ]
+
+
+def test_one_text_is_cut_like_nanogpt(tmp_path):
+    text = "".join(random.Random(0).choice("abc é我\n") for _ in range(1234))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    data = prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
+    characters = sorted(set(text))
+    assert data.tokenizer.vocab_size == len(characters)
+    ids = [characters.index(c) for c in text]
+    boundary = int(0.9 * len(text))
+    assert data.split("train").tokens.tolist() == ids[:boundary]
+    assert data.split("validation").tokens.tolist() == ids[boundary:]
+    assert data.split("train").n_bytes == len(text[:boundary].encode())
+    assert list(data.splits) == ["train", "validation"]
+
+
+def test_tiny_shakespeare_is_the_data_set_of_nanogpt(shared_data, tmp_path):
+    file = shared_data / "tiny_shakespeare" / "input.txt"
+    data = prepare(PrepareConfig(sources=(str(file),), out=tmp_path / "out", tokenizer="char"))
+    assert data.tokenizer.vocab_size == 65
+    assert (len(data.split("train")), len(data.split("validation"))) == (1_003_854, 111_540)
+
+
+def test_test_fraction_takes_the_end(tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 80 + "b" * 10 + "c" * 10, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char", test_fraction=0.1
+    ))
+    assert texts_of(data, "validation") == ["b" * 10]
+    assert texts_of(data, "test") == ["c" * 10]
+
+
+def test_documents_end_with_the_end_of_text_token_and_their_starts_are_known(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(50)))
+    config = PrepareConfig(sources=(str(tmp_path / "a.jsonl"),), out=tmp_path / "out", duplicates="exact")
+    data = prepare(config)
+    train = data.split("train")
+    eos = data.tokenizer.eos_id
+    assert np.flatnonzero(train.tokens == eos).tolist() == [*(train.document_starts[1:] - 1).tolist(), len(train) - 1]
+    found = texts_of(data, "train") + texts_of(data, "validation")
+    assert sorted(found) == sorted(f"text {n}" for n in range(50))
+    assert train.n_bytes == sum(map(len, texts_of(data, "train")))
+    assert train.n_words == 2 * len(train.document_starts)
+
+
+@pytest.mark.parametrize("duplicates", ["near", "keep"])
+def test_no_copy_is_in_two_splits(documents_with_copies, tmp_path, duplicates):
+    file, texts = documents_with_copies
+    data = prepare(PrepareConfig(
+        sources=(str(file),), out=tmp_path / "out", documents="line", duplicates=duplicates, tokenizer="char",
+        validation_fraction=0.3, test_fraction=0.2,
+    ))
+    parts = {name: texts_of(data, name) for name in data.splits}
+    assert sum(map(len, parts.values())) == (300 if duplicates == "near" else len(texts))
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        pairs = [(a, b) for a in parts[one] for b in parts[other] if a.split()[:3] == b.split()[:3]]
+        if pairs:
+            assert jaccard([a for a, _ in pairs], [b for _, b in pairs]).max() < 0.8
+
+
+def test_exact_removal_keeps_near_copies_but_on_one_side(documents_with_copies, tmp_path):
+    file, _ = documents_with_copies
+    data = prepare(PrepareConfig(
+        sources=(str(file),), out=tmp_path / "out", documents="line", duplicates="exact", tokenizer="char",
+        validation_fraction=0.5,
+    ))
+    assert data.info.duplicates["removed"] == 60
+    beginnings = [{text[:60] for text in texts_of(data, name)} for name in ("train", "validation")]
+    assert sum(map(len, beginnings)) == 300
+    assert not beginnings[0] & beginnings[1]
+
+
+def test_splits_are_stable_when_documents_are_added(tmp_path):
+    rng = random.Random(9)
+    texts = [sentence(rng) for _ in range(200)]
+
+    def split_of(part: list[str], name: str) -> dict[str, str]:
+        (tmp_path / f"{name}.txt").write_text("\n".join(part), encoding="utf-8")
+        data = prepare(PrepareConfig(
+            sources=(str(tmp_path / f"{name}.txt"),), out=tmp_path / name, documents="line", tokenizer="char",
+            validation_fraction=0.3,
+        ))
+        return {text: split for split in data.splits for text in texts_of(data, split)}
+
+    few, many = split_of(texts[:100], "few"), split_of(texts[::-1], "many")
+    assert all(many[text] == split for text, split in few.items())
+
+
+def test_workers_and_one_process_give_the_same_files(documents_with_copies, tmp_path):
+    file, _ = documents_with_copies
+    config = PrepareConfig(sources=(str(file),), documents="line", vocab_size=300, test_fraction=0.1)
+    results = [prepare(dataclasses.replace(config, out=tmp_path / str(n), workers=n)) for n in (0, 2)]
+    assert results[0].fingerprint == results[1].fingerprint
+    assert results[0].info.duplicates == results[1].info.duplicates
+
+
+@pytest.mark.parametrize("kind", ["bpe", "word"])
+def test_long_document_has_the_ids_of_the_whole_text(tmp_path, kind):
+    """Blocks are cut where no token can cross."""
+    rng = random.Random(2)
+    text = "\n".join(f"{sentence(rng, 12)}, don't  {n}\u3000「我喜欢」 " for n in range(12_000))
+    assert len(text) > 3 * (1 << 18)
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer=kind,
+        vocab_size=500 if kind == "bpe" else None, validation_fraction=0.0,
+    ))
+    assert data.split("train").tokens.tolist() == data.tokenizer.encode(text)
+    assert data.split("train").document_starts.tolist() == [0]
+
+
+def test_safe_cut_falls_back_to_a_character_border():
+    data = ("我" * 3000).encode()
+    cut = safe_cut(data[:-1])
+    assert data[:cut].decode()
+    assert 0 < cut < len(data)
+    assert data[: safe_cut(b"one two" + data)]
+    assert safe_cut(b"one two\n three") == 8 - 1
+
+
+def test_given_splits_and_what_they_share(tmp_path):
+    for name, texts in {"train": ["one two three", "four five six", "seven"], "validation": ["four five six"],
+                        "test": ["unseen text here"]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    files = {name: (str(tmp_path / f"{name}.jsonl"),) for name in ("train", "validation", "test")}
+    config = PrepareConfig(**files, out=tmp_path / "out", tokenizer="char")
+    data = prepare(config)
+    assert data.info.duplicates["leaks"] == {"validation": 1, "test": 0}
+    assert len(texts_of(data, "train")) == 3
+    cleaned = prepare(dataclasses.replace(config, remove_leaks=True))
+    assert texts_of(cleaned, "train") == ["one two three", "seven"]
+    assert texts_of(cleaned, "validation") == ["four five six"]
+
+
+def test_published_word_counts_of_wikitext2(shared_data, tmp_path):
+    folder = shared_data / "wikitext2"
+    data = prepare(PrepareConfig(
+        train=(str(folder / "train.txt"),), validation=(str(folder / "valid.txt"),), test=(str(folder / "test.txt"),),
+        out=tmp_path / "out", tokenizer="word", word_style="spaces", min_frequency=1,
+    ))
+    assert [len(data.split(name)) for name in data.splits] == [2_088_628, 217_646, 245_569]
+    assert data.tokenizer.vocab_size == 33_278
+
+
+def test_marks_in_the_text_separate_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"story {n}\n<|endoftext|>\n" for n in range(20)), encoding="utf-8")
+    data = prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", duplicates="exact"))
+    assert len(texts_of(data, "train")) + len(texts_of(data, "validation")) == 20
+
+
+def test_tokenizer_of_another_folder_is_used_as_it_is(tmp_path):
+    tokenizer = train_tokenizer("bpe", iter(["some other text " * 9]), vocab_size=270)
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "a.txt").write_text("some text", encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer_from=tmp_path / "tokenizer"
+    ))
+    assert data.tokenizer.fingerprint == tokenizer.fingerprint
+
+
+def test_large_vocabulary_takes_four_bytes(tmp_path):
+    text = "".join(chr(point) for point in range(0x10000, 0x10000 + 66_000))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char", clean=False
+    ))
+    assert data.info.dtype == "uint32"
+    assert data.tokenizer.decode(data.split("validation").tokens[:3].tolist()) == text[59400:59403]
+
+
+@pytest.mark.parametrize("text", ["x", "\n", "ab", "a\n\nb"])
+@pytest.mark.parametrize("kind", ["char", "bpe", "word"])
+def test_tiny_text_is_prepared_or_refused_in_one_line(tmp_path, text, kind):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer=kind, min_frequency=1)
+    try:
+        data = prepare(config)
+    except DataError as problem:
+        assert "\n" not in str(problem)
+        assert not (tmp_path / "out").exists()
+    else:
+        pieces = [data.tokenizer.decode(data.split(name).tokens.tolist()) for name in data.splits]
+        assert pieces
+        if kind != "word":  # the words of the validation part may be unknown
+            assert "".join(pieces) == text
+
+
+def test_empty_split_is_said(tmp_path, capfd):
+    (tmp_path / "a.jsonl").write_text('{"text": "only one"}\n')
+    data = prepare(PrepareConfig(sources=(str(tmp_path / "a.jsonl"),), out=tmp_path / "out"))
+    assert list(data.splits) == ["train"]
+    assert "validation: empty" in capfd.readouterr().err
+    with pytest.raises(DataError, match="no validation split"):
+        data.split("validation")
+
+
+def test_prepared_source_in_the_cache_is_used_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TICKWISE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "a.txt"
+    file.write_text("abc " * 100, encoding="utf-8")
+    config = PrepareConfig(tokenizer="char")
+    first = open_or_prepare(file, config)
+    made = (first.path / "dataset.json").stat().st_mtime_ns
+    assert open_or_prepare(str(file), config).path == first.path
+    assert (first.path / "dataset.json").stat().st_mtime_ns == made
+    assert open_or_prepare(first.path, config).fingerprint == first.fingerprint
+    assert open_or_prepare(file, dataclasses.replace(config, validation_fraction=0.2)).path != first.path
+    file.write_text("abd " * 100, encoding="utf-8")
+    assert open_or_prepare(file, config).path != first.path
+
+
+def test_damaged_copy_in_the_cache_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TICKWISE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "a.txt"
+    file.write_text("abc " * 100, encoding="utf-8")
+    data = open_or_prepare(file, PrepareConfig(tokenizer="char"))
+    (data.path / "train.bin").write_bytes(b"")
+    assert len(open_or_prepare(file, PrepareConfig(tokenizer="char")).split("train")) == 360
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"validation_fraction": 0.6, "test_fraction": 0.5}, "must leave text to train on"),
+    ({"validation_fraction": -0.1}, "must not be negative"),
+    ({"near_threshold": 0.1}, "--near-threshold"),
+    ({"documents": ""}, "--documents"),
+    ({"remove_leaks": True}, "--remove-leaks"),
+    ({"train": ("b.txt",)}, "not both"),
+    ({"sources": ()}, "say what to prepare"),
+    ({"sources": (), "validation": ("b.txt",)}, "need --train"),
+    ({"out": None}, "--out"),
+])
+def test_settings_that_contradict(tmp_path, change, message):
+    (tmp_path / "a.txt").write_text("text")
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=message):
+        prepare(dataclasses.replace(config, **change))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_with_other_files_is_not_overwritten(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    with pytest.raises(OutputError, match="choose another --out"):
+        prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out"))
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_input_in_the_middle_leaves_nothing_behind_and_old_data_alone(tmp_path, workers):
+    file, out = tmp_path / "a.txt", tmp_path / "out"
+    file.write_bytes(b"good text\n" * 100)
+    before = prepare(PrepareConfig(sources=(str(file),), out=out, tokenizer="char")).fingerprint
+    file.write_bytes(b"good text\n" * 100_000 + b"\xff\n")
+    with pytest.raises(DataError, match="byte 1000000"):
+        prepare(PrepareConfig(sources=(str(file),), out=out, workers=workers))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "out"]
+    assert PreparedData.open(out).fingerprint == before
+
+
+def test_interrupt_leaves_nothing_behind(tmp_path):
+    rng = random.Random(0)
+    with (tmp_path / "a.txt").open("w") as file:
+        for _ in range(40_000):
+            file.write(sentence(rng, 100) + "\n\n")
+    command = [sys.executable, "-m", "tickwise", "data", "prepare", str(tmp_path / "a.txt"), "--out",
+               str(tmp_path / "out"), "--documents", "paragraph", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("out.tmp-*/spool")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_nothing_here_imports_torch():
+    script = "import sys, tickwise.data.prepare, tickwise.data.catalogue, tickwise.data.jobs; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    """Resident memory over all processes for 60 and 240 MB; near-duplicate search and bpe on."""
+    import psutil
+
+    def peak(n_bytes: int) -> int:
+        rng = random.Random(1)
+        file = tmp_path / f"{n_bytes}.txt"
+        with file.open("w") as stream:
+            while stream.tell() < n_bytes:
+                stream.write("\n\n".join(sentence(rng, 90) for _ in range(200)) + "\n\n")
+        command = [sys.executable, "-m", "tickwise", "data", "prepare", str(file), "--out", str(tmp_path / "out"),
+                   "--documents", "paragraph", "--quiet"]
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+        highest = 0
+        while process.poll() is None:
+            try:
+                family = [process, *process.children(recursive=True)]
+                highest = max(highest, sum(one.memory_info().rss for one in family))
+            except psutil.NoSuchProcess:
+                pass
+            time.sleep(0.05)
+        assert process.returncode == 0
+        return highest
+
+    small, large = peak(60_000_000), peak(240_000_000)
+    assert large < 1_000_000_000
+    assert large < 1.25 * small
