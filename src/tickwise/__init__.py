@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tickwise.core.errors import UserError
     from tickwise.engine.language_model import LanguageModel, load
-    from tickwise.evaluate.perplexity import evaluate
+    from tickwise.evaluation.perplexity import evaluate
     from tickwise.training.config import TrainConfig
     from tickwise.training.run import train
 
@@ -18,7 +18,7 @@ _HOME = {
     "LanguageModel": "tickwise.engine.language_model",
     "TrainConfig": "tickwise.training.config",
     "UserError": "tickwise.core.errors",
-    "evaluate": "tickwise.evaluate.perplexity",
+    "evaluate": "tickwise.evaluation.perplexity",
     "load": "tickwise.engine.language_model",
     "train": "tickwise.training.run",
 }

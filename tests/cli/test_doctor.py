@@ -11,7 +11,7 @@ from tickwise.profiling.choices import choose
 FIGURES = Ceilings(
     device="cpu", device_name="a processor", cores=2, threads=2, memory_bytes=8 * 10**9,
     read_bandwidth_bytes_per_s=20e9, flops_per_s={"fp32": 100e9, "bf16": 190e9},
-    measured_with={"read_bandwidth": "sum", "fp32": "linear", "bf16": "linear"}, cpu_share=1.0, quick=False,
+    measured_with={"read_bandwidth": "sum", "fp32": "linear", "bf16": "linear"}, cpu_share={"fp32": 1.0}, quick=False,
     seconds=5.0, torch_version="2", fingerprint="0" * 16, date="2020-01-01T00:00:00+00:00",
 )
 
@@ -56,7 +56,7 @@ def test_the_tables_name_figures_choices_and_reasons(figures, capsys):
 
 
 def test_figures_from_a_busy_machine_are_called_that(figures, capsys):
-    figures(cpu_share=0.6)
+    figures(cpu_share={"fp32": 0.6})
     assert main(["doctor", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["disturbed"] is True

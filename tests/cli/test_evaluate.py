@@ -7,7 +7,7 @@ import torch
 from tickwise.cli.dispatch import dispatch
 from tickwise.core import console
 from tickwise.engine.language_model import load
-from tickwise.evaluate.perplexity import evaluate
+from tickwise.evaluation.perplexity import evaluate
 from tickwise.interop.directory import save_model
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.tokenizers.train import char_tokenizer

@@ -10,6 +10,8 @@ from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings, fingerprint, measure_ceilings
 
 CPU = torch.device("cpu")
+FIGURES = ("read_bandwidth", "fp32", "bf16", "int8")
+QUIET, BUSY = dict.fromkeys(FIGURES, 1.0), dict.fromkeys(FIGURES, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,8 @@ def fake(measured, monkeypatch):
 
     def measure(quick=False, *, device=None):
         calls.append(quick)
-        return dataclasses.replace(measured, quick=quick, fingerprint=fingerprint(device), cpu_share=1.0)
+        return dataclasses.replace(measured, quick=quick, fingerprint=fingerprint(device),
+                                   cpu_share=QUIET)
 
     monkeypatch.setattr(module, "measure_ceilings", measure)
     return calls
@@ -60,7 +63,8 @@ def test_figures_are_physically_possible_and_say_that_they_are_measured(measured
     # No core of today does more than 256 fp32 FLOPs per cycle at 6 GHz, nor reads 100 GB/s from memory.
     assert 1e8 < measured.flops_per_s["fp32"] < measured.cores * 256 * 6e9
     assert 1e8 < measured.read_bandwidth_bytes_per_s < measured.cores * 100e9
-    assert 0 < measured.cpu_share <= 1
+    assert set(measured.cpu_share) == set(measured.measured_with)
+    assert all(0 < share <= 1 for share in measured.cpu_share.values())
 
 
 def test_measuring_takes_seconds_and_moves_neither_random_numbers_nor_settings():
@@ -133,7 +137,7 @@ def test_figures_from_a_busy_machine_are_raised_later_never_lowered(cache, fake,
     path = cache / f"ceilings-{fingerprint(CPU)}.json"
     bandwidth = 10 * measured.read_bandwidth_bytes_per_s
     busy = dataclasses.replace(
-        measured, quick=False, fingerprint=fingerprint(CPU), cpu_share=0.5, date="2020-01-01T00:00:00+00:00",
+        measured, quick=False, fingerprint=fingerprint(CPU), cpu_share=BUSY, date="2020-01-01T00:00:00+00:00",
         flops_per_s={**measured.flops_per_s, "fp32": 1.0}, read_bandwidth_bytes_per_s=bandwidth,
     )
     assert busy.disturbed
@@ -142,16 +146,25 @@ def test_figures_from_a_busy_machine_are_raised_later_never_lowered(cache, fake,
     assert fake == [False]
     assert later.flops_per_s["fp32"] == measured.flops_per_s["fp32"]
     assert later.read_bandwidth_bytes_per_s == bandwidth
-    assert not later.disturbed
+    # The bandwidth is still the busy one's; fp32 is not.
+    assert later.disturbed
+    assert later.cpu_share == {**QUIET, "read_bandwidth": 0.5}
+
+
+def test_no_share_is_taken_of_a_figure_from_a_busy_machine(measured):
+    busy = dataclasses.replace(measured, cpu_share={**QUIET, "bf16": 0.5})
+    assert busy.peak_flops_per_s("fp32") == measured.flops_per_s["fp32"]
+    assert busy.peak_flops_per_s("bf16") is None
+    assert busy.peak_flops_per_s("fp8") is None
 
 
 def test_refreshing_on_a_busy_machine_keeps_the_figures_of_the_quiet_one(cache, measured, monkeypatch):
-    quiet = dataclasses.replace(measured, quick=False, fingerprint=fingerprint(CPU), cpu_share=1.0)
+    quiet = dataclasses.replace(measured, quick=False, fingerprint=fingerprint(CPU), cpu_share=QUIET)
     half = {name: rate / 2 for name, rate in quiet.flops_per_s.items()}
     slow = dataclasses.replace(quiet, flops_per_s=half, date="2030-01-01T00:00:00+00:00",
                                read_bandwidth_bytes_per_s=quiet.read_bandwidth_bytes_per_s / 2)
     (cache / f"ceilings-{fingerprint(CPU)}.json").write_text(json.dumps(dataclasses.asdict(quiet)))
-    busy = dataclasses.replace(slow, cpu_share=0.5)
+    busy = dataclasses.replace(slow, cpu_share=BUSY)
     monkeypatch.setattr(module, "measure_ceilings", lambda **options: busy)
     assert ceilings(refresh=True, device=CPU) == quiet
     monkeypatch.setattr(module, "measure_ceilings", lambda **options: slow)

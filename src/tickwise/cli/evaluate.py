@@ -11,7 +11,7 @@ from tickwise.cli.common import CommonArguments
 from tickwise.core.device import DType
 
 if TYPE_CHECKING:
-    from tickwise.evaluate.perplexity import PerplexityResult
+    from tickwise.evaluation.perplexity import PerplexityResult
 
 _LABELS = {
     "loss": "loss (nats per token)",
@@ -49,7 +49,7 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.evaluate.perplexity import evaluate
+    from tickwise.evaluation.perplexity import evaluate
 
     result = evaluate(
         arguments.model,

@@ -56,7 +56,7 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
         budget_s=budget_s,
         forward_flops=count_flops(module, inputs_BT),
         training_flops=count_training_flops(module, inputs_BT),
-        peak_flops_per_s=limits.flops_per_s.get(made.dtype),
+        peak_flops_per_s=limits.peak_flops_per_s(made.dtype),
     )
     return _breakdown(
         "One training step",
@@ -85,7 +85,7 @@ def decoded_token(model: LanguageModel, prompt: str, limits: Ceilings, budget_s:
         repetitions=_DECODED_TOKENS,
         budget_s=budget_s,
         flops=count_flops(module, torch.zeros(1, 1, dtype=torch.long, device=model.device), cache=cache),
-        peak_flops_per_s=limits.flops_per_s.get("fp32"),
+        peak_flops_per_s=limits.peak_flops_per_s("fp32"),
     )
     return _breakdown(
         "One generated token",

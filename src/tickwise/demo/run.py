@@ -121,8 +121,8 @@ def _report(
              "Stripes mark the backward pass. Attention includes its projections and rotary positions.",
              "Share of peak is against the best rate that this machine was measured to sustain."]
     if limits.disturbed:
-        notes.append("Other programs used the processor while the ceilings were measured: they may be too low, and "
-                     "shares of peak too high. Run tickwise doctor --refresh when the machine is idle.")
+        notes.append("Other programs used the processor while the ceilings were measured: they may be too low, so "
+                     "shares of them are n/a. Run tickwise doctor --refresh when the machine is idle.")
     return ReportData(
         title=f"A decoder of {format_count(result.n_parameters)} parameters, trained on Python's own documentation",
         summary=f"In {format_seconds(result.seconds)} on {limits.cores} cores {fell}.",

@@ -30,8 +30,8 @@ class KeyValueCache(Protocol):
 @functools.lru_cache(maxsize=16)
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, T): 0 where a query may look, -inf where it may not."""
-    bias = torch.full((length, length), -math.inf, dtype=dtype, device=device)
-    return bias.triu_(1)
+    with torch.inference_mode(False):
+        return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
 
 
 class _ShortCausalAttention(torch.autograd.Function):

@@ -149,9 +149,10 @@ class Decoder(nn.Module):
     def _rope(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         key = (device, dtype)
         if key not in self._rope_cache:
-            positions_T = torch.arange(self.config.context_length, device=device)
-            cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
-            self._rope_cache[key] = (cos.to(dtype), sin.to(dtype))
+            with torch.inference_mode(False):  # tables first needed while generating may be needed to train
+                positions_T = torch.arange(self.config.context_length, device=device)
+                cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
+                self._rope_cache[key] = (cos.to(dtype), sin.to(dtype))
         cos, sin = self._rope_cache[key]
         return cos[start:stop], sin[start:stop]
 

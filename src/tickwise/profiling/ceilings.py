@@ -2,7 +2,7 @@
 
 A ceiling is the best sustained rate over windows of tens of milliseconds, over several candidate kernels:
 interference from other programs only ever makes a window slower, so the best window is the estimate of
-what the machine can do. How much of the processor the measurement got is kept beside it.
+what the machine can do. How much of the processor that window got is kept beside it.
 """
 
 import contextlib
@@ -51,8 +51,9 @@ class Ceilings:
     multiplications and additions."""
     measured_with: dict[str, str]
     """Which kernel and shape gave each figure: keys as in ``flops_per_s``, and ``read_bandwidth``."""
-    cpu_share: float | None
-    """Share of ``threads`` cores that this process really got while measuring; ``None`` on accelerators."""
+    cpu_share: dict[str, float]
+    """Share of ``threads`` cores that this process really got while it reached the figure: keys as in
+    ``measured_with``. Empty on accelerators."""
     quick: bool
     seconds: float
     """How long measuring took."""
@@ -64,8 +65,14 @@ class Ceilings:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other programs took so much of the processor that the figures may be too low."""
-        return self.cpu_share is not None and self.cpu_share < _DISTURBED_BELOW
+        """Whether other programs took so much of the processor that some figure may be too low."""
+        return any(share < _DISTURBED_BELOW for share in self.cpu_share.values())
+
+    def peak_flops_per_s(self, number_format: str) -> float | None:
+        """The figure to take shares of; ``None`` where it was not measured, or on too busy a machine."""
+        if self.cpu_share.get(number_format, 1.0) < _DISTURBED_BELOW:
+            return None
+        return self.flops_per_s.get(number_format)
 
 
 def device_name(device: "torch.device") -> str:
@@ -140,13 +147,15 @@ def _higher_of(old: Ceilings, new: Ceilings) -> Ceilings:
     raised = {name: rate for name, rate in rates(old).items() if rate > best.get(name, 0.0)}
     if len(raised) == len(best) and not old.disturbed:
         return old
+    cpu_share = dict(new.cpu_share)
     for name in raised:
         best[name], measured_with[name] = raised[name], old.measured_with[name]
+        if name in old.cpu_share:
+            cpu_share[name] = old.cpu_share[name]
     bandwidth = best.pop("read_bandwidth")
-    shares = [share for share in (old.cpu_share, new.cpu_share) if share is not None]
     return dataclasses.replace(
         new, flops_per_s=best, measured_with=measured_with, read_bandwidth_bytes_per_s=bandwidth,
-        cpu_share=max(shares, default=None),
+        cpu_share=cpu_share,
     )
 
 
@@ -162,17 +171,14 @@ def measure_ceilings(quick: bool = False, *, device: "torch.device | None" = Non
     budget_s = 0.3 if quick else 1.0
     clock = _Clock(device, _WINDOW_QUICK_S if quick else _WINDOW_S)
     start = time.perf_counter()
-    flops_per_s: dict[str, float] = {}
-    measured_with: dict[str, str] = {}
+    found: dict[str, _Best] = {}
     with torch.inference_mode(), _full_precision():
-        bandwidth, measured_with["read_bandwidth"] = _read_bandwidth(clock, device, budget_s, quick)
+        found["read_bandwidth"] = _read_bandwidth(clock, device, budget_s, quick)
         for name in ("fp32", "bf16", "fp16", "int8"):
             candidates = _gemm_candidates(name, device)
             if candidates:
-                flops_per_s[name], measured_with[name] = _best_rate(clock, candidates, budget_s)
+                found[name] = _best_rate(clock, candidates, budget_s)
     seconds = time.perf_counter() - start
-    threads = torch.get_num_threads()
-    on_cpu = device.type == "cpu"
     total = machine.memory_bytes()[0]
     if device.type == "cuda":
         total = int(torch.cuda.get_device_properties(device).total_memory)
@@ -180,12 +186,12 @@ def measure_ceilings(quick: bool = False, *, device: "torch.device | None" = Non
         device=str(device),
         device_name=device_name(device),
         cores=machine.cores(),
-        threads=threads,
+        threads=torch.get_num_threads(),
         memory_bytes=total,
-        read_bandwidth_bytes_per_s=bandwidth,
-        flops_per_s=flops_per_s,
-        measured_with=measured_with,
-        cpu_share=min(1.0, clock.cpu_seconds / (clock.seconds * threads)) if on_cpu else None,
+        read_bandwidth_bytes_per_s=found["read_bandwidth"].rate,
+        flops_per_s={name: best.rate for name, best in found.items() if name != "read_bandwidth"},
+        measured_with={name: best.kernel for name, best in found.items()},
+        cpu_share={name: best.cpu_share for name, best in found.items() if best.cpu_share is not None},
         quick=quick,
         seconds=seconds,
         torch_version=torch.__version__,
@@ -194,12 +200,20 @@ def measure_ceilings(quick: bool = False, *, device: "torch.device | None" = Non
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """The best window of a kernel, and the share of the processor that it had."""
+
+    rate: float
+    kernel: str
+    cpu_share: float | None
+
+
 class _Clock:
-    """Times windows of repeated calls and adds up what processor time they got."""
+    """Times windows of repeated calls."""
 
     def __init__(self, device: "torch.device", window_s: float) -> None:
         self.device, self.window_s = device, window_s
-        self.seconds = self.cpu_seconds = 0.0
 
     def _synchronize(self) -> None:
         import torch
@@ -209,8 +223,8 @@ class _Clock:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def calls(self, function: Callable[[], object], n: int) -> float:
-        """Seconds that ``n`` calls took."""
+    def calls(self, function: Callable[[], object], n: int) -> tuple[float, float | None]:
+        """Seconds that ``n`` calls took, and the share of torch's threads' time that the process got."""
         import torch
 
         if self.device.type == "cuda":
@@ -220,47 +234,53 @@ class _Clock:
                 function()
             end.record()
             end.synchronize()
-            return float(begin.elapsed_time(end)) / 1e3
+            return float(begin.elapsed_time(end)) / 1e3, None
         self._synchronize()
         cpu_start, start = time.process_time(), time.perf_counter()
         for _ in range(n):
             function()
         self._synchronize()
         seconds = time.perf_counter() - start
-        self.seconds += seconds
-        self.cpu_seconds += time.process_time() - cpu_start
-        return seconds
+        cpu_seconds = time.process_time() - cpu_start
+        share = min(1.0, cpu_seconds / (seconds * torch.get_num_threads()))
+        return seconds, share if self.device.type == "cpu" else None
 
-    def window(self, function: Callable[[], object]) -> float:
-        """Mean seconds of one call over a window of at least about ``window_s``."""
-        once = self.calls(function, 1)
+    def window(self, function: Callable[[], object]) -> tuple[float, float | None]:
+        """Mean seconds of one call over a window of about ``window_s``, and the processor share in it."""
+        once, _ = self.calls(function, 1)
         n = max(1, round(self.window_s / max(once, 1e-7)))
-        return self.calls(function, n) / n
+        seconds, share = self.calls(function, n)
+        return seconds / n, share
 
 
 def _best_rate(
     clock: _Clock, candidates: Mapping[str, tuple[float, Callable[[], object]]], budget_s: float
-) -> tuple[float, str]:
-    """The best units/s of any candidate (name → units per call, call), and its name.
+) -> _Best:
+    """The best units/s of any candidate (name → units per call, call).
 
     Every candidate gets a first window; what is left of ``budget_s`` goes in turns to the three fastest.
     """
     end = time.perf_counter() + budget_s
-    best: dict[str, float] = {}
-    for name, (units, function) in candidates.items():
+    best: dict[str, _Best] = {}
+
+    def measure(name: str) -> None:
+        units, function = candidates[name]
+        seconds, share = clock.window(function)
+        if name not in best or units / seconds > best[name].rate:
+            best[name] = _Best(units / seconds, name, share)
+
+    for name, (_, function) in candidates.items():
         function()
-        best[name] = units / clock.window(function)
-    finalists = sorted(best, key=lambda name: best[name], reverse=True)[:3]
+        measure(name)
+    finalists = sorted(best, key=lambda name: best[name].rate, reverse=True)[:3]
     while time.perf_counter() < end:
         for name in finalists:
-            units, function = candidates[name]
-            best[name] = max(best[name], units / clock.window(function))
-    winner = max(best, key=lambda name: best[name])
-    return best[winner], winner
+            measure(name)
+    return max(best.values(), key=lambda one: one.rate)
 
 
-def _read_bandwidth(clock: _Clock, device: "torch.device", budget_s: float, quick: bool) -> tuple[float, str]:
-    """Bytes/s of reductions over a buffer that no cache holds, and the winning reduction's name."""
+def _read_bandwidth(clock: _Clock, device: "torch.device", budget_s: float, quick: bool) -> _Best:
+    """Bytes/s of reductions over a buffer that no cache holds."""
     import torch
 
     n_bytes = 256 * 2**20 if quick else 512 * 2**20

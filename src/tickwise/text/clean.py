@@ -11,8 +11,11 @@ _REMOVED_BYTES = bytes(byte for byte in [*range(0x20), 0x7F] if byte not in b"\t
 _BYTE_TABLE = bytes.maketrans(_TO_LINE_FEED, b"\n" * len(_TO_LINE_FEED))
 # Beyond ASCII: C1 controls, the byte-order mark and the non-characters. Joiners (U+200C, U+200D) stay: Persian,
 # Indic scripts and emoji need them. Next line, line and paragraph separator become line feeds. The first look is
-# for the bytes that these can start with.
-_SUSPECTS = re.compile(b"\xc2[\x80-\x9f]"), re.compile(b"\xe2\x80[\xa8\xa9]"), re.compile(b"\xef[\xb7\xbb\xbf]")
+# for their UTF-8 bytes, which is fast.
+_SUSPECTS = (
+    re.compile(b"\xc2[\x80-\x9f]"), re.compile(b"\xe2\x80[\xa8\xa9]"),
+    re.compile(b"\xef(?:\xb7[\x90-\xaf]|\xbb\xbf|\xbf[\xbe\xbf])"),
+)
 _LINE_SEPARATORS = re.compile("[\x85\u2028\u2029]")
 _REMOVED = re.compile("[\x80-\x9f\ufeff\ufdd0-\ufdef\ufffe\uffff]")
 

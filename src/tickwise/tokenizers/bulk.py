@@ -109,8 +109,8 @@ class ByteLevelEncoder:
     """GPT-2's split and a table of words, see the module's text."""
 
     # A corpus in a language without spaces has ever new words; the table starts afresh when it is full.
-    MOST_WORDS = 1 << 19
-    _TABLE_BITS = 20
+    MOST_WORDS = 1 << 20
+    _TABLE_BITS = 18
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._classes = CharacterClasses()
@@ -121,9 +121,9 @@ class ByteLevelEncoder:
     def _clear(self) -> None:
         self._keys = np.zeros(1 << self._TABLE_BITS, dtype=np.uint64)
         self._words = np.zeros(1 << self._TABLE_BITS, dtype=np.int32)
-        self._first = np.zeros(1 << 16, dtype=np.int64)  # where the ids of a word start in _pool
-        self._length = np.zeros(1 << 16, dtype=np.int64)
-        self._pool = np.zeros(1 << 18, dtype=np.int64)
+        self._first = np.zeros(1 << 16, dtype=np.int32)  # where the ids of a word start in _pool
+        self._length = np.zeros(1 << 16, dtype=np.int32)
+        self._pool = np.zeros(1 << 18, dtype=np.int32)
         self._n_words = self._n_pool = 0
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
@@ -137,7 +137,7 @@ class ByteLevelEncoder:
         words = self._look_up(hashes, starts, block)
         is_end = np.zeros(len(points), dtype=bool)
         is_end[ends] = True
-        lengths = self._length[words]
+        lengths = self._length[words].astype(np.int64)
         lengths[is_end[starts]] = 0  # the mark between documents is not text
         total = int(lengths.sum())
         after = np.cumsum(lengths)
@@ -147,7 +147,7 @@ class ByteLevelEncoder:
 
     def _look_up(self, hashes: UInt64, starts: Ids, block: str) -> npt.NDArray[np.int32]:
         """The number of each word; new words are encoded and stored first."""
-        if self._n_words > self.MOST_WORDS // 2:
+        if self._n_words > self.MOST_WORDS:
             self._clear()
         hashes[hashes == 0] = 1  # 0 marks a free place
         words, missing = self._find(hashes)
@@ -183,7 +183,7 @@ class ByteLevelEncoder:
             self._TABLE_BITS += 1
             self._rehash()
         merged = [self._model.tokenize(word) for word in _byte_symbols(texts)]
-        ids = np.array([token.id for tokens in merged for token in tokens], dtype=np.int64)
+        ids = np.array([token.id for tokens in merged for token in tokens], dtype=np.int32)
         counts = np.fromiter(map(len, merged), dtype=np.int64, count=len(merged))
         numbers = np.arange(self._n_words, self._n_words + len(texts))
         self._first = _grown(self._first, self._n_words + len(texts))
@@ -230,7 +230,7 @@ def _byte_symbols(words: list[str]) -> list[str]:
     return symbols.split(symbol_of_byte()[_NEVER_IN_UTF8])
 
 
-def _grown(array: Ids, length: int) -> Ids:
+def _grown(array: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
     if length <= len(array):
         return array
     return np.concatenate([array, np.zeros(max(length - len(array), len(array)), dtype=array.dtype)])

@@ -14,9 +14,9 @@ from tickwise import __version__
 from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.engine.language_model import LanguageModel, load
-from tickwise.evaluate.bootstrap import Interval, interval, resample_sums
-from tickwise.evaluate.corpus import Corpus, WordRule, open_corpus, words_and_bytes_per_block
-from tickwise.evaluate.windows import default_batch_size, token_losses
+from tickwise.evaluation.bootstrap import Interval, interval, resample_sums
+from tickwise.evaluation.corpus import Corpus, WordRule, open_corpus, words_and_bytes_per_block
+from tickwise.evaluation.windows import default_batch_size, token_losses
 
 # An interval needs this many blocks at least to say anything, and a block this many tokens so that the
 # dependence between neighbouring tokens stays inside it.

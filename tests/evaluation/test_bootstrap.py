@@ -1,7 +1,7 @@
 import numpy
 import pytest
 
-from tickwise.evaluate.bootstrap import interval, resample_sums
+from tickwise.evaluation.bootstrap import interval, resample_sums
 
 
 def test_the_interval_of_a_mean_agrees_with_the_normal_approximation():
@@ -38,7 +38,7 @@ def test_columns_of_a_block_stay_together():
 
 def test_memory_stays_bounded_by_drawing_in_parts(monkeypatch):
     blocks = numpy.random.default_rng(0).normal(size=(20, 2))
-    monkeypatch.setattr("tickwise.evaluate.bootstrap._DRAWS_AT_ONCE", 60)
+    monkeypatch.setattr("tickwise.evaluation.bootstrap._DRAWS_AT_ONCE", 60)
     parts = resample_sums(blocks, samples=100, seed=3)
     assert parts.shape == (100, 2)
     assert len(numpy.unique(parts[:, 0])) > 90

@@ -9,8 +9,8 @@ import torch
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data.prepare import PrepareConfig, prepare
 from tickwise.engine.language_model import LanguageModel
-from tickwise.evaluate.corpus import Corpus, count_words, words_and_bytes_per_block
-from tickwise.evaluate.perplexity import evaluate
+from tickwise.evaluation.corpus import Corpus, count_words, words_and_bytes_per_block
+from tickwise.evaluation.perplexity import evaluate
 from tickwise.interop.directory import save_model
 
 TEXT = "the cat sat on the mat.\nit was a caf\u00e9, said 中文 the dog.\n\n" * 30
@@ -189,7 +189,7 @@ def test_words_and_bytes_of_blocks_are_counted_where_they_start(model, rule, blo
 
 def test_tickwise_evaluate_is_the_function_also_after_its_package_was_imported(model, text_file, tmp_path):
     save_model(tmp_path / "model", model.module, model.tokenizer)
-    import tickwise.evaluate.perplexity
+    import tickwise.evaluation.perplexity
 
     assert tickwise.evaluate(tmp_path / "model", text_file).loss.value == pytest.approx(
         evaluate(model, text_file).loss.value

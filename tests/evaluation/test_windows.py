@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError, NumericsError
-from tickwise.evaluate import windows as windows_module
-from tickwise.evaluate.windows import token_losses, windows
+from tickwise.evaluation import windows as windows_module
+from tickwise.evaluation.windows import token_losses, windows
 
 
 @pytest.mark.parametrize("n_tokens", [2, 3, 16, 17, 18, 33, 100])
