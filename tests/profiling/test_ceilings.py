@@ -109,8 +109,10 @@ def test_quick_figures_do_not_stand_in_for_full_ones_but_full_ones_for_quick(cac
     assert fake == [True, False]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"cores": 2}'])
-def test_a_broken_cache_is_measured_anew(cache, fake, content):
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"cores": 2}', "a wrong table"])
+def test_a_broken_cache_is_measured_anew(cache, fake, content, measured):
+    if content == "a wrong table":
+        content = json.dumps(dataclasses.asdict(measured) | {"quick": False, "flops_per_s": 5})
     (cache / f"ceilings-{fingerprint(CPU)}.json").write_text(content)
     assert isinstance(ceilings(device=CPU), Ceilings)
     assert fake == [False]

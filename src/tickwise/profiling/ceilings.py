@@ -24,7 +24,7 @@ from tickwise.profiling import machine
 if TYPE_CHECKING:
     import torch
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _WINDOW_S = 0.05
 _WINDOW_QUICK_S = 0.03
 _DISTURBED_BELOW = 0.9
@@ -62,6 +62,12 @@ class Ceilings:
     date: str
     """UTC, ISO 8601."""
     kind: str = "measured"
+
+    def __post_init__(self) -> None:
+        tables = {"flops_per_s": self.flops_per_s, "cpu_share": self.cpu_share}
+        for name, table in tables.items():
+            if not isinstance(table, dict) or not all(isinstance(v, float) and v > 0 for v in table.values()):
+                raise ConfigError(f"{name}: expected positive numbers by name, got {table!r}")
 
     @property
     def disturbed(self) -> bool:
