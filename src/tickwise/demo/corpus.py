@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import os
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -74,10 +75,14 @@ def _module_text(path: Path, name: str) -> str | None:
 def standard_library_docstrings(folder: Path | None = None) -> Iterator[tuple[str, str]]:
     """(name, text) per module below ``folder`` (the standard library), in alphabetical order."""
     root = folder if folder is not None else Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
+    modules = []
+    for where, folders, files in os.walk(root):
+        # Pruned here, because what pip installed can be a hundred times the standard library.
+        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith("config-")]
+        modules += [Path(where, name) for name in files if name.endswith(".py")]
+    for path in sorted(modules):
         parts = path.relative_to(root).with_suffix("").parts
-        private = parts[-1].startswith(("_", "test")) and parts[-1] != "__init__"
-        if private or _SKIPPED_FOLDERS & set(parts[:-1]) or parts[0].startswith("config-"):
+        if parts[-1].startswith(("_", "test")) and parts[-1] != "__init__":
             continue
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         text = _module_text(path, name)
