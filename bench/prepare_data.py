@@ -10,13 +10,16 @@ a document is a paragraph. It is measured as the command line is used, with star
 
     tickwise data prepare TEXT --documents paragraph --tokenizer bpe --vocab-size 8192 --out DIR
 
-Prints one JSON line. The text (about 1 GB) and the output go to a temporary folder that is removed afterwards.
+Processor seconds are given too, since other work on the machine's cores makes the wall time longer; with two cores
+to itself the command cannot take less than half of them. Prints one JSON line. The text (about 1 GB) and the output go to a temporary folder that is removed afterwards.
 """
 
 import argparse
 import json
+import os
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -64,7 +67,7 @@ def real_sentences(data_dir: Path) -> tuple[list[str], list[str]]:
 def varied(text: str, rng: random.Random) -> str:
     """``text`` with about one word of a hundred misspelt and its digits replaced."""
     words = text.split(" ")
-    for _ in range(1 + len(words) // 100):
+    for _ in range(int(len(words) / 100 + rng.random())):
         at = rng.randrange(len(words))
         word = words[at]
         if len(word) > 3:
@@ -107,9 +110,15 @@ def write_text(file: Path, n_bytes: int, data_dir: Path, seed: int = 0) -> dict[
     return counts
 
 
-def measure(arguments: list[str]) -> tuple[float, int, dict[str, Any]]:
-    """Run ``tickwise data prepare``: (seconds, highest sum of resident bytes, its JSON)."""
-    start = time.monotonic()
+def cpu_seconds() -> float:
+    """Processor time of all finished children and their children."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(arguments: list[str]) -> tuple[float, float, int, dict[str, Any]]:
+    """Run ``tickwise data prepare``: (seconds, processor seconds, highest sum of resident bytes, its JSON)."""
+    start, cpu_start = time.monotonic(), cpu_seconds()
     command = [sys.executable, "-m", "tickwise", "data", "prepare", *arguments, "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     watched = psutil.Process(process.pid)
@@ -127,7 +136,7 @@ def measure(arguments: list[str]) -> tuple[float, int, dict[str, Any]]:
     assert process.stdout is not None
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return seconds, highest, json.loads(process.stdout.read())
+    return seconds, cpu_seconds() - cpu_start, highest, json.loads(process.stdout.read())
 
 
 def main() -> None:
@@ -148,13 +157,15 @@ def main() -> None:
         value["input_bytes"] = text.stat().st_size
         for kind in options.tokenizers:
             vocabulary = ["--vocab-size", "8192"] if kind == "bpe" else []
-            seconds, highest, result = measure(
+            seconds, cpu, highest, result = measure(
                 [str(text), "--documents", "paragraph", "--tokenizer", kind, *vocabulary, "--out", str(folder / kind)]
             )
             shutil.rmtree(folder / kind)
             value[kind] = {
                 "megabytes_per_s": round(value["input_bytes"] / 1e6 / seconds, 1),
                 "seconds": round(seconds, 1),
+                "cpu_seconds": round(cpu, 1),
+                "load_average": round(os.getloadavg()[0], 1),
                 "peak_rss_bytes": highest,
                 "tokens": sum(split["tokens"] for split in result["splits"].values()),
                 "duplicates": result["duplicates"],

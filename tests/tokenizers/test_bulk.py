@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickwise.tokenizers.bulk import BulkEncoder, ByteLevelEncoder, is_plain_byte_level
-from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
 from tickwise.tokenizers.train import train_tokenizer
 
 TEXTS = {
@@ -34,7 +35,9 @@ def encoder(tokenizer) -> BulkEncoder:
 
 def check(encoder, tokenizer: Tokenizer, texts: list[str]) -> None:
     ids, counts = encoder.encode(texts)
-    expected = [e.ids for e in tokenizer.backend.encode_batch(texts, add_special_tokens=False)]
+    library = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    library.encode_special_tokens = True
+    expected = [e.ids for e in library.encode_batch(texts, add_special_tokens=False)]
     assert counts.tolist() == [len(one) for one in expected]
     assert ids.tolist() == [i for one in expected for i in one]
 
@@ -99,3 +102,17 @@ def test_no_text_gives_no_ids(encoder):
     ids, counts = encoder.encode([])
     assert ids.dtype == counts.dtype == np.int64
     assert len(ids) == len(counts) == 0
+
+
+def test_vocabulary_in_which_every_byte_is_merged(tokenizer, tmp_path):
+    """Without a byte that no merge has, words go through the library one by one."""
+    settings = json.loads(tokenizer.backend.to_str())
+    vocabulary = settings["model"]["vocab"]
+    for byte in (0xFF, 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF9, 0xF8, 0xF7, 0xF6, 0xF5, 0xC1, 0xC0):
+        pair = [symbol_of_byte()[byte]] * 2
+        settings["model"]["merges"].append(pair)
+        vocabulary["".join(pair)] = len(vocabulary)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    other = Tokenizer.load(tmp_path)
+    assert is_plain_byte_level(other)
+    check(BulkEncoder(other), other, ["we'll see 我喜欢", "new things"])

@@ -114,7 +114,7 @@ class ByteLevelEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._classes = CharacterClasses()
-        self._model = tokenizer.backend.model
+        self._words_to_ids = _WordMerger(tokenizer)
         self._symbols = mix(np.arange(N_CODE_POINTS, dtype=np.uint64) + np.uint64(0x2545F4914F6CDD1D))
         self._clear()
 
@@ -182,9 +182,7 @@ class ByteLevelEncoder:
         while self._n_words + len(texts) > len(self._keys) // 2:
             self._TABLE_BITS += 1
             self._rehash()
-        merged = [self._model.tokenize(word) for word in _byte_symbols(texts)]
-        ids = np.array([token.id for tokens in merged for token in tokens], dtype=np.int32)
-        counts = np.fromiter(map(len, merged), dtype=np.int64, count=len(merged))
+        ids, counts = self._words_to_ids(texts)
         numbers = np.arange(self._n_words, self._n_words + len(texts))
         self._first = _grown(self._first, self._n_words + len(texts))
         self._length = _grown(self._length, self._n_words + len(texts))
@@ -215,7 +213,9 @@ class ByteLevelEncoder:
         self._insert(hashes, numbers)
 
 
-_NEVER_IN_UTF8 = 0xFF
+# Bytes that UTF-8 text cannot contain.
+_NEVER_IN_UTF8 = (0xFF, 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF9, 0xF8, 0xF7, 0xF6, 0xF5, 0xC1, 0xC0)
+_WORDS_AT_ONCE = 64
 
 
 @functools.cache
@@ -223,11 +223,45 @@ def _symbol_table() -> npt.NDArray[np.uint16]:
     return np.array([ord(symbol) for symbol in symbol_of_byte()], dtype="<u2")
 
 
-def _byte_symbols(words: list[str]) -> list[str]:
-    """Each word in GPT-2's byte alphabet, the form in which the model knows it."""
-    joined = bytes([_NEVER_IN_UTF8]).join([word.encode() for word in words])
-    symbols = _symbol_table()[np.frombuffer(joined, dtype=np.uint8)].tobytes().decode("utf-16-le")
-    return symbols.split(symbol_of_byte()[_NEVER_IN_UTF8])
+class _WordMerger:
+    """Merges of many words in one call of the library, which costs more than the merges themselves.
+
+    The words are joined by a byte that text cannot contain. No merge has it, so none reaches into another word.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._library = tokenizers.Tokenizer(tokenizer.backend.model)
+        merges = json.loads(tokenizer.backend.to_str(pretty=False))["model"]["merges"]
+        used = {symbol for merge in merges for symbol in "".join(merge)}
+        ids = {byte: self._library.token_to_id(symbol_of_byte()[byte]) for byte in _NEVER_IN_UTF8}
+        free = [byte for byte in _NEVER_IN_UTF8 if ids[byte] is not None and symbol_of_byte()[byte] not in used]
+        self._joint = free[0] if free else None
+        self._joint_id = ids[free[0]] if free else -1
+
+    def __call__(self, words: list[str]) -> tuple[npt.NDArray[np.int32], Ids]:
+        """(ids of all words one after the other, how many each has)."""
+        if self._joint is None:
+            merged = [self._library.encode(symbols).ids for word in words for symbols in _byte_symbols([word.encode()])]
+            counts = np.fromiter(map(len, merged), dtype=np.int64, count=len(merged))
+            return np.array([i for ids in merged for i in ids], dtype=np.int32), counts
+        encoded = [word.encode() for word in words]
+        joint = bytes([self._joint])
+        groups = [
+            joint.join(encoded[first : first + _WORDS_AT_ONCE]) + joint
+            for first in range(0, len(encoded), _WORDS_AT_ONCE)
+        ]
+        encodings = self._library.encode_batch_fast(_byte_symbols(groups), add_special_tokens=False)
+        ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
+        is_joint = ids == self._joint_id
+        counts = np.diff(np.flatnonzero(is_joint), prepend=-1) - 1
+        return ids[~is_joint], counts
+
+
+def _byte_symbols(texts: list[bytes]) -> list[str]:
+    """Each text in GPT-2's byte alphabet, the form in which the model knows it."""
+    return [
+        _symbol_table()[np.frombuffer(text, dtype=np.uint8)].tobytes().decode("utf-16-le") for text in texts
+    ]
 
 
 def _grown(array: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
