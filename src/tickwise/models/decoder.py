@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.layers.attention import KeyValueCache, SelfAttention
+from tickwise.layers.dropout import dropout
 from tickwise.layers.feed_forward import Activation, FeedForward
 from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.norm import NormKind, make_norm
@@ -86,12 +86,9 @@ class DecoderLayer(nn.Module):
         cache: KeyValueCache | None,
     ) -> tuple[Tensor, Tensor]:
         attended, values = self.self_attn(self.input_layernorm(x_BTC), rope, first_values, cache)
-        x_BTC = x_BTC + self._drop(attended)
-        x_BTC = x_BTC + self._drop(self.mlp(self.post_attention_layernorm(x_BTC)))
+        x_BTC = x_BTC + dropout(attended, self.dropout, self.training)
+        x_BTC = x_BTC + dropout(self.mlp(self.post_attention_layernorm(x_BTC)), self.dropout, self.training)
         return x_BTC, values
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Decoder(nn.Module):
@@ -129,8 +126,7 @@ class Decoder(nn.Module):
             x_BTC = x_BTC + self.embed_positions.weight[start:stop]
         else:
             rope = self._rope(start, stop, x_BTC.device, x_BTC.dtype)
-        if self.config.dropout:
-            x_BTC = F.dropout(x_BTC, self.config.dropout, self.training)
+        x_BTC = dropout(x_BTC, self.config.dropout, self.training)
         first_values: Tensor | None = None
         for layer in self.layers:
             x_BTC, values = layer(x_BTC, rope, first_values, cache)
