@@ -43,7 +43,8 @@ def run(command: list[str], folder: Path) -> tuple[float, str]:
 
 def nanogpt(folder: Path, out: Path, steps: int) -> dict[str, float]:
     """One run of nanoGPT: wall seconds, its last validation loss, median tokens/s."""
-    seconds, text = run([sys.executable, "train.py", *NANOGPT.split(), f"--max_iters={steps}", f"--out_dir={out}"], folder)
+    flags = [*NANOGPT.split(), f"--max_iters={steps}", f"--out_dir={out}"]
+    seconds, text = run([sys.executable, "train.py", *flags], folder)
     times = [float(ms) for ms in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", text)]
     losses = re.findall(r"step \d+: train loss [\d.]+, val loss ([\d.]+)", text)
     return {"seconds": seconds, "loss": float(losses[-1]), "tokens_per_s": 12 * 64 / statistics.median(times[5:]) * 1e3}

@@ -11,7 +11,8 @@ a document is a paragraph. It is measured as the command line is used, with star
     tickwise data prepare TEXT --documents paragraph --tokenizer bpe --vocab-size 8192 --out DIR
 
 Processor seconds are given too, since other work on the machine's cores makes the wall time longer; with two cores
-to itself the command cannot take less than half of them. Prints one JSON line. The text (about 1 GB) and the output go to a temporary folder that is removed afterwards.
+to itself the command cannot take less than half of them. Prints one JSON line. The text (about 1 GB) and the output
+go to a temporary folder that is removed afterwards.
 """
 
 import argparse

@@ -23,7 +23,7 @@ def test_prepare_prints_json_alone_on_stdout(tickwise_cli, text, tmp_path):
 
 
 def test_prepare_from_standard_input(tickwise_cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("one text\n".encode() * 50)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one text\n" * 50)))
     code, out, _ = tickwise_cli("data", "prepare", "-", "--out", tmp_path / "out", "--tokenizer", "char", "--json")
     assert code == 0
     assert json.loads(out)["splits"]["train"]["bytes"] == 405

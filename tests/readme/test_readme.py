@@ -32,7 +32,7 @@ def test_commands_parse(page):
             words = shlex.split(part)
             words = words[words.index("tickwise"):] if "tickwise" in words[:2] else words
             if words[0] == "make":
-                assert set(w for w in words[1:] if "=" not in w) <= make_targets(), line
+                assert {w for w in words[1:] if "=" not in w} <= make_targets(), line
             elif words[0] == "tickwise" and words[1] not in ("completion", "--help", "--version"):
                 verb, rest = find_verb(words[1:])
                 if "--config" in rest:  # the file is the reader's

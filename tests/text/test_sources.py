@@ -37,7 +37,8 @@ def test_every_format_gives_the_same_documents(tmp_path):
         stream.write(lines)
     quoted = "".join('1,"{}"\n'.format(text.replace('"', '""')) for text in DOCUMENTS)
     (tmp_path / "a.csv").write_text("n,body\n" + quoted, encoding="utf-8-sig")
-    (tmp_path / "a.tsv").write_text(("n,body\n" + quoted).replace(",\"", "\t\"").replace("n,b", "n\tb"), encoding="utf-8")
+    tabbed = ("n,body\n" + quoted).replace(",\"", "\t\"").replace("n,b", "n\tb")
+    (tmp_path / "a.tsv").write_text(tabbed, encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.table({"body": DOCUMENTS}), tmp_path / "a.parquet")
     for file in sorted(tmp_path.iterdir()):
         assert read(file, field="body") == DOCUMENTS, file.name

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tokenizers
 from tickwise.tokenizers.bulk import BulkEncoder, ByteLevelEncoder, is_plain_byte_level
 from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
 from tickwise.tokenizers.train import train_tokenizer

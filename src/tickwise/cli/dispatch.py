@@ -80,7 +80,7 @@ def _one_line(verb: str, words: Sequence[str], arguments_type: Any, boxed: str) 
         flag = word.split("=", 1)[0].replace("_", "-")
         if flag.startswith("--") and flag not in known:
             return f"tickwise {verb}: no flag {flag}{closest(flag, known)}; see tickwise {verb} --help"
-    kept = []
+    kept: list[str] = []
     for line in boxed.splitlines()[1:]:
         text = line.strip("│╰╯─ ").strip()
         if not text and kept:

@@ -79,7 +79,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "config",
             raise ConfigError(f"{where}: unknown key '{key}'{closest(name, fields)}")
         current = getattr(default, name, None) if default is not None else None
         if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-            given[name] = from_dict(type(current), value, where=f"{where}.{key}", default=current)  # type: ignore[arg-type]
+            given[name] = from_dict(type(current), value, where=f"{where}.{key}", default=current)
         else:
             given[name] = _coerce(value, hints[name], f"{where}.{key}")
     if default is not None:

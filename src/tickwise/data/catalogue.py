@@ -323,9 +323,9 @@ def inputs_of(entry: DataSet, read: ReadSettings, data_dir: Path | None) -> list
             in_order = read.documents == "auto"
             settings = dataclasses.replace(read, documents="file") if in_order else read
             chunks: ChunkReader | DocumentChunks = ChunkReader(files, settings)
-            result.append(Input(entry.name, chunks, settings, in_order, number, files))
+            result.append(Input(entry.name, chunks, settings, in_order, number, files, published=True))
         else:
             chunks = DocumentChunks(entry, name, data_dir)
             settings = dataclasses.replace(read, documents="file")
-            result.append(Input(entry.name, chunks, settings, False, number, files))
+            result.append(Input(entry.name, chunks, settings, False, number, files, published=True))
     return result

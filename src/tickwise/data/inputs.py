@@ -33,7 +33,8 @@ class Chunks(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Input:
     """One stream. split: its number when it is all of one split; contiguous: it is text to be kept in its order;
-    files: where it comes from on disk (empty for standard input)."""
+    files: where it comes from on disk (empty for standard input); published: it is a named data set, whose name says
+    what is in it."""
 
     name: str
     chunks: Chunks
@@ -41,6 +42,7 @@ class Input:
     contiguous: bool
     split: int
     files: tuple[str, ...]
+    published: bool = False
 
 
 def find_inputs(
@@ -113,6 +115,9 @@ def input_hash(inputs: Sequence[Input]) -> str | None:
     """Hash of the content of all files, None when there is one that cannot be read twice."""
     digest = xxhash.xxh3_128()
     for one in inputs:
+        if one.published and not one.files:
+            digest.update(f"{one.split} {one.name}".encode())
+            continue
         if not one.files or any(not Path(file).is_file() for file in one.files):
             return None
         for file in one.files:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from tickwise.data.workers import Job, Message
@@ -100,10 +101,10 @@ def encode(settings: Message) -> Job:
     def job(message: Message) -> Message:
         answer: Message = {}
         for split, texts, ends in _pieces_by_split(message):
-            ids, counts = encoder.encode(texts)
+            found, counts = encoder.encode(texts)
+            ids: npt.NDArray[Any] = found
             if end_id is not None:
-                after = np.cumsum(counts)[ends]
-                ids = np.insert(ids, after, end_id)
+                ids = np.insert(found, np.cumsum(counts)[ends], end_id)
                 counts = counts + ends
             text = "\n".join(texts)
             words, han = count_words(text)

@@ -102,7 +102,18 @@ def prepare(config: PrepareConfig) -> PreparedData:
     out = check_output(config.out)
     read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
     inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
+    _remove_left_overs(out)
     return _Preparation(config, inputs).run(out)
+
+
+def _remove_left_overs(out: Path) -> None:
+    """Temporary folders of runs that were killed; they can be as large as the text."""
+    import psutil
+
+    for folder in out.parent.glob(f"{out.name}.tmp-*"):
+        process_id = folder.name.split(".tmp-")[-1].split("-")[0]
+        if process_id.isdigit() and not psutil.pid_exists(int(process_id)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_config(config: PrepareConfig) -> None:
@@ -254,7 +265,10 @@ class _Preparation:
         """The tokenizer that is given, or one trained on the training documents (``char``: on all characters)."""
         config = self.config
         if config.tokenizer_from is not None:
-            return Tokenizer.load(config.tokenizer_from)
+            given = Tokenizer.load(config.tokenizer_from)
+            if given.eos_id is None and not self.contiguous:
+                console.say(f"{config.tokenizer_from}: no end-of-text token, so documents follow each other unmarked")
+            return given
         end_of_text = not self.contiguous
         if config.tokenizer == "char":
             counts = Counter({chr(point): count for point, count in spool.character_counts.items()})

@@ -50,7 +50,7 @@ class _ShortCausalAttention(torch.autograd.Function):
         return torch.bmm(weights_NTT, v_NTD)
 
     @staticmethod
-    def backward(ctx: Any, grad_NTD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_NTD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q_NTD, k_NTD, v_NTD, weights_NTT = ctx.saved_tensors
         grad_v_NTD = torch.bmm(weights_NTT.transpose(1, 2), grad_NTD)
         grad_weights_NTT = torch.bmm(grad_NTD, v_NTD.transpose(1, 2))
@@ -76,7 +76,7 @@ def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
     if 1 < n_new < n_all:
         mask = torch.ones(n_new, n_all, dtype=torch.bool, device=q_BHTD.device).tril_(n_all - n_new)
     return F.scaled_dot_product_attention(
-        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=n_new == n_all and n_new > 1, enable_gqa=n_heads != n_kv_heads,
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=1 < n_new == n_all, enable_gqa=n_heads != n_kv_heads,
     )
 
 

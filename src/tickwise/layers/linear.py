@@ -36,4 +36,4 @@ class StackedLinear(Linear):
 
     def forward_split(self, x: Tensor) -> tuple[Tensor, ...]:
         """The projections of ``x`` as separate tensors (views of one product)."""
-        return torch.split(self(x), self.blocks, dim=-1)
+        return torch.split(self(x), list(self.blocks), dim=-1)

@@ -32,7 +32,7 @@ class _Rotation(torch.autograd.Function):
         return rotate_composite(x, cos_TD, sin_TD)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos_TD, sin_TD = ctx.saved_tensors
         return torch.addcmul(grad * cos_TD, grad.roll(grad.shape[-1] // 2, -1), sin_TD, value=-1), None, None
 

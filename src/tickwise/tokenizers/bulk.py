@@ -23,6 +23,7 @@ from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
 from tokenizers import Regex, pre_tokenizers
 
 Ids = npt.NDArray[np.int64]
+TokenIds = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _OTHER, _LETTER, _NUMBER, _SPACE, _END, _UNKNOWN = 0, 1, 2, 3, 4, 255
@@ -41,7 +42,7 @@ class BulkEncoder:
         self._plain = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
         self._plain.encode_special_tokens = True
 
-    def encode(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
+    def encode(self, texts: Sequence[str]) -> tuple[TokenIds, Ids]:
         """(ids, counts): the ids of all texts one after the other, and how many each text has."""
         if not texts:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -126,7 +127,7 @@ class ByteLevelEncoder:
         self._pool = np.zeros(1 << 18, dtype=np.int32)
         self._n_words = self._n_pool = 0
 
-    def encode(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
+    def encode(self, texts: Sequence[str]) -> tuple[TokenIds, Ids]:
         """(ids, counts) as ``BulkEncoder.encode``."""
         block = "\0".join(texts) + "\0"
         points = code_points(block)
