@@ -217,17 +217,12 @@ def test_large_vocabulary_takes_four_bytes(tmp_path):
 
 @pytest.mark.parametrize("text", ["x", "\n", "ab", "a\n\nb"])
 @pytest.mark.parametrize("kind", ["char", "bpe", "word"])
-def test_tiny_text_is_prepared_or_refused_in_one_line(tmp_path, text, kind):
+def test_tiny_text_is_prepared(tmp_path, text, kind):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer=kind, min_frequency=1)
-    if kind == "word" and not text.strip("x"):  # no training part, or nothing but a line end in it
-        with pytest.raises(DataError, match="no word"):
-            prepare(config)
-        assert not (tmp_path / "out").exists()
-        return
     data = prepare(config)
     pieces = [data.tokenizer.decode(data.split(name).tokens.tolist()) for name in data.splits]
-    assert pieces
+    assert data.splits[0] == "train"
     if kind != "word":  # the words of the validation part may be unknown
         assert "".join(pieces) == text
 

@@ -63,8 +63,8 @@ class Report:
         found = self.duplicates
         if found:
             lines.append(
-                f"duplicates: of {found['units']} {found['unit']}s {found['exact']} exact, {found['near']} near (Jaccard "
-                f"similarity of {found['near_threshold']:g} or more); {found['removed']} removed"
+                f"duplicates: of {found['units']} {found['unit']}s {found['exact']} exact, {found['near']} near "
+                f"(Jaccard similarity of {found['near_threshold']:g} or more); {found['removed']} removed"
             )
             for name, count in found.get("leaks", {}).items():
                 if count:

@@ -14,7 +14,7 @@ import xxhash
 from tickwise.data.workers import Job, Message
 from tickwise.text.codepoints import byte_offsets, code_points, count_words
 from tickwise.text.documents import chunk_documents, paragraphs
-from tickwise.text.shingles import N_BINS, signatures
+from tickwise.text.shingles import N_BINS, jaccard, signatures
 from tickwise.text.sources import Chunk, ReadSettings
 
 DROPPED = 255  # the split number of a document that goes nowhere
@@ -79,6 +79,15 @@ def scan(settings: Message) -> Job:
             answer["points"] = np.flatnonzero(counts)
             answer["point_counts"] = counts[answer["points"]]
         return answer
+
+    return job
+
+
+def compare(settings: Message) -> Job:
+    """Make the job: two lists of texts, ``first`` and ``second`` → ``similarities`` (float64, Jaccard) of each pair."""
+
+    def job(message: Message) -> Message:
+        return {"similarities": jaccard(message["first"], message["second"])}
 
     return job
 

@@ -30,7 +30,7 @@ from tickwise.data.prepared import DATASET_FILE, FORMAT_VERSION, SPLIT_NAMES, Pr
 from tickwise.data.spool import Spool
 from tickwise.data.workers import Message, Workers
 from tickwise.data.writer import SplitWriter
-from tickwise.text.duplicates import Groups, exact_groups, near_groups
+from tickwise.text.duplicates import Groups, TextPairs, exact_groups, near_groups
 from tickwise.text.sources import InputFormat, ReadSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, WordStyle, char_tokenizer, train_tokenizer
@@ -209,7 +209,13 @@ class _Preparation:
         """The split number of every document, ``DROPPED`` for those removed."""
         config = self.config
         exact = exact_groups(spool.hashes)
-        groups = near_groups(exact, spool.bands, config.near_threshold, spool.unit_text)
+        with Workers("tickwise.data.jobs:compare", {}, self.n_workers or 0) as workers:
+
+            def similarities(pairs: Iterator[TextPairs]) -> Iterator[npt.NDArray[np.float64]]:
+                for answer in workers.map({"first": first, "second": second} for first, second in pairs):
+                    yield answer["similarities"]
+
+            groups = near_groups(exact, spool.bands, config.near_threshold, spool.unit_text, similarities)
         self.duplicates = {
             "unit": "paragraph" if self.contiguous else "document",
             "units": len(spool.hashes),
@@ -247,8 +253,9 @@ class _Preparation:
             cuts = np.array(bounds)
         else:
             n = spool.n_characters
-            first = int(n * (1 - config.validation_fraction - config.test_fraction))
-            second = int(n * (1 - config.test_fraction))
+            # A text of a character or two still has something to train on.
+            first = max(1, int(n * (1 - config.validation_fraction - config.test_fraction)))
+            second = max(first, int(n * (1 - config.test_fraction)))
             splits = np.array([0, 1, 2], dtype=np.uint8)
             cuts = np.array([*(spool.byte_of_character(cut) if cut < n else spool.n_bytes for cut in (first, second)),
                              spool.n_bytes])

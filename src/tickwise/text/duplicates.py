@@ -16,9 +16,12 @@ _ROWS = N_BINS // N_BANDS
 _SURE_ABOVE = 0.15
 _SURE_BELOW = 0.3
 _PAIRS_AT_ONCE = 512
-_TEXT_AT_ONCE = 1 << 22
+_TEXT_AT_ONCE = 1 << 21
+_BUCKETS = 1 << 22
 
 Indices = npt.NDArray[np.int64]
+TextPairs = tuple[list[str], list[str]]
+Similarities = Callable[[Iterator[TextPairs]], Iterator[npt.NDArray[np.float64]]]
 
 
 class BandFiles:
@@ -71,14 +74,22 @@ def exact_groups(hashes: npt.NDArray[np.uint64]) -> Groups:
     return Groups(representative, np.zeros(len(hashes), dtype=bool))
 
 
+def similarities_here(pairs: Iterator[TextPairs]) -> Iterator[npt.NDArray[np.float64]]:
+    """Jaccard similarities, computed in this process."""
+    for first, second in pairs:
+        yield jaccard(first, second)
+
+
 def near_groups(
-    exact: Groups, bands: BandFiles, threshold: float, read_text: Callable[[int], str]
+    exact: Groups, bands: BandFiles, threshold: float, read_text: Callable[[int], str],
+    similarities: Similarities = similarities_here,
 ) -> Groups:
     """Join the groups whose first documents have a Jaccard similarity of at least ``threshold``.
 
     Candidates share one of 16 bands: a pair of similarity s is one with probability 1 - (1 - s^4)^16, which is
     0.9998 at 0.8 and 0.99 at 0.7. Similarity is transitive here: a chain of neighbours is one group.
-    read_text: the text of a document by number; called only for pairs near the threshold.
+    read_text: the text of a document by number; called only for pairs near the threshold. similarities: maps batches
+    of them, in order, to their Jaccard similarities (a place for parallel work).
     """
     n = len(exact.representative)
     distinct = exact.representative == np.arange(n)
@@ -88,8 +99,11 @@ def near_groups(
     estimate = _estimates(bands, pairs)
     accepted = estimate >= min(threshold + _SURE_ABOVE, 1.0)
     unsure = np.flatnonzero(~accepted & (estimate >= threshold - _SURE_BELOW))
-    for batch, similarity in _exact_similarities(pairs, unsure, read_text):
-        accepted[batch] = similarity >= threshold
+    done = 0
+    for similarity in similarities(_text_pairs(pairs[unsure], read_text)):
+        accepted[unsure[done : done + len(similarity)]] = similarity >= threshold
+        done += len(similarity)
+    assert done == len(unsure)
     return _united(exact, pairs[accepted])
 
 
@@ -99,7 +113,10 @@ def _candidates(bands: BandFiles, distinct: npt.NDArray[np.bool_]) -> Indices:
     packed = np.empty(0, dtype=np.int64)
     for band in range(N_BANDS):
         keys = bands.band(band)
-        members = np.flatnonzero(distinct & (keys != 0))
+        # Most keys are alone; counting them in buckets leaves few to sort.
+        buckets = (keys & np.uint64(_BUCKETS - 1)).astype(np.int64)
+        crowded = np.bincount(buckets, minlength=_BUCKETS) > 1
+        members = np.flatnonzero(crowded[buckets] & distinct & (keys != 0))
         if len(members) < 2:
             continue
         keys = keys[members]
@@ -126,22 +143,21 @@ def _estimates(bands: BandFiles, pairs: Indices) -> npt.NDArray[np.float64]:
     return equal / N_BINS
 
 
-def _exact_similarities(
-    pairs: Indices, chosen: Indices, read_text: Callable[[int], str]
-) -> Iterator[tuple[Indices, npt.NDArray[np.float64]]]:
+def _text_pairs(pairs: Indices, read_text: Callable[[int], str]) -> Iterator[TextPairs]:
+    """The texts of ``pairs``, in batches."""
     start = 0
-    while start < len(chosen):
-        texts_a: list[str] = []
-        texts_b: list[str] = []
+    while start < len(pairs):
+        first: list[str] = []
+        second: list[str] = []
         size = 0
-        while start + len(texts_a) < len(chosen) and len(texts_a) < _PAIRS_AT_ONCE and size < _TEXT_AT_ONCE:
-            a, b = pairs[chosen[start + len(texts_a)]]
-            texts_a.append(read_text(int(a)))
-            texts_b.append(read_text(int(b)))
-            size += len(texts_a[-1]) + len(texts_b[-1])
-        batch = chosen[start : start + len(texts_a)]
-        yield batch, jaccard(texts_a, texts_b)
-        start += len(texts_a)
+        for a, b in pairs[start : start + _PAIRS_AT_ONCE].tolist():
+            first.append(read_text(a))
+            second.append(read_text(b))
+            size += len(first[-1]) + len(second[-1])
+            if size >= _TEXT_AT_ONCE:
+                break
+        yield first, second
+        start += len(first)
 
 
 def _united(exact: Groups, pairs: Indices) -> Groups:
