@@ -156,6 +156,31 @@ def test_long_document_has_the_ids_of_the_whole_text(tmp_path, kind):
     assert data.split("train").document_starts.tolist() == [0]
 
 
+def test_paragraphs_of_a_long_text_are_counted_once(tmp_path):
+    rng = random.Random(4)
+    paragraphs = [sentence(rng, 30) for _ in range(6000)]
+    text = "\n\n".join([*paragraphs, paragraphs[7], paragraphs[4000]])
+    assert len(text) > 2 * (1 << 18)
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    data = prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
+    assert data.info.duplicates["units"] == 6002
+    assert (data.info.duplicates["exact"], data.info.duplicates["removed"]) == (2, 0)
+    assert data.info.duplicates["leaks"]["validation"] == 2
+    assert len(data.split("train")) == int(0.9 * len(text))
+
+
+def test_large_files_of_a_folder_are_a_document_each(tmp_path):
+    (tmp_path / "texts").mkdir()
+    texts = [sentence(random.Random(n), 70_000) for n in range(3)]
+    for number, text in enumerate([*texts, texts[1]]):
+        (tmp_path / "texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "texts"),), out=tmp_path / "out", tokenizer="char", validation_fraction=0.4
+    ))
+    assert sorted(texts_of(data, "train") + texts_of(data, "validation")) == sorted(texts)
+    assert data.info.duplicates["exact"] == 1
+
+
 def test_safe_cut_falls_back_to_a_character_border():
     data = ("我" * 3000).encode()
     cut = safe_cut(data[:-1])

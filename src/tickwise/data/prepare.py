@@ -170,9 +170,9 @@ class _Preparation:
             cleanup.callback(shutil.rmtree, folder / "spool", ignore_errors=True)
             cleanup.callback(spool.close)
             bounds = self.scan(spool)
-            if not spool.n_documents:
-                raise DataError(f"{self._origin()}: no text in it after cleaning; give a file with text")
             spool.finish()
+            if not len(spool.lengths):
+                raise DataError(f"{self._origin()}: no text in it after cleaning; give a file with text")
             document_splits = self.assign(spool, bounds)
             tokenizer = self.make_tokenizer(spool, document_splits)
             tokenizer.save(folder)

@@ -6,6 +6,8 @@ Each reader takes the files of one split and yields rows; malformed files raise 
 import csv
 import gzip
 import json
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -165,6 +167,10 @@ def hub_rows(path: str, split: str, **arguments: Any) -> Iterator[Row]:
 
     Raises ``DataError`` when the library is missing or nothing can be downloaded.
     """
+    if "data_files" not in arguments and not _hub_answers():
+        # Seen when the library is first imported: it then takes what was downloaded before, or fails at once
+        # instead of after many attempts.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         import datasets
     except ImportError:
@@ -178,3 +184,15 @@ def hub_rows(path: str, split: str, **arguments: Any) -> Iterator[Row]:
         raise DataError(f"{path}: cannot be downloaded ({reason}); with no network, put its files where tickwise data "
                         "ls says and name the folder with --data-dir") from None
     yield from rows
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; taken for granted behind a proxy or with another endpoint."""
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+    if any(os.environ.get(name) for name in names):
+        return True
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,10 @@ class Spool:
         self.bands = BandFiles(folder)
         self.units_are_documents = units_are_documents
         self.n_bytes = self.n_characters = self.removed = self.normalised = 0
-        self._tables: dict[str, list[npt.NDArray[np.int64]]] = {"lengths": [], "unit_offsets": [], "unit_lengths": []}
+        # With millions of documents these tables are what takes memory, so those of units exist only if they differ.
+        self._tables: dict[str, list[npt.NDArray[np.int64]]] = {"lengths": []}
+        if not units_are_documents:
+            self._tables |= {"unit_offsets": [], "unit_lengths": []}
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._chunks: list[tuple[int, int]] = []  # (bytes, characters) before each chunk
         self.character_counts: dict[int, int] = {}
@@ -47,11 +51,10 @@ class Spool:
         if joins and self.units_are_documents:
             before = int(self._hashes[-1][-1])
             self._hashes[-1][-1] = (before * _COMBINE + int(hashes[0])) & (2**64 - 1)
-            self._tables["unit_lengths"][-1][-1] += unit_lengths[0]
-            hashes, unit_offsets, unit_lengths = hashes[1:], unit_offsets[1:], unit_lengths[1:]
+            hashes = hashes[1:]
             marks = marks[1:]
         for name, values in (("lengths", lengths), ("unit_offsets", unit_offsets), ("unit_lengths", unit_lengths)):
-            if len(values):
+            if len(values) and name in self._tables:
                 self._tables[name].append(values.astype(np.int64))
         if len(hashes):
             self._hashes.append(hashes.copy())
@@ -67,10 +70,6 @@ class Spool:
             self.character_counts[int(point)] = self.character_counts.get(int(point), 0) + int(count)
 
     @property
-    def n_documents(self) -> int:
-        return sum(map(len, self._tables["lengths"]))
-
-    @property
     def n_units(self) -> int:
         return sum(map(len, self._hashes))
 
@@ -79,15 +78,15 @@ class Spool:
         self._file.close()
         self.bands.close()
         self._reader = self._path.open("rb", buffering=0)
-        tables = {
-            name: np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-            for name, parts in self._tables.items()
-        }
-        self._tables.clear()
-        self.lengths, self.unit_offsets = tables["lengths"], tables["unit_offsets"]
-        self.unit_lengths = tables["unit_lengths"]
-        self.hashes = np.concatenate(self._hashes) if self._hashes else np.empty(0, dtype=np.uint64)
-        self._hashes.clear()
+        self.lengths = _joined(self._tables.pop("lengths"))
+        if self.units_are_documents:
+            self.unit_lengths = self.lengths
+            self.unit_offsets = np.cumsum(self.lengths)
+            self.unit_offsets -= self.lengths
+        else:
+            self.unit_offsets = _joined(self._tables.pop("unit_offsets"))
+            self.unit_lengths = _joined(self._tables.pop("unit_lengths"))
+        self.hashes = _joined(self._hashes)
 
     def close(self) -> None:
         self._file.close()
@@ -151,6 +150,13 @@ class Spool:
                 "ends": np.array([ends], dtype=np.uint8),
             }
             start += len(data)
+
+
+def _joined(parts: list[Any]) -> npt.NDArray[Any]:
+    """The arrays as one; the list is emptied."""
+    result = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    parts.clear()
+    return result
 
 
 def safe_cut(data: bytes) -> int:

@@ -69,6 +69,7 @@ def exact_groups(hashes: npt.NDArray[np.uint64]) -> Groups:
     ordered = hashes[order]
     first = np.ones(len(hashes), dtype=bool)
     first[1:] = ordered[1:] != ordered[:-1]
+    del ordered
     representative = np.empty(len(hashes), dtype=np.int64)
     representative[order] = order[first][np.cumsum(first) - 1]
     return Groups(representative, np.zeros(len(hashes), dtype=bool))
@@ -117,6 +118,7 @@ def _candidates(bands: BandFiles, distinct: npt.NDArray[np.bool_]) -> Indices:
         buckets = (keys & np.uint64(_BUCKETS - 1)).astype(np.int64)
         crowded = np.bincount(buckets, minlength=_BUCKETS) > 1
         members = np.flatnonzero(crowded[buckets] & distinct & (keys != 0))
+        del buckets
         if len(members) < 2:
             continue
         keys = keys[members]
