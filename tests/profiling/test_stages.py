@@ -88,7 +88,7 @@ def test_rows_of_a_timer_add_up_to_its_wall_time_and_that_to_the_clock():
     assert timer.wall_ns == pytest.approx(elapsed, rel=0.01)
     assert [(row.stage, row.layer) for row in rows][-1] == (Stage.HOST, None)
     times = {(row.stage, row.layer): row.duration_ns for row in rows}
-    assert 2e6 <= times[Stage.ATTENTION, 1] < times[Stage.NORM, 1] + 2e6
+    assert times[Stage.ATTENTION, 1] >= 2e6
     assert times[Stage.NORM, 1] >= 3e6
     assert times[Stage.HOST, None] >= 3e6
 
@@ -97,14 +97,14 @@ def test_marks_split_straight_line_code():
     timer = StageTimer()
     timer.start()
     timer.mark(Stage.EMBED)
-    time.sleep(0.001)
+    time.sleep(0.01)
     timer.mark(Stage.HEAD)
-    time.sleep(0.004)
+    time.sleep(0.03)
     timer.stop()
     times = {row.stage: row.duration_ns for row in timer.rows()}
-    assert times[Stage.EMBED] >= 1e6
-    assert times[Stage.HEAD] >= 4e6
-    assert times[Stage.HOST] < 1e6
+    assert times[Stage.EMBED] >= 10e6
+    assert times[Stage.HEAD] >= 30e6
+    assert times[Stage.HOST] < 10e6
 
 
 def test_a_stage_ends_when_its_block_raises():
@@ -181,12 +181,13 @@ def test_rows_of_a_training_step_add_up_to_the_wall_time():
 
 
 def test_time_is_charged_to_the_layer_that_takes_it_forward_and_backward():
-    profile = profiled_training(Tiny(slow_layer=1))
+    # Long against what a busy machine adds by chance.
+    profile = profiled_training(Tiny(slow_layer=1, slow_s=0.04))
     times = {(row.phase, row.stage, row.layer): row.duration_ns for row in profile.rows}
     for phase in ("forward", "backward"):
-        assert times[phase, Stage.FFN, 1] >= 4e6
-        assert times[phase, Stage.FFN, 1] > 3 * times[phase, Stage.FFN, 0]
-        assert times[phase, Stage.FFN, 1] > 3 * times[phase, Stage.ATTENTION, 1]
+        assert times[phase, Stage.FFN, 1] >= 40e6
+        assert times[phase, Stage.FFN, 0] < 30e6
+        assert times[phase, Stage.ATTENTION, 1] < 30e6
     expected = {"data", "embed", "norm", "attention", "ffn", "head", "loss", "optimizer", "host"}
     assert {row.stage.value for row in profile.rows} == expected
 
@@ -215,12 +216,12 @@ def test_flops_that_cannot_be_given_per_row_are_none_not_zero():
 
 
 def test_rows_of_a_decoded_token_add_up_and_name_the_choice_of_the_token():
-    model = Tiny(slow_layer=2)
+    model = Tiny(slow_layer=2, slow_s=0.03)
 
     @torch.no_grad()
     def step():
         logits = model(IDS[:1, -1:])
-        time.sleep(0.003)
+        time.sleep(0.03)
         return logits.argmax()
 
     flops = count_flops(model, IDS[:1, -1:])
@@ -228,9 +229,9 @@ def test_rows_of_a_decoded_token_add_up_and_name_the_choice_of_the_token():
     assert sum(row.duration_ns for row in profile.rows) == pytest.approx(profile.wall_ns, rel=0.01)
     assert sum(row.flops for row in profile.rows) == flops.total
     times = {(row.stage, row.layer): row.duration_ns for row in profile.rows}
-    assert times[Stage.SAMPLE, None] >= 3e6
-    assert times[Stage.FFN, 2] >= 4e6
-    assert times[Stage.HOST, None] < 3e6
+    assert times[Stage.SAMPLE, None] >= 30e6
+    assert times[Stage.FFN, 2] >= 30e6
+    assert times[Stage.HOST, None] < 30e6
 
 
 def test_hooks_are_gone_afterwards():
