@@ -19,6 +19,10 @@ def test_beyond_ascii():
     assert result.removed == 3
 
 
+def test_line_ends_beside_other_scripts():
+    assert clean("é\r\n我\r").text == "é\n我\n"
+
+
 def test_composed_form():
     result = clean("e\u0301 한")
     assert result.text == "é 한"

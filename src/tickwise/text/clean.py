@@ -41,8 +41,7 @@ def clean(text: str) -> Cleaned:
     removed = len(raw) - len(kept)
     if text.isascii():
         return Cleaned(kept.decode("ascii"), removed, False)
-    if kept is not raw:
-        text = kept.decode()
+    text = kept.decode()
     if any(pattern.search(kept) for pattern in _SUSPECTS):
         text, n = _REMOVED.subn("", _LINE_SEPARATORS.sub("\n", text))
         removed += n
