@@ -13,7 +13,7 @@ from tickwise.tokenizers.train import train_tokenizer
 transformers = pytest.importorskip("transformers")
 
 SHAPE = {"vocab_size": 300, "context_length": 32, "width": 48, "n_layers": 3, "n_heads": 4, "head_dim": 12}
-GPT2 = {"positions": "learned", "norm": "layernorm", "activation": "gelu", "n_kv_heads": 4, "hidden": 96}
+GPT2 = {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "n_kv_heads": 4, "hidden": 96}
 VARIANTS = {
     "llama": {"n_kv_heads": 2, "hidden": 64},
     "llama tied, bias, own theta": {"n_kv_heads": 4, "hidden": 96, "tie_embeddings": True, "bias": True,
@@ -22,6 +22,7 @@ VARIANTS = {
     "qwen3": {"n_kv_heads": 2, "hidden": 64, "qk_norm": True},
     "gpt2": GPT2 | {"bias": True, "tie_embeddings": True},
     "gpt2 without bias": GPT2 | {"bias": False, "tie_embeddings": True},
+    "gpt2 with exact gelu": GPT2 | {"bias": True, "tie_embeddings": True, "activation": "gelu"},
     "gpt2 untied": GPT2 | {"bias": True, "tie_embeddings": False},
 }
 OWN = {"n_kv_heads": 4, "hidden": 96, "activation": "relu2", "qk_norm": True, "value_residual": True,

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from tickwise.layers import attention, norm, rope
 from tickwise.layers.feed_forward import FeedForward
 from tickwise.layers.linear import StackedLinear
+from tickwise.layers.loss import head_and_loss
 
 
 def gradients(function, *tensors):
     leaves = [t.detach().clone().requires_grad_() for t in tensors]
     out = function(*leaves)
-    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out) if out.ndim else None)
     return out.detach(), [leaf.grad for leaf in leaves]
 
 
@@ -91,3 +92,16 @@ def test_stacked_linear_is_its_parts_side_by_side():
     x = torch.randn(3, 8)
     for part, weight in zip(layer.forward_split(x), layer.weight.split((4, 6, 2)), strict=True):
         torch.testing.assert_close(part, x @ weight.T)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("n", [1, 700])
+def test_head_and_loss_equals_torch(n, smoothing):
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(n, 16), torch.randn(50, 16), torch.randint(0, 50, (n,))
+
+    def twice(function):  # an upstream gradient other than one must pass through
+        return gradients(lambda h, w: 2 * function(h, w), hidden, weight)
+
+    mine = twice(lambda h, w: head_and_loss(h, w, targets, smoothing))
+    assert_same(mine, twice(lambda h, w: F.cross_entropy(h @ w.T, targets, label_smoothing=smoothing)))

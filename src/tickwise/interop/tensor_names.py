@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tickwise.core.errors import CheckpointError
+from tickwise.layers.feed_forward import Activation
 from tickwise.models.decoder import DecoderConfig
 
 TICKWISE_MODEL_TYPE = "tickwise-decoder"
@@ -24,7 +25,8 @@ def model_type(config: DecoderConfig) -> str:
     if llama and not config.bias:
         return "qwen3"
     gpt2 = (
-        config.norm == "layernorm" and config.positions == "learned" and config.activation == "gelu" and plain
+        config.norm == "layernorm" and config.positions == "learned" and plain
+        and config.activation in ("gelu", "gelu_tanh")
         and not config.qk_norm and config.n_kv_heads == config.n_heads
         and config.n_heads * config.head_dim == config.width
     )
@@ -43,7 +45,8 @@ def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | Non
         return common | {
             "architectures": ["GPT2LMHeadModel"], "n_positions": config.context_length, "n_embd": config.width,
             "n_layer": config.n_layers, "n_head": config.n_heads, "n_inner": config.hidden,
-            "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_epsilon,
+            "activation_function": "gelu" if config.activation == "gelu" else "gelu_new",
+            "layer_norm_epsilon": config.norm_epsilon,
             "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": 0.0,
         }
     if kind == TICKWISE_MODEL_TYPE:
@@ -83,13 +86,15 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
         width, heads = need("n_embd"), need("n_head")
         if width % heads:
             raise CheckpointError(f"{where}: n_head {heads} does not divide n_embd {width}")
-        if values.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
-            raise CheckpointError(f"{where}: activation_function '{values['activation_function']}' is not supported")
+        named = values.get("activation_function", "gelu_new")
+        activations: dict[Any, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+        if named not in activations:
+            raise CheckpointError(f"{where}: activation_function '{named}' is not supported")
         return DecoderConfig(
             vocab_size=need("vocab_size"), context_length=need("n_positions"), width=width, n_layers=need("n_layer"),
             n_heads=heads, n_kv_heads=heads, head_dim=width // heads, hidden=values.get("n_inner") or 4 * width,
             positions="learned", norm="layernorm", norm_epsilon=values.get("layer_norm_epsilon", 1e-5),
-            activation="gelu", bias=True, tie_embeddings=values.get("tie_word_embeddings", True),
+            activation=activations[named], bias=True, tie_embeddings=values.get("tie_word_embeddings", True),
             dropout=values.get("resid_pdrop", 0.0),
         )
     if kind not in ("llama", "qwen3"):

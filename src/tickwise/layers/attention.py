@@ -55,9 +55,9 @@ class _ShortCausalAttention(torch.autograd.Function):
         grad_v_NTD = torch.bmm(weights_NTT.transpose(1, 2), grad_NTD)
         grad_weights_NTT = torch.bmm(grad_NTD, v_NTD.transpose(1, 2))
         grad_scores_NTT = torch._softmax_backward_data(grad_weights_NTT, weights_NTT, -1, weights_NTT.dtype)
-        grad_scores_NTT = grad_scores_NTT.mul_(ctx.scale)
-        grad_q_NTD = torch.bmm(grad_scores_NTT, k_NTD)
-        grad_k_NTD = torch.bmm(grad_scores_NTT.transpose(1, 2), q_NTD)
+        # beta=0 ignores the first argument: the scale rides on the product for free.
+        grad_q_NTD = torch.baddbmm(q_NTD, grad_scores_NTT, k_NTD, beta=0, alpha=ctx.scale)
+        grad_k_NTD = torch.baddbmm(k_NTD, grad_scores_NTT.transpose(1, 2), q_NTD, beta=0, alpha=ctx.scale)
         return grad_q_NTD, grad_k_NTD, grad_v_NTD, None
 
 

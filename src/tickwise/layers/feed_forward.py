@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tickwise.layers.linear import Linear, StackedLinear
 
-Activation = Literal["swiglu", "gelu", "relu2"]
+Activation = Literal["swiglu", "gelu", "gelu_tanh", "relu2"]
 
 
 class _SquaredRelu(torch.autograd.Function):
@@ -44,6 +44,8 @@ class FeedForward(nn.Module):
             return self.down_proj(F.silu(gate) * up)
         hidden = self.up_proj(x)
         if self.activation == "gelu":
+            return self.down_proj(F.gelu(hidden))
+        if self.activation == "gelu_tanh":
             return self.down_proj(F.gelu(hidden, approximate="tanh"))
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self.down_proj(_SquaredRelu.apply(hidden))

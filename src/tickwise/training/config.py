@@ -21,7 +21,7 @@ class ModelOptions:
     """Key-value heads; fewer than heads means grouped queries."""
     hidden: int | None = None
     """Features inside the feed-forward block."""
-    activation: Literal["swiglu", "gelu", "relu2"] | None = None
+    activation: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] | None = None
     tie_embeddings: bool | None = None
     """One matrix for the input embedding and the output head."""
     bias: bool | None = None

@@ -22,14 +22,14 @@ def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelO
         raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
     kind = options.architecture
     if kind == "gpt2":
-        base = {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True,
+        base = {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "bias": True,
                 "tie_embeddings": True}
     elif kind == "llama":
         base = {}
     elif kind == "qwen3":
         base = {"qk_norm": True}
     else:
-        base = {"qk_norm": True, "activation": "relu2", "value_residual": True, "logit_soft_cap": 20.0}
+        base = {"qk_norm": True, "activation": "relu2", "value_residual": True}
     chosen = {"activation": options.activation, "bias": options.bias, "qk_norm": options.qk_norm,
               "tie_embeddings": options.tie_embeddings, "value_residual": options.value_residual,
               "logit_soft_cap": options.logit_soft_cap}

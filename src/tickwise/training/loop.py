@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tickwise.core.errors import NumericsError
 from tickwise.data.batches import BatchCursor, evaluation_windows
+from tickwise.layers.loss import head_and_loss
 from tickwise.models.decoder import Decoder
 from tickwise.training.checkpoint import Counters
 from tickwise.training.config import TrainConfig
@@ -33,13 +34,12 @@ _LARGE_VOCABULARY = 2048
 def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy (nats) of the next token, in float32.
 
-    Large vocabularies go through torch's chunked head-and-loss, which never holds all logits at once.
+    Large vocabularies go through a head that never holds all logits at once.
     """
     hidden = module.hidden_states(inputs_BT).flatten(0, 1)
     targets = targets_BT.flatten()
-    chunked = module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY
-    if chunked and torch.is_grad_enabled():
-        return F.linear_cross_entropy(hidden, module.lm_head.weight, targets, label_smoothing=label_smoothing).float()
+    if module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY:
+        return head_and_loss(hidden, module.lm_head.weight, targets, label_smoothing)
     return F.cross_entropy(module.logits(hidden).float(), targets, label_smoothing=label_smoothing)
 
 

@@ -208,7 +208,7 @@ def _speed_reference(module: Decoder, made: Plan) -> tuple[float | None, float |
     # The float head and loss are left out of what the module's forward computes only by a few elementwise ops.
     ids = torch.zeros(1, made.config.context, dtype=torch.long, device=made.device)
     counted = count_training_flops(module, ids)
-    peak = ceilings(device=made.device, quick=True).flops_per_s.get(made.dtype)
+    peak = ceilings(device=made.device, quick=True).peak_flops_per_s(made.dtype)
     return counted.total / made.config.context, peak
 
 
