@@ -309,3 +309,55 @@ def test_an_output_that_is_a_file_or_below_one(small_text, tmp_path):
         with pytest.raises(OutputError):
             tickwise.train(TrainConfig(data=small_text, out=out, max_steps=5, **TINY))
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_trying_torch_compile_changes_no_loss_and_is_remembered(small_text, tmp_path, monkeypatch):
+    """The trial draws a batch and dropout masks; none of that may show in the run."""
+    import tickwise.training.compilation as compilation
+
+    dropout = TINY | {"model": ModelOptions(width=32, n_heads=2, dropout=0.2), "dtype": "fp32"}
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "off", max_steps=15, compile="off", **dropout))
+    monkeypatch.setattr(compilation, "_LEAST_REMAINING_S", 0.0)
+    for gain, decision in ((0.0, True), (1e9, False)):
+        monkeypatch.setattr(compilation, "_LEAST_GAIN", gain)
+        monkeypatch.setattr(compilation.torch, "compile", lambda function, dynamic: function)
+        out = tmp_path / f"tried-{decision}"
+        tickwise.train(TrainConfig(data=small_text, out=out, max_steps=15, compile="auto", **dropout))
+        assert losses(out) == losses(tmp_path / "off")
+        state = json.loads((out / "checkpoints" / "step-15" / "training.json").read_text())
+        assert state["counters"]["compiled"] is decision
+
+
+def test_a_compiler_that_fails_leaves_the_plain_path(small_text, tmp_path, monkeypatch, capsys):
+    import tickwise.training.compilation as compilation
+
+    def broken(function, dynamic):
+        def fail(*arguments):
+            raise RuntimeError("no")
+        return fail
+
+    monkeypatch.setattr(compilation, "_LEAST_REMAINING_S", 0.0)
+    monkeypatch.setattr(compilation.torch, "compile", broken)
+    result = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, compile="auto", **TINY))
+    assert result.step == 5
+    assert "torch.compile: not used" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_plain_training(small_text, tmp_path):
+    pytest.importorskip("torch._inductor")
+    common = TINY | {"dtype": "fp32", "max_steps": 20}
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "off", compile="off", **common))
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "on", compile="on", **common))
+    for (a, _), (b, _) in zip(losses(tmp_path / "off").values(), losses(tmp_path / "on").values(), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_data_without_a_validation_split_keeps_the_last_model(small_text, tmp_path, capsys):
+    from tickwise.data.prepare import PrepareConfig, prepare
+
+    prepare(PrepareConfig(sources=(str(small_text),), out=tmp_path / "data", tokenizer="char", validation_fraction=0.0))
+    result = tickwise.train(TrainConfig(data=tmp_path / "data", out=tmp_path / "run", max_steps=12, **TINY))
+    assert result.validation_loss is None
+    assert "no validation split" in capsys.readouterr().err
+    load_model(result.model, device="cpu")

@@ -207,7 +207,7 @@ class Optimizer:
         for leaf, i in zip(self._leaves, self._rest, strict=True):
             self.rest.state[leaf] = {
                 key: take(f"{self.options.name}.{self.weights.names[i]}.{key}",
-                          None if key == "step" else leaf).clone().to("cpu" if key == "step" else leaf.device)
+                          None if key == "step" else leaf).clone().to(leaf.device)
                 for key in keys
             }
 
