@@ -141,6 +141,9 @@ def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
         (["--prompt-file", "/nothing/here"], "cannot read the prompt"),
         (["--prompt", "Q"], "not in the vocabulary"),
         (["--device", "tpu9"], "--device"),
+        (["--no-cache", "--top-k", "abc"], "abc"),
+        (["-q", "--cache", "--top-k", "abc"], "abc"),
+        (["--no-cash"], "no flag --no-cash; did you mean '--no-cache'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(model_path, capsys, flags, message):

@@ -6,9 +6,9 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from tickwise.cli import VERBS, overview
 from tickwise.core import console
@@ -70,12 +70,14 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ConfigError(_one_line(verb, words, arguments_type, complaint.getvalue())) from None
+        raise ConfigError(_one_line(verb, words, complaint.getvalue())) from None
 
 
-def _one_line(verb: str, words: Sequence[str], arguments_type: Any, boxed: str) -> str:
+def _one_line(verb: str, words: Sequence[str], boxed: str) -> str:
     """The flag parser's complaint, which it draws as a box of several lines, as one."""
-    known = set(_flags(arguments_type))
+    from tickwise.cli.completion import verb_flags
+
+    known = {name for flag in verb_flags(verb) for name in flag.names}
     for word in words:
         flag = word.split("=", 1)[0].replace("_", "-")
         if flag.startswith("--") and flag not in known:
@@ -88,19 +90,6 @@ def _one_line(verb: str, words: Sequence[str], arguments_type: Any, boxed: str) 
         kept.append(text)
     message = " ".join(kept).removeprefix("Error parsing Arguments: ").removeprefix("Error parsing ")
     return f"tickwise {verb}: {message}; see tickwise {verb} --help"
-
-
-def _flags(arguments_type: Any, prefix: str = "") -> Iterator[str]:
-    """The long flags of a (nested) dataclass."""
-    hints = get_type_hints(arguments_type)
-    for field in dataclasses.fields(arguments_type):
-        name = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _flags(hints[field.name], f"{name}.")
-        else:
-            yield f"--{name}"
-            yield f"--{prefix}no-{name.removeprefix(prefix)}"
-    yield "--help"
 
 
 def _completion(words: Sequence[str]) -> int:
