@@ -70,3 +70,20 @@ def test_bounded_evaluation_spreads_over_the_stream():
     assert targets.shape == (10, 16)
     assert targets[0, 0] == 1
     assert targets[-1, -1] > 950
+
+
+def test_an_id_outside_the_vocabulary_is_one_line_that_names_both():
+    tokens = TOKENS.copy()
+    tokens[500] = 1000
+    cursor = BatchCursor(tokens, batch_size=100, context=16, seed=0, vocab_size=1000)
+    with pytest.raises(DataError, match="token id 1000, outside the vocabulary of 1000.*prepare the data again"):
+        cursor.next_batch()
+    with pytest.raises(DataError, match="token id 1000"):
+        evaluation_windows(tokens, 16, vocab_size=1000)
+    with pytest.raises(DataError, match="token id 1000"):  # in the short window at the end
+        evaluation_windows(tokens[:501], 16, vocab_size=1000)
+
+
+def test_every_id_of_the_vocabulary_is_accepted():
+    BatchCursor(TOKENS, batch_size=100, context=16, seed=0, vocab_size=1000).next_batch()
+    assert evaluation_windows(TOKENS, 16, vocab_size=1000)

@@ -17,16 +17,20 @@ class BatchCursor:
 
     An epoch cuts the stream into windows of T + 1 tokens that overlap by one, from an offset drawn anew
     for the epoch, so that window borders move. Order and offset depend on ``seed`` and the epoch alone:
-    the state is two integers, and resuming means setting them.
+    the state is two integers, and resuming means setting them. With ``vocab_size``, ``next_batch`` raises
+    ``DataError`` for an id that a model of that vocabulary does not have.
     """
 
-    def __init__(self, tokens: np.ndarray, *, batch_size: int, context: int, seed: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray, *, batch_size: int, context: int, seed: int, vocab_size: int | None = None
+    ) -> None:
         if len(tokens) < context + 1:
             raise DataError(
                 f"the training text has {len(tokens)} tokens, one context needs {context + 1}; "
                 f"add text or use --context of at most {max(len(tokens) - 1, 1)}"
             )
         self.tokens, self.batch_size, self.context, self.seed = tokens, batch_size, context, seed
+        self.vocab_size = vocab_size
         self.epoch = 0
         self.position = 0
         self._order = self._permutation(0)
@@ -50,7 +54,7 @@ class BatchCursor:
             starts.extend(self._order[self.position : self.position + take])
             self.position += take
         index = np.asarray(starts)[:, None] + np.arange(self.context + 1)
-        window = torch.from_numpy(self.tokens[index].astype(np.int64))
+        window = _window(self.tokens[index], self.vocab_size)
         return window[:, :-1], window[:, 1:]
 
     @property
@@ -73,10 +77,13 @@ class BatchCursor:
         self._order = self._permutation(self.epoch)
 
 
-def evaluation_windows(tokens: np.ndarray, context: int, max_tokens: int | None = None) -> list[tuple[Tensor, Tensor]]:
+def evaluation_windows(
+    tokens: np.ndarray, context: int, max_tokens: int | None = None, *, vocab_size: int | None = None
+) -> list[tuple[Tensor, Tensor]]:
     """Non-overlapping windows in order, every target once: full ones stacked as (N, T), then the rest as (1, R).
 
-    ``max_tokens`` bounds the targets; the windows are then spread over the stream at equal distances.
+    ``max_tokens`` bounds the targets; the windows are then spread over the stream at equal distances. Raises
+    ``DataError`` for an id that is not below ``vocab_size``.
     """
     n_targets = len(tokens) - 1
     n_full = n_targets // context
@@ -87,9 +94,17 @@ def evaluation_windows(tokens: np.ndarray, context: int, max_tokens: int | None 
         rest = 0
     out = []
     if n_full:
-        window = torch.from_numpy(tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64))
+        window = _window(tokens[starts[:, None] + np.arange(context + 1)], vocab_size)
         out.append((window[:, :-1], window[:, 1:]))
     if rest:
-        window = torch.from_numpy(np.asarray(tokens[-rest - 1 :]).astype(np.int64))[None]
+        window = _window(np.asarray(tokens[-rest - 1 :])[None], vocab_size)
         out.append((window[:, :-1], window[:, 1:]))
     return out
+
+
+def _window(ids: np.ndarray, vocab_size: int | None) -> Tensor:
+    """``ids`` as int64; ``DataError`` for one outside the vocabulary, which a changed token file can hold."""
+    if vocab_size is not None and int(ids.max()) >= vocab_size:
+        raise DataError(f"the prepared data holds token id {int(ids.max())}, outside the vocabulary of {vocab_size} "
+                        "(ids from 0); its files were changed or damaged: prepare the data again")
+    return torch.from_numpy(ids.astype(np.int64))
