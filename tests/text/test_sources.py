@@ -99,6 +99,12 @@ BAD_INPUT = {
     "field of a wrong type": ("a.jsonl", b'{"text": 3}\n', {}, "line 1: field 'text' is not text but int"),
     "broken json": ("a.jsonl", b'{"text": "x"}\n{"text": \n', {}, "line 2: not valid JSON"),
     "not an object": ("a.jsonl", b"[1]\n", {}, "line 1: not a JSON object"),
+    "broken json list": ("a.json", b'[{"text": "x"},', {}, "a.json: not valid JSON"),
+    "json number": ("a.json", b"5", {}, "a.json: not a list of JSON objects but 5"),
+    "json null": ("a.json", b"null", {}, "a.json: not a list of JSON objects but null"),
+    "json text": ("a.json", b'"text"', {}, "a.json: not a list of JSON objects"),
+    "invalid json byte": ("a.json", b'[{"text": "caf\xe9"}]', {}, "not valid UTF-8 at byte 14 (0xe9)"),
+    "invalid json byte after a mark": ("a.json", b'\xef\xbb\xbf{"text": "caf\xe9"}', {}, "not valid UTF-8 at byte 16"),
     "missing column": ("a.csv", b"n,body\n1,x\n", {}, "no column 'text' (it has n, body)"),
     "short row": ("a.csv", b"n,text\n1,x\n2\n", {}, "line 3: 1 columns"),
     "invalid csv byte": ("a.csv", b"text\nab\n\xff\n", {}, "not valid UTF-8 at byte 8"),
@@ -121,9 +127,13 @@ def test_bad_input_is_one_line_with_file_and_place(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_replacing_invalid_bytes(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait")
-    assert read(tmp_path / "a.txt", errors="replace") == ["caf\ufffd au lait"]
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.txt", b"caf\xe9 au lait"), ("a.json", b'[{"text": "caf\xe9 au lait"}]'), ("a.jsonl", b'{"text": "caf\xe9 au lait"}'),
+    ("a.csv", b"text\ncaf\xe9 au lait\n"),
+])
+def test_replacing_invalid_bytes(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert read(tmp_path / name, errors="replace") == ["caf\ufffd au lait"]
 
 
 def test_missing_sources(tmp_path):

@@ -195,7 +195,7 @@ class ChunkReader:
         elif kind == "jsonl":
             yield from self._lines(stream, name)
         elif kind == "json":
-            yield from self._rows(_json_rows(stream, name, self.settings.field), name)
+            yield from self._rows(_json_rows(stream, name, offset, self.settings), name)
         else:
             yield from self._rows(_table_rows(stream, name, kind, self.settings), name)
 
@@ -321,15 +321,19 @@ def text_of_field(row: Any, field: str, where: str) -> str:
     return value
 
 
-def _json_rows(stream: BinaryIO, name: str, field: str) -> Iterator[str]:
+def _json_rows(stream: BinaryIO, name: str, offset: int, settings: ReadSettings) -> Iterator[str]:
+    text = decode(stream.read(), name, offset, settings.errors)
     try:
-        rows = json.loads(stream.read())
-    except ValueError as problem:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as problem:
         raise DataError(f"{name}: not valid JSON ({problem}); one object per line belongs in a .jsonl file") from None
     if isinstance(rows, dict):
         rows = [rows]
+    if not isinstance(rows, list):
+        raise DataError(f"{name}: not a list of JSON objects but {json.dumps(rows)[:20]}; each row must be like "
+                        f"{{\"{settings.field}\": \"…\"}}")
     for index, row in enumerate(rows):
-        yield text_of_field(row, field, f"{name}, row {index + 1}")
+        yield text_of_field(row, settings.field, f"{name}, row {index + 1}")
 
 
 def _table_rows(stream: BinaryIO, name: str, kind: str, settings: ReadSettings) -> Iterator[str]:
