@@ -76,7 +76,7 @@ def test_an_id_outside_the_vocabulary_is_one_line_that_names_both():
     tokens = TOKENS.copy()
     tokens[500] = 1000
     cursor = BatchCursor(tokens, batch_size=100, context=16, seed=0, vocab_size=1000)
-    with pytest.raises(DataError, match="token id 1000, outside the vocabulary of 1000.*prepare the data again"):
+    with pytest.raises(DataError, match=r"token id 1000, outside the vocabulary of 1000.*prepare the data again"):
         cursor.next_batch()
     with pytest.raises(DataError, match="token id 1000"):
         evaluation_windows(tokens, 16, vocab_size=1000)

@@ -9,14 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickwise.core.errors import DataError
-from tickwise.text.documents import chunk_documents, read_documents
+from tickwise.text.documents import chunk_documents
 from tickwise.text.sources import ChunkReader, ReadSettings, find_files
 
 DOCUMENTS = ["First one.", "Ein zweites, mit ü.", "第三个文件。", 'with "quotes", commas', "last"]
 
 
 def read(path, **settings) -> list[str]:
-    return list(read_documents([str(path)], ReadSettings(**settings)))
+    return read_documents([str(path)], ReadSettings(**settings))
+
+
+def read_documents(sources, settings) -> list[str]:
+    chunks = ChunkReader(find_files(sources), settings)
+    return [text for chunk in chunks for text in chunk_documents(chunk, settings).texts]
 
 
 @pytest.mark.parametrize("documents", ["line", "paragraph", "---"])
@@ -75,7 +80,7 @@ def test_many_small_files_are_a_document_each_and_big_ones_continue(tmp_path):
 def test_standard_input(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(b"one\ntwo\n"))
     monkeypatch.setattr("sys.stdin", stream)
-    assert list(read_documents(["-"], ReadSettings(documents="line"))) == ["one", "two"]
+    assert read_documents(["-"], ReadSettings(documents="line")) == ["one", "two"]
 
 
 def test_sources_carry_size_and_hash_of_the_file_as_it_lies_on_disk(tmp_path):
@@ -128,8 +133,8 @@ def test_bad_input_is_one_line_with_file_and_place(tmp_path, case):
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("a.txt", b"caf\xe9 au lait"), ("a.json", b'[{"text": "caf\xe9 au lait"}]'), ("a.jsonl", b'{"text": "caf\xe9 au lait"}'),
-    ("a.csv", b"text\ncaf\xe9 au lait\n"),
+    ("a.txt", b"caf\xe9 au lait"), ("a.csv", b"text\ncaf\xe9 au lait\n"),
+    ("a.json", b'[{"text": "caf\xe9 au lait"}]'), ("a.jsonl", b'{"text": "caf\xe9 au lait"}'),
 ])
 def test_replacing_invalid_bytes(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

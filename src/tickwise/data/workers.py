@@ -113,10 +113,6 @@ class Workers:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def process_ids(self) -> list[int]:
-        return [process.pid for process in self._processes]
-
     def map(self, messages: Iterable[Message]) -> Iterator[Message]:
         """The answers in the order of ``messages``, of which only a few are taken ahead.
 

@@ -10,8 +10,6 @@ import enum
 import re
 import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Protocol
 
 import torch
 
@@ -48,55 +46,6 @@ class StageTime:
     stage: Stage
     layer: int | None
     duration_ns: int
-
-
-class Mark(Protocol):
-    """What ``stage`` returns."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Timer(Protocol):
-    """What code with stage marks takes as an argument: a ``StageTimer``, or ``OFF``."""
-
-    def stage(self, stage: Stage, layer: int | None = None) -> Mark: ...
-
-    def mark(self, stage: Stage, layer: int | None = None) -> None: ...
-
-
-class _NoMark:
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
-_NO_MARK = _NoMark()
-
-
-class _Off:
-    """A timer that does nothing, in about the time of an empty ``with``."""
-
-    __slots__ = ()
-
-    def stage(self, stage: Stage, layer: int | None = None) -> Mark:
-        return _NO_MARK
-
-    def mark(self, stage: Stage, layer: int | None = None) -> None:
-        return None
-
-
-OFF = _Off()
-"""The timer to pass when nothing is measured."""
 
 
 class StageTimer:

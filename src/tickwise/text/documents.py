@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tickwise.core.errors import DataError
 from tickwise.text.clean import clean
-from tickwise.text.sources import Chunk, ChunkReader, ReadSettings, decode, find_files, text_of_field
+from tickwise.text.sources import Chunk, ReadSettings, decode, text_of_field
 
 _SPACED_BLANK_LINE = re.compile(r"\n[ \t\u3000\r]+\n")
 _BLANK_LINES = re.compile(r"\r?\n(?:[ \t\u3000]*\r?\n)+")
@@ -92,12 +92,3 @@ def _json_lines(chunk: Chunk, settings: ReadSettings) -> Iterator[str]:
         text = text_of_field(row, settings.field, where)
         # JSON can spell half of a surrogate pair, which is no character.
         yield text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def read_documents(sources: Sequence[str], settings: ReadSettings, *, cleaned: bool = True) -> Iterator[str]:
-    """The documents of files, folders or standard input, one after the other, in bounded memory.
-
-    A file longer than a chunk comes in several pieces when ``settings.documents`` is ``file``.
-    """
-    for chunk in ChunkReader(find_files(sources), settings):
-        yield from chunk_documents(chunk, settings, cleaned=cleaned).texts
