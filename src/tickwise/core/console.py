@@ -17,6 +17,10 @@ def set_verbosity(level: int) -> None:
     _verbosity = level
 
 
+def verbosity() -> int:
+    return _verbosity
+
+
 def say(text: str) -> None:
     """One line that every user should see (unless ``-q``)."""
     if _verbosity >= NORMAL:
