@@ -67,6 +67,11 @@ def test_json_stands_alone_on_stdout(model_path, text_file, capsys):
     assert results["word_perplexity_stderr,none"] == pytest.approx(expected.word_perplexity.interval.stderr)
 
 
+def test_it_says_what_it_evaluates(model_path, text_file, capsys):
+    dispatch(["evaluate", model_path, "--data", text_file, "--json"])
+    assert f"evaluating on {text_file}: {len(TEXT):,} tokens" in capsys.readouterr().err
+
+
 def test_words_of_wikitext_lower_the_perplexity_per_word(model_path, text_file, capsys):
     values = []
     for rule in ("whitespace", "wikitext"):
@@ -83,6 +88,8 @@ def test_words_of_wikitext_lower_the_perplexity_per_word(model_path, text_file, 
         (["--data", "TEXT", "--stride", "40"], "--stride 40"),
         (["--data", "TEXT", "--context", "33"], "--context 33"),
         (["--data", "FOLDER"], "data description"),
+        (["--data", "TEXT", "--split", "validation"], "a text file has no splits; leave --split out"),
+        ([], "give --data"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(model_path, text_file, tmp_path, capsys, flags, message):

@@ -8,7 +8,7 @@ import torch
 
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data.prepare import PrepareConfig, prepare
-from tickwise.engine.language_model import LanguageModel
+from tickwise.engine.language_model import LanguageModel, load
 from tickwise.evaluation.corpus import Corpus, count_words, words_and_bytes_per_block
 from tickwise.evaluation.perplexity import evaluate
 from tickwise.interop.directory import save_model
@@ -117,6 +117,81 @@ def test_data_prepared_with_another_tokenizer_is_refused(model, text_file, tmp_p
         evaluate(model, tmp_path / "prepared")
 
 
+@pytest.fixture
+def trained(model, text_file, tmp_path):
+    """A run directory whose model says that it was trained on the prepared text."""
+    prepared = prepare(PrepareConfig(
+        sources=(str(text_file),), out=tmp_path / "prepared", tokenizer="char", validation_fraction=0.2,
+        test_fraction=0.1,
+    ))
+    record = {"data": {"prepared": str(prepared.path), "fingerprint": prepared.fingerprint}}
+    save_model(tmp_path / "run" / "model", tiny_like(model, prepared.tokenizer.vocab_size), prepared.tokenizer,
+               run=record)
+    return tmp_path / "run", prepared
+
+
+def test_a_text_file_has_no_splits(model, text_file):
+    with pytest.raises(ConfigError, match="a text file has no splits; leave --split out, or give the prepared"):
+        evaluate(model, text_file, split="validation")
+
+
+def test_without_data_it_is_what_the_model_was_trained_on(trained, capsys):
+    run, prepared = trained
+    for model in (run, run / "model", load(run)):
+        result = evaluate(model)
+        assert result.task == "prepared/test"
+        assert result.tokens == len(prepared.split("test")) - 1
+        assert f"test split of {prepared.path}: {result.tokens:,} tokens" in capsys.readouterr().err
+    assert evaluate(run, split="validation").tokens == len(prepared.split("validation")) - 1
+
+
+def test_a_checkpoint_of_a_run_knows_its_data_too(trained):
+    run, _ = trained
+    (run / "checkpoints").mkdir()
+    (run / "model").rename(run / "checkpoints" / "step-3")
+    (run / "checkpoints" / "step-3" / "run.json").rename(run / "run.json")
+    assert evaluate(run).task == "prepared/test"
+
+
+def test_without_a_test_split_it_is_the_validation_split(model, text_file, tmp_path):
+    prepared = prepare(PrepareConfig(sources=(str(text_file),), out=tmp_path / "prepared", tokenizer="char"))
+    own = LanguageModel(tiny_like(model, prepared.tokenizer.vocab_size), prepared.tokenizer)
+    assert evaluate(own, prepared.path).task == "prepared/validation"
+
+
+def test_data_that_is_not_known_gone_or_changed_is_one_line_that_asks_for_data(trained, model, text_file):
+    run, prepared = trained
+    with pytest.raises(ConfigError, match="give --data"):
+        evaluate(model)
+    prepare(PrepareConfig(sources=(str(text_file),), out=prepared.path, tokenizer="char", test_fraction=0.3))
+    with pytest.raises(DataError, match=r"prepared again since .* give --data"):
+        evaluate(run)
+    prepared.path.rename(prepared.path.with_name("elsewhere"))
+    with pytest.raises(DataError, match="is gone; give --data"):
+        evaluate(run)
+    for record in ("{}", '{"data": null}', '{"data": {"source": "x"}}'):
+        (run / "model" / "run.json").write_text(record)
+        with pytest.raises(DataError, match="give --data"):
+            evaluate(run)
+
+
+def test_text_is_scored_as_it_is_or_cleaned_when_asked(model, tmp_path):
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"one line\r\n" * 50)
+    with pytest.raises(DataError, match=r"character '\\r' \(U\+000D\) at byte 8, line 1 .*; --clean makes"):
+        evaluate(model, path)
+    assert evaluate(model, path, clean=True).bytes == 9 * 50
+    with pytest.raises(ConfigError, match="--clean is for text files"):
+        evaluate(model, tmp_path, clean=True)
+
+
+def test_a_character_that_the_model_does_not_know_is_named_with_its_place(model, tmp_path):
+    path = tmp_path / "greek.txt"
+    path.write_text("\u00e9<|endoftext|>a\nb\u03b1", encoding="utf-8")
+    with pytest.raises(DataError, match=r"greek.txt: character 'α' \(U\+03B1\) at byte 18, line 2 .*; take it out"):
+        evaluate(model, path)
+
+
 def test_result_is_json_in_the_layout_of_lm_evaluation_harness(model, text_file):
     output = json.loads(json.dumps(evaluate(model, text_file).to_json(), allow_nan=False))
     results = output["results"]["books/story"]
@@ -179,7 +254,7 @@ def test_words_of_wikitext_count_an_end_mark_per_line():
 @pytest.mark.parametrize("block", [1, 7, 16])
 def test_words_and_bytes_of_blocks_are_counted_where_they_start(model, rule, block):
     tokens = numpy.array(model.tokenizer.encode(TEXT))
-    corpus = Corpus("x", tokens, count_words(TEXT, rule), len(TEXT.encode()))
+    corpus = Corpus("x", "x", tokens, count_words(TEXT, rule), len(TEXT.encode()))
     edges = numpy.append(numpy.arange(0, len(tokens), block), len(tokens))
     words, n_bytes = words_and_bytes_per_block(corpus, model.tokenizer, edges, rule)
     assert words.sum() == pytest.approx(corpus.n_words)

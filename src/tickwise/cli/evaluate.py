@@ -26,10 +26,12 @@ _LABELS = {
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model directory, or run directory (its best or newest model)."""
-    data: Path
-    """Prepared directory, or a UTF-8 text file."""
-    split: Literal["train", "validation", "test"] = "test"
-    """Which part of a prepared directory."""
+    data: Path | None = None
+    """Prepared directory, or a UTF-8 text file; the data that the model was trained on if left out."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Which part of a prepared directory; test if it has one, else validation."""
+    clean: bool = False
+    """Give a text file the form of training text first: plain line ends, Unicode NFC, no control characters."""
     context: int | None = None
     """Tokens per window; the model's context length if left out."""
     stride: int | None = None
@@ -55,6 +57,7 @@ def run(arguments: Arguments) -> int:
         arguments.model,
         arguments.data,
         split=arguments.split,
+        clean=arguments.clean,
         context=arguments.context,
         stride=arguments.stride,
         batch_size=arguments.batch_size,

@@ -58,9 +58,11 @@ class LanguageModel:
     ', or not to be'
     """
 
-    def __init__(self, module: Decoder, tokenizer: "Tokenizer") -> None:
+    def __init__(self, module: Decoder, tokenizer: "Tokenizer", path: Path | None = None) -> None:
+        """``path`` is the model directory that it came from, if it came from one."""
         self.module = module.eval()
         self.tokenizer = tokenizer
+        self.path = path
 
     @property
     def config(self) -> DecoderConfig:
@@ -177,7 +179,8 @@ def load(path: str | Path, device: str = "auto", dtype: str | None = None) -> La
     """
     from tickwise.interop.directory import load_model, resolve_model_path
 
-    module, tokenizer = load_model(resolve_model_path(Path(path)), device=device, dtype=dtype or "fp32")
+    folder = resolve_model_path(Path(path))
+    module, tokenizer = load_model(folder, device=device, dtype=dtype or "fp32")
     if not isinstance(module, Decoder):
         raise ConfigError(f"{path}: a {type(module).__name__} cannot write text; give a decoder")
-    return LanguageModel(module, tokenizer)
+    return LanguageModel(module, tokenizer, folder)

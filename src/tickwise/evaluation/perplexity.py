@@ -11,11 +11,11 @@ import numpy
 from numpy.typing import NDArray
 
 from tickwise import __version__
-from tickwise.core.console import progress
+from tickwise.core.console import progress, say
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.engine.language_model import LanguageModel, load
 from tickwise.evaluation.bootstrap import Interval, interval, resample_sums
-from tickwise.evaluation.corpus import Corpus, WordRule, open_corpus, words_and_bytes_per_block
+from tickwise.evaluation.corpus import Corpus, WordRule, open_corpus, open_training_data, words_and_bytes_per_block
 from tickwise.evaluation.windows import default_batch_size, token_losses
 
 # An interval needs this many blocks at least to say anything, and a block this many tokens so that the
@@ -114,9 +114,9 @@ class PerplexityResult:
 
 def evaluate(
     model: LanguageModel | str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
+    split: str | None = None,
     *,
-    split: str = "test",
     context: int | None = None,
     stride: int | None = None,
     batch_size: int | None = None,
@@ -125,8 +125,12 @@ def evaluate(
     words: WordRule = "whitespace",
     device: str = "auto",
     dtype: str | None = None,
+    clean: bool = False,
 ) -> PerplexityResult:
-    """Measure how well ``model`` predicts ``data``: a prepared directory (its ``split``) or a text file.
+    """Measure how well ``model`` predicts ``data``: a text file, or the ``split`` of a prepared directory (``test``
+    if it has one, else ``validation``). Without ``data``, of the data that the model was trained on.
+
+    A text file is scored as it is; ``clean`` gives it the form of training text first.
 
     The text is read in windows of ``context`` tokens (default: the model's context length) that do not
     overlap; a ``stride`` below ``context`` makes them overlap, and every token is still scored exactly once.
@@ -139,25 +143,26 @@ def evaluate(
 
     Raises ``ConfigError``, ``DataError``, ``CheckpointError`` or ``NumericsError`` in one line.
 
-    >>> result = tickwise.evaluate("runs/shakespeare", "data/prepared")             # doctest: +SKIP
+    >>> result = tickwise.evaluate("runs/shakespeare")                              # doctest: +SKIP
     >>> result.bits_per_byte.value, result.bits_per_byte.interval.low               # doctest: +SKIP
     """
     if not isinstance(model, LanguageModel):
         name, model = str(model), load(model, device=device, dtype=dtype)
     else:
-        name = type(model.module).__name__
+        name = str(model.path or type(model.module).__name__)
     longest = model.config.context_length
     context = longest if context is None else context
     stride = context if stride is None else stride
     batch_size = default_batch_size(context) if batch_size is None else batch_size
     _check(context, longest, stride, batch_size, bootstrap_samples, seed, words)
 
-    corpus = open_corpus(Path(data), model.tokenizer, split, words)
+    corpus = _open(model, data, split, words, clean)
     stream = with_start_token(corpus, model)
     n_scored = len(stream) - 1
     corpus = without_unscored_bytes(corpus, model, n_scored)
     if n_scored < 1:
-        raise DataError(f"{data}: {len(corpus.tokens)} tokens are too few to score")
+        raise DataError(f"{corpus.title}: {len(corpus.tokens)} tokens are too few to score")
+    say(f"evaluating on {corpus.title}: {n_scored:,} tokens")
     started = time.perf_counter()
     with progress("evaluate", n_scored, "tokens") as bar:
         losses = token_losses(
@@ -174,6 +179,18 @@ def evaluate(
         dtype=str(model.dtype).removeprefix("torch."), device=str(model.device), block_tokens=block_tokens,
         blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed, seconds=seconds, losses=losses,
     )
+
+
+def _open(
+    model: LanguageModel, data: str | Path | None, split: str | None, words: WordRule, cleaned: bool
+) -> Corpus:
+    if data is not None:
+        return open_corpus(Path(data), model.tokenizer, split, words, cleaned=cleaned)
+    if cleaned:
+        raise ConfigError("--clean is for text files; give one with --data")
+    if model.path is None:
+        raise ConfigError("this model was not loaded from a directory that says what it was trained on; give --data")
+    return open_training_data(model.path, model.tokenizer, split, words)
 
 
 def _check(

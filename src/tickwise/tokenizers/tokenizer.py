@@ -85,6 +85,21 @@ class Tokenizer:
             )
         return ids
 
+    def first_unknown_character(self, text: str) -> int | None:
+        """Where the first character stands that a ``char`` vocabulary without ``<unk>`` does not have; ``None`` when
+        every character has an id, as with any other tokenizer. Special tokens in the text are known."""
+        if self.kind != "char" or self.unk_id is not None:
+            return None
+        table = self._character_table
+        code_points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        known = table[np.minimum(code_points, len(table) - 1)] >= 0
+        for token in self._special:
+            start = text.find(token)
+            while start >= 0:
+                known[start : start + len(token)] = True
+                start = text.find(token, start + len(token))
+        return None if known.all() else int(np.argmin(known))
+
     @functools.cached_property
     def _character_table(self) -> npt.NDArray[np.int64]:
         """Code point to id; the last entry stands for every larger code point."""
