@@ -2,8 +2,9 @@ import sys
 
 import pytest
 
-from tickwise.core.errors import DataError
+from tickwise.core.errors import DataError, OutputError
 from tickwise.demo import corpus
+from tickwise.demo.run import run_demo
 
 
 @pytest.fixture
@@ -55,3 +56,18 @@ def test_the_text_is_bounded_and_the_same_every_time(library):
     assert len(first.encode()) <= 100_000
     assert corpus.gather(100_000, library) == first
     assert corpus.gather(200_000, library).startswith(first.rstrip("\n"))
+
+
+def test_a_text_of_the_users_own_is_not_overwritten(library, tmp_path_factory, monkeypatch):
+    gather = corpus.gather
+    monkeypatch.setattr(corpus, "gather", lambda limit: gather(limit, library))
+    path = tmp_path_factory.mktemp("out") / "text.txt"
+    corpus.write_corpus(path, 10**6, replace=False)
+    corpus.write_corpus(path, 10**6, replace=False)  # its own, from a demo that was stopped early
+    path.write_text("my diary")
+    with pytest.raises(OutputError, match="choose another --out"):
+        run_demo(path.parent, 1, "tickwise demo")
+    assert path.read_text() == "my diary"
+    assert [p.name for p in path.parent.iterdir()] == ["text.txt"]
+    corpus.write_corpus(path, 10**6)
+    assert path.read_text() != "my diary"

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from tickwise.core.errors import DataError
+from tickwise.core.errors import DataError, OutputError
 from tickwise.core.paths import write_text_atomic
 
 # Tests are not documentation, and what pip installed differs from one machine to the next.
@@ -124,8 +124,13 @@ def gather(limit_bytes: int, folder: Path | None = None) -> str:
     return _SEPARATOR.join(kept) + "\n"
 
 
-def write_corpus(path: Path, limit_bytes: int) -> int:
-    """Write the text to ``path``; returns its size in bytes."""
+def write_corpus(path: Path, limit_bytes: int, *, replace: bool = True) -> int:
+    """Write the text to ``path``; returns its size in bytes.
+
+    Without ``replace``, ``OutputError`` when another text is there.
+    """
     text = gather(limit_bytes)
+    if not replace and path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
+        raise OutputError(f"{path}: is there already and not from a demo; choose another --out")
     write_text_atomic(path, text)
     return len(text.encode())

@@ -38,8 +38,8 @@ class DemoResult:
 def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     """Train for ``seconds`` on two megabytes of Python's documentation and leave everything in ``out``.
 
-    ``out`` gets ``text.txt``, ``run/`` (a run directory) and ``report.html``. ``command`` is what the report
-    says how to get it again.
+    ``out`` gets ``text.txt``, ``run/`` (a run directory) and ``report.html``; ``OutputError`` when there is a
+    ``text.txt`` of someone else's. ``command`` is what the report says how to get it again.
     """
     from tickwise.demo.measure import decoded_token, training_step
     from tickwise.engine.language_model import LanguageModel, load
@@ -52,7 +52,8 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
 
     console.say("1/5 gathering text: Python's language reference and the standard library's docstrings")
     corpus = out / "text.txt"
-    size = write_corpus(corpus, CORPUS_BYTES)
+    earlier_demo = (out / "run").is_dir() or (out / "report.html").is_file()
+    size = write_corpus(corpus, CORPUS_BYTES, replace=earlier_demo)
     console.say(f"    {format_bytes(size)} in {corpus}")
 
     config = TrainConfig(
