@@ -3,23 +3,19 @@
 import torch
 
 from tickwise.core.console import format_count
-from tickwise.core.device import has_fast_bf16, torch_dtype
-from tickwise.data.batches import BatchCursor
 from tickwise.data.prepared import PreparedData
 from tickwise.engine.generation import Decoding
 from tickwise.engine.kv_cache import KVCache
 from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.settings import GenerationSettings
-from tickwise.models.decoder import Decoder
 from tickwise.profiling.ceilings import Ceilings
 from tickwise.profiling.flops import count_flops, count_training_flops
 from tickwise.profiling.stages import Stage
 from tickwise.profiling.step_profile import StageProfile, profile_decode_token, profile_training_step
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
-from tickwise.training.loop import next_token_loss
-from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
-from tickwise.training.run import Plan
+from tickwise.training.loop import next_token_loss, update
+from tickwise.training.run import Plan, _build
 
 _DECODED_TOKENS = 31
 
@@ -28,24 +24,16 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
     """One step of the run's own shape, number format and optimizer, on a fresh model."""
     config = made.config
     assert config.batch_size is not None
-    module = Decoder(made.model).initialise(config.seed).to(made.device).train()
-    weights = MasterWeights(module, torch_dtype(made.dtype))
-    product_dtype = torch.bfloat16 if has_fast_bf16(made.device) else torch.float32
-    optimizer = Optimizer(module, weights, config.optimizer, product_dtype)
-    tokens = data.split("train").tokens
-    cursor = BatchCursor(tokens, batch_size=config.batch_size, context=config.context, seed=config.seed)
+    training = _build(made, data)
+    module = training.module.train()
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
-        inputs_BT, targets_BT = cursor.next_batch()
+        inputs_BT, targets_BT = training.cursor.next_batch()
         return inputs_BT.to(made.device), targets_BT.to(made.device)
 
     def optimizer_step() -> None:
-        gradients = weights.collect(first=True)
-        norm = total_norm(gradients).item()
-        if norm > config.optimizer.clip_norm:
-            torch._foreach_mul_(gradients, config.optimizer.clip_norm / norm)
-        optimizer.step(gradients, 1.0)
-        weights.clear()
+        update(training, training.weights.collect(first=True), scale=1.0)
+        training.weights.clear()
 
     inputs_BT, _ = next_batch()
     profile = profile_training_step(
