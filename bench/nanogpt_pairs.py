@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NANOGPT = ("config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 "
            "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --lr_decay_iters=2000 --dropout=0.0")
 SAME_MODEL = ("--tokenizer char --depth 4 --context 64 --batch-size 12 --model.architecture gpt2 --model.width 128 "
-              "--model.n-heads 4 --model.activation gelu --model.no-bias --optimizer.name adamw "
+              "--model.n-heads 4 --model.activation gelu --model.bias False --optimizer.name adamw "
               "--compile off --log-every 20")
 
 

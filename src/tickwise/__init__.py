@@ -1,4 +1,4 @@
-"""tickwise: train, adapt, compress, run and serve language models, and know what every token costs.
+"""tickwise: train and run language models, and know what every token costs.
 
 The public names are loaded on first use, so that ``import tickwise`` costs milliseconds.
 """

@@ -1,6 +1,7 @@
 """Outputs appear whole or not at all."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -57,9 +58,39 @@ def test_a_full_disk_says_so(tmp_path):
             file.write("x" * 100_000)
 
 
-def test_leftovers_of_killed_processes_are_removed(tmp_path):
-    (tmp_path / "step-5.tmp-123-abcdef").mkdir()
-    (tmp_path / "x.json.tmp-1-a").write_text("")
+def dead_pid():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_leftovers_of_killed_processes_are_put_right(tmp_path):
+    dead, alive = dead_pid(), os.getpid()
+    (tmp_path / f"step-5.tmp-{dead}-abcdef").mkdir()
+    (tmp_path / f"x.json.tmp-{dead}-012345").write_text("half")
+    (tmp_path / f"model.old-{dead}-abcdef").mkdir()  # killed between the two renames: model is missing
+    (tmp_path / f"model.tmp-{dead}-abcdef").mkdir()
+    (tmp_path / f"step-5.old-{dead}-abcdef").mkdir()  # killed after them: step-5 is there
     (tmp_path / "step-5").mkdir()
+    (tmp_path / f"busy.tmp-{alive}-abcdef").mkdir()
+    (tmp_path / "mine.tmp-1").write_text("a user's own file")
     remove_temporaries(tmp_path)
-    assert os.listdir(tmp_path) == ["step-5"]
+    assert sorted(os.listdir(tmp_path)) == sorted(["step-5", "model", f"busy.tmp-{alive}-abcdef", "mine.tmp-1"])
+
+
+def test_a_replacement_that_fails_half_way_puts_the_old_directory_back(tmp_path, monkeypatch):
+    with atomic_directory(tmp_path / "d") as temporary:
+        (temporary / "x").write_text("1")
+    rename, calls = os.rename, []
+
+    def failing(source, target):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OutputError), atomic_directory(tmp_path / "d") as temporary:
+        (temporary / "x").write_text("2")
+    assert os.listdir(tmp_path) == ["d"]
+    assert (tmp_path / "d" / "x").read_text() == "1"

@@ -154,3 +154,26 @@ def test_a_tokenizer_of_another_model_is_refused(saved):
     values = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(values | {"vocab_size": 10}))
     refused(saved)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_not_one(tmp_path):
+    from tickwise.interop.directory import read_tensors, write_tensors
+
+    for padding in range(400):  # some header length is then 640 or 896 bytes, which begins like a pickle
+        write_tensors(tmp_path / "x.safetensors", {"a" * (padding + 1): torch.zeros(1), "b" * 300: torch.zeros(1)})
+        if (tmp_path / "x.safetensors").read_bytes()[:2] in (b"\x80\x02", b"\x80\x03"):
+            assert len(read_tensors(tmp_path / "x.safetensors")) == 2
+            return
+    pytest.fail("no such header came up")
+
+
+@pytest.mark.parametrize(("kind", "option"), [
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}), ("gpt2", {"n_head": 0}),
+    ("qwen3", {"use_sliding_window": True}), ("llama", {"hidden_act": "gelu"}),
+    ("llama", {"rope_parameters": {"rope_type": "llama3"}}),
+])
+def test_options_that_we_do_not_compute_are_refused(tmp_path, tokenizer, kind, option):
+    save_model(tmp_path / "m", random_decoder(VARIANTS[kind]), tokenizer)
+    values = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(values | option))
+    assert next(iter(option)).split("_")[0] in refused(tmp_path / "m")

@@ -69,3 +69,31 @@ def test_verb_pages_are_up_to_date():
     done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_left_to_fill_in(page):
+    assert "@@" not in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_flags_of_benches_and_recipes_parse():
+    import yaml
+
+    from tickwise.cli.dispatch import parse
+
+    for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
+        parse("train", ["text.txt", "--config", str(recipe)])
+        assert yaml.safe_load(recipe.read_text())
+    namespace: dict[str, str] = {}
+    bench = (ROOT / "bench" / "nanogpt_pairs.py").read_text()
+    exec(bench[bench.index("SAME_MODEL") : bench.index("def run(")], namespace)
+    parse("train", ["text.txt", *namespace["SAME_MODEL"].split()])
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_python_example_runs(page, tmp_path, monkeypatch, small_text, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    (tmp_path / "my.txt").write_bytes(small_text.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("max_seconds=300", "max_steps=3, depth=1, context=32"), {})
+    assert capsys.readouterr().out.strip()

@@ -22,7 +22,7 @@ def overview() -> str:
     lines = [
         "usage: tickwise VERB [MODEL] [flags]",
         "",
-        "Train, adapt, compress, run and serve language models, and know what every token costs.",
+        "Train and run language models, and know what every token costs.",
         "",
         "verbs:",
         *(f"  {verb:<14} {line}" for verb, (_, line) in VERBS.items()),

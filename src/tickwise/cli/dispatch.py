@@ -124,6 +124,14 @@ def dispatch(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as problem:
+        from tickwise.core.memory import is_out_of_memory
+
+        if not is_out_of_memory(problem):
+            raise
+        print("tickwise: out of memory: ask for less at once (--batch-size, --context, --n, --max-tokens) or use a "
+              "smaller model", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

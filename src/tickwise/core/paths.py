@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tickwise.core.errors import OutputError
 
-_TEMPORARY_MARK = ".tmp-"
+_LEFTOVER = re.compile(r"^(?P<target>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{6}$")
 
 
 def output_error(problem: OSError, path: Path) -> OutputError:
@@ -31,8 +32,10 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}{_TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(3)}")
+def _beside(path: Path, kind: str) -> Path:
+    """A name of this process's own next to ``path``: ``tmp`` for what is being written, ``old`` for what is being
+    replaced."""
+    return path.with_name(f"{path.name}.{kind}-{os.getpid()}-{secrets.token_hex(3)}")
 
 
 @contextlib.contextmanager
@@ -41,7 +44,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises ``OutputError`` for a full disk or a folder that cannot be written.
     """
-    temporary = _temporary(path)
+    temporary = _beside(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -70,9 +73,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success it replaces ``path`` (with all its files synced), on any error
     it is removed and what stood at ``path`` is untouched.
 
-    A process killed in the middle leaves only a ``*.tmp-*`` sibling, see ``remove_temporaries``.
+    What a process killed in the middle leaves beside ``path``, ``remove_temporaries`` puts right.
     """
-    temporary = _temporary(path)
+    temporary = _beside(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -86,9 +89,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                     os.close(descriptor)
             fsync_directory(Path(folder))
         if path.exists():
-            old = _temporary(path)
+            old = _beside(path, "old")
             os.rename(path, old)
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                os.rename(old, path)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(temporary, path)
@@ -99,10 +106,27 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Delete what killed processes left behind in ``folder``."""
-    for leftover in folder.glob(f"*{_TEMPORARY_MARK}*"):
-        if leftover.is_dir():
+    """Put right what killed processes left behind in ``folder``: what was about to be replaced goes back to its
+    place if that is empty, everything half-written is deleted. Files of running processes are left alone."""
+    for leftover in folder.iterdir():
+        match = _LEFTOVER.match(leftover.name)
+        if match is None or _is_running(int(match["pid"])):
+            continue
+        target = folder / match["target"]
+        if match["kind"] == "old" and not target.exists():
+            os.rename(leftover, target)
+        elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

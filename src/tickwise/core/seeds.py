@@ -19,8 +19,10 @@ def rng_state() -> dict[str, Any]:
     import torch
 
     states = {"cpu": torch.get_rng_state()}
-    for index in range(torch.cuda.device_count()):
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
         states[f"cuda:{index}"] = torch.cuda.get_rng_state(index)
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
@@ -29,6 +31,8 @@ def restore_rng_state(states: dict[str, Any]) -> None:
     import torch
 
     torch.set_rng_state(states["cpu"])
+    if torch.backends.mps.is_available() and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
     for index in range(torch.cuda.device_count()):
         if f"cuda:{index}" in states:
             torch.cuda.set_rng_state(states[f"cuda:{index}"], index)

@@ -31,12 +31,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one safetensors file; ``CheckpointError`` when it is missing, cut off or a pickle."""
     try:
         with path.open("rb") as file:
-            head = file.read(2)
+            head = file.read(9)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: file is missing") from None
     except OSError as problem:
         raise CheckpointError(f"{path}: cannot read: {problem.strerror}") from None
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    # A safetensors file starts with the length of its header, which may look like anything, and then the header.
+    if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CheckpointError(f"{path}: this is a pickle, which can run code; refused. Convert it to safetensors")
     try:
         with safe_open(path, framework="pt") as file:
@@ -54,6 +55,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(28 if "No space" in str(problem) else 5, str(problem)) from problem
 
 
+def _refuse_pickles(folder: Path) -> None:
+    for name in _PICKLE_NAMES:
+        if (folder / name).exists():
+            raise CheckpointError(f"{folder / name}: this is a pickle, which can run code; refused. "
+                                  "Convert it to safetensors")
+
+
+def checkpoint_paths(run: Path) -> list[Path]:
+    """The checkpoints of a run directory, oldest first."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
 def resolve_model_path(path: Path) -> Path:
     """``path`` itself if it is a model directory; for a run directory its best model, else its newest checkpoint."""
     path = Path(path)
@@ -65,14 +79,10 @@ def resolve_model_path(path: Path) -> Path:
         return path
     if (path / "model" / CONFIG).exists():
         return path / "model"
-    steps = sorted((p for p in (path / "checkpoints").glob("step-*") if p.name[5:].isdigit()),
-                   key=lambda p: int(p.name[5:]))
+    steps = checkpoint_paths(path)
     if steps:
         return steps[-1]
-    for name in _PICKLE_NAMES:
-        if (path / name).exists():
-            raise CheckpointError(f"{path / name}: this is a pickle, which can run code; refused. "
-                                  "Convert it to safetensors")
+    _refuse_pickles(path)
     raise CheckpointError(f"{path}: not a model directory ({CONFIG} is missing)")
 
 
@@ -120,10 +130,7 @@ def read_state(path: Path, module: Decoder) -> dict[str, Tensor]:
         tensors = {name: t for shard in shards for name, t in read_tensors(path / Path(shard).name).items()}
     else:
         if not (path / WEIGHTS).exists():
-            for name in _PICKLE_NAMES:
-                if (path / name).exists():
-                    raise CheckpointError(f"{path / name}: this is a pickle, which can run code; refused. "
-                                          "Convert it to safetensors")
+            _refuse_pickles(path)
         tensors = read_tensors(path / WEIGHTS)
     return from_checkpoint(module.config, tensors, module.state_dict(), str(path / WEIGHTS))
 

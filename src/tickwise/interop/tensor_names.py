@@ -84,7 +84,8 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
         return from_dict(DecoderConfig, need("decoder"), where=where)
     if kind == "gpt2":
         width, heads = need("n_embd"), need("n_head")
-        if width % heads:
+        _refuse_options(values, {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}, where)
+        if heads < 1 or width % heads:
             raise CheckpointError(f"{where}: n_head {heads} does not divide n_embd {width}")
         named = values.get("activation_function", "gelu_new")
         activations: dict[Any, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -105,10 +106,11 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
     if values.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{where}: hidden_act '{values['hidden_act']}' is not supported")
     heads, width = need("num_attention_heads"), need("hidden_size")
+    _refuse_options(values, {"use_sliding_window": False, "pretraining_tp": 1}, where)
     bias = bool(values.get("attention_bias", False))
     if kind == "llama" and bias != bool(values.get("mlp_bias", False)):
         raise CheckpointError(f"{where}: attention_bias and mlp_bias that differ are not supported")
-    if not values.get("head_dim") and width % heads:
+    if heads < 1 or (not values.get("head_dim") and width % heads):
         raise CheckpointError(f"{where}: num_attention_heads {heads} does not divide hidden_size {width}")
     return DecoderConfig(
         vocab_size=need("vocab_size"), context_length=need("max_position_embeddings"), width=width,
@@ -118,6 +120,13 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
         norm_epsilon=values.get("rms_norm_eps", 1e-6), bias=bias, qk_norm=kind == "qwen3",
         tie_embeddings=bool(values.get("tie_word_embeddings", False)),
     )
+
+
+def _refuse_options(values: Mapping[str, Any], computed: Mapping[str, Any], where: str) -> None:
+    """Options that change the function and have only one value that the decoder computes."""
+    for name, value in computed.items():
+        if values.get(name, value) not in (value, None):
+            raise CheckpointError(f"{where}: {name} {values[name]} is not supported")
 
 
 def _stacked(config: DecoderConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -222,6 +231,8 @@ def _from_gpt2(config: DecoderConfig, tensors: Mapping[str, Tensor], expected: M
         used.add(source)
         state[name] = tensors[source].T if transposed else tensors[source]
     leftovers = {n for n in set(tensors) - used if not n.endswith((".attn.bias", ".attn.masked_bias"))}
+    if not config.bias:  # the zeros that _to_gpt2 put there
+        leftovers = {n for n in leftovers if not (n.endswith(".bias") and not tensors[n].any())}
     _refuse_leftovers(leftovers, config, where)
     return state
 

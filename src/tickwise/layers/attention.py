@@ -16,6 +16,11 @@ from tickwise.layers.rope import rotate
 _SHORT_CONTEXT = 256
 
 
+def keeps_scores(device: torch.device, length: int, n_heads: int, n_kv_heads: int) -> bool:
+    """Whether attention over ``length`` tokens computes, and for training keeps, whole score matrices."""
+    return device.type == "cpu" and 1 < length <= _SHORT_CONTEXT and n_heads == n_kv_heads
+
+
 class KeyValueCache(Protocol):
     """What attention needs of a cache; ``engine.kv_cache`` has the real one."""
 
@@ -68,8 +73,8 @@ def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
     """
     n_heads, n_kv_heads = q_BHTD.shape[1], k_BKSD.shape[1]
     n_new, n_all = q_BHTD.shape[2], k_BKSD.shape[2]
-    short = n_new == n_all and 1 < n_all <= _SHORT_CONTEXT and n_heads == n_kv_heads
-    if short and q_BHTD.device.type == "cpu" and not torch.compiler.is_compiling():
+    short = n_new == n_all and keeps_scores(q_BHTD.device, n_all, n_heads, n_kv_heads)
+    if short and not torch.compiler.is_compiling():
         q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BKSD, v_BKSD))
         return _ShortCausalAttention.apply(q, k, v, q.shape[-1] ** -0.5).unflatten(0, q_BHTD.shape[:2])
     mask = None

@@ -15,7 +15,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     if not training or rate == 0.0:
         return x
     threshold = round(rate * 256)
-    if x.device.type != "cpu" or threshold == 0 or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or threshold in (0, 256) or torch.compiler.is_compiling():
         return F.dropout(x, rate, True)
     words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.uint8)[: x.numel()].view(x.shape)

@@ -48,4 +48,7 @@ def head_and_loss(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, smoot
     """Mean cross-entropy (nats, float32) of ``hidden @ weight.T`` against ``targets``."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _HeadAndLoss.apply(hidden_NC, weight_VC, targets_N, smoothing)
-    return F.cross_entropy((hidden_NC @ weight_VC.T).float(), targets_N, label_smoothing=smoothing)
+    parts = zip(hidden_NC.split(_CHUNK), targets_N.split(_CHUNK), strict=True)
+    losses = [F.cross_entropy((hidden @ weight_VC.T).float(), targets, label_smoothing=smoothing, reduction="sum")
+              for hidden, targets in parts]
+    return torch.stack(losses).sum() / len(targets_N)

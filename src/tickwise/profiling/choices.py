@@ -31,8 +31,8 @@ class Choices:
 
 def choose(ceilings: Ceilings, device: "torch.device", compiler: str | None) -> Choices:
     """The choices for ``device`` with these ``ceilings`` and C++ ``compiler`` (``None``: there is none)."""
-    dtype, why_dtype = _training_dtype(ceilings, device)
-    possible, why_compile = _compilation(device, compiler)
+    dtype, why_dtype = training_dtype(ceilings, device)
+    possible, why_compile = compilation_possible(device, compiler)
     return Choices(
         device=str(device),
         dtype=dtype,
@@ -47,7 +47,8 @@ def choose(ceilings: Ceilings, device: "torch.device", compiler: str | None) -> 
     )
 
 
-def _training_dtype(ceilings: Ceilings, device: "torch.device") -> tuple[str, str]:
+def training_dtype(ceilings: Ceilings, device: "torch.device") -> tuple[str, str]:
+    """The number format that ``--dtype auto`` stands for, and why."""
     fp32, bf16 = ceilings.flops_per_s.get("fp32"), ceilings.flops_per_s.get("bf16")
     if not has_fast_bf16(device):
         return "fp32", "no hardware support for bf16 products"
@@ -68,7 +69,8 @@ def _why_threads(ceilings: Ceilings) -> str:
     return f"torch's choice, for {ceilings.cores} usable cores"
 
 
-def _compilation(device: "torch.device", compiler: str | None) -> tuple[bool, str]:
+def compilation_possible(device: "torch.device", compiler: str | None) -> tuple[bool, str]:
+    """Whether torch.compile can run here, and why."""
     if device.type == "cuda":
         try:
             import triton  # noqa: F401

@@ -131,6 +131,15 @@ def cores() -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
+def use_cores() -> int:
+    """Let torch compute with as many threads as this process has cores (``OMP_NUM_THREADS`` wins); returns it."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores())
+    return torch.get_num_threads()
+
+
 def last_level_cache_bytes() -> int | None:
     """Size of the largest cache of the first core, ``None`` where the system does not tell."""
     sizes = []

@@ -15,10 +15,18 @@ import torch
 from torch import Tensor
 
 from tickwise.core.config import from_dict, read_json
-from tickwise.core.errors import CheckpointError
+from tickwise.core.errors import CheckpointError, NumericsError
 from tickwise.core.paths import atomic_directory, remove_temporaries, write_text_atomic
 from tickwise.core.seeds import restore_rng_state, rng_state
-from tickwise.interop.directory import read_config, read_state, read_tensors, write_model_files, write_tensors
+from tickwise.interop.directory import (
+    checkpoint_paths,
+    read_state,
+    read_tensors,
+    save_model,
+    write_model_files,
+    write_tensors,
+)
+from tickwise.training.optimizers import total_norm
 
 if TYPE_CHECKING:
     from tickwise.training.loop import Training
@@ -42,14 +50,34 @@ class Counters:
     compiled and plain arithmetic differ in the last bits."""
 
 
-def checkpoint_paths(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if p.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+def save_best_model(training: "Training") -> None:
+    """Write the run's ``model/`` from the averaged weights if there are any, else from the masters."""
+    values = training.average if training.average is not None else training.weights.masters
+    record = training.run_record()
+    save_model(training.config.out / "model", training.module, training.tokenizer,
+               state=training.weights.state_dict(training.module, values), run=record, card=model_card(record))
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """The ``README.md`` of a model directory."""
+    model, result = record["model"], record["result"]
+    loss = f"{result['best_loss']:.4f} nats per token" if result["best_loss"] is not None else "not measured"
+    return (
+        f"# A decoder language model\n\n"
+        f"- {record['parameters']:,} parameters: {model['n_layers']} layers, {model['width']} wide, context "
+        f"{model['context_length']}, vocabulary {model['vocab_size']}\n"
+        f"- trained on `{Path(record['data']['source']).name}` ({record['data']['train_tokens']:,} tokens) for "
+        f"{result['step']:,} steps, {result['tokens']:,} tokens, {result['seconds']:.0f} s\n"
+        f"- validation loss: {loss}\n- computed in {record['dtype']} on {record['device']}, seed {record['seed']}\n\n"
+        f"Trained with tickwise {record['versions']['tickwise']}. `run.json` has the exact command and versions.\n"
+    )
 
 
 def save_checkpoint(training: "Training") -> Path:
     """Write ``checkpoints/step-N`` whole or not at all, then drop the oldest beyond ``keep_checkpoints``."""
+    if not torch.isfinite(total_norm(training.weights.masters)):
+        raise NumericsError(f"step {training.counters.step}: the weights are not finite and were not saved; lower "
+                            "--optimizer.lr, or use --dtype fp32")
     folder = training.config.out / "checkpoints"
     path = folder / f"step-{training.counters.step}"
     tensors: dict[str, Tensor] = dict(training.optimizer.state_tensors())
@@ -59,7 +87,7 @@ def save_checkpoint(training: "Training") -> Path:
     state = {
         "format": FORMAT, "counters": dataclasses.asdict(training.counters), "cursor": training.cursor.state(),
         "data_fingerprint": training.data_fingerprint, "dtype": training.dtype_name,
-        "run": training.run_record(),
+        "model": dataclasses.asdict(training.module.config), "run": training.run_record(),
     }
     with atomic_directory(path) as temporary:
         masters = training.weights.state_dict(training.module, training.weights.masters)
@@ -77,10 +105,10 @@ def restore_checkpoint(training: "Training", path: Path) -> None:
     state = read_json(path / _STATE, "the training state", CheckpointError)
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path / _STATE}: format {state.get('format')}, this version reads {FORMAT}")
-    for key in ("counters", "cursor", "data_fingerprint", "dtype"):
+    for key in ("counters", "cursor", "data_fingerprint", "dtype", "model"):
         if key not in state:
             raise CheckpointError(f"{path / _STATE}: key '{key}' is missing")
-    _refuse_difference(path, "model", read_config(path), training.module.config)
+    _refuse_difference(path, state["model"], dataclasses.asdict(training.module.config))
     if state["data_fingerprint"] != training.data_fingerprint:
         raise CheckpointError(f"{path}: was trained on other data (or another tokenizer); give the same data, "
                               "or a new --out")
@@ -100,11 +128,10 @@ def restore_checkpoint(training: "Training", path: Path) -> None:
     restore_rng_state({n.removeprefix("rng."): t.to(torch.uint8) for n, t in tensors.items() if n.startswith("rng.")})
 
 
-def _refuse_difference(path: Path, what: str, stored: Any, current: Any) -> None:
-    before, now = dataclasses.asdict(stored), dataclasses.asdict(current)
-    for key, value in before.items():
-        if key != "dropout" and value != now[key]:
-            raise CheckpointError(f"{path}: {what}.{key} was {value}, this run asks for {now[key]}; "
+def _refuse_difference(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    for key, value in current.items():
+        if key != "dropout" and stored.get(key) != value:
+            raise CheckpointError(f"{path}: model.{key} was {stored.get(key)}, this run asks for {value}; "
                                   "give the same, or a new --out")
 
 

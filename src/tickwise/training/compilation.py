@@ -1,6 +1,5 @@
 """Whether torch.compile pays for this run: measured, decided once, said in one line."""
 
-import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -10,7 +9,10 @@ from torch import Tensor
 
 from tickwise.core import console
 from tickwise.core.console import format_seconds
+from tickwise.core.errors import ConfigError
 from tickwise.core.seeds import restore_rng_state, rng_state
+from tickwise.profiling.choices import compilation_possible
+from tickwise.profiling.machine import compiler
 from tickwise.training.loop import Training, next_token_loss
 
 _TRIALS = 7
@@ -18,11 +20,6 @@ _TRIALS = 7
 # may cost a twentieth of the work that remains.
 _LEAST_REMAINING_S = 1200.0
 _LEAST_GAIN = 1.05
-
-
-def compiler_missing(device: torch.device) -> bool:
-    """Whether torch.compile would need a C++ compiler that is not there."""
-    return device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def _median_seconds(training: Training, loss_function: Callable[..., Tensor], inputs: Tensor, targets: Tensor) -> float:
@@ -46,10 +43,12 @@ def decide_compilation(training: Training) -> None:
     if counters.compiled is False or (counters.compiled is None and config.compile == "off"):
         counters.compiled = False
         return
-    if compiler_missing(training.device):
+    possible, why = compilation_possible(training.device, compiler())
+    if not possible:
         if config.compile == "on" or counters.compiled:
-            console.say("torch.compile: not used, there is no C++ compiler on this machine")
+            raise ConfigError(f"--compile on: torch.compile cannot run here: {why}; use --compile off and a new --out")
         counters.compiled = False
+        console.note(f"torch.compile: off, {why}")
         return
     compiled = torch.compile(next_token_loss, dynamic=False)
     if counters.compiled or config.compile == "on":
@@ -78,14 +77,12 @@ def decide_compilation(training: Training) -> None:
             return
         cost = time.perf_counter() - start
         gain = plain / fast
-        saved = remaining * (1 - 1 / gain)
         counters.compiled = gain >= _LEAST_GAIN
         if counters.compiled:
             training.loss_function = compiled
         verdict = "on" if counters.compiled else "off"
-        saves = f", saves about {format_seconds(saved)}" if saved > 0 else ""
-        console.say(f"torch.compile: {verdict}, measured {gain:.2f}× the plain speed after {cost:.0f}s of "
-                    f"compiling{saves}")
+        console.say(f"torch.compile: {verdict}, forward and backward measured {gain:.2f}× the plain speed after "
+                    f"{cost:.0f}s of compiling")
     finally:
         training.weights.clear()
         training.cursor.restore(cursor)

@@ -42,7 +42,7 @@ class OptimizerOptions:
     embedding_lr_ratio: float = 1.0
     """Learning rate of embeddings, head and vectors as a multiple of ``lr``."""
     weight_decay: float = 0.1
-    """Decoupled, on matrices only."""
+    """On matrices only; decoupled from the gradient (with SGD: added to it)."""
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95
@@ -106,13 +106,13 @@ class TrainConfig:
     hardware has it."""
     device: str = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto measures whether it pays."""
+    """torch.compile; auto measures whether it pays. A resumed run keeps what was decided at its start."""
     seed: int = 1
 
     evaluate_every: int | None = None
     """Steps between validations."""
     evaluate_tokens: int = 65_536
-    """Tokens per validation during the run; the last one uses the whole split (at most 2 million)."""
+    """Tokens per validation, the same ones every time (spread over the split when it has more)."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
     checkpoint_seconds: float = 300.0
@@ -126,6 +126,9 @@ class TrainConfig:
     """Replace a run that is already in ``out``."""
 
     def __post_init__(self) -> None:
+        for name in ("data", "out"):  # plain strings from Python are welcome
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
         positive = ("depth", "context", "batch_size", "accumulate", "max_steps", "max_tokens", "max_seconds",
                     "patience", "evaluate_every", "evaluate_tokens", "log_every", "checkpoint_every",
                     "checkpoint_seconds", "keep_checkpoints", "vocab_size")
@@ -143,6 +146,18 @@ class TrainConfig:
             raise ConfigError(f"--optimizer.lr: must be positive, got {self.optimizer.lr}")
         if not self.optimizer.clip_norm > 0:
             raise ConfigError(f"--optimizer.clip-norm: must be positive, got {self.optimizer.clip_norm}")
+        for name in ("beta1", "beta2", "momentum"):
+            value = getattr(self.optimizer, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"--optimizer.{name}: must be in [0, 1), got {value}")
+        for name in ("weight_decay", "embedding_lr_ratio"):
+            value = getattr(self.optimizer, name)
+            if not value >= 0:
+                raise ConfigError(f"--optimizer.{name.replace('_', '-')}: must not be negative, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed: must be in [0, 2^63), got {self.seed}")
+        if self.overwrite and self.resume == "auto":
+            raise ConfigError("--overwrite and --resume auto contradict each other; give one of them")
         for name in ("warmup", "decay", "floor"):
             value = getattr(self.schedule, name)
             if not 0 <= value <= 1:

@@ -18,10 +18,10 @@ class Journal:
     manager: leaving it flushes everything.
     """
 
-    def __init__(self, out: Path, *, tensorboard: bool = True) -> None:
+    def __init__(self, out: Path) -> None:
         self._path = out / "metrics.jsonl"
         self._file = self._path.open("a", encoding="utf-8")
-        self._events_folder = out / "tensorboard" if tensorboard else None
+        self._events_folder = out / "tensorboard"
         self._writer: Any = None
         self._live: Any = None
         self._last_plain = 0.0
@@ -49,8 +49,7 @@ class Journal:
         memory_bytes, and validation_loss where there is one. ``None`` means not known."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if self._events_folder is not None:
-            self._tensorboard(row)
+        self._tensorboard(row)
 
     def _tensorboard(self, row: dict[str, Any]) -> None:
         if self._writer is None:

@@ -6,7 +6,7 @@ Shape legend: B sequences, T tokens, C width, V vocabulary.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from tickwise.core.errors import NumericsError
 from tickwise.data.batches import BatchCursor, evaluation_windows
+from tickwise.interop.directory import checkpoint_paths
 from tickwise.layers.loss import head_and_loss
 from tickwise.models.decoder import Decoder
-from tickwise.training.checkpoint import Counters
+from tickwise.training.checkpoint import Counters, save_best_model, save_checkpoint
 from tickwise.training.config import TrainConfig
 from tickwise.training.live import Journal
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tickwise.data.prepared import TokenSplit
     from tickwise.tokenizers.tokenizer import Tokenizer
 
-_LAST_VALIDATION_TOKENS = 2_000_000
+_VALIDATION_BATCH_TOKENS = 8_192
 _LARGE_VOCABULARY = 2048
 
 
@@ -60,11 +61,15 @@ class Training:
     data_fingerprint: str
     flops_per_token: float | None
     peak_flops_per_s: float | None
-    run_record: Callable[[], dict[str, Any]]
-    save_best: Callable[["Training"], None]
-    save_checkpoint: Callable[["Training"], Any]
+    record: dict[str, Any]
+    """What ``run.json`` says of the run's settings, data and machine."""
     average: list[Tensor] | None = None
+    """Averaged weights, in the order of the masters."""
     loss_function: Callable[..., Tensor] = next_token_loss
+
+    def run_record(self) -> dict[str, Any]:
+        """``run.json``: the record, and how far the run is now."""
+        return self.record | {"result": asdict(self.counters)}
 
     def progress(self) -> float:
         """The share of the run that is done, by whichever limit is nearest."""
@@ -100,8 +105,7 @@ def update(training: Training, gradients: list[Tensor], scale: float) -> float:
     norm = total_norm(gradients).item()
     step = training.counters.step + 1
     if not math.isfinite(norm):
-        raise NumericsError(f"step {step}: the gradient is not finite; nothing was updated. Lower --optimizer.lr, or "
-                            "use --dtype fp32; the last checkpoint is good")
+        raise not_finite(training, f"step {step}: the gradient is not finite; nothing was updated")
     if norm > training.config.optimizer.clip_norm:
         torch._foreach_mul_(gradients, training.config.optimizer.clip_norm / norm)
     training.optimizer.step(gradients, scale)
@@ -112,25 +116,42 @@ def update(training: Training, gradients: list[Tensor], scale: float) -> float:
     return norm
 
 
+def not_finite(training: Training, what: str) -> NumericsError:
+    """The one line for numbers that stopped being finite: what, which checkpoint is good, what to do."""
+    kept = checkpoint_paths(training.config.out)
+    good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+    return NumericsError(f"{what}; {good}. Lower --optimizer.lr, or use --dtype fp32")
+
+
 @torch.no_grad()
 def validation_loss(training: Training, max_tokens: int | None) -> float:
     """Mean nats per token over non-overlapping windows of the validation split, with averaged weights if any."""
     assert training.validation is not None
     module, config = training.module, training.config
-    module.eval()
-    if training.average is not None:
-        training.weights.publish(training.average)
+    windows = evaluation_windows(training.validation.tokens, config.context, max_tokens,
+                                 vocab_size=module.config.vocab_size)
     total, count = 0.0, 0
-    rows = max(1, min(64, 16_384 // config.context))
-    for inputs_NT, targets_NT in evaluation_windows(training.validation.tokens, config.context, max_tokens):
-        for inputs, targets in zip(inputs_NT.split(rows), targets_NT.split(rows), strict=True):
-            loss = next_token_loss(module, inputs.to(training.device), targets.to(training.device))
-            total += loss.item() * targets.numel()
-            count += targets.numel()
-    if training.average is not None:
-        training.weights.publish(training.weights.masters)
+    rows = max(1, min(64, _VALIDATION_BATCH_TOKENS // config.context))
+    module.eval()
+    with training.weights.replaced_by(training.average):
+        for inputs_NT, targets_NT in windows:
+            for inputs, targets in zip(inputs_NT.split(rows), targets_NT.split(rows), strict=True):
+                loss = next_token_loss(module, inputs.to(training.device), targets.to(training.device))
+                total += loss.item() * targets.numel()
+                count += targets.numel()
     module.train()
     return total / count
+
+
+def ended(training: Training) -> str:
+    """Why the run is over, in a few words; empty while it is not."""
+    config, counters = training.config, training.counters
+    best = counters.best_loss
+    if config.stop_at_loss is not None and best is not None and best <= config.stop_at_loss:
+        return f"reached the validation loss of {config.stop_at_loss}"
+    if config.patience is not None and counters.evaluations_without_gain >= config.patience:
+        return f"{config.patience} validations without a new best"
+    return "reached its limit" if training.progress() >= 1.0 else ""
 
 
 def train_until_done(training: Training, journal: Journal, interrupted: Callable[[], bool]) -> str:
@@ -147,8 +168,7 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         progress = training.progress()
         loss, gradients = gradient(training)
         if not math.isfinite(loss):
-            raise NumericsError(f"step {counters.step + 1}: the loss is {loss}; nothing was updated. Lower "
-                                "--optimizer.lr, or use --dtype fp32; the last checkpoint is good")
+            raise not_finite(training, f"step {counters.step + 1}: the loss is {loss}; nothing was updated")
         scale = lr_scale(config.schedule, progress)
         norm = update(training, gradients, scale)
         assert config.batch_size is not None
@@ -162,9 +182,11 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         loss_average = loss if loss_average is None else 0.9 * loss_average + 0.1 * loss
 
         done = training.progress() >= 1.0
-        if evaluate_every is not None:
-            validate = counters.step % evaluate_every == 0
-        else:  # about thirty times a run, and never more than a tenth of the time
+        if training.validation is None:
+            validate = False
+        elif done or evaluate_every is not None:
+            validate = done or counters.step % (evaluate_every or 1) == 0
+        else:  # about thirty times a run
             validate = now - last_validation > max(10.0, 0.03 * _total_seconds(training))
         row: dict[str, Any] = {}
         if counters.step % config.log_every == 0 or done or validate:
@@ -172,13 +194,15 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
             share = None
             if training.flops_per_token is not None and training.peak_flops_per_s is not None:
                 share = rate * training.flops_per_token / training.peak_flops_per_s
-            row = {"step": counters.step, "tokens": counters.tokens, "seconds": counters.seconds, "loss": loss,
+            row = {"step": counters.step, "tokens": counters.tokens, "epoch": training.cursor.epochs_done,
+                   "seconds": counters.seconds, "loss": loss,
                    "lr": config.optimizer.lr * scale, "grad_norm": norm, "tokens_per_s": rate,
                    "share_of_peak": share, "memory_bytes": memory_in_use(training.device)}
-        if training.validation is not None and (validate or done) and not interrupted():
-            row["validation_loss"] = validation_loss(training, _LAST_VALIDATION_TOKENS if done else
-                                                     config.evaluate_tokens)
-            reason = _note_validation(training, row["validation_loss"])
+        if validate and (done or not interrupted()):
+            row["validation_loss"] = validation_loss(training, config.evaluate_tokens)
+            if not math.isfinite(row["validation_loss"]):
+                raise not_finite(training, f"step {counters.step}: the validation loss is {row['validation_loss']}")
+            _note_validation(training, row["validation_loss"])
             last_validation = time.perf_counter()
         if row:
             journal.record(row)
@@ -186,35 +210,27 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         if row and ("validation_loss" in row or now - last_shown > 0.25):
             last_shown = now
             journal.show(row | {"loss": loss_average}, seconds_left(training), important="validation_loss" in row)
-        if done:
-            reason = reason or "reached its limit"
-        if interrupted():
-            reason = "interrupted"
+        reason = ended(training) or ("interrupted" if interrupted() else "")
         if config.checkpoint_every is not None:
             due = counters.step % config.checkpoint_every == 0
         else:
             due = time.perf_counter() - last_checkpoint > config.checkpoint_seconds
         if due or reason:
             counters.seconds = time.perf_counter() - started
-            training.save_checkpoint(training)
+            save_checkpoint(training)
             last_checkpoint = time.perf_counter()
     return reason
 
 
-def _note_validation(training: Training, loss: float) -> str:
-    """Keep the best model; a reason to stop, or nothing."""
-    config, counters = training.config, training.counters
+def _note_validation(training: Training, loss: float) -> None:
+    """Keep the best model."""
+    counters = training.counters
     if counters.best_loss is None or loss < counters.best_loss:
         counters.best_loss, counters.best_step = loss, counters.step
         counters.evaluations_without_gain = 0
-        training.save_best(training)
+        save_best_model(training)
     else:
         counters.evaluations_without_gain += 1
-    if config.stop_at_loss is not None and loss <= config.stop_at_loss:
-        return f"reached the validation loss of {config.stop_at_loss}"
-    if config.patience is not None and counters.evaluations_without_gain >= config.patience:
-        return f"{config.patience} validations without a new best"
-    return ""
 
 
 def seconds_left(training: Training) -> float | None:

@@ -2,11 +2,13 @@
 
 from dataclasses import asdict, dataclass
 
-import psutil
+import torch
 
 from tickwise.core.console import format_bytes
 from tickwise.core.errors import MemoryLimitError
+from tickwise.layers.attention import keeps_scores
 from tickwise.models.decoder import DecoderConfig
+from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
 
 _FLAGS = {
@@ -39,7 +41,7 @@ class TrainingMemory:
 
 
 def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parameters: int,
-                             dtype: str) -> TrainingMemory:
+                             dtype: str, device: torch.device) -> TrainingMemory:
     """Modelled from shapes: what autograd keeps of one micro-batch, and four bytes per optimizer number."""
     assert config.batch_size is not None
     compute_bytes = 2 if dtype == "bf16" else 4
@@ -49,7 +51,8 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
     # Per token and layer: both normed inputs, the stream twice, q, k, v rotated and not, the attention output,
     # and the hidden activations before and after their non-linearity.
     per_token = 6 * model.width + 3 * heads + model.n_heads * model.head_dim + (4 if gated else 2) * model.hidden
-    scores = model.n_heads * config.context * 2
+    kept = keeps_scores(device, config.context, model.n_heads, model.n_kv_heads)
+    scores = model.n_heads * config.context * 2 if kept else 0
     activations = model.n_layers * tokens * (per_token + scores) * compute_bytes
     chunked = model.vocab_size >= _LOSS_CHUNK_VOCABULARY and model.logit_soft_cap is None
     logits = tokens * model.vocab_size * (compute_bytes + 8)
@@ -73,6 +76,6 @@ def memory_message(need: TrainingMemory, available: int | None) -> str:
 
 def check_memory(need: TrainingMemory) -> None:
     """Refuse a run that cannot fit on this machine's CPU memory, before anything is allocated."""
-    available = psutil.virtual_memory().available
+    _, available = memory_bytes()
     if need.total > available:
         raise MemoryLimitError(memory_message(need, available))

@@ -1,7 +1,8 @@
 """Optimizers over float32 master weights: AdamW and SGD from torch, Muon batched over equal shapes."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class MasterWeights:
     def collect(self, first: bool) -> list[Tensor]:
         """Take the parameters' gradients as float32: set for the first micro-batch, added for the others."""
         for parameter in self.parameters:
-            if parameter.grad is None:  # e.g. an embedding row path that this batch did not touch
+            if parameter.grad is None:  # a parameter that this batch's loss did not depend on
                 parameter.grad = torch.zeros_like(parameter)
         if self.shared:
             self.gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -100,15 +101,31 @@ class MasterWeights:
             parameter.grad = None
         return self.gradients
 
+    @contextmanager
+    def replaced_by(self, values: list[Tensor] | None) -> Iterator[None]:
+        """The module computes with ``values`` (if any) inside the ``with`` block and with the masters after it."""
+        if values is None:
+            yield
+            return
+        kept = [m.clone() for m in self.masters] if self.shared else self.masters
+        self._copy(values)
+        try:
+            yield
+        finally:
+            self._copy(kept)
+
     def clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def publish(self) -> None:
+        """Copy the masters into the module."""
+        if not self.shared:
+            self._copy(self.masters)
+
     @torch.no_grad()
-    def publish(self, source: list[Tensor] | None = None) -> None:
-        """Copy the masters (or ``source``) into the module."""
-        if not self.shared or source is not None:
-            torch._foreach_copy_([p.data for p in self.parameters], source if source is not None else self.masters)
+    def _copy(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_([p.data for p in self.parameters], values)
 
     def state_dict(self, module: nn.Module, values: list[Tensor]) -> dict[str, Tensor]:
         """``module.state_dict()`` with ``values`` in place of its parameters (tied names included)."""
@@ -160,7 +177,8 @@ class Optimizer:
         ]
         groups = [g for g in groups if g["params"]]
         if options.name == "sgd":
-            self.rest: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=options.momentum, nesterov=True,
+            self.rest: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=options.momentum,
+                                                               nesterov=options.momentum > 0,
                                                                foreach=True)
         else:
             self.rest = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=1e-10, fused=True)

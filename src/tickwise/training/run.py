@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -17,25 +19,23 @@ import torch
 
 from tickwise.core import console
 from tickwise.core.config import to_dict
-from tickwise.core.device import has_fast_bf16, resolve_device, torch_dtype, usable_cores
+from tickwise.core.device import has_fast_bf16, resolve_device, torch_dtype
 from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, OutputError
+from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
 from tickwise.core.seeds import seed_everything
 from tickwise.data.batches import BatchCursor
-from tickwise.interop.directory import save_model
+from tickwise.interop.directory import checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.training.checkpoint import (
-    Counters,
-    checkpoint_paths,
-    drop_metrics_after,
-    restore_checkpoint,
-    save_checkpoint,
-)
+from tickwise.profiling.ceilings import ceilings
+from tickwise.profiling.choices import training_dtype
+from tickwise.profiling.machine import use_cores
+from tickwise.training.checkpoint import Counters, drop_metrics_after, restore_checkpoint, save_best_model
 from tickwise.training.compilation import decide_compilation
 from tickwise.training.config import TrainConfig
 from tickwise.training.dial import decoder_from_dial, describe, resolve
 from tickwise.training.live import Journal
-from tickwise.training.loop import Training, train_until_done
+from tickwise.training.loop import Training, ended, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
 from tickwise.training.optimizers import MasterWeights, Optimizer
 
@@ -91,10 +91,11 @@ def plan(config: TrainConfig, data: "PreparedData") -> Plan:
     with torch.device("meta"):
         n_parameters = Decoder(model).n_parameters()
     device = resolve_device(config.device)
-    dtype = config.dtype if config.dtype != "auto" else ("bf16" if has_fast_bf16(device) else "fp32")
+    use_cores()
+    dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
     resolved = resolve(config, model, n_parameters, len(data.split("train").tokens))
     return Plan(resolved, model, n_parameters, dtype, device,
-                estimate_training_memory(model, resolved, n_parameters, dtype))
+                estimate_training_memory(model, resolved, n_parameters, dtype, device))
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -112,47 +113,52 @@ def run_plan(made: Plan, data: "PreparedData") -> TrainResult:
     """Train what ``plan`` has laid out."""
     if made.device.type == "cpu":
         check_memory(made.memory)
-    resumed_from = _prepare_out(made.config)
+    resumed_from = _resume_path(made.config)
     for line in describe(made.model, made.config, made.n_parameters):
         console.say(line)
     try:
         training = _build(made, data)
+        _open_out(made.config)  # only now: what could refuse this run has had its say
         if resumed_from is not None:
             restore_checkpoint(training, resumed_from)
             console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
         drop_metrics_after(made.config.out / "metrics.jsonl", training.counters.step)
         write_text_atomic(made.config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
         return _train(training)
-    except torch.OutOfMemoryError:
-        raise MemoryLimitError(memory_message(made.memory, None)) from None
-    except RuntimeError as problem:
-        if "can't allocate memory" in str(problem) or "not enough memory" in str(problem):
+    except (MemoryError, RuntimeError) as problem:
+        if is_out_of_memory(problem):
             raise MemoryLimitError(memory_message(made.memory, None)) from None
         raise
 
 
-def _prepare_out(config: TrainConfig) -> Path | None:
-    """Make the run directory; returns the checkpoint to resume from. Refuses to mix two runs."""
+def _resume_path(config: TrainConfig) -> Path | None:
+    """The checkpoint to resume from, if any. Refuses to mix two runs; changes nothing."""
     out = config.out
-    existing = checkpoint_paths(out)
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a folder to --out")
-    if config.resume == "never" and ((out / "metrics.jsonl").exists() or existing):
-        if not config.overwrite:
-            raise OutputError(f"{out}: holds a run already; go on with --resume auto, replace it with --overwrite, "
-                              "or give another --out")
-        for name in ("checkpoints", "model", "tensorboard"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        for name in ("metrics.jsonl", "run.json", "loss.svg", "report.html"):
-            (out / name).unlink(missing_ok=True)
-        existing = []
-    try:
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
         remove_temporaries(out)
+    if (out / "checkpoints").is_dir():
         remove_temporaries(out / "checkpoints")
+    existing = checkpoint_paths(out)
+    if config.resume == "never" and not config.overwrite and (existing or (out / "metrics.jsonl").exists()):
+        raise OutputError(f"{out}: holds a run already; go on with --resume auto, replace it with --overwrite, "
+                          "or give another --out")
+    return existing[-1] if existing and config.resume == "auto" else None
+
+
+def _open_out(config: TrainConfig) -> None:
+    """Make the run directory, empty of an earlier run if that is to be replaced."""
+    out = config.out
+    try:
+        if config.overwrite:
+            for name in ("checkpoints", "model", "tensorboard"):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in ("metrics.jsonl", "run.json", "loss.svg"):
+                (out / name).unlink(missing_ok=True)
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise output_error(problem, out) from None
-    return existing[-1] if existing and config.resume == "auto" else None
 
 
 def _build(made: Plan, data: "PreparedData") -> Training:
@@ -160,7 +166,7 @@ def _build(made: Plan, data: "PreparedData") -> Training:
     assert config.batch_size is not None
     seed_everything(config.seed)
     if made.device.type == "cpu":
-        torch.set_num_threads(usable_cores())
+        use_cores()
         torch.set_flush_denormal(True)
     train_split = data.split("train")
     if "validation" in data.splits and len(data.split("validation").tokens) > 1:
@@ -170,7 +176,8 @@ def _build(made: Plan, data: "PreparedData") -> Training:
         console.say("no validation split: the last model is kept, not the best")
         if config.patience is not None or config.stop_at_loss is not None:
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
-    cursor = BatchCursor(train_split.tokens, batch_size=config.batch_size, context=config.context, seed=config.seed)
+    cursor = BatchCursor(train_split.tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
+                         vocab_size=made.model.vocab_size)
     module = Decoder(made.model).initialise(config.seed).to(made.device)
     dtype = torch_dtype(made.dtype)
     weights = MasterWeights(module, dtype)
@@ -178,31 +185,26 @@ def _build(made: Plan, data: "PreparedData") -> Training:
     flops, peak = _speed_reference(module, made)
     started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
-    def run_record() -> dict[str, Any]:
-        return {
-            "command": " ".join(sys.argv), "started": started_at, "config": to_dict(config),
-            "model": dataclasses.asdict(made.model), "parameters": made.n_parameters, "dtype": made.dtype,
-            "device": str(made.device), "threads": torch.get_num_threads(), "seed": config.seed,
-            "data": {"source": str(config.data), "fingerprint": data.fingerprint,
-                     "train_tokens": len(train_split.tokens)},
-            "flops_per_token": flops, "peak_flops_per_s": peak,
-            "versions": _versions(), "result": dataclasses.asdict(training.counters),
-        }
-
-    training = Training(
+    record = {
+        "command": shlex.join(sys.argv), "started": started_at, "config": to_dict(config),
+        "model": dataclasses.asdict(made.model), "parameters": made.n_parameters, "dtype": made.dtype,
+        "muon_products_dtype": str(product_dtype).removeprefix("torch."), "device": str(made.device),
+        "threads": torch.get_num_threads(), "seed": config.seed,
+        "data": {"source": str(config.data), "prepared": str(data.path.resolve()), "fingerprint": data.fingerprint,
+                 "train_tokens": len(train_split.tokens)},
+        "flops_per_token": flops, "peak_flops_per_s": peak, "versions": _versions(),
+    }
+    return Training(
         config=config, module=module, tokenizer=data.tokenizer, weights=weights,
         optimizer=Optimizer(module, weights, config.optimizer, product_dtype), cursor=cursor, validation=validation,
         counters=Counters(), device=made.device, dtype_name=made.dtype, data_fingerprint=data.fingerprint,
-        flops_per_token=flops, peak_flops_per_s=peak, run_record=run_record, save_best=_save_model,
-        save_checkpoint=save_checkpoint,
+        flops_per_token=flops, peak_flops_per_s=peak, record=record,
         average=[m.clone() for m in weights.masters] if config.ema_decay is not None else None,
     )
-    return training
 
 
 def _speed_reference(module: Decoder, made: Plan) -> tuple[float | None, float | None]:
     """Counted FLOPs of one training token, and this machine's measured peak in the run's number format."""
-    from tickwise.profiling.ceilings import ceilings
     from tickwise.profiling.flops import count_training_flops
 
     # The float head and loss are left out of what the module's forward computes only by a few elementwise ops.
@@ -223,28 +225,6 @@ def _versions() -> dict[str, str]:
             "numpy": numpy.__version__, "tokenizers": tokenizers.__version__, "safetensors": safetensors.__version__}
 
 
-def _save_model(training: Training) -> None:
-    """Write the run's ``model/`` from the averaged weights if there are any, else from the masters."""
-    values = training.average if training.average is not None else training.weights.masters
-    record = training.run_record()
-    save_model(training.config.out / "model", training.module, training.tokenizer,
-               state=training.weights.state_dict(training.module, values), run=record, card=_model_card(record))
-
-
-def _model_card(record: dict[str, Any]) -> str:
-    model, result = record["model"], record["result"]
-    loss = f"{result['best_loss']:.4f} nats per token" if result["best_loss"] is not None else "not measured"
-    return (
-        f"# A decoder language model\n\n"
-        f"- {record['parameters']:,} parameters: {model['n_layers']} layers, {model['width']} wide, context "
-        f"{model['context_length']}, vocabulary {model['vocab_size']}\n"
-        f"- trained on `{Path(record['data']['source']).name}` ({record['data']['train_tokens']:,} tokens) for "
-        f"{result['step']:,} steps, {result['tokens']:,} tokens, {result['seconds']:.0f} s\n"
-        f"- validation loss: {loss}\n- computed in {record['dtype']} on {record['device']}, seed {record['seed']}\n\n"
-        f"Trained with tickwise {record['versions']['tickwise']}. `run.json` has the exact command and versions.\n"
-    )
-
-
 @contextmanager
 def _interrupt_flag() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C (or SIGTERM) asks the loop to finish its step and save; the second one is immediate."""
@@ -254,6 +234,8 @@ def _interrupt_flag() -> Iterator[Callable[[], bool]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        if console.verbosity() >= console.NORMAL:  # os.write: a signal may arrive in the middle of a print
+            os.write(2, b"\nfinishing this step, then saving; press Ctrl-C again to stop at once without saving\n")
 
     try:
         previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -270,8 +252,10 @@ def _interrupt_flag() -> Iterator[Callable[[], bool]]:
 def _train(training: Training) -> TrainResult:
     config, counters = training.config, training.counters
     decide_compilation(training)
-    reason = "had already reached its limit"
-    if training.progress() < 1.0:
+    reason = ended(training)
+    if reason:
+        console.say(f"this run had ended already: {reason}")
+    else:
         try:
             with _interrupt_flag() as interrupted, Journal(config.out) as journal:
                 reason = train_until_done(training, journal, interrupted)
@@ -279,7 +263,7 @@ def _train(training: Training) -> TrainResult:
             raise output_error(problem, config.out) from None
     model = config.out / "model"
     if training.validation is None or not model.exists():
-        _save_model(training)
+        save_best_model(training)
     write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
     _draw_loss(config.out)
     interrupted_run = reason == "interrupted"
