@@ -348,10 +348,14 @@ def test_left_overs_of_a_killed_run_are_removed_but_not_those_of_a_running_one(t
     (tmp_path / "a.txt").write_text("some text")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    (tmp_path / f"out.tmp-{ended.pid}-abc").mkdir()
-    (tmp_path / f"out.tmp-{os.getpid()}-abc").mkdir()
+    (tmp_path / f"out.tmp-{ended.pid}-abc123").mkdir()
+    running, other = tmp_path / f"out.tmp-{os.getpid()}-abc123", tmp_path / f"out.tmp-{ended.pid}-notes"
+    running.mkdir()
+    other.mkdir()
     prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "out", f"out.tmp-{os.getpid()}-abc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["a.txt", "out", running.name, other.name]
+    )
 
 
 def test_nothing_here_imports_torch():

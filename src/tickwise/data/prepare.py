@@ -22,7 +22,7 @@ from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.core.device import usable_cores
 from tickwise.core.errors import ConfigError, DataError, OutputError
-from tickwise.core.paths import atomic_directory, cache_directory
+from tickwise.core.paths import atomic_directory, cache_directory, remove_temporaries
 from tickwise.data import splits as split_rules
 from tickwise.data.inputs import Input, find_inputs, input_hash, total_bytes
 from tickwise.data.jobs import DROPPED, chunk_message
@@ -102,18 +102,9 @@ def prepare(config: PrepareConfig) -> PreparedData:
     out = check_output(config.out)
     read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
     inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
-    _remove_left_overs(out)
+    with contextlib.suppress(OSError):  # left by killed runs, as large as the text; often there is no folder yet
+        remove_temporaries(out.parent)
     return _Preparation(config, inputs).run(out)
-
-
-def _remove_left_overs(out: Path) -> None:
-    """Temporary folders of runs that were killed; they can be as large as the text."""
-    import psutil
-
-    for folder in out.parent.glob(f"{out.name}.tmp-*"):
-        process_id = folder.name.split(".tmp-")[-1].split("-")[0]
-        if process_id.isdigit() and not psutil.pid_exists(int(process_id)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_config(config: PrepareConfig) -> None:
