@@ -29,7 +29,7 @@ def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelO
     elif kind == "qwen3":
         base = {"qk_norm": True}
     else:
-        base = {"qk_norm": True, "activation": "relu2", "value_residual": True}
+        base = {"qk_norm": True, "value_residual": True}
     chosen = {"activation": options.activation, "bias": options.bias, "qk_norm": options.qk_norm,
               "tie_embeddings": options.tie_embeddings, "value_residual": options.value_residual,
               "logit_soft_cap": options.logit_soft_cap}
