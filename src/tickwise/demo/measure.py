@@ -15,7 +15,7 @@ from tickwise.profiling.step_profile import StageProfile, profile_decode_token, 
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
 from tickwise.training.loop import next_token_loss, update
-from tickwise.training.run import Plan, _build
+from tickwise.training.run import Plan, build
 
 _DECODED_TOKENS = 31
 
@@ -24,7 +24,7 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
     """One step of the run's own shape, number format and optimizer, on a fresh model."""
     config = made.config
     assert config.batch_size is not None
-    training = _build(made, data)
+    training = build(made, data)
     module = training.module.train()
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor]:

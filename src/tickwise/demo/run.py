@@ -47,7 +47,7 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     from tickwise.profiling.ceilings import ceilings
     from tickwise.report.metrics import read_metrics
     from tickwise.report.page import write_report
-    from tickwise.training.config import TrainConfig
+    from tickwise.training.config import ModelOptions, TrainConfig
     from tickwise.training.run import open_data, plan, run_plan
 
     console.say("1/5 gathering text: Python's language reference and the standard library's docstrings")
@@ -57,7 +57,8 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     console.say(f"    {format_bytes(size)} in {corpus}")
 
     config = TrainConfig(
-        data=corpus, out=out / "run", tokenizer="bpe", vocab_size=2048, depth=4, context=256,
+        data=corpus, out=out / "run", tokenizer="bpe", vocab_size=2048, depth=4, context=128,
+        batch_size=8, model=ModelOptions(width=192, n_heads=6), evaluate_tokens=32_768,
         max_seconds=seconds, compile="off", seed=_SEED, overwrite=True,
     )  # fmt: skip
     data = open_data(config)

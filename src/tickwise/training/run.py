@@ -117,7 +117,7 @@ def run_plan(made: Plan, data: "PreparedData") -> TrainResult:
     for line in describe(made.model, made.config, made.n_parameters):
         console.say(line)
     try:
-        training = _build(made, data)
+        training = build(made, data)
         _open_out(made.config)  # only now: what could refuse this run has had its say
         if resumed_from is not None:
             restore_checkpoint(training, resumed_from)
@@ -161,7 +161,7 @@ def _open_out(config: TrainConfig) -> None:
         raise output_error(problem, out) from None
 
 
-def _build(made: Plan, data: "PreparedData") -> Training:
+def build(made: Plan, data: "PreparedData") -> Training:
     config = made.config
     assert config.batch_size is not None
     seed_everything(config.seed)
