@@ -109,7 +109,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         pass
@@ -125,7 +125,8 @@ def remove_temporaries(folder: Path) -> None:
             continue
         target = folder / match["target"]
         if match["kind"] == "old" and not target.exists():
-            os.rename(leftover, target)
+            with contextlib.suppress(FileNotFoundError):  # another process was putting it back
+                os.rename(leftover, target)
         elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
