@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.data.prepare import PrepareConfig, check_config, check_output, plan, prepare

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.errors import ConfigError
 
 _INTERRUPTED = 130

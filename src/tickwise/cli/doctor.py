@@ -5,7 +5,7 @@ import json
 import platform
 from typing import TYPE_CHECKING, Any
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import format_bytes, say
 
 if TYPE_CHECKING:

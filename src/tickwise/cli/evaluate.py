@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.device import DType
 
 if TYPE_CHECKING:

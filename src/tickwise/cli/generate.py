@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import format_seconds, say
 from tickwise.core.device import DType
 from tickwise.core.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common import CommonArguments
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.training.config import TrainConfig
 
 
