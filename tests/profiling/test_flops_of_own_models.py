@@ -5,10 +5,11 @@ import time
 import pytest
 import torch
 
+from tickwise.core.stages import Stage
 from tickwise.engine.kv_cache import KVCache
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.flops import ATTENTION, count_flops, count_training_flops
-from tickwise.profiling.stages import Stage, staged_modules
+from tickwise.profiling.stages import staged_modules
 
 VOCAB, WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 96, 32, 3, 4, 2, 8, 80
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from tickwise.core.stages import Stage
 from tickwise.profiling.flops import count_flops, count_training_flops
-from tickwise.profiling.stages import Stage, StageTimer, stage_of, staged_modules
+from tickwise.profiling.stages import StageTimer, stage_of, staged_modules
 from tickwise.profiling.step_profile import profile_decode_token, profile_training_step
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from tickwise.core.console import format_count
+from tickwise.core.stages import Stage
 from tickwise.data.prepared import PreparedData
 from tickwise.engine.generation import Decoding
 from tickwise.engine.kv_cache import KVCache
@@ -10,7 +11,6 @@ from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.settings import GenerationSettings
 from tickwise.profiling.ceilings import Ceilings
 from tickwise.profiling.flops import count_flops, count_training_flops
-from tickwise.profiling.stages import Stage
 from tickwise.profiling.step_profile import StageProfile, profile_decode_token, profile_training_step
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow

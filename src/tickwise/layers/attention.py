@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tickwise.core.stages import Stage, mark
 from tickwise.layers.linear import Linear, StackedLinear
 from tickwise.layers.norm import RMSNorm
 from tickwise.layers.rope import rotate
@@ -112,9 +113,11 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns the output and this layer's new values (B, K, T, D), for value residuals."""
         batch, length, _ = x_BTC.shape
+        mark(Stage.QKV, self.layer)
         n_rotated = self.n_heads + self.n_kv_heads
         heads = self.qkv_proj(x_BTC).view(batch, length, n_rotated + self.n_kv_heads, self.head_dim)
         qk, v = heads.transpose(1, 2).split((n_rotated, self.n_kv_heads), dim=1)
+        mark(Stage.ROPE, self.layer)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.n_heads, self.n_kv_heads), dim=1)
             q, k = self.q_norm(q), self.k_norm(k)
@@ -124,10 +127,12 @@ class SelfAttention(nn.Module):
             if rope is not None:
                 qk = rotate(qk, *rope)
             q, k = qk.split((self.n_heads, self.n_kv_heads), dim=1)
+        mark(Stage.ATTENTION, self.layer)
         own_values = v
         if self.value_mix is not None and first_values is not None:
             v = self.value_mix[0] * v + self.value_mix[1] * first_values
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         out_BHTD = causal_attention(q, k, v)
+        mark(Stage.OUT, self.layer)
         return self.o_proj(out_BHTD.transpose(1, 2).reshape(batch, length, -1)), own_values

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
+from tickwise.core.stages import Stage, mark
 from tickwise.layers.attention import KeyValueCache, SelfAttention
 from tickwise.layers.dropout import dropout
 from tickwise.layers.feed_forward import Activation, FeedForward
@@ -80,14 +81,19 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = make_norm(config.norm, config.width, config.norm_epsilon, config.bias)
         self.mlp = FeedForward(config.width, config.hidden, config.activation, config.bias)
         self.dropout = config.dropout
+        self.layer = layer
 
     def forward(
         self, x_BTC: Tensor, rope: tuple[Tensor, Tensor] | None, first_values: Tensor | None,
         cache: KeyValueCache | None,
     ) -> tuple[Tensor, Tensor]:
+        mark(Stage.NORM, self.layer)
         attended, values = self.self_attn(self.input_layernorm(x_BTC), rope, first_values, cache)
         x_BTC = x_BTC + dropout(attended, self.dropout, self.training)
-        x_BTC = x_BTC + dropout(self.mlp(self.post_attention_layernorm(x_BTC)), self.dropout, self.training)
+        mark(Stage.NORM, self.layer)
+        normed_BTC = self.post_attention_layernorm(x_BTC)
+        mark(Stage.FFN, self.layer)
+        x_BTC = x_BTC + dropout(self.mlp(normed_BTC), self.dropout, self.training)
         return x_BTC, values
 
 
@@ -120,6 +126,7 @@ class Decoder(nn.Module):
         stop = start + ids_BT.shape[1]
         if stop > self.config.context_length:
             raise ConfigError(f"position {stop} is past the model's context of {self.config.context_length} tokens")
+        mark(Stage.EMBED)
         x_BTC = self.embed_tokens(ids_BT)
         rope = None
         if self.config.positions == "learned":
@@ -134,10 +141,12 @@ class Decoder(nn.Module):
                 first_values = values
         if cache is not None:
             cache.advance(ids_BT.shape[1])
+        mark(Stage.NORM)
         return self.norm(x_BTC)
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """(B, T, V) from the output of ``hidden_states``."""
+        mark(Stage.HEAD)
         logits_BTV = self.lm_head(hidden_BTC)
         cap = self.config.logit_soft_cap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)

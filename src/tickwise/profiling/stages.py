@@ -6,37 +6,13 @@ belongs to no stage is the row ``host``, so the rows add up to the wall clock by
 
 import contextlib
 import dataclasses
-import enum
 import re
 import time
 from collections.abc import Iterator
 
 import torch
 
-
-class Stage(enum.StrEnum):
-    """Stages of a tick and of a training step, in the order in which they run."""
-
-    DATA = "data"
-    TOKENIZE = "tokenize"
-    EMBED = "embed"
-    NORM = "norm"
-    QKV = "qkv"
-    ROPE = "rope"
-    ATTENTION = "attention"
-    OUT = "out"
-    CROSS_ATTENTION = "cross_attention"
-    FFN = "ffn"
-    HEAD = "head"
-    LOSS = "loss"
-    SAMPLE = "sample"
-    DETOKENIZE = "detokenize"
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    OPTIMIZER = "optimizer"
-    CHECKPOINT = "checkpoint"
-    HOST = "host"
-    """Everything between the stages: Python, residual additions, allocation."""
+from tickwise.core.stages import Stage
 
 
 @dataclasses.dataclass(frozen=True)

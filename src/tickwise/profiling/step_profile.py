@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch.utils._pytree import tree_leaves
 
+from tickwise.core.stages import Stage
 from tickwise.profiling.flops import FlopCount
-from tickwise.profiling.stages import Stage, StageTimer, staged_modules
+from tickwise.profiling.stages import StageTimer, staged_modules
 
 Phase = Literal["data", "forward", "backward", "optimizer", "decode", "host"]
 

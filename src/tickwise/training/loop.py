@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tickwise.core.errors import NumericsError
+from tickwise.core.stages import Stage, mark
 from tickwise.data.batches import BatchCursor, evaluation_windows
 from tickwise.interop.directory import checkpoint_paths
 from tickwise.layers.loss import head_and_loss
@@ -40,8 +41,11 @@ def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, labe
     hidden = module.hidden_states(inputs_BT).flatten(0, 1)
     targets = targets_BT.flatten()
     if module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY:
+        mark(Stage.HEAD)
         return head_and_loss(hidden, module.lm_head.weight, targets, label_smoothing)
-    return F.cross_entropy(module.logits(hidden).float(), targets, label_smoothing=label_smoothing)
+    logits = module.logits(hidden).float()
+    mark(Stage.LOSS)
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
 @dataclass(kw_only=True)
@@ -87,6 +91,7 @@ class Training:
 def gradient(training: Training) -> tuple[float, list[Tensor]]:
     """One batch's mean loss and float32 gradients, in ``accumulate`` micro-batches."""
     config = training.config
+    mark(Stage.DATA)
     inputs_BT, targets_BT = (x.to(training.device, non_blocking=True) for x in training.cursor.next_batch())
     total = 0.0
     training.weights.clear()
@@ -94,6 +99,7 @@ def gradient(training: Training) -> tuple[float, list[Tensor]]:
     gradients: list[Tensor] = []
     for index, (inputs, targets) in enumerate(micro):
         loss = training.loss_function(training.module, inputs, targets, config.label_smoothing) / config.accumulate
+        mark(Stage.BACKWARD)
         loss.backward()
         total += loss.item()
         gradients = training.weights.collect(first=index == 0)
@@ -102,6 +108,7 @@ def gradient(training: Training) -> tuple[float, list[Tensor]]:
 
 def update(training: Training, gradients: list[Tensor], scale: float) -> float:
     """Clip, check that the gradient is finite, step; returns the norm before clipping."""
+    mark(Stage.OPTIMIZER)
     norm = total_norm(gradients).item()
     step = training.counters.step + 1
     if not math.isfinite(norm):
