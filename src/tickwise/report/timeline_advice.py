@@ -1,0 +1,69 @@
+"""What would make a stage faster, by what holds it back."""
+
+from collections.abc import Iterable
+
+_SMALLER_FORMAT = {"fp32": "bf16 halves them", "bf16": "int8 halves them", "fp16": "int8 halves them"}
+_WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention")
+_HOST = {
+    "host": "It is Python between the operations: fewer, larger operations, or more requests per tick, which share it.",
+    "schedule": "It is the engine choosing its work: more tokens per tick (larger batches) spread it over more tokens.",
+    "sample": "Cheaper sampling: greedy or a small top-k, no penalties or grammar that the task does not need.",
+    "detokenize": "Sending text less often, in larger pieces.",
+    "tokenize": "Tokenising before the tick, in another thread, or reusing the ids of a prompt seen before.",
+    "data": "Preparing the data ahead of the step, and reading it from a local disk.",
+    "checkpoint": "Saving less often.",
+}
+
+
+def advice(phase: str, stage: str, bound: str, number_format: str) -> str:
+    """One or two sentences for a stage of a tick in ``phase`` that is held back by ``bound``."""
+    if stage in _HOST:
+        return _HOST[stage]
+    if bound == "memory":
+        return _fewer_bytes(phase, stage, number_format)
+    if bound == "compute":
+        return _less_to_compute(phase, stage, number_format)
+    if bound == "overhead":
+        return _less_overhead(phase)
+    return "Not known: without counted bytes and FLOPs, or without measured ceilings, nothing says what holds it back."
+
+
+def _fewer_bytes(phase: str, stage: str, number_format: str) -> str:
+    if stage == "attention":
+        return ("Fewer bytes of cache: a shorter context, fewer key-value heads, or a smaller number format for it; "
+                "every token reads all of it.")  # fmt: skip
+    if stage in _WEIGHTS:
+        smaller = _SMALLER_FORMAT.get(number_format)
+        fewer = f"Fewer bytes per weight ({smaller})" if smaller else "Fewer bytes per weight"
+        vocabulary = ", a smaller vocabulary," if stage == "head" else ""
+        batch = "" if phase == "train" else " or more requests per tick: the weights are read once for all of them"
+        return f"{fewer}{vocabulary}{batch}."
+    if stage == "optimizer":
+        return "Fewer bytes of state per parameter, or fewer steps with larger batches."
+    return "Fusing it with the stage beside it (a compiled model), so that the same values are not read again."
+
+
+def _less_to_compute(phase: str, stage: str, number_format: str) -> str:
+    less = {
+        "prefill": "Computing less: a shorter prompt, or a shared beginning that the prefix cache already holds",
+        "train": "A smaller model or a shorter context",
+    }.get(phase, "Fewer requests per tick if latency matters more than throughput, or a smaller model")
+    faster = ", or bf16 where the machine computes it faster" if number_format == "fp32" else ""
+    quadratic = " Attention grows with the square of the prompt." if stage == "attention" and phase != "decode" else ""
+    return f"{less}{faster}.{quadratic}"
+
+
+def _less_overhead(phase: str) -> str:
+    together = "a larger batch" if phase == "train" else "more requests per tick"
+    return (f"Fewer and larger operations: {together}, fused or compiled kernels. Most of the time goes into starting "
+            "operations, so smaller weights alone would change little.")  # fmt: skip
+
+
+def advice_table(
+    phases: Iterable[str], stages: Iterable[str], bounds: Iterable[str], number_format: str
+) -> dict[str, str]:
+    """``phase/stage/bound`` → what would help."""
+    return {
+        f"{phase}/{stage}/{bound}": advice(phase, stage, bound, number_format)
+        for phase in phases for stage in stages for bound in bounds
+    }  # fmt: skip

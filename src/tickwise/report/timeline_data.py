@@ -1,0 +1,246 @@
+"""A trace as the timeline page reads it: columns instead of rows, repeated values once, no more ticks than a browser
+shows at ease."""
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tickwise.core.errors import DataError
+from tickwise.core.stages import Stage
+
+BOUNDS = ("unknown", "compute", "memory", "overhead")
+"""A row's bound is stored as its place here; ``unknown`` stands for ``None``."""
+
+_MOST_ROWS = 250_000
+"""Rows and tokens together that one page holds: about 8 MB, drawn in well under two seconds."""
+_SLOWEST_SHARE = 0.25
+"""Of the ticks that are kept when there are too many, so many are the slowest ones."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Tick:
+    run: str
+    number: int
+    phase: str
+    batch: int
+    kv_tokens: int | None
+    requests: dict[str, None]
+    """Ids in their order; a dict because it is a set that keeps it."""
+    rows: list[Mapping[str, Any]]
+    tokens: list[Mapping[str, Any]]
+
+    @property
+    def wall_ns(self) -> int:
+        return sum(int(row["duration_ns"]) for row in self.rows)
+
+    @property
+    def start_ns(self) -> int:
+        return min(int(row["start_ns"]) for row in self.rows)
+
+
+def compact(ledger: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ledger rows and tokens as columns of JSON values, and their totals by phase and stage.
+
+    Totals and medians are of every tick, also of those that are left out of the columns when there are too many.
+    Rows of a tick stand in the order in which they started. ``DataError`` without rows.
+    """
+    every = _grouped(ledger, tokens)
+    if not every:
+        raise DataError("the trace has no ticks; nothing to show")
+    kept = _thinned(every)
+    stages = _stages_in_order(row["stage"] for tick in every for row in tick.rows)
+    return {
+        "stages": stages,
+        "bounds": BOUNDS,
+        "phases": _phases(every, stages),
+        "thinned": None if len(kept) == len(every) else {"kept": len(kept), "of": len(every)},
+        "energy_kind": _energy_kind(ledger),
+        **_columns(kept, stages),
+    }
+
+
+def _grouped(ledger: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, Any]]) -> list[_Tick]:
+    ticks: dict[tuple[str, int], _Tick] = {}
+    by_number: dict[int, _Tick] = {}
+    for row in ledger:
+        key = (str(row.get("run") or ""), int(row["tick"]))
+        tick = ticks.get(key)
+        if tick is None:
+            nobody = "training" if row["phase"] == "train" else "no request"
+            requests = dict.fromkeys(map(str, row["request_ids"] or (nobody,)))
+            tick = _Tick(key[0], key[1], str(row["phase"]), int(row["batch"] or 0), row["kv_tokens"], requests, [], [])
+            ticks[key] = by_number[key[1]] = tick
+        tick.rows.append(row)
+    for token in tokens:
+        found = by_number.get(int(token["tick"]))
+        if found is not None:
+            found.tokens.append(token)
+            found.requests[str(token["request_id"])] = None
+    for tick in ticks.values():
+        tick.rows.sort(key=lambda row: int(row["start_ns"]))
+    return sorted(ticks.values(), key=lambda tick: (tick.run, tick.number))
+
+
+def _thinned(ticks: list[_Tick]) -> list[_Tick]:
+    """All ticks where they fit; else the slowest ones and evenly spaced others, in their order."""
+    weight = sum(len(tick.rows) + len(tick.requests) for tick in ticks)
+    if weight <= _MOST_ROWS:
+        return ticks
+    keep = max(1, int(len(ticks) * _MOST_ROWS / weight))
+    slowest = sorted(range(len(ticks)), key=lambda index: -ticks[index].wall_ns)[: max(1, int(keep * _SLOWEST_SHARE))]
+    chosen = set(slowest)
+    others = [index for index in range(len(ticks)) if index not in chosen]
+    n_others = keep - len(chosen)
+    chosen.update(others[index * len(others) // n_others] for index in range(n_others))
+    return [ticks[index] for index in sorted(chosen)]
+
+
+def _stages_in_order(names: Iterable[str]) -> list[str]:
+    """Names that occur, in the order in which a tick runs them; names that ``Stage`` lacks come last."""
+    order = {str(stage): index for index, stage in enumerate(Stage)}
+    return sorted({str(name) for name in names}, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _known(value: Any) -> float | None:
+    """The figure as a JSON number, or ``None`` for what is not known or not finite."""
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Of the known ones; ``None`` where nothing is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _phases(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
+    """Per phase: how many ticks, their time and its median, and per stage totals and the median per tick."""
+    by_phase: dict[str, list[_Tick]] = defaultdict(list)
+    for tick in ticks:
+        by_phase[tick.phase].append(tick)
+    order = ("decode", "prefill", "train")
+    names = sorted(by_phase, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [{
+        "name": name,
+        "ticks": len(by_phase[name]),
+        "wall": sum(tick.wall_ns for tick in by_phase[name]),
+        "median": statistics.median(tick.wall_ns for tick in by_phase[name]),
+        "stages": _totals(by_phase[name], stages),
+    } for name in names]  # fmt: skip
+
+
+def _totals(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
+    rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    per_tick: dict[str, list[int]] = defaultdict(list)
+    for tick in ticks:
+        here: dict[str, int] = defaultdict(int)
+        for row in tick.rows:
+            rows[row["stage"]].append(row)
+            here[row["stage"]] += int(row["duration_ns"])
+        for stage, duration in here.items():
+            per_tick[stage].append(duration)
+    found = []
+    for index, stage in enumerate(stages):
+        if stage not in rows:
+            continue
+        bounds = [0] * len(BOUNDS)
+        ideal = known = 0.0
+        for row in rows[stage]:
+            bounds[_bound(row["bound"])] += int(row["duration_ns"])
+            share = _known(row["roofline_share"])
+            if share is not None:
+                ideal += share * row["duration_ns"]
+                known += row["duration_ns"]
+        # A tick without the stage spent no time in it, and counts for its median.
+        durations = per_tick[stage] + [0] * (len(ticks) - len(per_tick[stage]))
+        found.append({
+            "stage": index, "time": sum(per_tick[stage]), "median": statistics.median(durations), "bounds": bounds,
+            "ideal": round(ideal), "known": round(known),
+            "flops": _sum(_known(row["flops"]) for row in rows[stage]),
+            "read": _sum(_known(row["bytes_read"]) for row in rows[stage]),
+            "written": _sum(_known(row["bytes_written"]) for row in rows[stage]),
+            "energy": _sum(_known(row["energy_j"]) for row in rows[stage]),
+        })  # fmt: skip
+    return found
+
+
+def _bound(name: str | None) -> int:
+    return BOUNDS.index(name) if name in BOUNDS else 0
+
+
+def _energy_kind(ledger: Sequence[Mapping[str, Any]]) -> str | None:
+    """``measured``, ``modelled`` or both; ``None`` where no row has a figure."""
+    sources = {str(row["energy_source"]) for row in ledger if row["energy_j"] is not None}
+    return " and ".join(sorted(sources)) or None
+
+
+class _Numbered(dict[Any, int]):
+    """Gives each new key the next number."""
+
+    def __missing__(self, key: Any) -> int:
+        self[key] = len(self)
+        return self[key]
+
+
+def _columns(ticks: list[_Tick], stages: list[str]) -> dict[str, Any]:
+    """What the page draws. Ticks with the same stages share a layout; equal costs and request sets are stored once."""
+    stage_index = {name: index for index, name in enumerate(stages)}
+    layouts, costs, requests, request_sets = _Numbered(), _Numbered(), _Numbered(), _Numbered()
+    origin: dict[str, int] = {}
+    for tick in ticks:
+        origin[tick.run] = min(origin.get(tick.run, tick.start_ns), tick.start_ns)
+    columns: dict[str, list[Any]] = defaultdict(list)
+    rows: dict[str, list[Any]] = {"duration": [], "cost": [], "share": [], "energy": []}
+    bounds: list[str] = []
+    said: dict[str, list[Any]] = {"tick": [], "request": [], "position": [], "id": [], "text": []}
+    for index, tick in enumerate(ticks):
+        columns["number"].append(tick.number)
+        columns["phase"].append(tick.phase)
+        columns["batch"].append(tick.batch)
+        columns["kv"].append(tick.kv_tokens)
+        columns["start"].append(tick.start_ns - origin[tick.run])
+        columns["requests"].append(request_sets[tuple(requests[name] for name in tick.requests)])
+        layout: list[int] = []
+        for row in tick.rows:
+            layout += (stage_index[row["stage"]], -1 if row["layer"] is None else int(row["layer"]))
+            rows["duration"].append(int(row["duration_ns"]))
+            rows["cost"].append(costs[_known(row["flops"]), _known(row["bytes_read"]), _known(row["bytes_written"])])
+            share, energy = _known(row["roofline_share"]), _known(row["energy_j"])
+            rows["share"].append(None if share is None else round(share * 1000))
+            rows["energy"].append(None if energy is None else float(f"{energy * 1e6:.4g}"))
+            bounds.append(str(_bound(row["bound"])))
+        columns["layout"].append(layouts[tuple(layout)])
+        for token in sorted(tick.tokens, key=lambda token: int(token["position"])):
+            said["tick"].append(index)
+            said["request"].append(requests[str(token["request_id"])])
+            said["position"].append(token["position"])
+            said["id"].append(token["token_id"])
+            said["text"].append(str(token["text"] or ""))
+    flops, read, written = (list(column) for column in zip(*costs, strict=True))
+    if not any(value is not None for value in rows["energy"]):
+        del rows["energy"]
+    return {
+        "ticks": columns, "layouts": list(layouts), "requests": list(requests), "request_sets": list(request_sets),
+        "rows": {**rows, "bound": "".join(bounds)}, "costs": {"flops": flops, "read": read, "written": written},
+        "tokens": said,
+    }  # fmt: skip
+
+
+def compact_listing(listing: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> list[list[Any]]:
+    """Instructions as ``[stage, layer, op, shapes, flops, bytes_read, bytes_written]``; stages not in the trace are
+    left out."""
+    return [
+        [stages.index(row["stage"]), -1 if row["layer"] is None else int(row["layer"]), str(row["op"]),
+         _shapes(row.get("shapes")), _known(row["flops"]), _known(row["bytes_read"]), _known(row["bytes_written"])]
+        for row in listing if row["stage"] in stages
+    ]  # fmt: skip
+
+
+def _shapes(shapes: Any) -> str:
+    """``1×4×64, 64×64``; what is not a list of shapes as it is."""
+    if isinstance(shapes, str) or shapes is None:
+        return shapes or ""
+    return ", ".join("×".join(map(str, shape)) if isinstance(shape, Sequence) and not isinstance(shape, str)
+                     else str(shape) for shape in shapes)  # fmt: skip

@@ -1,0 +1,211 @@
+"use strict";
+// A trace as the page works with it: typed columns, sums over any part of it, and sentences in plain words.
+
+const WIDTHS = [
+  { key: "time", name: "time", kind: "measured", format: (value) => duration(value) },
+  { key: "flops", name: "FLOPs", kind: "counted", format: (value) => quantity(value, "FLOP") },
+  { key: "bytes", name: "bytes", kind: "counted", format: (value) => quantity(value, "B") },
+  { key: "energy", name: "energy", kind: "n/a", format: (value) => energy(value) },
+];
+
+function scaled(value, steps) {
+  const [divisor, unit] = steps.find(([least]) => Math.abs(value) >= least) ?? steps[steps.length - 1];
+  const number = value / divisor;
+  return (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(3)))) + " " + unit;
+}
+const NS = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]];
+const duration = (ns) => Number.isFinite(ns) ? scaled(ns, NS) : "n/a";
+const quantity = (value, unit) => !Number.isFinite(value) ? "n/a" : scaled(value,
+  [[1e15, "P" + unit], [1e12, "T" + unit], [1e9, "G" + unit], [1e6, "M" + unit], [1e3, "k" + unit], [1, unit]]);
+const energy = (joules) => !Number.isFinite(joules) ? "n/a" :
+  scaled(joules, [[1, "J"], [1e-3, "mJ"], [1e-6, "µJ"], [1e-9, "nJ"]]);
+const percent = (share) => !Number.isFinite(share) ? "n/a" :
+  (share * 100).toFixed(share >= 0.0995 || share === 0 ? 0 : 1) + " %";
+const integer = (value) => value === null || !Number.isFinite(value) ? "n/a" : value.toLocaleString("en");
+const plural = (count, word) => integer(count) + " " + word + (count === 1 ? "" : "s");
+const plus = (sum, value) => Number.isNaN(value) ? sum : Number.isNaN(sum) ? value : sum + value;
+
+// What a reader could not see, or what would turn the rest of the line around, is shown as a sign for it.
+function visible(text) {
+  if (text === "") return "∅";
+  if (/^ +$/.test(text)) return "␣".repeat(text.length);
+  return text.replace(/\p{Cc}|\p{Cf}|\p{Cs}|\p{Zl}|\p{Zp}/gu, (sign) => {
+    const code = sign.codePointAt(0);
+    if (sign === "\n") return "↵";
+    if (sign === "\t") return "⇥";
+    if (sign === "\u200d") return sign;  // joins emoji
+    if (code < 32) return String.fromCharCode(0x2400 + code);
+    return code >= 0xd800 && code < 0xe000 ? "\ufffd" : `‹${code.toString(16).toUpperCase().padStart(4, "0")}›`;
+  });
+}
+const quoted = (text) => `“\u2068${visible(text)}\u2069”`;
+
+function loadTrace(raw) {
+  const { rows, costs, ticks: columns, tokens: said } = raw;
+  const total = rows.duration.length;
+  const trace = {
+    ...raw, total,
+    stage: new Uint16Array(total), layer: new Int32Array(total), bound: new Uint8Array(total),
+    time: Float64Array.from(rows.duration), flops: new Float64Array(total), read: new Float64Array(total),
+    written: new Float64Array(total), bytes: new Float64Array(total), share: new Float64Array(total),
+    energy: new Float64Array(total).fill(NaN),
+  };
+  for (let row = 0; row < total; row += 1) {
+    const cost = rows.cost[row];
+    trace.bound[row] = rows.bound.charCodeAt(row) - 48;
+    trace.flops[row] = costs.flops[cost] ?? NaN;
+    trace.read[row] = costs.read[cost] ?? NaN;
+    trace.written[row] = costs.written[cost] ?? NaN;
+    trace.bytes[row] = plus(trace.read[row], trace.written[row]);
+    trace.share[row] = rows.share[row] === null ? NaN : rows.share[row] / 1000;
+    if (rows.energy && rows.energy[row] !== null) trace.energy[row] = rows.energy[row] / 1e6;
+  }
+  let first = 0;
+  trace.ticks = columns.number.map((number, index) => {
+    const layout = raw.layouts[columns.layout[index]];
+    const last = first + layout.length / 2;
+    const sums = { time: 0, flops: NaN, bytes: NaN, energy: NaN };
+    for (let row = first; row < last; row += 1) {
+      trace.stage[row] = layout[2 * (row - first)];
+      trace.layer[row] = layout[2 * (row - first) + 1];
+      for (const { key } of WIDTHS) sums[key] = plus(sums[key], trace[key][row]);
+    }
+    const tick = { index, number, first, last, sums, phase: columns.phase[index], batch: columns.batch[index],
+                   kv: columns.kv[index], start: columns.start[index],
+                   requests: raw.request_sets[columns.requests[index]] };
+    first = last;
+    return tick;
+  });
+  trace.phaseOf = Object.fromEntries(raw.phases.map((phase) => [phase.name, {
+    ...phase, stages: phase.stages.map((sum) => runSum(sum)),
+  }]));
+  addCells(trace, said);
+  return trace;
+}
+
+// A cell is a token, or a tick that gave a request none: part of a prompt, or a training step.
+function addCells(trace, said) {
+  const tokensOf = new Map();
+  said.tick.forEach((tick, index) => {
+    const key = tick * trace.requests.length + said.request[index];
+    if (!tokensOf.has(key)) tokensOf.set(key, []);
+    tokensOf.get(key).push(index);
+  });
+  trace.lines = trace.requests.map((name, index) => ({ name, index, cells: [] }));
+  for (const tick of trace.ticks) {
+    for (const request of tick.requests) {
+      const line = trace.lines[request];
+      const tokens = tokensOf.get(tick.index * trace.requests.length + request) ?? [null];
+      for (const token of tokens) {
+        line.cells.push(token === null ? { tick, line, text: null, position: null, id: null } :
+          { tick, line, text: said.text[token], position: said.position[token], id: said.id[token] });
+      }
+    }
+  }
+  trace.lines = trace.lines.filter((line) => line.cells.length);
+  trace.cells = trace.lines.flatMap((line) => line.cells);
+  trace.cells.forEach((cell, index) => { cell.index = index; });
+}
+
+function cellName(cell) {
+  if (cell.text !== null) return quoted(cell.text);
+  if (cell.tick.phase === "train") return "step " + integer(cell.tick.number);
+  return cell.tick.phase === "prefill" ? "part of the prompt" : "tick " + integer(cell.tick.number);
+}
+
+// Sums over rows, by stage. `bounds` is time by bound; `ideal` is the time at the ceilings of the rows that have one.
+const emptySum = (stage) => ({ stage, time: 0, flops: NaN, read: NaN, written: NaN, bytes: NaN, energy: NaN,
+                               bounds: [0, 0, 0, 0], ideal: 0, known: 0 });
+function addRow(sum, trace, row) {
+  sum.time += trace.time[row];
+  for (const key of ["flops", "read", "written", "bytes", "energy"]) sum[key] = plus(sum[key], trace[key][row]);
+  sum.bounds[trace.bound[row]] += trace.time[row];
+  if (!Number.isNaN(trace.share[row])) {
+    sum.ideal += trace.share[row] * trace.time[row];
+    sum.known += trace.time[row];
+  }
+}
+function finish(sum) {
+  sum.bound = sum.bounds.indexOf(Math.max(...sum.bounds));
+  sum.share = sum.known > sum.time / 2 ? sum.ideal / sum.known : NaN;
+  return sum;
+}
+function runSum(raw) {
+  const sum = { ...raw };
+  for (const key of ["flops", "read", "written", "energy"]) sum[key] = raw[key] ?? NaN;
+  sum.bytes = plus(sum.read, sum.written);
+  return finish(sum);
+}
+function stageSums(trace, ticks, keep = () => true) {
+  const sums = new Map();
+  for (const tick of ticks) {
+    for (let row = tick.first; row < tick.last; row += 1) {
+      if (!keep(row)) continue;
+      const stage = trace.stage[row];
+      if (!sums.has(stage)) sums.set(stage, emptySum(stage));
+      addRow(sums.get(stage), trace, row);
+    }
+  }
+  return [...sums.values()].map(finish);
+}
+function total(sums) {
+  const all = emptySum(-1);
+  for (const sum of sums) {
+    for (const key of ["time", "ideal", "known"]) all[key] += sum[key];
+    for (const key of ["flops", "read", "written", "bytes", "energy"]) all[key] = plus(all[key], sum[key]);
+    sum.bounds.forEach((time, bound) => { all.bounds[bound] += time; });
+  }
+  return finish(all);
+}
+const largest = (sums) => sums.reduce((best, sum) => (sum.time > best.time ? sum : best));
+
+// Why a stage took its time, from its sums.
+function reason(trace, sum) {
+  const { meta } = trace;
+  const rate = (value) => value / (sum.time / 1e9);
+  const of = Number.isFinite(sum.share) ? `${percent(sum.share)} of this machine's` : "";
+  if (sum.bound === 2) {
+    const ceiling = meta.bandwidth ? ` (${quantity(meta.bandwidth, "B/s")})` : "";
+    return `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.time)}`
+      + (of ? `, ${of} measured bandwidth${ceiling}.` : `, ${quantity(rate(sum.bytes), "B/s")}.`);
+  }
+  if (sum.bound === 1) {
+    const ceiling = meta.peak ? ` of ${quantity(meta.peak, "FLOP/s")}` : "";
+    return `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.time)}`
+      + (of ? `, ${of} measured ${meta.dtype ?? ""} peak${ceiling}.` : `, ${quantity(rate(sum.flops), "FLOP/s")}.`);
+  }
+  if (sum.bound === 3) {
+    return "Overhead-bound: " + (Number.isFinite(sum.share)
+      ? `${percent(Math.max(0, 1 - sum.share))} of the time is neither moving bytes nor computing.`
+      : "no FLOPs and no bytes are counted for it; the time is Python, bookkeeping, waiting.");
+  }
+  return "What holds it back is n/a: its FLOPs and bytes, or the machine's ceilings, are not known.";
+}
+
+// What the stage's time would be at the ceilings, against the whole it is part of.
+function saving(sum, whole) {
+  if (!Number.isFinite(sum.share)) return "";
+  const saved = Math.max(0, sum.time * (1 - sum.share));
+  if (sum.share > 0.85) {
+    return sum.bound === 2
+      ? `It already runs near the ceiling; half the bytes would save about ${percent(sum.time / 2 / whole)} of this tick.`
+      : "It already runs near the ceiling: only less work helps.";
+  }
+  return `At this machine's ceilings it would take ${duration(sum.time - saved)}: at most ${percent(saved / whole)} `
+    + "of this tick saved.";
+}
+const helps = (trace, phase, sum) => trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+
+// Where a tick lost time against the typical tick of its phase: {over, stage, stageOver}, or null for a typical one.
+function excess(trace, tick, sums) {
+  const phase = trace.phaseOf[tick.phase];
+  const over = tick.sums.time - phase.median;
+  if (phase.ticks < 3 || over < 0.1 * phase.median) return null;
+  const medians = new Map(phase.stages.map((sum) => [sum.stage, sum.median]));
+  let best = null;
+  for (const sum of sums) {
+    const stageOver = sum.time - (medians.get(sum.stage) ?? 0);
+    if (!best || stageOver > best.stageOver) best = { over, stage: sum.stage, stageOver };
+  }
+  return best;
+}
