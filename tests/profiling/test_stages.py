@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tickwise.core.stages import Stage
-from tickwise.profiling.flops import count_flops, count_training_flops
-from tickwise.profiling.stages import StageTimer, stage_of, staged_modules
+from tickwise.profiling.program import list_program, list_training_program
+from tickwise.profiling.stages import StageTimer, place_of, stage_of, staged_modules
 from tickwise.profiling.step_profile import profile_decode_token, profile_training_step
 
 
@@ -131,6 +131,28 @@ def test_submodules_are_recognised_by_the_usual_names(name, expected):
     assert stage_of(name) == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), [
+    ("model.layers.3.self_attn.q_proj", (Stage.QKV, 3)),
+    ("model.layers.3.self_attn.q_norm", (Stage.ROPE, 3)),
+    ("transformer.h.1.attn.c_proj", (Stage.OUT, 1)),
+    ("transformer.h.1.mlp.c_proj", (Stage.FFN, 1)),
+    ("bert.embeddings.LayerNorm", (Stage.EMBED, None)),
+    ("bert.encoder.layer.2.attention.self", (Stage.ATTENTION, 2)),
+    ("bert.encoder.layer.2.attention.self.query", (Stage.QKV, 2)),
+    ("bert.encoder.layer.2.attention.output.dense", (Stage.OUT, 2)),
+    ("bert.encoder.layer.2.attention.output.LayerNorm", (Stage.NORM, 2)),
+    ("bert.encoder.layer.2.intermediate.dense", (Stage.FFN, 2)),
+    ("bert.encoder.layer.2.output.dense", (Stage.FFN, 2)),
+    ("encoder.block.0.layer.0.SelfAttention.o", (Stage.OUT, 0)),
+    ("decoder.block.2.layer.1.EncDecAttention.q", (Stage.CROSS_ATTENTION, 2)),
+    ("cls.predictions.decoder", (Stage.HEAD, None)),
+    ("", None),
+    ("layers.0", None),
+])
+def test_code_of_a_submodule_belongs_to_its_outermost_stage_and_attention_is_split(name, expected):
+    assert place_of(name) == expected
+
+
 def test_only_the_outermost_stage_is_timed():
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -170,24 +192,23 @@ def test_time_is_charged_to_the_layer_that_takes_it_forward_and_backward():
 
 def test_flops_of_the_rows_sum_to_the_counted_total():
     model, ids = Tiny(), IDS[:, :-1]
-    forward, training = count_flops(model, ids), count_training_flops(model, ids)
-    profile = profiled_training(model, forward_flops=forward, training_flops=training, peak_flops_per_s=1e12)
-    assert training.total == 3 * forward.total
-    assert sum(row.flops for row in profile.rows) == profile.flops == training.total
+    forward, training = list_program(model, ids), list_training_program(model, ids)
+    profile = profiled_training(model, program=training, peak_flops_per_s=1e12)
+    assert training.flops == 3 * forward.flops
+    assert sum(row.flops for row in profile.rows) == profile.flops == training.flops
     by_stage = {(row.phase, row.stage): row for row in profile.by_stage()}
     assert by_stage["forward", Stage.HEAD].flops == 2 * 16 * 16 * 32
     assert by_stage["backward", Stage.HEAD].flops == 2 * by_stage["forward", Stage.HEAD].flops
-    assert profile.share_of_peak == pytest.approx(training.total / (profile.plain_wall_ns * 1e-9) / 1e12)
+    assert profile.share_of_peak == pytest.approx(training.flops / (profile.plain_wall_ns * 1e-9) / 1e12)
 
 
-def test_flops_that_cannot_be_given_per_row_are_none_not_zero():
+def test_flops_follow_what_is_trained_and_are_none_where_nothing_was_listed():
     model = Tiny()
     model.lm_head.weight.requires_grad_(False)
-    ids = IDS[:, :-1]
-    profile = profiled_training(
-        model, forward_flops=count_flops(model, ids), training_flops=count_training_flops(model, ids)
-    )
-    assert {row.flops for row in profile.rows} == {None}
+    profile = profiled_training(model, program=list_training_program(model, IDS[:, :-1]))
+    by_stage = {(row.phase, row.stage): row for row in profile.by_stage()}
+    assert by_stage["backward", Stage.HEAD].flops == by_stage["forward", Stage.HEAD].flops
+    assert {row.flops for row in profiled_training(Tiny()).rows} == {None}
     assert profiled_training(Tiny()).share_of_peak is None
 
 
@@ -200,10 +221,10 @@ def test_rows_of_a_decoded_token_add_up_and_name_the_choice_of_the_token():
         time.sleep(0.03)
         return logits.argmax()
 
-    flops = count_flops(model, IDS[:1, -1:])
-    profile = profile_decode_token(model, step, repetitions=6, flops=flops)
+    program = list_program(model, IDS[:1, -1:])
+    profile = profile_decode_token(model, step, repetitions=6, program=program)
     assert sum(row.duration_ns for row in profile.rows) == pytest.approx(profile.wall_ns, rel=0.01)
-    assert sum(row.flops for row in profile.rows) == flops.total
+    assert sum(row.flops for row in profile.rows) == program.flops
     times = {(row.stage, row.layer): row.duration_ns for row in profile.rows}
     assert times[Stage.SAMPLE, None] >= 30e6
     assert times[Stage.FFN, 2] >= 30e6

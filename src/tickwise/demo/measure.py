@@ -10,7 +10,7 @@ from tickwise.engine.kv_cache import KVCache
 from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.settings import GenerationSettings
 from tickwise.profiling.ceilings import Ceilings
-from tickwise.profiling.flops import count_flops, count_training_flops
+from tickwise.profiling.program import list_program, list_training_program
 from tickwise.profiling.step_profile import StageProfile, profile_decode_token, profile_training_step
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
@@ -35,15 +35,14 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
         update(training, training.weights.collect(first=True), scale=1.0)
         training.weights.clear()
 
-    inputs_BT, _ = next_batch()
+    inputs_BT, targets_BT = next_batch()
     profile = profile_training_step(
         module,
         next_batch=next_batch,
         loss=lambda batch: next_token_loss(module, batch[0], batch[1]),
         optimizer_step=optimizer_step,
         budget_s=budget_s,
-        forward_flops=count_flops(module, inputs_BT),
-        training_flops=count_training_flops(module, inputs_BT),
+        program=list_training_program(module, inputs_BT, targets_BT, call=next_token_loss),
         peak_flops_per_s=limits.peak_flops_per_s(made.dtype),
     )
     return _breakdown(
@@ -72,7 +71,7 @@ def decoded_token(model: LanguageModel, prompt: str, limits: Ceilings, budget_s:
         decoding.step,
         repetitions=_DECODED_TOKENS,
         budget_s=budget_s,
-        flops=count_flops(module, torch.zeros(1, 1, dtype=torch.long, device=model.device), cache=cache),
+        program=list_program(module, torch.zeros(1, 1, dtype=torch.long, device=model.device), cache=cache),
         peak_flops_per_s=limits.peak_flops_per_s("fp32"),
     )
     return _breakdown(

@@ -6,6 +6,7 @@ belongs to no stage is the row ``host``, so the rows add up to the wall clock by
 
 import contextlib
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -130,8 +131,8 @@ _STAGES_BY_NAME = (
     (Stage.NORM, re.compile(r"(norm|layernorm|layer_norm)$|^ln_")),
     (Stage.CROSS_ATTENTION, re.compile(r"^(cross_attn|crossattention|encoder_attn|encdecattention)$")),
     (Stage.ATTENTION, re.compile(r"^(self_attn|attn|attention|self_attention|selfattention)$")),
-    (Stage.FFN, re.compile(r"^(mlp|ffn|feed_forward|densereludense)$")),
-    (Stage.HEAD, re.compile(r"^(lm_head|head|output|embed_out)$")),
+    (Stage.FFN, re.compile(r"^(mlp|ffn|feed_forward|densereludense|intermediate)$")),
+    (Stage.HEAD, re.compile(r"^(lm_head|head|output|embed_out|cls|classifier|score|pooler|qa_outputs)$")),
 )
 
 
@@ -145,7 +146,40 @@ def stage_of(name: str) -> tuple[Stage, int | None] | None:
     for stage, pattern in _STAGES_BY_NAME:
         if pattern.search(last):
             found = _LAYER.search(name)
+            if found and last == "output":  # the second half of BERT's feed-forward block
+                stage = Stage.FFN
             return stage, int(found.group(1)) if found else None
+    return None
+
+
+_PARTS_OF_ATTENTION = (
+    (Stage.QKV, re.compile(r"^([qkv]|w[qkv]|[qkv]_proj|qkv|qkv_proj|c_attn|query|key|value|query_key_value|in_proj)$")),
+    (Stage.ROPE, re.compile(r"^(rotary_emb|rope|[qk]_norm|[qk]_layernorm)$")),
+    (Stage.NORM, _STAGES_BY_NAME[1][1]),
+    (Stage.OUT, re.compile(r"^(o|wo|o_proj|out_proj|c_proj|dense|output)$")),
+)
+_PARTS_OF_FFN = ((Stage.NORM, _STAGES_BY_NAME[1][1]),)
+
+
+@functools.cache
+def place_of(name: str) -> tuple[Stage, int | None] | None:
+    """Stage and layer of the code of a submodule: that of its outermost stage, with attention in its parts.
+
+    >>> place_of("model.layers.3.self_attn.q_proj")
+    (<Stage.QKV: 'qkv'>, 3)
+    """
+    path = name.split(".")
+    for n in range(1, len(path) + 1):
+        outermost = stage_of(".".join(path[:n]))
+        if outermost is None:
+            continue
+        stage, layer = outermost
+        parts = {Stage.ATTENTION: _PARTS_OF_ATTENTION, Stage.FFN: _PARTS_OF_FFN}.get(stage, ())
+        for part in reversed(path[n:]):
+            for inner, pattern in parts:
+                if pattern.search(part.lower()):
+                    return inner, layer
+        return stage, layer
     return None
 
 

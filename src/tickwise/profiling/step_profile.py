@@ -17,7 +17,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from tickwise.core.stages import Stage
-from tickwise.profiling.flops import FlopCount
+from tickwise.profiling.program import Program
 from tickwise.profiling.stages import StageTimer, staged_modules
 
 Phase = Literal["data", "forward", "backward", "optimizer", "decode", "host"]
@@ -90,8 +90,7 @@ def profile_training_step(
     optimizer_step: Callable[[], object],
     repetitions: int = 9,
     budget_s: float = 30.0,
-    forward_flops: FlopCount | None = None,
-    training_flops: FlopCount | None = None,
+    program: Program | None = None,
     peak_flops_per_s: float | None = None,
 ) -> StageProfile:
     """Run ``next_batch`` → ``loss(batch)`` → backward → ``optimizer_step`` and say where the time went.
@@ -99,7 +98,7 @@ def profile_training_step(
     ``loss`` calls ``module`` and returns the scalar to differentiate; ``optimizer_step`` also clears the
     gradients. These are real steps: the weights change. Fewer than ``repetitions`` are measured when
     ``budget_s`` seconds are over. What follows the last submodule in ``loss`` is the
-    row ``loss``. FLOPs of the backward pass are given per row only where they are twice the forward's.
+    row ``loss``. ``program`` is the listing of ``loss`` and its backward pass.
     """
     device = _device(module)
 
@@ -125,9 +124,7 @@ def profile_training_step(
     timer = StageTimer(device)
     recorder = _Recorder(timer)
     runs, plain = _repeat(module, recorder, step, repetitions, budget_s, backward=True)
-    counts = _flops_by_row(module, forward_flops, training_flops)
-    total = training_flops.total if training_flops is not None else None
-    return _profile(runs, plain, counts, total, peak_flops_per_s)
+    return _profile(module, runs, plain, program, {"forward": "forward", "backward": "backward"}, peak_flops_per_s)
 
 
 def profile_decode_token(
@@ -136,13 +133,13 @@ def profile_decode_token(
     *,
     repetitions: int = 25,
     budget_s: float = 30.0,
-    flops: FlopCount | None = None,
+    program: Program | None = None,
     peak_flops_per_s: float | None = None,
 ) -> StageProfile:
     """Run ``step``, which decodes and samples one token with ``module``, and say where the time went.
 
-    What follows the last submodule (the choice of the token) is the row ``sample``. ``flops`` is the
-    forward pass's count for one token.
+    What follows the last submodule (the choice of the token) is the row ``sample``. ``program`` is the
+    listing of the forward pass of one token.
     """
 
     def one(timer: StageTimer | None) -> None:
@@ -156,10 +153,7 @@ def profile_decode_token(
     timer = StageTimer(_device(module))
     recorder = _Recorder(timer)
     runs, plain = _repeat(module, recorder, one, repetitions, budget_s, backward=False)
-    by_row: dict[tuple[Phase, Stage, int | None], int] = {}
-    if flops is not None:
-        by_row = {("decode", stage, layer): n for (stage, layer), n in _flops_by_stage(module, flops).items()}
-    return _profile(runs, plain, by_row, flops.total if flops is not None else None, peak_flops_per_s)
+    return _profile(module, runs, plain, program, {"forward": "decode"}, peak_flops_per_s)
 
 
 def _device(module: torch.nn.Module) -> torch.device:
@@ -270,14 +264,15 @@ def _repeat(
 
 
 def _profile(
-    runs: Sequence[tuple[dict[_Key, int], int]], plain: Sequence[int], flops: Mapping[_Key, int],
-    total_flops: int | None, peak: float | None,
+    module: torch.nn.Module, runs: Sequence[tuple[dict[_Key, int], int]], plain: Sequence[int],
+    program: Program | None, phases: Mapping[str, Phase], peak: float | None,
 ) -> StageProfile:
     """Means over the middle half of the repetitions by wall time.
 
     Medians of rows do not add up to the median of the wall time; means do, and leaving out the fastest and
     the slowest quarter keeps them as steady as a median.
     """
+    flops = _flops_by_row(module, program, phases) if program is not None else None
     ordered = sorted(runs, key=lambda run: run[1])
     quarter = len(ordered) // 4
     middle = ordered[quarter : len(ordered) - quarter]
@@ -286,39 +281,29 @@ def _profile(
     rows = []
     for key in [*keys, ("host", Stage.HOST, None)]:
         duration = sum(durations.get(key, 0) for durations, _ in middle) / len(middle)
-        count = flops.get(key, 0) if flops else None
+        count = flops.get(key, 0) if flops is not None else None
         rows.append(StageRow(
             phase=key[0], stage=key[1], layer=key[2], duration_ns=duration, share=duration / wall, flops=count,
             share_of_peak=_share_of_peak(count, duration, peak),
         ))  # fmt: skip
     return StageProfile(
         rows=tuple(row for row in rows if row.duration_ns > 0 or row.stage is Stage.HOST), wall_ns=wall,
-        plain_wall_ns=statistics.median(plain) if plain else None, repetitions=len(runs), flops=total_flops,
-        peak_flops_per_s=peak,
+        plain_wall_ns=statistics.median(plain) if plain else None, repetitions=len(runs),
+        flops=program.flops if program is not None else None, peak_flops_per_s=peak,
     )  # fmt: skip
 
 
-def _flops_by_stage(module: torch.nn.Module, count: FlopCount) -> dict[tuple[Stage, int | None], int]:
-    """The forward pass's FLOPs by the stage whose module did them; the rest belongs to ``host``."""
+def _flops_by_row(module: torch.nn.Module, program: Program, phases: Mapping[str, Phase]) -> dict[_Key, int]:
+    """FLOPs by the stage whose module does them, in the forward pass at least; the rest belongs to ``host``."""
     staged = staged_modules(module)
-    by_stage: dict[tuple[Stage, int | None], int] = {}
-    for name, flops in count.by_module.items():
-        parts = name.split(".")
-        owner = next((o for n in range(1, len(parts) + 1) if (o := ".".join(parts[:n])) in staged), None)
-        key = (staged[owner][1], staged[owner][2]) if owner is not None else (Stage.HOST, None)
-        by_stage[key] = by_stage.get(key, 0) + flops
-    return by_stage
-
-
-def _flops_by_row(
-    module: torch.nn.Module, forward: FlopCount | None, training: FlopCount | None
-) -> dict[_Key, int]:
-    if forward is None:
-        return {}
     by_row: dict[_Key, int] = {}
-    doubled = training is not None and training.total == 3 * forward.total
-    for (stage, layer), flops in _flops_by_stage(module, forward).items():
-        by_row["host" if stage is Stage.HOST else "forward", stage, layer] = flops
-        if doubled:
-            by_row["backward", stage, layer] = 2 * flops
-    return by_row if doubled else {}
+    for instruction in program.instructions:
+        parts = instruction.module.split(".")
+        owner = next((o for n in range(1, len(parts) + 1) if (o := ".".join(parts[:n])) in staged), None)
+        key: _Key = ("host", Stage.HOST, None)
+        if owner is not None:
+            key = (phases[instruction.direction], staged[owner][1], staged[owner][2])
+        elif instruction.stage in (Stage.HEAD, Stage.LOSS):  # what follows the last submodule
+            key = (phases[instruction.direction], Stage.LOSS, None)
+        by_row[key] = by_row.get(key, 0) + instruction.flops
+    return by_row

@@ -35,7 +35,7 @@ from tickwise.training.compilation import decide_compilation
 from tickwise.training.config import TrainConfig
 from tickwise.training.dial import decoder_from_dial, describe, resolve
 from tickwise.training.live import Journal
-from tickwise.training.loop import Training, ended, train_until_done
+from tickwise.training.loop import Training, ended, next_token_loss, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
 from tickwise.training.optimizers import MasterWeights, Optimizer
 
@@ -205,13 +205,12 @@ def build(made: Plan, data: "PreparedData") -> Training:
 
 def _speed_reference(module: Decoder, made: Plan) -> tuple[float | None, float | None]:
     """Counted FLOPs of one training token, and this machine's measured peak in the run's number format."""
-    from tickwise.profiling.flops import count_training_flops
+    from tickwise.profiling.program import list_training_program
 
-    # The float head and loss are left out of what the module's forward computes only by a few elementwise ops.
     ids = torch.zeros(1, made.config.context, dtype=torch.long, device=made.device)
-    counted = count_training_flops(module, ids)
+    program = list_training_program(module, ids, ids, call=next_token_loss)
     peak = ceilings(device=made.device, quick=True).peak_flops_per_s(made.dtype)
-    return counted.total / made.config.context, peak
+    return program.flops / made.config.context, peak
 
 
 def _versions() -> dict[str, str]:
