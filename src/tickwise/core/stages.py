@@ -38,6 +38,7 @@ class Stage(enum.StrEnum):
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
     CHECKPOINT = "checkpoint"
+    VALIDATION = "validation"
     HOST = "host"
     """Everything outside the other stages: Python between them, waiting."""
 

@@ -1,0 +1,386 @@
+"""Measured rows: every nanosecond of every tick belongs to exactly one stage.
+
+While a tick runs, a ``Ledger`` only writes down the time of each stage mark. Rows are made later, for many ticks at
+once: durations, then the counted work of each stage (the caller passes it in), and from both what bounds the stage,
+its share of the roofline and its energy. A tick's rows add up to its wall time by construction: what belongs to no
+other stage is the row ``host``.
+
+On an accelerator, which works behind the program's back, every mark waits for it to finish.
+
+Shapes: N ticks with the same marks, M marks of a tick, R rows of a tick, K stages with counted work.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy
+from numpy.typing import NDArray
+
+from tickwise.core.stages import Stage
+from tickwise.profiling.energy import MEASURE_EVERY_NS, EnergyMeter, EnergyModel
+from tickwise.profiling.roofline import PYTHON_STAGES, Roofline, place
+
+if TYPE_CHECKING:
+    import torch
+
+Phase = Literal["prefill", "decode", "train"]
+StageKey = tuple[Stage, int | None]
+"""A stage and its layer; ``None``: the stage is not part of a layer."""
+
+STAGES = tuple(Stage)
+"""Codes of stages in ``Rows.stage``."""
+NO_LAYER = -1
+
+_CODE = {stage: code for code, stage in enumerate(STAGES)}
+_PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
+# Marks kept in memory before rows are made of them: about 60 bytes each.
+_MOST_MARKS = 500_000
+
+
+class RequestRow(Protocol):
+    """One request's part of a tick."""
+
+    @property
+    def request_id(self) -> str: ...
+
+
+class Work(Protocol):
+    """What a tick computes."""
+
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def kv_tokens(self) -> int: ...
+    @property
+    def rows(self) -> Sequence[RequestRow]: ...
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """One update of ``batch`` sequences."""
+
+    batch: int
+    phase: Phase = "train"
+    kv_tokens: int = 0
+    rows: tuple[RequestRow, ...] = ()
+
+
+class Token(Protocol):
+    """A token that a tick has made."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def token_id(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Counted work of the stages of a kind of tick, linear in V lengths (how much is cached).
+
+    Shapes: ``base`` (K, 3) and ``steps`` (V, K, 3), whose columns are FLOPs, bytes read and bytes written.
+    """
+
+    keys: tuple[StageKey, ...]
+    base: NDArray[numpy.int64]
+    steps: NDArray[numpy.int64]
+    """What one more of each length adds."""
+    covers: frozenset[Stage]
+    """Stages whose work is counted: one of them that is not among ``keys`` did none."""
+
+    def at(self, lengths: Sequence[int]) -> dict[StageKey, tuple[int, int, int]]:
+        """The figures of one tick."""
+        values_K3 = self.base + numpy.tensordot(numpy.array(lengths, dtype=numpy.int64), self.steps, 1)
+        return {key: (int(f), int(r), int(w)) for key, (f, r, w) in zip(self.keys, values_K3, strict=True)}
+
+
+class TickCosts(NamedTuple):
+    """The work of one tick. Ticks of the same kind share one table, which makes their rows cheap to fill in."""
+
+    table: CostTable
+    lengths: tuple[int, ...]
+
+
+CostModel = Callable[[Any], TickCosts | None]
+"""From the work that the ledger was told; ``None``: what this tick costs is not known."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ledger rows of consecutive ticks, by column. Unknown numbers are NaN, unknown bounds ``None``."""
+
+    tick: NDArray[numpy.int64]
+    layer: NDArray[numpy.int64]
+    stage: NDArray[numpy.int64]
+    start_ns: NDArray[numpy.int64]
+    """Since the ledger was made: when the stage's first stretch in this tick began."""
+    duration_ns: NDArray[numpy.int64]
+    flops: NDArray[numpy.float64]
+    bytes_read: NDArray[numpy.float64]
+    bytes_written: NDArray[numpy.float64]
+    bound: NDArray[numpy.object_]
+    roofline_share: NDArray[numpy.float64]
+    energy_j: NDArray[numpy.float64]
+    energy_measured: bool
+    works: Sequence[Work]
+    """Of the ticks, in order; ``first_tick`` is the number of the first."""
+    first_tick: int
+
+
+class RowSink(Protocol):
+    """Where finished rows go."""
+
+    def add(self, rows: Rows, tokens: Sequence[tuple[int, Sequence[Token]]]) -> None:
+        """``tokens``: of each tick by its number."""
+
+
+class Ledger:
+    """Listens to an engine's ticks, or a training loop's steps, and turns them into rows.
+
+    >>> ledger = Ledger(sink, roofline=roof, costs=costs)            # doctest: +SKIP
+    >>> ledger.begin_tick(); ledger.tick_work(work)                  # doctest: +SKIP
+    >>> mark(Stage.EMBED)                                            # doctest: +SKIP
+    >>> ledger.end_tick(tokens); ledger.flush()                      # doctest: +SKIP
+
+    A tick that is never ended, or that had no work, leaves nothing behind; marks between ticks count for nothing.
+    """
+
+    def __init__(
+        self, sink: RowSink, *, roofline: Roofline, costs: CostModel | None = None,
+        energy: EnergyMeter | EnergyModel | None = None, synchronize: Callable[[], None] | None = None,
+    ) -> None:
+        self._sink, self._roofline, self._costs, self._energy = sink, roofline, costs, energy
+        # One flat list of (nanoseconds, stage, layer): appending numbers makes nothing that the garbage collector
+        # would have to visit. A tick ends with its last nanosecond and two fillers.
+        self._marks: list[int | Stage | None] = []
+        self._finished = 0
+        self._ends: list[int] = []
+        self._works: list[Work] = []
+        self._tokens: list[Sequence[Token]] = []
+        self._work: Work | None = None
+        self._layouts: dict[tuple[int | Stage | None, ...], _Layout] = {}
+        self._now = _clock(synchronize)
+        self.ticks = 0
+        """Finished ticks."""
+        self.origin_ns = self._now()
+        self._energy_times_ns: list[int] = []
+        self._energy_j: list[float] = []
+        self._measure_energy(self.origin_ns)
+        self.mark = _recorder(self._marks, self._now)  # type: ignore[method-assign]
+
+    def mark(self, stage: Stage, layer: int | None = None) -> None:
+        """From here on time belongs to ``stage``. (``__init__`` puts a faster twin in its place.)"""
+        raise AssertionError
+
+    def begin_tick(self) -> None:
+        """The tick's wall time starts; until the first mark it belongs to ``host``."""
+        now_ns = self._now()
+        marks = self._marks
+        del marks[self._finished :]
+        self._work = None
+        if self._finished > 3 * _MOST_MARKS:
+            self.flush()
+        elif now_ns - self._energy_times_ns[-1] > MEASURE_EVERY_NS:
+            self._measure_energy(now_ns)
+        marks += (now_ns, Stage.HOST, None)
+
+    def tick_work(self, work: Work) -> None:
+        """What this tick computes, known after scheduling."""
+        self._work = work
+
+    def end_tick(self, tokens: Sequence[Token]) -> None:
+        """The tick's wall time ends."""
+        now_ns = self._now()
+        if self._work is None:
+            return
+        self._marks += (now_ns, None, None)
+        self._finished = len(self._marks)
+        self._ends.append(self._finished // 3)
+        self._works.append(self._work)
+        self._tokens.append(tokens)
+        self._work = None
+        self.ticks += 1
+
+    def _measure_energy(self, now_ns: int) -> None:
+        self._energy_times_ns.append(now_ns)
+        self._energy_j.append(0.0 if self._energy is None or isinstance(self._energy, EnergyModel)
+                              else self._energy.joules())
+
+    def flush(self) -> None:
+        """Make rows of the finished ticks, hand them to the sink and forget them."""
+        if not self._works:
+            return
+        self._measure_energy(time.perf_counter_ns())
+        rows = self._rows()
+        first = rows.first_tick
+        self._sink.add(rows, [(first + i, tokens) for i, tokens in enumerate(self._tokens) if tokens])
+        del self._marks[: self._finished]
+        self._finished = 0
+        del self._energy_times_ns[:-1], self._energy_j[:-1]
+        self._ends, self._works, self._tokens = [], [], []
+
+    def _rows(self) -> Rows:
+        marks = self._marks[: self._finished]
+        times = numpy.array(marks[0::3], dtype=numpy.int64) - self.origin_ns
+        stages, layers = marks[1::3], marks[2::3]
+        by_layout: dict[_Layout, list[int]] = {}
+        start = 0
+        for index, end in enumerate(self._ends):
+            marked = (*stages[start : end - 1], *layers[start : end - 1])
+            layout = self._layouts.get(marked)
+            if layout is None:
+                layout = self._layouts[marked] = _Layout(stages[start : end - 1], layers[start : end - 1])
+            by_layout.setdefault(layout, []).append(index)
+            start = end
+        starts = numpy.array([0, *self._ends[:-1]])
+        columns = [self._columns(layout, numpy.array(ticks), times, starts) for layout, ticks in by_layout.items()]
+        tick = numpy.concatenate([c[0] for c in columns])
+        order = numpy.argsort(tick, kind="stable")
+        tick, layer, stage, start_ns, duration_ns, figures = (
+            numpy.concatenate([c[i] for c in columns])[order] for i in range(6)
+        )
+        flops, bytes_read, bytes_written = figures.T
+        share, bound = place(duration_ns.astype(numpy.float64), flops, bytes_read + bytes_written, self._roofline)
+        python = numpy.isin(stage, _PYTHON_CODES)
+        bound[python] = "overhead"
+        first = self.ticks - len(self._works)
+        return Rows(
+            tick=tick + first, layer=layer, stage=stage, start_ns=start_ns, duration_ns=duration_ns, flops=flops,
+            bytes_read=bytes_read, bytes_written=bytes_written, bound=bound, roofline_share=share,
+            energy_j=self._row_energy(tick, starts, times, duration_ns, flops, bytes_read + bytes_written, python),
+            energy_measured=self._energy is not None and not isinstance(self._energy, EnergyModel),
+            works=self._works, first_tick=first,
+        )
+
+    def _columns(
+        self, layout: "_Layout", ticks: NDArray[numpy.int64], times: NDArray[numpy.int64],
+        starts: NDArray[numpy.int64],
+    ) -> tuple[NDArray[numpy.generic], ...]:
+        """Columns of the ticks with this layout, tick by tick: tick, layer, stage, start, duration, figures (·, 3)."""
+        times_NM = times[starts[ticks][:, None] + numpy.arange(layout.n_marks + 1)]
+        start_NR, duration_NR = layout.rows(times_NM)
+        figures_NR3 = self._figures(layout, [self._works[tick] for tick in ticks])
+        n, r = start_NR.shape
+        return (numpy.repeat(ticks, r), numpy.tile(layout.layer_R, n), numpy.tile(layout.stage_R, n),
+                start_NR.ravel(), duration_NR.ravel(), figures_NR3.reshape(-1, 3))
+
+    def _figures(self, layout: "_Layout", works: Sequence[Work]) -> NDArray[numpy.float64]:
+        """(N, R, 3): FLOPs, bytes read and bytes written; NaN where not counted."""
+        figures = numpy.full((len(works), len(layout.keys), 3), numpy.nan)
+        if self._costs is None:
+            return figures
+        found: dict[int, tuple[CostTable, list[int], list[tuple[int, ...]]]] = {}
+        for position, work in enumerate(works):
+            costs = self._costs(work)
+            if costs is not None:
+                _, positions, lengths = found.setdefault(id(costs.table), (costs.table, [], []))
+                positions.append(position)
+                lengths.append(costs.lengths)
+        for table, positions, lengths in found.values():
+            lengths_NV = numpy.array(lengths, dtype=numpy.int64).reshape(len(positions), -1)
+            index_R, idle_R = layout.places_in(table)
+            values_NK3 = (table.base + numpy.tensordot(lengths_NV, table.steps, 1)).astype(numpy.float64)
+            values_NR3 = values_NK3[:, numpy.maximum(index_R, 0)]
+            values_NR3[:, index_R < 0] = numpy.nan
+            values_NR3[:, idle_R] = 0.0
+            figures[positions] = values_NR3
+        return figures
+
+    def _row_energy(
+        self, tick: NDArray[numpy.int64], starts: NDArray[numpy.int64], times: NDArray[numpy.int64],
+        duration_ns: NDArray[numpy.int64], flops: NDArray[numpy.float64], n_bytes: NDArray[numpy.float64],
+        python: NDArray[numpy.bool_],
+    ) -> NDArray[numpy.float64]:
+        if self._energy is None:
+            return numpy.full(len(tick), numpy.nan)
+        if isinstance(self._energy, EnergyModel):
+            return self._energy.joules(duration_ns.astype(numpy.float64), numpy.where(python, 0.0, flops),
+                                       numpy.where(python, 0.0, n_bytes))
+        begin, end = times[starts], times[numpy.array(self._ends) - 1]
+        measured_at = numpy.array(self._energy_times_ns) - self.origin_ns
+        spent = numpy.interp(end, measured_at, self._energy_j) - numpy.interp(begin, measured_at, self._energy_j)
+        watts = spent / numpy.maximum(end - begin, 1)
+        joules: NDArray[numpy.float64] = watts[tick] * duration_ns
+        return joules
+
+
+class _Layout:
+    """The order of marks that many ticks share, and how their stretches add up to rows."""
+
+    def __init__(self, stages: Sequence[int | Stage | None], layers: Sequence[int | Stage | None]) -> None:
+        row_of: dict[StageKey, int] = {}
+        first_mark: list[int] = []
+        owner = []
+        for position, key in enumerate(zip(stages, layers, strict=True)):
+            stage, layer = key
+            assert isinstance(stage, Stage)
+            assert layer is None or isinstance(layer, int)
+            if (stage, layer) not in row_of:
+                row_of[stage, layer] = len(first_mark)
+                first_mark.append(position)
+            owner.append(row_of[stage, layer])
+        self.n_marks = len(owner)
+        self.keys = tuple(row_of)
+        self.stage_R = numpy.array([_CODE[stage] for stage, _ in self.keys])
+        self.layer_R = numpy.array([NO_LAYER if layer is None else layer for _, layer in self.keys])
+        self._first_mark_R = numpy.array(first_mark)
+        self._by_row_M = numpy.argsort(owner, kind="stable")
+        self._row_ends_R = numpy.concatenate([[0], numpy.cumsum(numpy.bincount(owner))[:-1]])
+        self._places: dict[int, tuple[CostTable, NDArray[numpy.int64], NDArray[numpy.bool_]]] = {}
+
+    def rows(self, times_NM: NDArray[numpy.int64]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+        """Start and duration (N, R) from the times (N, M + 1) of the marks and of the tick's end."""
+        stretches_NM = numpy.diff(times_NM, axis=1)
+        durations_NR = numpy.add.reduceat(stretches_NM[:, self._by_row_M], self._row_ends_R, axis=1)
+        return times_NM[:, self._first_mark_R], durations_NR
+
+    def places_in(self, table: CostTable) -> tuple[NDArray[numpy.int64], NDArray[numpy.bool_]]:
+        """(R,) where each row is in the table (-1: nowhere), and whether it is then known to have done nothing."""
+        if id(table) not in self._places:
+            place_of = {key: index for index, key in enumerate(table.keys)}
+            index_R = numpy.array([place_of.get(key, -1) for key in self.keys])
+            covered_R = numpy.array([stage in table.covers for stage, _ in self.keys])
+            self._places[id(table)] = (table, index_R, (index_R < 0) & covered_R)
+        return self._places[id(table)][1:]
+
+
+def _clock(synchronize: Callable[[], None] | None) -> Callable[[], int]:
+    if synchronize is None:
+        return time.perf_counter_ns
+
+    def now() -> int:
+        synchronize()
+        return time.perf_counter_ns()
+
+    return now
+
+
+def _recorder(marks: list[int | Stage | None], now: Callable[[], int]) -> Callable[..., None]:
+    """``Ledger.mark`` without looking up any attribute: it runs dozens of times in every tick."""
+    append = marks.append
+
+    def mark(stage: Stage, layer: int | None = None) -> None:
+        append(now())
+        append(stage)
+        append(layer)
+
+    return mark
+
+
+def synchronizer(device: "torch.device") -> Callable[[], None] | None:
+    """How to wait for ``device``; ``None`` for the CPU, which is never behind."""
+    import torch
+
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return None

@@ -1,0 +1,249 @@
+"""A trace on disk: a directory with the ledger, the tokens and what was run, written whole or not at all.
+
+``ledger.parquet`` has the columns of ``LEDGER_COLUMNS``, ``tokens.parquet`` those of ``TOKEN_COLUMNS``, ``trace.json``
+the rest. Rows are written a group at a time, so a long run needs no more memory than a short one. Reading is by SQL
+(DuckDB) on copies in memory, from where neither files nor the network can be reached.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from tickwise.core.config import read_json
+from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.profiling.ledger import NO_LAYER, STAGES, Rows, Token
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow
+    from pyarrow import parquet
+
+FORMAT = 1
+LEDGER_COLUMNS = (
+    "run", "tick", "request_ids", "batch", "phase", "layer", "stage", "start_ns", "duration_ns", "flops", "bytes_read",
+    "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
+)
+TOKEN_COLUMNS = ("tick", "request_id", "position", "token_id", "text")
+_HEADER, _LEDGER, _TOKENS, _LISTING = "trace.json", "ledger.parquet", "tokens.parquet", "listing.json"
+
+
+def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema"]:
+    import pyarrow as pa
+
+    word = pa.dictionary(pa.int8(), pa.string())
+    ledger = pa.schema([
+        ("run", word), ("tick", pa.int64()), ("request_ids", pa.list_(pa.string())), ("batch", pa.int32()),
+        ("phase", word), ("layer", pa.int32()), ("stage", word), ("start_ns", pa.int64()), ("duration_ns", pa.int64()),
+        ("flops", pa.int64()), ("bytes_read", pa.int64()), ("bytes_written", pa.int64()), ("kv_tokens", pa.int64()),
+        ("bound", word), ("roofline_share", pa.float64()), ("energy_j", pa.float64()), ("energy_source", word),
+    ])  # fmt: skip
+    tokens = pa.schema([("tick", pa.int64()), ("request_id", pa.string()), ("position", pa.int64()),
+                        ("token_id", pa.int64()), ("text", pa.string())])
+    assert tuple(ledger.names) == LEDGER_COLUMNS
+    assert tuple(tokens.names) == TOKEN_COLUMNS
+    return ledger, tokens
+
+
+def check_trace_output(path: Path, overwrite: bool = False) -> None:
+    """``OutputError`` when a trace cannot go to ``path``; an earlier trace is replaced only with ``overwrite``."""
+    if path.is_dir():
+        if not any(path.iterdir()):
+            return
+        if not (path / _HEADER).is_file():
+            raise OutputError(f"{path}: holds something that is no trace; give another folder")
+        if not overwrite:
+            raise OutputError(f"{path}: holds a trace already; replace it with --overwrite, or give another folder")
+    elif path.exists():
+        raise OutputError(f"{path}: is a file; give a folder")
+
+
+class TraceWriter:
+    """A ``RowSink`` that writes Parquet. ``write_trace`` makes one."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        from pyarrow import parquet
+
+        self._run = run
+        self._ledger_schema, self._token_schema = _schemas()
+        self._folder = folder
+        self._ledger = self._open(_LEDGER, self._ledger_schema, parquet)
+        self._tokens = self._open(_TOKENS, self._token_schema, parquet)
+        self.n_ticks = self.n_rows = self.n_tokens = 0
+
+    def _open(self, name: str, schema: "pyarrow.Schema", parquet: Any) -> "parquet.ParquetWriter":
+        words = [field.name for field in schema if str(field.type).startswith(("dictionary", "string"))]
+        return parquet.ParquetWriter(self._folder / name, schema, compression="zstd", compression_level=1,
+                                     use_dictionary=words, write_statistics=False, write_page_checksum=True)
+
+    def add(self, rows: Rows, tokens: Sequence[tuple[int, Sequence[Token]]]) -> None:
+        """Append the rows and tokens of some ticks."""
+        import pyarrow as pa
+
+        table = pa.Table.from_arrays(self._ledger_arrays(rows), schema=self._ledger_schema)
+        self._ledger.write_table(table)
+        said = [(tick, token) for tick, of_tick in tokens for token in of_tick]
+        if said:
+            self._tokens.write_table(pa.Table.from_arrays([
+                pa.array([tick for tick, _ in said], pa.int64()),
+                pa.array([token.request_id for _, token in said], pa.string()),
+                pa.array([token.position for _, token in said], pa.int64()),
+                pa.array([token.token_id for _, token in said], pa.int64()),
+                pa.array([_readable(token.text) for _, token in said], pa.string()),
+            ], schema=self._token_schema))
+        self.n_ticks += len(rows.works)
+        self.n_rows += len(rows.tick)
+        self.n_tokens += len(said)
+
+    def _ledger_arrays(self, rows: Rows) -> list["pyarrow.Array"]:
+        import pyarrow as pa
+
+        def words(names: Sequence[str | None], codes: Any) -> pa.Array:
+            return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names, pa.string()))
+
+        def whole(values: Any) -> pa.Array:
+            unknown = numpy.isnan(values)
+            return pa.array(numpy.where(unknown, 0, values).astype(numpy.int64), mask=unknown)
+
+        def number(values: Any) -> pa.Array:
+            return pa.array(values, mask=numpy.isnan(values))
+
+        n = len(rows.tick)
+        of_tick = pa.array(rows.tick - rows.first_tick)
+        works = rows.works
+        phases = ("prefill", "decode", "train")
+        phase_codes = numpy.array([phases.index(work.phase) for work in works])
+        requests = pa.array([[row.request_id for row in work.rows] for work in works], pa.list_(pa.string()))
+        bounds = ("compute", "memory", "overhead")
+        bound_codes = numpy.select([rows.bound == name for name in bounds], range(3), 0)
+        unknown_energy = numpy.isnan(rows.energy_j)
+        energy_kind = 0 if rows.energy_measured else 1
+        return [
+            words([self._run], numpy.zeros(n, dtype=numpy.int8)),
+            pa.array(rows.tick),
+            requests.take(of_tick),
+            pa.array(numpy.array([work.batch for work in works], dtype=numpy.int32)).take(of_tick),
+            words(phases, phase_codes[rows.tick - rows.first_tick].astype(numpy.int8)),
+            pa.array(rows.layer.astype(numpy.int32), mask=rows.layer == NO_LAYER),
+            words([str(stage) for stage in STAGES], rows.stage.astype(numpy.int8)),
+            pa.array(rows.start_ns), pa.array(rows.duration_ns),
+            whole(rows.flops), whole(rows.bytes_read), whole(rows.bytes_written),
+            pa.array(numpy.array([work.kv_tokens for work in works], dtype=numpy.int64)).take(of_tick),
+            words(bounds, pa.array(bound_codes.astype(numpy.int8), mask=rows.bound == None)),  # noqa: E711
+            number(rows.roofline_share), number(rows.energy_j),
+            words(("measured", "modelled", "none"), numpy.where(unknown_energy, 2, energy_kind).astype(numpy.int8)),
+        ]
+
+    def close(self, header: Mapping[str, Any], listing: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Write the ends of the files, ``trace.json``, and the instructions of a typical tick, if given."""
+        self._ledger.close()
+        self._tokens.close()
+        if listing is not None:
+            (self._folder / _LISTING).write_text(json.dumps(listing) + "\n", encoding="utf-8")
+        counts = {"ticks": self.n_ticks, "rows": self.n_rows, "tokens": self.n_tokens}
+        text = json.dumps({"format": FORMAT, "run": self._run, **header, "counts": counts}, indent=2)
+        (self._folder / _HEADER).write_text(text + "\n", encoding="utf-8")
+
+
+def _readable(text: str) -> str:
+    """Half of a surrogate pair cannot be stored as UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class Trace:
+    """A trace that was opened; ``header`` is its ``trace.json``."""
+
+    def __init__(self, path: Path, header: dict[str, Any], connection: "duckdb.DuckDBPyConnection") -> None:
+        self.path, self.header, self._connection = path, header, connection
+
+    def select(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Rows of a query of our own, as dictionaries."""
+        found = self._connection.execute(sql, list(parameters))
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, values, strict=True)) for values in found.fetchall()]
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a user's ``SELECT``; ``ConfigError`` in one line for anything else."""
+        import duckdb
+
+        try:
+            statements = self._connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger and tokens")
+            found = self._connection.execute(statements[0])
+            return [column[0] for column in found.description or ()], found.fetchall()
+        except duckdb.Error as problem:
+            first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+            raise ConfigError(f"SQL: {first}") from None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All of the ledger, in order."""
+        return self.select("SELECT * FROM ledger ORDER BY rowid")
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens, in the order in which they were written."""
+        return self.select("SELECT * FROM tokens ORDER BY rowid")
+
+    def listing(self) -> list[dict[str, Any]] | None:
+        """Instructions of a typical tick; ``None`` where the trace has none. ``DataError`` when they are damaged."""
+        path = self.path / _LISTING
+        if not path.is_file():
+            return None
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(rows, list)
+        except (OSError, ValueError, AssertionError):
+            raise DataError(f"{path}: is damaged; record the trace again") from None
+        return rows
+
+
+def open_trace(path: Path) -> Trace:
+    """The trace in directory ``path``; ``DataError`` in one line when it is missing, damaged or of another version."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such trace; record one with tickwise trace MODEL --prompt … --out {path}")
+    if not path.is_dir() or not (path / _HEADER).is_file():
+        raise DataError(f"{path}: is not a trace (a folder with {_HEADER}, {_LEDGER} and {_TOKENS})")
+    header = read_json(path / _HEADER, "the trace's description", DataError)
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path}: is a trace of format {header.get('format')!r}, and this tickwise reads {FORMAT}; "
+                        "record it again, or use the version that wrote it")
+    ledger_schema, token_schema = _schemas()
+    tables = {"ledger": _read(path / _LEDGER, ledger_schema), "tokens": _read(path / _TOKENS, token_schema)}
+    counts = header.get("counts")
+    if not isinstance(counts, dict) or counts.get("rows") != tables["ledger"].num_rows:
+        raise DataError(f"{path}: {_LEDGER} and {_HEADER} do not belong together; record the trace again")
+    return Trace(path, header, _connect(tables))
+
+
+def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing; record the trace again") from None
+    except (OSError, pyarrow.ArrowException) as problem:
+        first = (str(problem).splitlines() or [""])[0]
+        raise DataError(f"{path}: is damaged or cut off ({first}); record the trace again") from None
+    if table.schema.names != schema.names:
+        raise DataError(f"{path}: its columns are not those of a trace; record it again")
+    return table
+
+
+def _connect(tables: Mapping[str, "pyarrow.Table"]) -> "duckdb.DuckDBPyConnection":
+    """A database in memory that holds the tables and can reach nothing else."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    for name, table in tables.items():
+        connection.register("arrow_table", table)
+        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM arrow_table")
+        connection.unregister("arrow_table")
+    for setting in ("python_enable_replacements = false", "autoinstall_known_extensions = false",
+                    "autoload_known_extensions = false", "temp_directory = ''", "enable_external_access = false",
+                    "lock_configuration = true"):
+        connection.execute(f"SET {setting}")
+    return connection

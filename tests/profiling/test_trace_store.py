@@ -1,0 +1,247 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import duckdb
+import pytest
+import torch
+
+from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.core.stages import Stage, mark, marking
+from tickwise.profiling.recording import record_trace
+from tickwise.profiling.trace_store import LEDGER_COLUMNS, check_trace_output, open_trace
+
+
+def test_a_trace_comes_back_as_it_was_written(make_trace):
+    trace = open_trace(make_trace(n_ticks=3))
+    rows = trace.rows()
+    assert tuple(rows[0]) == LEDGER_COLUMNS
+    assert len(rows) == 3 * 9 - 3, "host time before and after is one row"
+    head = [row for row in rows if row["stage"] == "head"]
+    assert [(r["tick"], r["phase"], r["kv_tokens"], r["duration_ns"], r["flops"], r["bytes_read"], r["bytes_written"])
+            for r in head] == [(0, "prefill", 10, 300, 20_000, 1_100, 100), (1, "decode", 11, 300, 20_000, 1_110, 100),
+                               (2, "decode", 12, 300, 20_000, 1_120, 100)]
+    assert (head[0]["run"], head[0]["request_ids"], head[0]["batch"], head[0]["layer"]) == ("run1", ["a"], 1, None)
+    assert (head[0]["energy_source"], head[0]["bound"]) == ("modelled", "compute")
+    sample = next(row for row in rows if row["stage"] == "sample")
+    assert [sample[name] for name in ("flops", "bytes_read", "bytes_written", "bound", "roofline_share", "energy_j")] \
+        == [None] * 6
+    assert sample["energy_source"] == "none"
+    ffn = next(row for row in rows if row["stage"] == "ffn")
+    assert ffn["layer"] == 0
+    assert trace.tokens()[1] == {"tick": 1, "request_id": "a", "position": 11, "token_id": 1, "text": "b"}
+
+
+def test_rows_of_a_tick_add_up_to_its_wall_time(make_trace):
+    sums = open_trace(make_trace(n_ticks=4)).select(
+        "SELECT tick, sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY tick ORDER BY tick")
+    assert [row["ns"] for row in sums] == [1405] * 4
+
+
+def test_other_programs_can_read_the_files(make_trace):
+    path = make_trace(n_ticks=2)
+    assert duckdb.sql(f"SELECT count(*) FROM '{path}/ledger.parquet' WHERE stage = 'ffn'").fetchall() == [(4,)]
+
+
+def test_sql_answers(make_trace):
+    columns, rows = open_trace(make_trace()).query(
+        "WITH x AS (SELECT stage, sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY stage) "
+        "SELECT stage, ns FROM x ORDER BY ns DESC LIMIT 1")
+    assert (columns, rows) == (["stage", "ns"], [("ffn", 20 * 900)])
+    assert open_trace(make_trace("b", n_ticks=2)).query("FROM tokens")[0] == [
+        "tick", "request_id", "position", "token_id", "text"]
+
+
+ATTACKS = [
+    "INSERT INTO ledger SELECT * FROM ledger",
+    "DELETE FROM tokens",
+    "UPDATE ledger SET duration_ns = 0",
+    "DROP TABLE ledger",
+    "CREATE TABLE x AS SELECT 1",
+    "COPY ledger TO '{out}'",
+    "COPY (SELECT 1) TO '{out}' (FORMAT csv)",
+    "EXPORT DATABASE '{out}'",
+    "ATTACH '{out}' AS other",
+    "SELECT * FROM read_csv('{secret}')",
+    "SELECT * FROM read_csv_auto('{secret}')",
+    "SELECT * FROM read_text('{secret}')",
+    "SELECT * FROM read_blob('{secret}')",
+    "SELECT * FROM read_json('{secret}')",
+    "SELECT * FROM read_parquet('{trace}/ledger.parquet')",
+    "SELECT * FROM parquet_scan('{trace}/ledger.parquet')",
+    "SELECT * FROM parquet_metadata('{trace}/ledger.parquet')",
+    "SELECT * FROM '{secret}'",
+    "SELECT * FROM sniff_csv('{secret}')",
+    "SELECT * FROM glob('/*')",
+    "SELECT * FROM query('SELECT * FROM read_text(''{secret}'')')",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM read_text('http://127.0.0.1:9/x')",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "LOAD '{out}'",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "RESET enable_external_access",
+    "SET temp_directory = '{out}'",
+    "PRAGMA database_list",
+    "CALL pragma_version()",
+    "EXPLAIN ANALYZE DELETE FROM tokens",
+    "PREPARE p AS SELECT 1",
+    "CREATE SECRET s (TYPE s3)",
+    "CREATE MACRO m() AS 1",
+    "BEGIN TRANSACTION",
+    "CHECKPOINT",
+    "VACUUM",
+    "SELECT 1; DROP TABLE ledger",
+    "SELECT 1; SELECT 2",
+    "SELECT * FROM secret_python_table",
+    "SELECT",
+    "",
+    ";",
+    "SELECT * FROM nothing",
+    "SELECT 1/'a'",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_sql_neither_writes_nor_reads_anything_else(make_trace, tmp_path, attack):
+    secret_python_table = torch.zeros(1).numpy()  # noqa: F841  what DuckDB would find by looking into callers
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret\n")
+    path, out = make_trace(n_ticks=2), tmp_path / "out"
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    trace = open_trace(path)
+    with pytest.raises(ConfigError, match="^SQL: ") as caught:
+        trace.query(attack.format(secret=secret, out=out, trace=path))
+    assert "\n" not in str(caught.value)
+    assert "the secret" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+    assert trace.query("SELECT count(*) FROM tokens")[1] == [(2,)], "the trace is as it was"
+
+
+def cut_off(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    for i in range(len(content) // 4, len(content) // 2):
+        content[i] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def other_version(path):
+    header = json.loads((path / "trace.json").read_text())
+    (path / "trace.json").write_text(json.dumps(header | {"format": 99}))
+
+
+DAMAGE = [
+    (lambda p: cut_off(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
+    (lambda p: cut_off(p / "tokens.parquet"), "tokens.parquet: is damaged or cut off"),
+    (lambda p: flip(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
+    (lambda p: (p / "ledger.parquet").write_bytes(b""), "ledger.parquet: is damaged or cut off"),
+    (lambda p: (p / "ledger.parquet").unlink(), "ledger.parquet: is missing"),
+    (lambda p: os.replace(p / "tokens.parquet", p / "ledger.parquet"), "its columns are not those of a trace"),
+    (lambda p: cut_off(p / "trace.json"), "trace.json"),
+    (lambda p: (p / "trace.json").unlink(), "is not a trace"),
+    (other_version, "format 99, and this tickwise reads 1"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+def test_a_damaged_trace_is_one_line(make_trace, damage, message):
+    path = make_trace(n_ticks=50)
+    damage(path)
+    with pytest.raises(DataError, match=message) as caught:
+        open_trace(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_two_traces_do_not_mix(make_trace):
+    a, b = make_trace("a", n_ticks=3), make_trace("b", n_ticks=4)
+    os.replace(b / "ledger.parquet", a / "ledger.parquet")
+    with pytest.raises(DataError, match="do not belong together"):
+        open_trace(a)
+
+
+def test_what_is_no_trace_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "nothing", tmp_path, tmp_path / "file"):
+        with pytest.raises(DataError):
+            open_trace(path)
+
+
+def test_an_output_that_holds_something_is_left_alone(make_trace, tmp_path):
+    trace = make_trace(n_ticks=2)
+    with pytest.raises(OutputError, match="--overwrite"):
+        check_trace_output(trace)
+    check_trace_output(trace, overwrite=True)
+    with pytest.raises(OutputError, match="no trace"):
+        check_trace_output(tmp_path, overwrite=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        check_trace_output(tmp_path / "file")
+    check_trace_output(tmp_path / "new")
+
+
+class Work:
+    rows, phase, batch, kv_tokens = (), "decode", 1, 5
+
+
+def record(path, n_ticks, end=None):
+    with record_trace(path, model="m", dtype=torch.float32, device=torch.device("cpu")) as ledger:
+        for _ in range(n_ticks):
+            ledger.begin_tick()
+            ledger.tick_work(Work())
+            with marking(ledger):
+                mark(Stage.EMBED)
+            ledger.end_tick(())
+        if end is not None:
+            ledger.begin_tick()
+            raise end
+
+
+def test_a_recording_says_what_it_was_made_on(tmp_path):
+    record(tmp_path / "t", 3)
+    header = open_trace(tmp_path / "t").header
+    assert (header["model"], header["dtype"], header["counts"]["ticks"]) == ("m", "fp32", 3)
+    assert header["roofline"]["bytes_per_s"] == header["ceilings"]["read_bandwidth_bytes_per_s"] > 0
+    assert header["energy"]["source"] in ("measured", "modelled")
+    assert header["kinds"]["duration_ns"] == "measured"
+    assert header["machine"]["cores"] >= 1
+
+
+def test_ctrl_c_keeps_what_was_finished_and_other_errors_keep_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "a", 4, KeyboardInterrupt())
+    assert open_trace(tmp_path / "a").header["counts"]["ticks"] == 4
+    with pytest.raises(ZeroDivisionError):
+        record(tmp_path / "b", 4, ZeroDivisionError())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_trace_store import Work, record_trace, torch
+with record_trace(Path({out!r}), model="m", dtype=torch.float32, device=torch.device("cpu")) as ledger:
+    ledger.begin_tick(); ledger.tick_work(Work()); ledger.end_tick(()); ledger.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_leaves_no_half_trace(tmp_path):
+    out = tmp_path / "trace"
+    program = KILLED.format(tests=os.path.dirname(__file__), out=str(out))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    record(out, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["trace"], "the next recording clears the leftovers away"
