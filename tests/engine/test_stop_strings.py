@@ -1,5 +1,6 @@
 import itertools
 import random
+import time
 
 from tickwise.engine.stop_strings import StopStringFilter
 
@@ -51,3 +52,23 @@ def test_the_result_does_not_depend_on_how_the_text_is_cut():
         edges = sorted({0, len(text), *(random_numbers.randint(0, len(text)) for _ in range(6))})
         pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
         assert run(stop, pieces) == first_to_complete(text, stop), (text, stop, pieces)
+
+
+def test_a_long_stop_string_that_never_comes_costs_no_more_than_the_text():
+    filter = StopStringFilter(["a" * 100_000 + "b"])
+    started = time.perf_counter()
+    shown = "".join(filter.push("a" * 50) for _ in range(4000)) + filter.flush()
+    assert len(shown) == 200_000
+    assert not filter.stopped
+    assert time.perf_counter() - started < 5
+
+
+def test_a_piece_that_may_not_stop_is_shown_and_begins_nothing():
+    filter = StopStringFilter(["ab"])
+    assert filter.push("a") == ""
+    assert filter.push("b", may_stop=False) == "ab"
+    assert filter.push("xa", may_stop=False) == "xa"
+    assert filter.push("b") == "b"
+    assert not filter.stopped
+    assert filter.push("ab") == ""
+    assert filter.stopped

@@ -29,6 +29,16 @@ class Arguments(CommonArguments, GenerationSettings):
     """File with the text to continue; - reads standard input. One newline at its end is dropped."""
     stop: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """String that ends the text and is not part of it; may be given several times."""
+    stop_token_ids: Annotated[tuple[int, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="stop-token-id")] = ()
+    """Id of a token that ends the text and is not part of it; may be given several times."""
+    logit_bias: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # type: ignore[assignment]
+    """TOKEN=NUMBER: added to the logit of the token with this id or text; -100 rules it out; repeatable."""
+    json_schema: str | None = None
+    """The text is JSON of this schema: JSON text that begins with {, or a file."""
+    choice: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """The text is one of the choices; give the flag once for each."""
+    grammar: Path | None = None
+    """File with a grammar in Lark's notation, which the text follows."""
     use_cache: Annotated[bool, tyro.conf.arg(name="cache")] = True
     """Keep keys and values of earlier tokens. Without it, every token computes the whole text again."""
     device: str = "auto"
@@ -41,8 +51,7 @@ class Arguments(CommonArguments, GenerationSettings):
 
 
 def run(arguments: Arguments) -> int:
-    names = [f.name for f in dataclasses.fields(GenerationSettings)]
-    settings = GenerationSettings(**{name: getattr(arguments, name) for name in names})
+    settings = _settings(arguments)
     prompt = _prompt(arguments)
     from tickwise.engine.language_model import load
 
@@ -61,6 +70,26 @@ def run(arguments: Arguments) -> int:
         samples = [_stream(model, prompt, settings)]
     _say_figures(samples)
     return 0
+
+
+def _settings(arguments: Arguments) -> GenerationSettings:
+    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(GenerationSettings)}
+    values["logit_bias"] = [_token_and_bias(text) for text in arguments.logit_bias]
+    schema = arguments.json_schema
+    if schema is not None and not schema.lstrip().startswith("{"):
+        values["json_schema"] = Path(schema)
+    return GenerationSettings(**values)
+
+
+def _token_and_bias(text: str) -> tuple[int | str, float]:
+    token, equals, number = text.rpartition("=")
+    try:
+        bias = float(number)
+    except ValueError:
+        equals = ""
+    if not equals or not token:
+        raise ConfigError(f"--logit-bias {text}: give TOKEN=NUMBER, such as 17=-100 or ' the'=2.5")
+    return int(token) if token.isascii() and token.isdigit() else token, bias
 
 
 def _prompt(arguments: Arguments) -> str:
@@ -115,8 +144,10 @@ def _say_figures(samples: list["Generation"]) -> None:
     decode_s = max(s.timings.decode_s for s in samples)
     rate = f"{(tokens - len(samples)) / decode_s:.0f} tokens/s" if decode_s > 0 else "n/a tokens/s"
     reasons = ", ".join(sorted({s.finish_reason for s in samples}))
+    prefill_s = first.timings.prefill_s
+    prefill = "n/a" if prefill_s is None else f"{1000 * prefill_s:.0f} ms"
     say(
-        f"{first.prompt_tokens} prompt tokens in {1000 * first.timings.prefill_s:.0f} ms, {tokens} tokens in "
+        f"{first.prompt_tokens} prompt tokens in {prefill}, {tokens} tokens in "
         f"{format_seconds(decode_s) if decode_s >= 10 else f'{decode_s:.2f}s'} ({rate}), ended by {reasons}, "
         f"seed {first.seed}"
     )

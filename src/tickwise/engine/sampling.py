@@ -1,48 +1,343 @@
-"""From logits to the next token: penalties, truncation, and one uniform number per row and token.
+"""From logits to the next token: what is ruled out, how the rest is weighed, and one uniform number per token.
 
-Shapes: B batch rows, V vocabulary, K candidates (the most likely tokens, in falling order).
+A row of the batch has a ``TokenChooser``: it remembers what the row wrote and has random numbers of its own, so that
+a row's text depends on its settings, its seed and its logits, never on the rows beside it. ``choose`` takes one token
+per row; rows with equal settings share every operation.
+
+Shapes: B batch rows, V vocabulary, K candidates, N single logits of any rows.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy
+import numpy.typing
 import torch
 from torch import Tensor
 
-from tickwise.core.errors import NumericsError
-from tickwise.engine.settings import GenerationSettings
+from tickwise.core.errors import ConfigError, DataError, NumericsError
+from tickwise.engine.settings import BAN, GenerationSettings
+from tickwise.engine.structured import Constraint, compile_constraint
+
+if TYPE_CHECKING:
+    from tickwise.tokenizers.tokenizer import Tokenizer
+
+EndReason = Literal["eos", "stop_token", "grammar"]
 
 # Sorting a large vocabulary costs more than a small model's whole tick; the nucleus seldom needs more.
 _NUCLEUS_CANDIDATES = 256
 # Keeps u * total strictly below total in float32, so that the inverse of the distribution stays in range.
 _BELOW_ONE = 1.0 - 2.0**-22
+_SMALLEST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
-def row_generators(seed: int, n: int) -> list[numpy.random.Generator]:
-    """One generator per sample; the i-th depends on ``seed`` and i only."""
-    return [numpy.random.default_rng(numpy.random.SeedSequence([seed, index])) for index in range(n)]
+class Choice(NamedTuple):
+    """A token that was chosen, and how likely the model itself found it."""
+
+    token_id: int
+    logprob: float | None = None
+    """Natural logarithm of its probability in the model's own distribution; ``None`` when not asked for."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most likely tokens of that distribution with their log-probabilities, most likely first."""
 
 
-def fresh_seed() -> int:
-    """A seed from the operating system's randomness, short enough to type again."""
-    return int(numpy.random.SeedSequence().generate_state(1)[0])
+class TokenChooser:
+    """How one row chooses its tokens: its settings, what it wrote so far, its random numbers and its grammar."""
+
+    def __init__(
+        self,
+        settings: GenerationSettings,
+        prompt_ids: Sequence[int],
+        tokenizer: "Tokenizer",
+        sample_index: int = 0,
+        constraint: Constraint | None = None,
+    ) -> None:
+        """A row before its first token.
+
+        prompt_ids: the tokens before the text; the repetition penalty counts them.
+        sample_index: which of the request's ``n`` samples this is; part of the seed.
+        constraint: what ``compile_constraint`` made of ``settings``, to share it between rows; made here if left out.
+
+        Raises ``ConfigError`` for settings that this tokenizer cannot fulfil.
+        """
+        if constraint is None:
+            constraint = compile_constraint(settings, tokenizer)
+        self.settings = settings
+        self.sample_index = sample_index
+        self.seed = fresh_seed() if settings.seed is None else settings.seed
+        self.n_vocab = tokenizer.vocab_size
+        self.n_chosen = 0
+        self.end: EndReason | None = None
+        """Why the text ends with the token chosen last, as far as tokens can tell. ``grammar``: that token completes
+        the text. ``eos``, ``stop_token``: that token is not part of the text."""
+        self._generator: numpy.random.Generator | None = None
+        self._eos_id = None if settings.ignore_eos else tokenizer.eos_id
+        self._ending = _ending_ids(settings, tokenizer)
+        self._occurrences = _occurrences(settings, prompt_ids)
+        self._grammar = None if constraint is None else constraint.start()
+        self._allowed_V: numpy.typing.NDArray[numpy.bool_] | None = None
+        bias = _resolved_bias(settings, tokenizer)
+        self._bias = _Bias(bias)
+        # Before min_tokens, what would end the text is ruled out.
+        self._early_bias = _Bias({**bias, **dict.fromkeys(self._ending, -numpy.inf)})
+        if len(self.bias.banned) >= self.n_vocab:
+            raise ConfigError("logit_bias: every token is ruled out (or ends the text before min_tokens)")
+
+    @property
+    def bias(self) -> "_Bias":
+        """What is added to the logits of the next token."""
+        return self._early_bias if self.n_chosen < self.settings.min_tokens else self._bias
+
+    @property
+    def occurrences(self) -> "_Occurrences | None":
+        """The tokens that penalties apply to; ``None`` without penalties."""
+        return self._occurrences
+
+    @property
+    def takes_the_largest_logit(self) -> bool:
+        """Whether the next token is the model's most likely one, and nothing else is asked for."""
+        return (
+            self.settings.temperature == 0
+            and self.settings.logprobs is None
+            and self._occurrences is None
+            and self._grammar is None
+            and not len(self.bias.ids)
+        )
+
+    @property
+    def allowed(self) -> numpy.typing.NDArray[numpy.bool_] | None:
+        """Which tokens the grammar allows next, (V,); ``None`` without a grammar."""
+        self.prepare()
+        return self._allowed_V
+
+    def prepare(self) -> None:
+        """Do what can be done before the logits are there: ask the grammar which tokens may come next.
+
+        Raises ``ConfigError`` when none may. It concerns this row alone, so call it before ``choose`` and end the
+        row that fails.
+        """
+        if self._grammar is None or self._allowed_V is not None:
+            return
+        allowed_V = self._grammar.mask()
+        allowed_V[self.bias.banned] = False
+        if not allowed_V.any():
+            raise ConfigError("logit_bias: it rules out every token that may come next in the structured text")
+        self._allowed_V = allowed_V
+
+    def uniform(self) -> float:
+        """The row's next random number, at least 0 and below 1."""
+        if self._generator is None:
+            self._generator = _generator(self.seed, self.sample_index)
+        return self._generator.random() * _BELOW_ONE
+
+    def commit(self, token_id: int) -> None:
+        """Take ``token_id`` as the row's next token. ``choose`` does so itself."""
+        self.n_chosen += 1
+        if self._occurrences is not None:
+            self._occurrences.add(token_id)
+        if self._grammar is not None:
+            self._allowed_V = None
+            self._grammar.advance(token_id)
+        if token_id in self._ending:
+            self.end = "eos" if token_id == self._eos_id else "stop_token"
+        elif self._grammar is not None and self._grammar.complete:
+            self.end = "grammar"
+
+    def fork(self, sample_index: int) -> "TokenChooser":
+        """An independent copy that goes on from here with the random numbers of another sample."""
+        twin = copy.copy(self)
+        twin.sample_index = sample_index
+        twin._generator = None
+        twin._occurrences = None if self._occurrences is None else self._occurrences.copy()
+        twin._grammar = None if self._grammar is None else self._grammar.fork()
+        return twin
+
+
+class _Bias:
+    """What is added to single logits: ids (N,) and values (N,), and those of them that rule a token out."""
+
+    def __init__(self, bias: dict[int, float]) -> None:
+        self.ids = numpy.array(list(bias), dtype=numpy.int64)
+        self.values = numpy.array(list(bias.values()), dtype=numpy.float32)
+        self.banned = self.ids[numpy.isneginf(self.values)]
+
+
+class _Occurrences:
+    """The different tokens that a row has seen, and how often it wrote each itself."""
+
+    def __init__(self, prompt_ids: Iterable[int]) -> None:
+        self._place: dict[int, int] = {}
+        self._ids = numpy.zeros(256, dtype=numpy.int64)
+        self._written = numpy.zeros(256, dtype=numpy.float32)
+        for token_id in prompt_ids:
+            self._find(token_id)
+
+    @property
+    def ids(self) -> numpy.typing.NDArray[numpy.int64]:
+        """Token ids (N,), each once."""
+        return self._ids[: len(self._place)]
+
+    @property
+    def written(self) -> numpy.typing.NDArray[numpy.float32]:
+        """How often the row wrote each of ``ids``, (N,); 0 for a token that is in the prompt only."""
+        return self._written[: len(self._place)]
+
+    def add(self, token_id: int) -> None:
+        """Count a token that the row wrote."""
+        place = self._find(token_id)
+        self._written[place] += 1
+
+    def copy(self) -> "_Occurrences":
+        twin = copy.copy(self)
+        twin._place, twin._ids, twin._written = self._place.copy(), self._ids.copy(), self._written.copy()
+        return twin
+
+    def _find(self, token_id: int) -> int:
+        place = self._place.setdefault(token_id, len(self._place))
+        if place == len(self._ids):
+            self._ids = numpy.concatenate([self._ids, numpy.zeros_like(self._ids)])
+            self._written = numpy.concatenate([self._written, numpy.zeros_like(self._written)])
+        self._ids[place] = token_id
+        return place
+
+
+def choose(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
+    """The next token of every row, which each chooser takes note of.
+
+    Raises ``NumericsError`` when a row's logits hold NaN or +inf. Call ``prepare`` of each chooser first, to learn
+    which row a dead end of its grammar concerns.
+    """
+    if all(chooser.takes_the_largest_logit for chooser in choosers):
+        choices = [Choice(token_id) for token_id in greedy(logits_BV[:, : choosers[0].n_vocab]).tolist()]
+    else:
+        ids = _pick(shaped_logits(logits_BV, choosers), choosers)
+        choices = report(logits_BV, choosers, ids)
+    for chooser, choice in zip(choosers, choices, strict=True):
+        chooser.commit(choice.token_id)
+    return choices
+
+
+def distribution(logits_V: Tensor, chooser: TokenChooser) -> Tensor:
+    """Probabilities (V,) in float32 that ``choose`` would draw the row's next token from; one-hot when greedy.
+
+    Raises ``NumericsError`` when the logits hold NaN or +inf.
+    """
+    shaped_1V = shaped_logits(logits_V.unsqueeze(0), [chooser])
+    probabilities_V = torch.zeros(logits_V.shape, dtype=torch.float32, device=logits_V.device)
+    if chooser.settings.temperature == 0:
+        probabilities_V[greedy(shaped_1V)] = 1.0
+        return probabilities_V
+    weights_1K, ids_1K = candidates(shaped_1V, chooser.settings)
+    total = weights_1K.sum()
+    if not total > 0:
+        raise _not_finite()
+    if ids_1K is None:
+        probabilities_V[: weights_1K.shape[1]] = weights_1K[0] / total
+    else:
+        probabilities_V.index_add_(0, ids_1K[0], weights_1K[0] / total)
+    return probabilities_V
+
+
+def draw(weights_V: Tensor, chooser: TokenChooser) -> int:
+    """A token id drawn with the row's next random number in proportion to ``weights_V``; commits nothing."""
+    return int(_draw(weights_V.unsqueeze(0), None, [chooser.uniform()]))
+
+
+def report(logits_BV: Tensor, choosers: Sequence[TokenChooser], token_ids: Sequence[int]) -> list[Choice]:
+    """``token_ids`` with the log-probabilities that their rows ask for, in the distribution of ``logits_BV``."""
+    choices = [Choice(token_id) for token_id in token_ids]
+    rows = [row for row, chooser in enumerate(choosers) if chooser.settings.logprobs is not None]
+    if not rows:
+        return choices
+    logprobs_BV = logits_BV[rows].float().log_softmax(dim=-1)
+    chosen_B1 = torch.tensor([[token_ids[row]] for row in rows], device=logits_BV.device)
+    logprobs_B = logprobs_BV.gather(-1, chosen_B1).squeeze(-1).tolist()
+    most = min(max(choosers[row].settings.logprobs or 0 for row in rows), logits_BV.shape[-1])
+    top_BK, ids_BK = logprobs_BV.topk(most, dim=-1)
+    for row, logprob, ids, values in zip(rows, logprobs_B, ids_BK.tolist(), top_BK.tolist(), strict=True):
+        wanted = choosers[row].settings.logprobs
+        choices[row] = Choice(token_ids[row], logprob, tuple(zip(ids, values, strict=True))[:wanted])
+    return choices
+
+
+def shaped_logits(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> Tensor:
+    """Logits (B, V) in float32 after penalties, bias, minimum length and grammar; what is ruled out is -inf.
+
+    V is at most the vocabulary of the tokenizer: a model may have more outputs, which stand for no token.
+    """
+    shaped_BV = logits_BV[:, : choosers[0].n_vocab].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    n_vocab = shaped_BV.shape[1]
+    penalised = [(row, c.settings, c.occurrences) for row, c in enumerate(choosers) if c.occurrences is not None]
+    if penalised:
+        _penalise(shaped_BV, penalised)
+    biased = [(row, chooser.bias) for row, chooser in enumerate(choosers) if len(chooser.bias.ids)]
+    if biased:
+        index_N = numpy.concatenate([bias.ids + row * n_vocab for row, bias in biased])
+        values_N = numpy.concatenate([bias.values for _, bias in biased])
+        shaped_BV.view(-1).index_add_(0, _moved(index_N, shaped_BV), _moved(values_N, shaped_BV))
+    masks = [chooser.allowed for chooser in choosers]
+    if any(allowed_V is not None for allowed_V in masks):
+        everything = numpy.ones(n_vocab, dtype=numpy.bool_)
+        allowed_BV = numpy.stack([everything if allowed_V is None else allowed_V[:n_vocab] for allowed_V in masks])
+        shaped_BV = torch.where(_moved(allowed_BV, shaped_BV), shaped_BV, -torch.inf)
+    return shaped_BV
+
+
+def _penalise(shaped_BV: Tensor, penalised: Sequence[tuple[int, GenerationSettings, _Occurrences]]) -> None:
+    """Change the logits of tokens that occurred before, in place.
+
+    Repetition (Keskar et al. 2019, section 4.1): positive logits are divided, negative ones multiplied, so that both
+    move down. Then OpenAI's ``logit - count * frequency_penalty - (count > 0) * presence_penalty``, where ``count``
+    is how often the token was written.
+    """
+    lengths = [len(occurrences.ids) for _, _, occurrences in penalised]
+
+    def of_each(values: Sequence[float]) -> numpy.typing.NDArray[numpy.float32]:
+        return numpy.repeat(numpy.array(values, dtype=numpy.float32), lengths)
+
+    n_vocab = shaped_BV.shape[1]
+    index_N = _moved(numpy.concatenate([seen.ids + row * n_vocab for row, _, seen in penalised]), shaped_BV)
+    repetition_N = _moved(of_each([settings.repetition_penalty for _, settings, _ in penalised]), shaped_BV)
+    written_N = numpy.concatenate([seen.written for _, _, seen in penalised])
+    taken_N = written_N * of_each([settings.frequency_penalty for _, settings, _ in penalised])
+    taken_N += (written_N > 0) * of_each([settings.presence_penalty for _, settings, _ in penalised])
+    flat_N = shaped_BV.view(-1)
+    logits_N = flat_N[index_N]
+    logits_N = torch.where(logits_N > 0, logits_N / repetition_N, logits_N * repetition_N)
+    flat_N[index_N] = logits_N - _moved(taken_N, shaped_BV)
+
+
+def _moved(values: numpy.typing.NDArray[numpy.generic], like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device)
+
+
+def _pick(shaped_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
+    """One token id per row; rows that shape the distribution alike are taken together."""
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for row, chooser in enumerate(choosers):
+        s = chooser.settings
+        key = (s.temperature, s.top_k, s.top_p, s.min_p, s.typical_p) if s.temperature else (0.0,)
+        groups.setdefault(key, []).append(row)
+    ids = [0] * len(choosers)
+    for rows in groups.values():
+        logits_BV = shaped_BV if len(rows) == len(choosers) else shaped_BV[rows]
+        settings = choosers[rows[0]].settings
+        if settings.temperature == 0:
+            picked_B = greedy(logits_BV)
+        else:
+            picked_B = _draw(*candidates(logits_BV, settings), [choosers[row].uniform() for row in rows])
+        for row, token_id in zip(rows, picked_B.tolist(), strict=True):
+            ids[row] = token_id
+    return ids
 
 
 def greedy(logits_BV: Tensor) -> Tensor:
     """The most likely token of each row, ids_B; ``NumericsError`` when a row has no largest logit."""
     top_B, ids_B = logits_BV.max(dim=-1)
-    if not all(value == value and value != float("inf") for value in top_B.tolist()):
+    if not all(-numpy.inf < value < numpy.inf for value in top_B.tolist()):
         raise _not_finite()
     return ids_B
-
-
-def penalise_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Make tokens that occurred before (``seen_BV`` is true) less likely (Keskar et al. 2019, section 4.1).
-
-    Positive logits are divided by ``penalty``, negative ones multiplied, so that both move down.
-    """
-    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-    return torch.where(seen_BV, penalised_BV, logits_BV)
 
 
 def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor, Tensor | None]:
@@ -53,50 +348,65 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
     """
     # Shifting by the maximum first keeps a temperature near 0 from overflowing.
     logits_BV = logits_BV.float()
-    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / settings.temperature
+    temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
+    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / temperature
     n_vocab = scaled_BV.shape[-1]
     ids_BK: Tensor | None = None
     if 0 < settings.top_k < n_vocab:
         scaled_BK, ids_BK = scaled_BV.topk(settings.top_k, dim=-1)
         weights_BK = scaled_BK.softmax(dim=-1)
+        if settings.top_p < 1:
+            weights_BK = _up_to(weights_BK, settings.top_p)
     else:
         weights_BK = scaled_BV.softmax(dim=-1)
         if settings.top_p < 1:
-            weights_BK, ids_BK = _most_likely(weights_BK, settings.top_p)
-    if settings.top_p < 1:
-        before_BK = weights_BK.cumsum(dim=-1) - weights_BK
-        weights_BK = weights_BK.masked_fill(before_BK >= settings.top_p, 0.0)
+            weights_BK, ids_BK = _smallest_set(weights_BK, weights_BK, settings.top_p)
     if settings.min_p > 0:
         floor_B1 = settings.min_p * weights_BK.amax(dim=-1, keepdim=True)
         weights_BK = weights_BK.masked_fill(weights_BK < floor_B1, 0.0)
+    if settings.typical_p < 1:
+        weights_BK = weights_BK / weights_BK.sum(dim=-1, keepdim=True)
+        entropy_B1 = torch.special.entr(weights_BK).sum(dim=-1, keepdim=True)
+        typicality_BK = -(weights_BK.log() + entropy_B1).abs()
+        weights_BK, order_BK = _smallest_set(weights_BK, typicality_BK, settings.typical_p)
+        ids_BK = order_BK if ids_BK is None else ids_BK.gather(-1, order_BK)
     return weights_BK, ids_BK
 
 
-def _most_likely(probabilities_BV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Enough tokens, most likely first, to hold ``top_p`` of the probability in every row."""
-    n_vocab = probabilities_BV.shape[-1]
-    if n_vocab > 4 * _NUCLEUS_CANDIDATES:
-        top_BK, ids_BK = probabilities_BV.topk(_NUCLEUS_CANDIDATES, dim=-1)
-        if bool((top_BK.sum(dim=-1) >= top_p).all()):
-            return top_BK, ids_BK
-    top_BK, ids_BK = probabilities_BV.sort(dim=-1, descending=True)
-    return top_BK, ids_BK
+def _smallest_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    """The first tokens in falling priority that together hold ``mass``: their weights (the others' are 0) and their
+    places. A row's result does not depend on the rows beside it."""
+    n = priority_BK.shape[-1]
+    if n <= 4 * _NUCLEUS_CANDIDATES:
+        return _sorted_set(probabilities_BK, priority_BK, mass)
+    order_BK = priority_BK.topk(_NUCLEUS_CANDIDATES, dim=-1).indices
+    first_BK = probabilities_BK.gather(-1, order_BK)
+    enough_B = first_BK.sum(dim=-1) >= mass
+    if bool(enough_B.all()):
+        return _up_to(first_BK, mass), order_BK
+    weights_BK, places_BK = probabilities_BK.new_zeros(priority_BK.shape), order_BK.new_zeros(priority_BK.shape)
+    weights_BK[:, :_NUCLEUS_CANDIDATES], places_BK[:, :_NUCLEUS_CANDIDATES] = _up_to(first_BK, mass), order_BK
+    flat = ~enough_B
+    weights_BK[flat], places_BK[flat] = _sorted_set(probabilities_BK[flat], priority_BK[flat], mass)
+    return weights_BK, places_BK
 
 
-def sample(
-    logits_BV: Tensor, settings: GenerationSettings, generators: Sequence[numpy.random.Generator]
-) -> Tensor:
-    """Draw ids_B, row b with one uniform number from ``generators[b]`` through the inverse distribution.
+def _sorted_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    order_BK = priority_BK.argsort(dim=-1, descending=True)
+    return _up_to(probabilities_BK.gather(-1, order_BK), mass), order_BK
 
-    Raises ``NumericsError`` when the logits hold NaN or +inf.
-    """
-    if settings.temperature == 0:
-        return greedy(logits_BV)
-    weights_BK, ids_BK = candidates(logits_BV, settings)
+
+def _up_to(ordered_BK: Tensor, mass: float) -> Tensor:
+    """Keep the first tokens of each row that together hold ``mass``."""
+    before_BK = ordered_BK.cumsum(dim=-1) - ordered_BK
+    return ordered_BK.masked_fill(before_BK >= mass, 0.0)
+
+
+def _draw(weights_BK: Tensor, ids_BK: Tensor | None, uniforms: Sequence[float]) -> Tensor:
+    """ids_B, each drawn by one uniform number through the inverse of its row's distribution."""
     cumulative_BK = weights_BK.cumsum(dim=-1)
     total_B1 = cumulative_BK[:, -1:]
-    uniform = [[generator.random() * _BELOW_ONE] for generator in generators]
-    uniform_B1 = torch.tensor(uniform, dtype=torch.float32, device=logits_BV.device)
+    uniform_B1 = torch.tensor(uniforms, dtype=torch.float32, device=weights_BK.device).unsqueeze(1)
     # right=True skips tokens of weight 0: their cumulative weight equals that of the token before.
     index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * total_B1, right=True)
     if not all(value > 0 for value in total_B1.squeeze(-1).tolist()):
@@ -104,7 +414,83 @@ def sample(
     return (index_B1 if ids_BK is None else ids_BK.gather(-1, index_B1)).squeeze(-1)
 
 
+def fresh_seed() -> int:
+    """A seed from the operating system's randomness, short enough to type again."""
+    return int(numpy.random.SeedSequence().generate_state(1)[0])
+
+
+def _generator(seed: int, sample_index: int) -> numpy.random.Generator:
+    return numpy.random.default_rng(numpy.random.SeedSequence([seed, sample_index]))
+
+
+def _occurrences(settings: GenerationSettings, prompt_ids: Sequence[int]) -> _Occurrences | None:
+    if settings.repetition_penalty != 1:
+        return _Occurrences(prompt_ids)
+    return _Occurrences(()) if settings.presence_penalty or settings.frequency_penalty else None
+
+
+def _ending_ids(settings: GenerationSettings, tokenizer: "Tokenizer") -> frozenset[int]:
+    for token_id in settings.stop_token_ids:
+        _check_id("stop_token_ids", token_id, tokenizer)
+    eos = () if settings.ignore_eos or tokenizer.eos_id is None else (tokenizer.eos_id,)
+    return frozenset((*settings.stop_token_ids, *eos))
+
+
+def _resolved_bias(settings: GenerationSettings, tokenizer: "Tokenizer") -> dict[int, float]:
+    """Token ids and what is added to their logits; -inf for those that are ruled out."""
+    assert isinstance(settings.logit_bias, tuple), "the settings make it one"
+    resolved: dict[int, float] = {}
+    for token, value in settings.logit_bias:
+        token_id = token if isinstance(token, int) else _single_token(token, tokenizer)
+        _check_id("logit_bias", token_id, tokenizer)
+        if token_id in resolved:
+            raise ConfigError(f"logit_bias: token {token_id} is given twice ({token!r}); leave one out")
+        resolved[token_id] = -numpy.inf if value <= BAN else value
+    return resolved
+
+
+def _single_token(text: str, tokenizer: "Tokenizer") -> int:
+    """The token that is written as ``text``; ``ConfigError`` when there is none."""
+    named = tokenizer.backend.token_to_id(text)
+    try:
+        ids = tokenizer.encode(text)
+    except DataError:
+        ids = []
+    if len(ids) == 1 and (ids[0] != tokenizer.unk_id or ids[0] == named):
+        return ids[0]
+    if named is not None:
+        return named
+    how_many = f"it takes {len(ids)} tokens" if len(ids) > 1 else "no token writes it"
+    raise ConfigError(f"logit_bias: {text!r} is not one token of this vocabulary ({how_many}); give token ids")
+
+
+def _check_id(name: str, token_id: int, tokenizer: "Tokenizer") -> None:
+    if not 0 <= token_id < tokenizer.vocab_size:
+        raise ConfigError(f"{name}: no token {token_id}; the vocabulary has 0 to {tokenizer.vocab_size - 1}")
+
+
 def _not_finite() -> NumericsError:
     return NumericsError(
         "the model's logits are not finite numbers; its weights may be damaged, or try --dtype fp32"
     )
+
+
+def row_generators(seed: int, n: int) -> list[numpy.random.Generator]:
+    """One generator per sample; the i-th depends on ``seed`` and i only."""
+    return [_generator(seed, index) for index in range(n)]
+
+
+def penalise_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
+    """Make tokens that occurred before (``seen_BV`` is true) less likely (Keskar et al. 2019, section 4.1)."""
+    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    return torch.where(seen_BV, penalised_BV, logits_BV)
+
+
+def sample(
+    logits_BV: Tensor, settings: GenerationSettings, generators: Sequence[numpy.random.Generator]
+) -> Tensor:
+    """Draw ids_B, row b with one uniform number from ``generators[b]`` through the inverse distribution."""
+    if settings.temperature == 0:
+        return greedy(logits_BV)
+    uniforms = [generator.random() * _BELOW_ONE for generator in generators]
+    return _draw(*candidates(logits_BV, settings), uniforms)
