@@ -24,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
-    """Writes a trace of ``n_ticks`` ticks, one token each; ``slow`` makes one tick's FFN of layer 1 ten times as long."""
+    """Writes a trace of ``n_ticks`` ticks, one token each; in tick ``slow`` layer 1 takes ten times as long."""
 
     def make(name: str = "trace", n_ticks: int = 20, slow: int | None = None, ffn_factor: float = 1.0,
              **header: Any) -> Path:

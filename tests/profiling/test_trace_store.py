@@ -113,7 +113,7 @@ def test_sql_neither_writes_nor_reads_anything_else(make_trace, tmp_path, attack
     path, out = make_trace(n_ticks=2), tmp_path / "out"
     before = sorted(p.name for p in tmp_path.rglob("*"))
     trace = open_trace(path)
-    with pytest.raises(ConfigError, match="^SQL: ") as caught:
+    with pytest.raises(ConfigError, match=r"^SQL: ") as caught:
         trace.query(attack.format(secret=secret, out=out, trace=path))
     assert "\n" not in str(caught.value)
     assert "the secret" not in str(caught.value)

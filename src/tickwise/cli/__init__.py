@@ -12,6 +12,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "data ls": ("data_ls", "named public data sets and where to find them"),
     "train": ("train", "train a model from text or prepared data"),
     "generate": ("generate", "write text with a model"),
+    "trace show": ("trace_show", "a trace as tables: stages, what bounds them, what would make them faster"),
+    "trace sql": ("trace_sql", "ask a trace in SQL"),
+    "trace diff": ("trace_diff", "what changed between two traces, and which stage pays"),
+    "trace export": ("trace_export", "a trace for Perfetto, as CSV, or as one HTML page"),
     "evaluate": ("evaluate", "loss, perplexity and bits per byte with confidence intervals"),
     "demo": ("demo", "train, generate and report in about two minutes, offline"),
 }

@@ -1,0 +1,66 @@
+"""What changed between two traces, token by token, and which stage pays for it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+
+if TYPE_CHECKING:
+    from tickwise.profiling.trace_views import PhaseDifference
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    a: tyro.conf.Positional[Path]
+    """Folder of a trace."""
+    b: tyro.conf.Positional[Path]
+    """Folder of the trace to compare with it."""
+
+
+def run(arguments: Arguments) -> int:
+    from tickwise.profiling.trace_store import open_trace
+    from tickwise.profiling.trace_views import difference
+
+    found = difference(open_trace(arguments.a), open_trace(arguments.b))
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return 0
+    for name, (in_a, in_b) in found.settings.items():
+        print(f"{name}: {_plain(in_a)} → {_plain(in_b)}")
+    for phase in found.phases:
+        print()
+        _print_phase(phase)
+    return 0
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print_phase(phase: "PhaseDifference") -> None:
+    from tickwise.cli.trace_show import microseconds, show, table
+
+    extra = "".join(f", {n:,} only in {name}" for name, n in (("A", phase.only_a), ("B", phase.only_b)) if n)
+    title = f"{phase.phase}: {phase.matched:,} {phase.unit}s in both{extra}"
+    if not phase.matched:
+        print(f"{title}: nothing to compare")
+        return
+    found = table("stage", "A", "B", "B − A", "of the difference", "FLOPs", "bytes", right=6)
+    total = phase.b_ns - phase.a_ns
+    for stage in phase.stages:
+        found.add_row(stage.stage, microseconds(stage.a_ns), microseconds(stage.b_ns),
+                      f"{stage.difference_ns / 1e3:+,.1f} µs",
+                      f"{100 * stage.difference_ns / total:.0f} %" if total else "n/a",
+                      _ratio(stage.a_flops, stage.b_flops), _ratio(stage.a_bytes, stage.b_bytes))
+    found.add_row("all", microseconds(phase.a_ns), microseconds(phase.b_ns), f"{total / 1e3:+,.1f} µs", "100 %", "", "")
+    show(title, found)
+    print(phase.sentence)
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    """``×1.00``: B's work over A's."""
+    return f"×{b / a:.2f}" if a and b is not None else "n/a"

@@ -1,0 +1,185 @@
+"""A recorded trace as a table of stages: time, work, what bounds each, and what would make it faster."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_bytes, format_count
+from tickwise.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tickwise.profiling.trace_store import Trace
+    from tickwise.profiling.trace_views import PhaseSummary, StageSummary, TickReport
+
+_ADVISED = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    trace: tyro.conf.Positional[Path]
+    """Folder of a trace."""
+    token: int | None = None
+    """Show the tick that wrote this token, counted from 0."""
+    slowest: int | None = None
+    """Show this many ticks that took longest, against the median of their phase."""
+
+
+def run(arguments: Arguments) -> int:
+    from tickwise.profiling.trace_store import open_trace
+    from tickwise.profiling.trace_views import (
+        phase_summaries,
+        slowest_ticks,
+        tick_of_token,
+        tick_reports,
+        ticks_as_json,
+    )
+
+    if arguments.token is not None and arguments.slowest is not None:
+        raise ConfigError("--token and --slowest: give only one of them")
+    if arguments.slowest is not None and arguments.slowest < 1:
+        raise ConfigError(f"--slowest {arguments.slowest}: must be at least 1")
+    trace = open_trace(arguments.trace)
+    chosen: list[int] | None = None
+    if arguments.token is not None:
+        chosen = [tick_of_token(trace, arguments.token)]
+    elif arguments.slowest is not None:
+        chosen = slowest_ticks(trace, arguments.slowest)
+    if arguments.json:
+        print(json.dumps(trace_as_json(trace) if chosen is None else {"ticks": ticks_as_json(trace, chosen)}))
+    elif chosen is None:
+        print_summaries(trace, phase_summaries(trace))
+    elif arguments.slowest is not None:
+        _print_slowest(tick_reports(trace, chosen))
+    else:
+        for report in tick_reports(trace, chosen):
+            _print_tick(report)
+    return 0
+
+
+def trace_as_json(trace: "Trace") -> dict[str, object]:
+    """All ticks, and the stages of every phase."""
+    from tickwise.profiling.trace_views import phase_summaries, ticks_as_json
+
+    return {
+        "model": trace.header.get("model"), "dtype": trace.header.get("dtype"), "energy": trace.header.get("energy"),
+        "phases": [dataclasses.asdict(phase) for phase in phase_summaries(trace)], "ticks": ticks_as_json(trace),
+    }  # fmt: skip
+
+
+def table(*columns: str, right: int) -> "Table":
+    """A plain table whose columns 1 to ``right`` hold numbers; the last column may fold."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        number = 1 <= index <= right
+        made.add_column(column, justify="right" if number else "left", no_wrap=index <= right, overflow="fold")
+    return made
+
+
+def show(title: str, body: "Table") -> None:
+    """Print a table under its title, and everything in it as it is."""
+    from rich.console import Console
+
+    print(title)
+    Console(highlight=False, markup=False).print(body)
+
+
+def microseconds(nanoseconds: float) -> str:
+    """``712 µs``; ``1.3 ms`` and ``2.41 s`` for longer times."""
+    if nanoseconds < 1e6:
+        return f"{nanoseconds / 1e3:.3g} µs" if nanoseconds < 1e5 else f"{nanoseconds / 1e3:.0f} µs"
+    return f"{nanoseconds / 1e6:.3g} ms" if nanoseconds < 1e9 else f"{nanoseconds / 1e9:.3g} s"
+
+
+def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
+    """The tables of all phases, what they mean, and what would make the slowest stages faster."""
+    header = trace.header
+    roof = header.get("roofline", {})
+    busy = " on a busy machine, so they may be too low" if roof.get("disturbed") else ""
+    print(f"{header.get('model')}, {header.get('dtype')} on {header.get('device')}; ceilings (measured{busy}): "
+          f"{_rate(roof.get('flops_per_s'), 'FLOP/s')}, {_rate(roof.get('bytes_per_s'), 'B/s')}")
+    if not phases:
+        print("the trace has no ticks")
+    for phase in phases:
+        print()
+        _print_phase(phase, str(header.get("dtype")))
+
+
+def _rate(value: float | None, unit: str) -> str:
+    return "n/a" if value is None else f"{value / 1e9:,.1f} G{unit}"
+
+
+def _print_phase(phase: "PhaseSummary", number_format: str) -> None:
+    ticks = "1 tick" if phase.ticks == 1 else f"{phase.ticks:,} ticks"
+    title = f"{phase.phase}: {ticks} of {microseconds(phase.median_tick_ns)} (median)"
+    if phase.tokens:
+        title += f", {phase.tokens:,} tokens, {phase.tokens / (phase.wall_ns * 1e-9):,.0f} tokens/s in ticks"
+    found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "bound", right=6)
+    for stage in phase.stages:
+        moved, duration = _moved(stage), stage.duration_ns
+        found.add_row(
+            stage.stage, microseconds(duration / phase.ticks), f"{100 * stage.time_share:.1f} %",
+            "n/a" if stage.flops is None else format_count(stage.flops / phase.ticks),
+            "n/a" if moved is None else format_bytes(moved / phase.ticks),
+            "n/a" if stage.flops is None else f"{stage.flops / duration:.3g}",
+            "n/a" if moved is None else f"{moved / duration:.3g}",
+            stage.bound or "n/a",
+        )  # fmt: skip
+    found.add_row("all", microseconds(phase.wall_ns / phase.ticks), "100.0 %", *[""] * 5)
+    show(f"{title}{_energy(phase)}; figures of a tick", found)
+    for index, stage in enumerate(sorted(phase.stages, key=lambda one: -one.duration_ns)):
+        print(f"{stage.stage} ({100 * stage.time_share:.0f} %): {stage.sentence}")
+        if index < _ADVISED:
+            print(f"    faster: {_advice(phase, stage, number_format)}")
+
+
+def _moved(stage: "StageSummary") -> int | None:
+    if stage.bytes_read is None or stage.bytes_written is None:
+        return None
+    return stage.bytes_read + stage.bytes_written
+
+
+def _advice(phase: "PhaseSummary", stage: "StageSummary", number_format: str) -> str:
+    from tickwise.report.timeline_advice import advice
+
+    return advice(phase.phase, stage.stage, stage.bound or "unknown", number_format)
+
+
+def _energy(phase: "PhaseSummary") -> str:
+    known = [stage for stage in phase.stages if stage.energy_j is not None]
+    if not known:
+        return ", energy n/a"
+    joules = sum(stage.energy_j or 0.0 for stage in known)
+    return f", {1e3 * joules / phase.ticks:.3g} mJ a tick ({known[0].energy_source})"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _print_tick(report: "TickReport") -> None:
+    ratio = report.wall_ns / report.median_wall_ns
+    found = table("stage", "time", "share", "median", "more", "what it means", right=4)
+    for stage in report.stages:
+        found.add_row(stage.stage, microseconds(stage.duration_ns), f"{100 * stage.duration_ns / report.wall_ns:.1f} %",
+                      microseconds(stage.median_ns), f"{stage.excess_ns / 1e3:+,.0f} µs", stage.sentence)
+    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {microseconds(report.wall_ns)}, "
+         f"{ratio:.2f}× the median; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
+
+
+def _print_slowest(reports: "list[TickReport]") -> None:
+    found = table("tick", "time", "× median", "phase", "wrote", "where it went", right=2)
+    for report in reports:
+        part = report.slowest_part
+        found.add_row(str(report.tick), microseconds(report.wall_ns), f"{report.wall_ns / report.median_wall_ns:.2f}",
+                      report.phase, _text(report.text),
+                      f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against its median; {part.sentence}")
+    show("slowest ticks, against the median of their phase", found)

@@ -1,0 +1,340 @@
+"""What a trace says: its stages, its slowest ticks, one token, and the difference between two traces.
+
+Everything comes back as plain data with one name per figure, so that tables and JSON show the same.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tickwise.core.config import from_dict
+from tickwise.core.errors import ConfigError
+from tickwise.core.stages import Stage
+from tickwise.profiling.roofline import Roofline, StageWork, judge
+from tickwise.profiling.trace_store import Trace
+
+_ORDER = {str(stage): index for index, stage in enumerate(Stage)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSummary:
+    """One stage over all layers and all ticks of a phase. Work is in total; ``None``: not counted."""
+
+    stage: str
+    duration_ns: int
+    time_share: float
+    """Of the phase's ticks."""
+    flops: int | None
+    bytes_read: int | None
+    bytes_written: int | None
+    energy_j: float | None
+    energy_source: str
+    bound: str | None
+    roofline_share: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseSummary:
+    """All ticks of one phase."""
+
+    phase: str
+    ticks: int
+    tokens: int
+    wall_ns: int
+    """Sum of the ticks' wall times."""
+    median_tick_ns: float
+    mean_batch: float
+    stages: tuple[StageSummary, ...]
+    """Their durations add up to ``wall_ns``."""
+
+
+def roofline_of_trace(trace: Trace) -> Roofline:
+    """The ceilings that the trace was recorded under."""
+    return from_dict(Roofline, trace.header.get("roofline", {}), where=f"{trace.path}: roofline")
+
+
+_SUMS = """sum(duration_ns)::BIGINT AS duration_ns, count(DISTINCT tick)::BIGINT AS ticks,
+    sum(flops)::HUGEINT AS flops, sum(bytes_read)::HUGEINT AS bytes_read, sum(bytes_written)::HUGEINT AS bytes_written,
+    sum(duration_ns) FILTER (flops IS NOT NULL)::BIGINT AS counted_ns, sum(energy_j) AS energy_j,
+    coalesce(min(energy_source) FILTER (energy_j IS NOT NULL), 'none') AS energy_source"""
+
+
+def phase_summaries(trace: Trace) -> list[PhaseSummary]:
+    """The trace in a table per phase, in the order in which the phases first ran."""
+    roof = roofline_of_trace(trace)
+    ticks = trace.select("""SELECT phase, count(*)::BIGINT AS ticks, sum(wall_ns)::BIGINT AS wall_ns,
+        median(wall_ns) AS median_tick_ns, avg(batch) AS mean_batch FROM (SELECT phase, tick,
+        sum(duration_ns) AS wall_ns, any_value(batch) AS batch FROM ledger GROUP BY ALL)
+        GROUP BY phase ORDER BY min(tick)""")
+    tokens = {row["phase"]: row["n"] for row in trace.select(
+        "SELECT phase, count(*)::BIGINT AS n FROM tokens JOIN (SELECT DISTINCT tick, phase FROM ledger) USING (tick) "
+        "GROUP BY phase")}
+    summaries = []
+    for of_phase in ticks:
+        stages = trace.select(f"SELECT stage, {_SUMS} FROM ledger WHERE phase = ? GROUP BY stage", [of_phase["phase"]])
+        summaries.append(PhaseSummary(
+            phase=of_phase["phase"], ticks=of_phase["ticks"], tokens=tokens.get(of_phase["phase"], 0),
+            wall_ns=of_phase["wall_ns"], median_tick_ns=of_phase["median_tick_ns"], mean_batch=of_phase["mean_batch"],
+            stages=tuple(_stage_summary(row, of_phase["wall_ns"], roof) for row in _in_order(stages)),
+        ))  # fmt: skip
+    return summaries
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: _ORDER[row["stage"]])
+
+
+def _stage_summary(row: Mapping[str, Any], wall_ns: int, roof: Roofline) -> StageSummary:
+    verdict = judge(StageWork(
+        stage=Stage(row["stage"]), duration_ns=row["counted_ns"] or row["duration_ns"], flops=row["flops"],
+        bytes_read=row["bytes_read"], bytes_written=row["bytes_written"], ticks=row["ticks"],
+    ), roof)  # fmt: skip
+    return StageSummary(
+        stage=row["stage"], duration_ns=row["duration_ns"], time_share=row["duration_ns"] / max(1, wall_ns),
+        flops=row["flops"], bytes_read=row["bytes_read"], bytes_written=row["bytes_written"], energy_j=row["energy_j"],
+        energy_source=row["energy_source"], bound=verdict.bound, roofline_share=verdict.roofline_share,
+        sentence=verdict.sentence,
+    )  # fmt: skip
+
+
+def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict[str, Any]]:
+    """``[{"tick", "phase", "wall_ns", "stages": [...]}]`` of these ticks, or of all."""
+    chosen = None if ticks is None else list(ticks)
+    rows = trace.select("SELECT * FROM ledger WHERE ?::BIGINT[] IS NULL OR list_contains(?::BIGINT[], tick) "
+                        "ORDER BY rowid", [chosen, chosen])
+    said: dict[int, list[dict[str, Any]]] = {}
+    for token in trace.tokens():
+        said.setdefault(token.pop("tick"), []).append(token)
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        tick = found.setdefault(row["tick"], {
+            "tick": row["tick"], "phase": row["phase"], "wall_ns": 0, "batch": row["batch"],
+            "kv_tokens": row["kv_tokens"], "request_ids": row["request_ids"], "tokens": said.get(row["tick"], []),
+            "stages": [],
+        })  # fmt: skip
+        tick["wall_ns"] += row["duration_ns"]
+        tick["stages"].append({key: row[key] for key in (
+            "stage", "layer", "start_ns", "duration_ns", "flops", "bytes_read", "bytes_written", "bound",
+            "roofline_share", "energy_j", "energy_source")})
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageAgainstMedian:
+    """A stage of one tick beside the same stage of the other ticks of its phase."""
+
+    stage: str
+    duration_ns: int
+    median_ns: float
+    bound: str | None
+    sentence: str
+
+    @property
+    def excess_ns(self) -> float:
+        return self.duration_ns - self.median_ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickReport:
+    """One tick, compared with its phase."""
+
+    tick: int
+    phase: str
+    batch: int
+    kv_tokens: int
+    wall_ns: int
+    median_wall_ns: float
+    text: str
+    """Of the tokens that it wrote."""
+    stages: tuple[StageAgainstMedian, ...]
+
+    @property
+    def slowest_part(self) -> StageAgainstMedian:
+        """The stage that took the most time more than usual."""
+        return max(self.stages, key=lambda stage: stage.excess_ns)
+
+
+def tick_of_token(trace: Trace, number: int) -> int:
+    """The tick that wrote token ``number``, counted from 0 in the order of writing; ``ConfigError`` past the end."""
+    found = trace.select("SELECT tick FROM tokens ORDER BY rowid LIMIT 1 OFFSET ?",
+                         [max(0, number)])
+    if number < 0 or not found:
+        n = trace.header.get("counts", {}).get("tokens", 0)
+        raise ConfigError(f"--token {number}: the trace has tokens 0 to {n - 1}" if n else
+                          f"--token {number}: the trace has no tokens")
+    return int(found[0]["tick"])
+
+
+def slowest_ticks(trace: Trace, count: int) -> list[int]:
+    """Numbers of the ticks that took longest, compared with the median of their phase."""
+    found = trace.select("""WITH walls AS (SELECT tick, phase, sum(duration_ns) AS wall FROM ledger GROUP BY ALL)
+        SELECT tick FROM walls JOIN (SELECT phase, median(wall) AS usual FROM walls GROUP BY phase) USING (phase)
+        ORDER BY wall / usual DESC, tick LIMIT ?""", [count])
+    return [row["tick"] for row in found]
+
+
+def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
+    """These ticks, stage by stage, beside the medians of their phases."""
+    roof = roofline_of_trace(trace)
+    per_tick = trace.select(f"""SELECT tick, any_value(phase) AS phase, any_value(batch) AS batch,
+        any_value(kv_tokens) AS kv_tokens, stage, {_SUMS} FROM ledger GROUP BY tick, stage""")
+    by_tick: dict[int, list[dict[str, Any]]] = {}
+    for row in per_tick:
+        by_tick.setdefault(row["tick"], []).append(row)
+    walls: dict[str, list[int]] = {}
+    durations: dict[tuple[str, str], list[int]] = {}
+    for rows in by_tick.values():
+        phase = rows[0]["phase"]
+        walls.setdefault(phase, []).append(sum(row["duration_ns"] for row in rows))
+        for row in rows:
+            durations.setdefault((phase, row["stage"]), []).append(row["duration_ns"])
+    texts: dict[int, str] = {}
+    for token in trace.tokens():
+        texts[token["tick"]] = texts.get(token["tick"], "") + token["text"]
+    reports = []
+    for tick in ticks:
+        rows = by_tick[tick]
+        first = rows[0]
+        phase = first["phase"]
+        reports.append(TickReport(
+            tick=tick, phase=phase, batch=first["batch"], kv_tokens=first["kv_tokens"],
+            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=statistics.median(walls[phase]),
+            text=texts.get(tick, ""),
+            stages=tuple(_against_median(row, durations[phase, row["stage"]], roof) for row in _in_order(rows)),
+        ))  # fmt: skip
+    return reports
+
+
+def _against_median(row: Mapping[str, Any], durations: list[int], roof: Roofline) -> StageAgainstMedian:
+    summary = _stage_summary(row, row["duration_ns"], roof)
+    return StageAgainstMedian(stage=row["stage"], duration_ns=row["duration_ns"],
+                              median_ns=statistics.median(durations), bound=summary.bound, sentence=summary.sentence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageDifference:
+    """A stage in two traces, per token (per tick where nothing is written). ``None``: not counted."""
+
+    stage: str
+    a_ns: float
+    b_ns: float
+    a_flops: float | None
+    b_flops: float | None
+    a_bytes: float | None
+    b_bytes: float | None
+
+    @property
+    def difference_ns(self) -> float:
+        return self.b_ns - self.a_ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDifference:
+    """One phase of two traces, over what they have in common."""
+
+    phase: str
+    unit: str
+    """``token`` or ``tick``."""
+    matched: int
+    only_a: int
+    only_b: int
+    a_ns: float
+    b_ns: float
+    stages: tuple[StageDifference, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceDifference:
+    """What differs between trace A and trace B."""
+
+    settings: dict[str, tuple[Any, Any]]
+    """What was set differently, by name: (in A, in B)."""
+    phases: tuple[PhaseDifference, ...]
+
+
+_PER_TOKEN = """
+WITH stages AS (SELECT tick, phase, stage, sum(duration_ns) AS ns, sum(flops)::DOUBLE AS flops,
+        sum(bytes_read + bytes_written)::DOUBLE AS bytes FROM ledger GROUP BY tick, phase, stage),
+    numbered AS (SELECT tick, dense_rank() OVER (ORDER BY first_tick, request_id) - 1 AS request,
+        row_number() OVER (PARTITION BY request_id ORDER BY tick, position) - 1 AS place,
+        count(*) OVER (PARTITION BY tick) AS in_tick
+        FROM tokens JOIN (SELECT request_id, min(tick) AS first_tick FROM tokens GROUP BY ALL) USING (request_id))
+SELECT phase, request, place, stage, ns / in_tick AS ns, flops / in_tick AS flops, bytes / in_tick AS bytes
+FROM numbered JOIN stages USING (tick)
+"""
+_PER_TICK = """
+SELECT phase, 0 AS request, dense_rank() OVER (PARTITION BY phase ORDER BY tick) - 1 AS place, stage,
+    sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops, sum(bytes_read + bytes_written)::DOUBLE AS bytes
+FROM ledger WHERE tick NOT IN (SELECT tick FROM tokens) GROUP BY phase, tick, stage
+"""
+_Unit = dict[tuple[int, int], dict[str, tuple[float, float | None, float | None]]]
+
+
+def difference(a: Trace, b: Trace) -> TraceDifference:
+    """Compare token by token (the n-th token of the n-th request), and tick by tick what writes no tokens."""
+    phases = []
+    for unit, sql in (("token", _PER_TOKEN), ("tick", _PER_TICK)):
+        in_a, in_b = _units(a, sql), _units(b, sql)
+        for phase in dict.fromkeys([*in_a, *in_b]):
+            phases.append(_phase_difference(phase, unit, in_a.get(phase, {}), in_b.get(phase, {})))
+    names = ("model", "dtype", "device", "threads", "machine", "versions", "command")
+    settings = {name: (a.header.get(name), b.header.get(name)) for name in names
+                if a.header.get(name) != b.header.get(name)}
+    return TraceDifference(settings=settings, phases=tuple(phases))
+
+
+def _units(trace: Trace, sql: str) -> dict[str, _Unit]:
+    """Phase → (request, place) → stage → (ns, FLOPs, bytes)."""
+    found: dict[str, _Unit] = {}
+    for row in trace.select(sql):
+        unit = found.setdefault(row["phase"], {}).setdefault((row["request"], row["place"]), {})
+        unit[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
+    return found
+
+
+def _phase_difference(phase: str, unit: str, in_a: _Unit, in_b: _Unit) -> PhaseDifference:
+    matched = [key for key in in_a if key in in_b]
+    names = sorted({stage for key in matched for stage in (*in_a[key], *in_b[key])}, key=_ORDER.__getitem__)
+    stages = []
+    for name in names:
+        a_ns, a_flops, a_bytes = _mean([in_a[key].get(name) for key in matched])
+        b_ns, b_flops, b_bytes = _mean([in_b[key].get(name) for key in matched])
+        stages.append(StageDifference(stage=name, a_ns=a_ns, b_ns=b_ns, a_flops=a_flops, b_flops=b_flops,
+                                      a_bytes=a_bytes, b_bytes=b_bytes))
+    a_total, b_total = sum(s.a_ns for s in stages), sum(s.b_ns for s in stages)
+    return PhaseDifference(
+        phase=phase, unit=unit, matched=len(matched), only_a=len(in_a) - len(matched), only_b=len(in_b) - len(matched),
+        a_ns=a_total, b_ns=b_total, stages=tuple(stages), sentence=_who_pays(stages, a_total, b_total, unit),
+    )  # fmt: skip
+
+
+def _mean(values: list[tuple[float, float | None, float | None] | None]) -> tuple[float, float | None, float | None]:
+    """A unit without the stage spent nothing in it."""
+    there = [value for value in values if value is not None]
+    n = max(1, len(values))
+
+    def known(column: list[float | None]) -> float | None:
+        counted = [value for value in column if value is not None]
+        return sum(counted) / n if counted else None
+
+    return sum(v[0] for v in there) / n, known([v[1] for v in there]), known([v[2] for v in there])
+
+
+def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str) -> str:
+    if not stages or a_ns <= 0 or b_ns <= 0:
+        return f"nothing to compare: the traces have no {unit} in common"
+    change = b_ns - a_ns
+    slower = change > 0
+    ratio = b_ns / a_ns if slower else a_ns / b_ns
+    text = f"B takes {b_ns / 1e3:,.0f} µs a {unit} where A takes {a_ns / 1e3:,.0f} µs"
+    if ratio < 1.02:
+        return f"{text}: no difference worth the name"
+    text += f": {ratio:.2f}× as {'slow' if slower else 'fast'}"
+    most = max(stages, key=lambda stage: stage.difference_ns * (1 if slower else -1))
+    share = most.difference_ns / change
+    verb = "pays" if slower else "gains"
+    moved = f"{most.difference_ns / 1e3:+,.0f} µs, {100 * share:.0f} % of the difference"
+    return f"{text}; {most.stage} {verb} most ({moved})"

@@ -1,0 +1,90 @@
+import dataclasses
+import json
+
+import pytest
+
+from tickwise.core.errors import ConfigError
+from tickwise.profiling.trace_store import open_trace
+from tickwise.profiling.trace_views import (
+    difference,
+    phase_summaries,
+    slowest_ticks,
+    tick_of_token,
+    tick_reports,
+    ticks_as_json,
+)
+
+TICK_NS = 1405
+
+
+def test_the_stages_of_a_phase_add_up_to_its_time(make_trace):
+    prefill, decode = phase_summaries(open_trace(make_trace(n_ticks=20)))
+    assert (prefill.phase, prefill.ticks, prefill.tokens) == ("prefill", 1, 1)
+    assert (decode.phase, decode.ticks, decode.tokens) == ("decode", 19, 19)
+    assert decode.wall_ns == 19 * TICK_NS == sum(stage.duration_ns for stage in decode.stages)
+    assert sum(stage.time_share for stage in decode.stages) == pytest.approx(1)
+    assert decode.median_tick_ns == TICK_NS
+    stages = {stage.stage: stage for stage in decode.stages}
+    assert list(stages) == ["embed", "norm", "ffn", "head", "sample", "host"], "in the order of a tick"
+    assert stages["ffn"].flops == 19 * 16_000
+    assert stages["head"].bytes_read == sum(1_000 + 10 * (10 + tick) for tick in range(1, 20))
+    assert stages["sample"].flops is None
+    assert stages["host"].bound == "overhead"
+    # 16,000 FLOPs at 100 GFLOP/s take 160 ns, 5,000 bytes at 10 GB/s take 500 ns, of 900 ns.
+    assert stages["ffn"].roofline_share == pytest.approx(500 / 900)
+    assert stages["ffn"].sentence == "memory-bound: read 4 kB at 56 % of this machine's measured bandwidth"
+
+
+def test_json_has_every_tick_with_its_stages(make_trace):
+    ticks = ticks_as_json(open_trace(make_trace(n_ticks=5)))
+    json.dumps(ticks, allow_nan=False)
+    assert [tick["tick"] for tick in ticks] == list(range(5))
+    for tick in ticks:
+        assert tick["wall_ns"] == TICK_NS == sum(stage["duration_ns"] for stage in tick["stages"])
+        assert "host" in [stage["stage"] for stage in tick["stages"]]
+    assert set(ticks[0]["stages"][0]) >= {"stage", "layer", "duration_ns", "flops", "bytes_read", "bytes_written",
+                                          "bound", "roofline_share", "energy_j", "energy_source"}
+    assert ticks[2]["tokens"] == [{"request_id": "a", "position": 12, "token_id": 2, "text": "c"}]
+    assert [tick["tick"] for tick in ticks_as_json(open_trace(make_trace("b")), [3, 1])] == [1, 3]
+
+
+def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, slow=7))
+    assert slowest_ticks(trace, 3)[0] == 7
+    (report,) = tick_reports(trace, [7])
+    assert (report.tick, report.text, report.phase) == (7, "h", "decode")
+    assert report.wall_ns == TICK_NS + 9 * 500
+    assert report.median_wall_ns == TICK_NS
+    assert report.slowest_part.stage == "ffn"
+    assert report.slowest_part.excess_ns == 9 * 500
+    assert {stage.stage: stage.excess_ns for stage in report.stages if stage.stage != "ffn"} == dict.fromkeys(
+        ["embed", "norm", "head", "sample", "host"], 0)
+
+
+def test_a_token_leads_to_its_tick_and_beyond_the_end_there_is_none(make_trace):
+    trace = open_trace(make_trace(n_ticks=6))
+    assert [tick_of_token(trace, number) for number in (0, 5)] == [0, 5]
+    for number in (-1, 6):
+        with pytest.raises(ConfigError, match="tokens 0 to 5"):
+            tick_of_token(trace, number)
+
+
+def test_the_difference_names_the_stage_that_pays(make_trace):
+    a, b = open_trace(make_trace("a", n_ticks=10)), open_trace(make_trace("b", n_ticks=12, ffn_factor=2, dtype="bf16"))
+    found = difference(a, b)
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+    assert found.settings == {"dtype": ("fp32", "bf16")}
+    decode = next(phase for phase in found.phases if phase.phase == "decode")
+    assert (decode.unit, decode.matched, decode.only_a, decode.only_b) == ("token", 9, 0, 2)
+    assert (decode.a_ns, decode.b_ns) == pytest.approx((TICK_NS, TICK_NS + 900))
+    changes = {stage.stage: stage.difference_ns for stage in decode.stages}
+    assert changes.pop("ffn") == pytest.approx(900)
+    assert all(change == pytest.approx(0) for change in changes.values())
+    assert "1.64× as slow; ffn pays most" in decode.sentence
+    assert "100 % of the difference" in decode.sentence
+    ffn = next(stage for stage in decode.stages if stage.stage == "ffn")
+    assert ffn.a_flops == ffn.b_flops == 16_000
+    back = next(phase for phase in difference(b, a).phases if phase.phase == "decode")
+    assert "1.64× as fast; ffn gains most" in back.sentence
+    same = next(phase for phase in difference(a, a).phases if phase.phase == "decode")
+    assert "no difference worth the name" in same.sentence
