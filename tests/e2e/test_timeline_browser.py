@@ -87,14 +87,24 @@ def chosen(page):
 
 def test_the_answer_names_the_slowest_token_its_stage_why_and_what_would_help(show, conversation):
     page = show(conversation)
-    answer = page.locator(".answer[data-phase=decode]").inner_text()
+    answer = page.locator(".answer.slowest[data-phase=decode]").inner_text()
     tick = slowest_tick(conversation, "decode")
     assert f"tick {tick}" in answer
     assert "host" in answer  # the pause that the trace was made with
-    assert "Overhead-bound" in answer
-    assert "Python" in answer
     assert "× the median of" in answer
-    assert page.locator(".answer[data-phase=prefill]").count() == 1
+    assert "in only 1 of" in answer  # a pause is not what every token pays
+    assert "interruption" in answer
+    typical = page.locator(".answer.typical[data-phase=decode]").inner_text()
+    by_stage = {}
+    for row in conversation.ledger:
+        if row["phase"] == "decode":
+            by_stage[row["stage"]] = by_stage.get(row["stage"], 0) + row["duration_ns"]
+    assert max(by_stage, key=by_stage.get) == "head"
+    assert "head" in typical
+    assert "Memory-bound" in typical
+    assert "Fewer bytes per weight" in typical
+    assert "modelled" in typical
+    assert page.locator(".answer.slowest[data-phase=prefill]").count() == 1
     assert chosen(page).get_attribute("data-tick") == str(tick)
 
 
@@ -291,7 +301,7 @@ def test_text_of_the_model_is_only_text(show):
 
 def test_training_steps_are_ticks_like_others(show):
     page = show(synthetic_trace.training())
-    answer = page.locator(".answer").inner_text()
+    answer = page.locator(".answer.slowest").inner_text()
     assert "step 25" in answer
     assert "host" in answer
     assert page.locator(".token").count() == 40

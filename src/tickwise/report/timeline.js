@@ -18,41 +18,62 @@ const say = (lines) => lines.filter(Boolean).join(" ");
 
 // ---- the short answer
 
-const ANSWERS = {
-  decode: "Slowest generated token", prefill: "Slowest prompt", train: "Slowest training step",
-};
-function answer(phase) {
+const ANSWERS = { decode: "generated token", prefill: "prompt", train: "training step" };
+const HEADS = ["Which", "Slowest stage", "Why", "What would make it faster"];
+
+function answerRow(kind, phase, button, cells) {
+  return el("tr", { class: `answer ${kind}`, "data-phase": phase }, el("th", { scope: "row" }, ...button),
+    ...cells.map(([big, ...lines], index) => el("td", { "data-head": HEADS[index] }, big ? el("p", { class: "big" }, big) : null,
+      ...lines.filter(Boolean).map((line) => el("p", {}, line)))));
+}
+function slowestRow(phase) {
   const cells = trace.cells.filter((cell) => cell.tick.phase === phase.name);
   if (!cells.length) return null;
   const worst = cells.reduce((best, cell) => (cell.tick.sums.time > best.tick.sums.time ? cell : best));
   const { tick } = worst, sums = stageSums(trace, [tick]), slow = largest(sums), more = excess(trace, tick, sums);
-  const layers = new Map();
-  for (let row = tick.first; row < tick.last; row += 1) {
-    if (trace.stage[row] === slow.stage && trace.layer[row] >= 0) {
-      layers.set(trace.layer[row], (layers.get(trace.layer[row]) ?? 0) + trace.time[row]);
-    }
-  }
-  const [layer] = [...layers].reduce((best, one) => (one[1] > best[1] ? one : best), [null, 0]);
-  const against = phase.ticks < 3 ? "" :
-    `${(tick.sums.time / phase.median).toPrecision(2)} × the median of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)}).`;
-  const extra = more && (more.stage !== slow.stage || more.stageOver < 0.9 * more.over)
-    ? `Against the median tick it lost ${duration(more.over)}, ${duration(more.stageOver)} of it in ${trace.stages[more.stage]}.`
-    : more ? `That stage is also where it lost time against the median tick: ${duration(more.stageOver)} of ${duration(more.over)}.` : "";
-  const column = (title, big, ...lines) => el("div", {}, el("h3", {}, title), big ? el("p", { class: "big" }, big) : null,
-    ...lines.filter(Boolean).map((line) => el("p", {}, line)));
-  const card = el("article", { class: "answer card", "data-phase": phase.name },
-    el("header", {}, el("h2", {}, ANSWERS[phase.name] ?? `Slowest ${phase.name} tick`),
-      el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it")),
-    el("div", { class: "columns" },
-      column("Which", el("bdi", {}, cellName(worst)), `${duration(tick.sums.time)}${against ? ": " + against : "."}`,
-        say([`${phase.name === "train" ? "Tick" : `Request ${quoted(worst.line.name)}, tick`} ${integer(tick.number)}.`,
-             tick.requests.length > 1 ? `The tick served ${plural(tick.requests.length, "request")}.` : ""])),
-      column("Slowest stage", trace.stages[slow.stage],
-        `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick`
-          + (layers.size > 1 ? `; over ${layers.size} layers, the longest is layer ${layer}.` : "."), extra),
-      column("Why", null, reason(trace, slow), trace.meta.sentences[trace.stages[slow.stage]]),
-      column("What would help", null, helps(trace, tick.phase, slow), saving(slow, tick.sums.time))));
-  return { card, worst };
+  const { why, help } = verdict(trace, tick, phase.name, slow, tick.sums.time);
+  const others = tick.requests.length - 1;
+  const lost = !more ? "" : more.stageOver >= 0.95 * more.over
+    ? `All of the ${duration(more.over)} above the median tick are in ${trace.stages[more.stage]}.`
+    : `Of the ${duration(more.over)} above the median tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
+  const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
+  const row = answerRow("slowest", phase.name, [`Slowest ${ANSWERS[phase.name] ?? phase.name}`, show], [
+    [el("bdi", {}, cellName(worst)),
+     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.median).toPrecision(2)} × the median `
+       + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)})`) + ".",
+     say([phase.name === "train" ? "Tick" : `Request ${quoted(worst.line.name)}, tick`, integer(tick.number)
+       + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")])],
+    [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
+    [null, why, lost],
+    [null, help],
+  ]);
+  return { row, worst };
+}
+function longestLayer(tick, slow) {
+  const rows = [];
+  for (let row = tick.first; row < tick.last; row += 1) if (trace.stage[row] === slow.stage && trace.layer[row] >= 0) rows.push(row);
+  if (rows.length < 2) return "";
+  const longest = rows.reduce((best, row) => (trace.time[row] > trace.time[best] ? row : best));
+  return `Over ${rows.length} layers; the longest is layer ${trace.layer[longest]} (${duration(trace.time[longest])}).`;
+}
+function typicalRow(phase) {
+  if (phase.ticks < 3 || phase.name === "prefill") return null;  // prompts differ too much in length for a typical one
+  const slow = perTick(largest(phase.stages), phase.ticks), mean = phase.wall / phase.ticks;
+  const { why, help } = verdict(trace, null, phase.name, slow, mean);
+  const show = el("button", { type: "button", click: () => { state.comparing = false; state.pinned = null; state.phase = phase.name; zoomTo("run"); } }, "Show all");
+  return answerRow("typical", phase.name, [`Typical ${ANSWERS[phase.name] ?? phase.name}`, show], [
+    ["the average", `${duration(mean)}, over ${plural(phase.ticks, `${phase.name} tick`)}.`],
+    [trace.stages[slow.stage], `${duration(slow.time)} per tick, ${percent(slow.time / mean)} of the time.`],
+    [null, why],
+    [null, help],
+  ]);
+}
+function drawAnswers() {
+  const slowest = trace.phases.map(({ name }) => slowestRow(trace.phaseOf[name]));
+  const rows = trace.phases.flatMap(({ name }, index) => [slowest[index]?.row, typicalRow(trace.phaseOf[name])]).filter(Boolean);
+  $("answers").replaceChildren(el("table", { class: "answers card" },
+    el("thead", {}, el("tr", {}, el("td"), ...HEADS.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, ...rows)));
+  return slowest.find(Boolean).worst;
 }
 
 // ---- the tokens
@@ -346,9 +367,10 @@ function describePart(row) {
   const { tick } = state.cell, stage = trace.stage[row], layer = trace.layer[row];
   const sum = stageSums(trace, [tick], (other) => trace.stage[other] === stage)[0];
   const name = trace.stages[stage], parts = sum.time > trace.time[row] + 0.5;
+  const { why, help } = verdict(trace, tick, tick.phase, sum, tick.sums.time);
   $("detail").replaceChildren(
     el("h3", {}, el("i", { class: `bound-${sum.bound}` }), name, el("small", {}, partFigures(trace, sum))),
-    el("p", {}, reason(trace, sum), " ", el("b", {}, "What would help: "), helps(trace, tick.phase, sum), " ", saving(sum, tick.sums.time)),
+    el("p", {}, why, " ", el("b", {}, "Faster: "), help),
     parts ? el("p", { class: "soft" }, `${layer < 0 ? "This part" : `Layer ${layer}`} of it: ${partFigures(trace, rowSum(trace, row))}`) : "");
 }
 
@@ -478,9 +500,9 @@ function drawFrame() {
     type: "button", role: "radio", "data-width": key, "aria-checked": String(key === state.width),
     "aria-disabled": key === "energy" && !trace.energy_kind ? "true" : null, click: () => setWidth(key),
   }, el("kbd", {}, String(index + 1)), ` ${name} `, el("small", {}, kind))));
-  $("legend").replaceChildren(...[1, 2, 3, 0].map((bound) => el("li", {}, el("i", { class: `bound-${bound}` }),
-    bound ? `${trace.bounds[bound]}-bound` : "n/a")));
-  $("machine").textContent = meta.machine ?? "";
+  $("legend").replaceChildren(el("li", {}, "bound by"), ...[1, 2, 3, 0].map((bound) => el("li", {}, el("i", { class: `bound-${bound}` }),
+    bound ? trace.bounds[bound] : "n/a")));
+  $("machine").textContent = [meta.machine, meta.timing, meta.energy].filter(Boolean).join(" · ");
   const box = (name, value) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "kind" }, value === "n/a" ? "" : "measured"));
   $("ceilings").replaceChildren(box("read bandwidth", quantity(meta.bandwidth ?? NaN, "B/s")),
     ...Object.entries(meta.peaks).map(([name, value]) => box(name, quantity(value, "FLOP/s"))));
@@ -533,7 +555,5 @@ addEventListener("resize", () => view.redraw());
 
 drawFrame();
 drawTokens();
-const answers = trace.phases.map((phase) => answer(phase)).filter(Boolean);
-$("answers").replaceChildren(...answers.map(({ card }) => card));
-choose(answers[0].worst);
+choose(drawAnswers());
 document.body.dataset.ready = "true";

@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from tickwise.core.console import format_bytes
 from tickwise.report.charts import embedded_json
 from tickwise.report.style import CSS
 from tickwise.report.timeline_advice import advice_table
@@ -28,9 +29,9 @@ def timeline_page(
     """The page's HTML: one file that loads nothing.
 
     ``ledger``: one row per (tick, layer, stage) with the columns of a ledger. ``tokens``: ``tick, request_id, position,
-    token_id, text``. ``meta``: a trace's ``trace.json``; every key may be absent, and ``sentences`` may map a stage to
-    what is said of it over the whole run. ``listing``: the instructions of one tick for the zoom into operations.
-    ``DataError`` without rows. A trace of more than about 6,000 ticks is thinned out, and the page says so.
+    token_id, text``. ``meta``: a trace's ``trace.json``, of which every key may be absent. ``listing``: instructions of
+    one tick for the zoom into operations. ``DataError`` without rows. A trace of more than about 6,000 ticks is thinned
+    out, and the page says so.
     """
     data = compact(ledger, tokens)
     number_format = _number_format(meta)
@@ -80,7 +81,8 @@ def _meta(meta: Mapping[str, Any], number_format: str) -> dict[str, Any]:
         "peak": peaks.get(number_format),
         "machine": _machine(meta),
         "started": None if meta.get("started") is None else str(meta["started"]),
-        "sentences": {str(stage): str(text) for stage, text in (meta.get("sentences") or {}).items()},
+        "timing": None if meta.get("timing") is None else str(meta["timing"]),
+        "energy": _energy(meta),
     }
 
 
@@ -90,7 +92,23 @@ def _positive(value: Any) -> bool:
 
 def _machine(meta: Mapping[str, Any]) -> str | None:
     machine = meta.get("machine")
-    if isinstance(machine, Mapping):
-        return ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in machine.items()
-                         if isinstance(value, str | int | float)) or None  # fmt: skip
-    return None if machine is None else str(machine)
+    if not isinstance(machine, Mapping):
+        return None if machine is None else str(machine)
+    figures = ((str(name), value) for name, value in machine.items() if isinstance(value, str | int | float))
+    return ", ".join(_named(name, value) for name, value in figures)
+
+
+def _named(name: str, value: str | float) -> str:
+    """``cores 2``, ``memory 8.2 GB``."""
+    if name.endswith("_bytes") and isinstance(value, int | float):
+        return f"{name.removesuffix('_bytes')} {format_bytes(value)}"
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def _energy(meta: Mapping[str, Any]) -> str | None:
+    """Where the energy figures come from, or why there are none."""
+    energy = meta.get("energy")
+    if not isinstance(energy, Mapping):
+        return None
+    why = energy.get("meter") or energy.get("why")
+    return f"energy {energy.get('source') or 'n/a'}" + (f": {why}" if why else "")

@@ -23,8 +23,12 @@ const tips = new WeakMap();  // node → function that gives the lines to show b
 const figure = (width, value) => WIDTHS.find((one) => one.key === width).format(value);
 
 function partFigures(trace, sum) {
-  const parts = [duration(sum.time), quantity(sum.flops, "FLOP"), `read ${quantity(sum.read, "B")}`,
-                 `wrote ${quantity(sum.written, "B")}`, `${percent(sum.share)} of ceiling`];
+  const parts = [duration(sum.time)];
+  if (Number.isNaN(sum.flops) && Number.isNaN(sum.bytes)) parts.push("FLOPs and bytes n/a");
+  else {
+    parts.push(Number.isNaN(sum.flops) ? "FLOPs n/a" : quantity(sum.flops, "FLOP"), `read ${quantity(sum.read, "B")}`,
+               `wrote ${quantity(sum.written, "B")}`, `${percent(sum.share)} of ceiling`);
+  }
   if (Number.isFinite(sum.energy)) parts.push(energy(sum.energy));
   return parts.join(" · ");
 }
@@ -160,81 +164,114 @@ function tickBounds(trace, tick) {
   return tick.bounds;
 }
 
-// FLOP/s over FLOPs per byte, both logarithmic, under what this machine was measured to do. Returns the points' texts.
+// FLOP/s over FLOPs per byte, both logarithmic, under what this machine was measured to do: the picture, its points, and
+// the stages that have no place on it. `series` are {sums, name, hollow}.
+const PLOT = { wide: 400, tall: 320, left: 48, right: 14, top: 12, bottom: 38 };
+
 function roofline(trace, series) {
-  const { bandwidth, peak, peaks, dtype } = trace.meta;
-  const wide = 480, tall = 330, left = 46, right = 12, top = 14, bottom = 40;
-  const points = series.flatMap(({ sums, name, hollow }) => sums.filter((sum) => sum.flops > 0 && sum.bytes > 0).map((sum) => ({
-    sum, name, hollow, x: sum.flops / sum.bytes, y: sum.flops / (sum.time / 1e9),
-    size: 5 + 9 * Math.sqrt(sum.time / total(sums).time),
-  })));
+  const named = series.map((one) => ({ ...one, all: total(one.sums).time }));
+  const points = named.flatMap(({ sums, name, hollow, all }) => sums.filter((sum) => sum.flops > 0 && sum.bytes > 0).map((sum) => ({
+    sum, name, hollow, x: sum.flops / sum.bytes, y: sum.flops / (sum.time / 1e9), size: 4 + 9 * Math.sqrt(sum.time / all) })));
   const absent = [...new Set(series.flatMap(({ sums }) => sums.filter((sum) => !(sum.flops > 0 && sum.bytes > 0))
     .map((sum) => trace.stages[sum.stage])))];
-  const best = Math.max(0, ...Object.values(peaks));
   if (!points.length) return { node: el("p", { class: "notice" }, "No stage here has counted FLOPs and bytes."), points, absent };
-  const ridge = bandwidth && best ? [best / bandwidth] : [];
-  const log = Math.log10, xs = [...points.map((point) => point.x), ...ridge], ys = [...points.map((point) => point.y)];
-  if (best) ys.push(best);
-  const low = [Math.floor(log(Math.min(...xs)) - 0.25), Math.floor(log(Math.min(...ys)) - 0.15)];
-  const high = [Math.ceil(log(Math.max(...xs)) + 0.25), Math.ceil(log(Math.max(...ys)) + 0.1)];
-  const x = (value) => left + (log(value) - low[0]) / (high[0] - low[0]) * (wide - left - right);
-  const y = (value) => top + (high[1] - log(value)) / (high[1] - low[1]) * (tall - top - bottom);
-  const svg = shape("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", tabindex: "0", id: "roofline-plot",
-    "aria-label": `Roofline of ${points.length} stages. Arrow keys read the values.` });
-  const text = (value, at, props = {}) => shape("text", { class: "tick", x: at[0], y: at[1], ...props }, value);
-  for (let power = low[0]; power <= high[0]; power += 1) {
-    svg.append(shape("line", { class: "grid", x1: x(10 ** power), x2: x(10 ** power), y1: top, y2: tall - bottom }),
-      text(power >= 0 && power < 6 ? integer(10 ** power) : Number((10 ** power).toPrecision(3)), [x(10 ** power), tall - bottom + 17],
-           { "text-anchor": "middle" }));
-  }
-  for (let power = low[1]; power <= high[1]; power += 1) {
-    svg.append(shape("line", { class: "grid", x1: left, x2: wide - right, y1: y(10 ** power), y2: y(10 ** power) }),
-      text(quantity(10 ** power, ""), [left - 6, y(10 ** power) + 4], { "text-anchor": "end" }));
-  }
-  svg.append(text("FLOPs per byte", [(left + wide - right) / 2, tall - 6], { "text-anchor": "middle" }),
-             text("FLOP/s", [left, top - 3], { "text-anchor": "end" }));
-  const roof = (flops, kind) => {
-    const from = 10 ** low[0], to = 10 ** high[0];
-    const bend = bandwidth ? Math.min(to, Math.max(from, flops / bandwidth)) : from;
-    const start = bandwidth ? Math.min(flops, bandwidth * from) : flops;
-    const clip = Math.max(start, 10 ** low[1]);
-    const begin = bandwidth ? Math.max(from, clip / bandwidth) : from;
-    svg.append(shape("polyline", { class: kind, points: [[begin, clip], [bend, Math.min(flops, bandwidth ? bandwidth * bend : flops)], [to, flops]]
-      .map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ") }));
-  };
-  for (const [name, value] of Object.entries(peaks)) {
-    if (name === dtype || value < 10 ** low[1]) continue;
-    svg.append(shape("line", { class: "other-peak", x1: bandwidth ? Math.max(left, x(value / bandwidth)) : left, x2: wide - right, y1: y(value), y2: y(value) }),
-               text(`${name} ${quantity(value, "FLOP/s")}`, [wide - right - 2, y(value) - 4], { "text-anchor": "end", class: "tick faint" }));
-  }
-  if (peak) {
-    roof(peak, "roof");
-    svg.append(text(`${dtype} ${quantity(peak, "FLOP/s")}`, [wide - right - 2, y(peak) - 5], { "text-anchor": "end", class: "tick strong" }));
-  } else if (bandwidth && best) roof(best, "roof");
-  if (bandwidth) {
-    const at = Math.max(10 ** low[0], 10 ** low[1] / bandwidth) * 1.3;
-    const slope = Math.atan2(y(10 ** 0) - y(10 ** 1), x(10 ** 1) - x(10 ** 0)) * 180 / Math.PI;
-    svg.append(shape("text", { class: "tick strong", transform: `translate(${x(at)},${y(at * bandwidth) - 7}) rotate(${-slope})` },
-                     quantity(bandwidth, "B/s")));
-  }
-  const taken = [];
   points.sort((a, b) => b.sum.time - a.sum.time);
-  for (const [index, point] of points.entries()) {
-    const cx = x(point.x), cy = y(point.y), name = trace.stages[point.sum.stage];
-    const dot = shape("circle", { class: `dot bound-${point.sum.bound}${point.hollow ? " hollow" : ""}`, cx, cy,
-                                  r: point.size, "data-stage": name, "data-point": index });
+  const svg = shape("svg", { viewBox: `0 0 ${PLOT.wide} ${PLOT.tall}`, role: "img", tabindex: "0", id: "roofline-plot",
+    "aria-label": `Roofline of ${points.length} stages. Arrow keys read the values.` });
+  const axes = rooflineAxes(trace.meta, points);
+  const taken = [];  // boxes of the texts that stand already: [left, top, right, bottom]
+  drawGrid(svg, axes);
+  drawRoof(svg, axes, trace.meta, taken);
+  points.forEach((point, index) => {
+    const dot = shape("circle", { class: `dot bound-${point.sum.bound}${point.hollow ? " hollow" : ""}`, cx: axes.x(point.x), cy: axes.y(point.y),
+                                  r: point.size, "data-stage": trace.stages[point.sum.stage], "data-point": index });
     tips.set(dot, () => rooflineText(trace, point));
     svg.append(dot);
-    if (point.hollow) continue;
-    let at = cy + 4;
-    const flip = cx > wide - 90;
-    const clash = () => taken.some(([tx, ty]) => Math.abs(tx - cx) < 74 && Math.abs(ty - at) < 13);
-    for (let step = 1; clash() && step < 12; step += 1) at = cy + 4 + (step % 2 ? 1 : -1) * Math.ceil(step / 2) * 13;
-    if (clash() || at > tall - bottom - 2 || at < top) continue;
-    taken.push([cx, at]);
-    svg.append(text(name, [flip ? cx - point.size - 4 : cx + point.size + 4, at], { class: "dot-name", "text-anchor": flip ? "end" : "start" }));
-  }
+  });
+  for (const point of points) if (!point.hollow) nameDot(svg, axes.x(point.x), axes.y(point.y), point.size, trace.stages[point.sum.stage], taken);
   return { node: svg, points, absent };
+}
+function rooflineAxes({ bandwidth, peaks }, points) {
+  const { log10 } = Math, best = Math.max(0, ...Object.values(peaks));
+  const xs = points.map((point) => log10(point.x)), ys = points.map((point) => log10(point.y));
+  if (best) ys.push(log10(best));
+  if (best && bandwidth) xs.push(log10(best / bandwidth));
+  const low = [Math.min(...xs) - 0.3, Math.min(...ys) - 0.3], high = [Math.max(...xs) + 0.55, Math.max(...ys) + 0.22];
+  const { wide, tall, left, right, top, bottom } = PLOT;
+  return { low, high,
+           x: (value) => left + (log10(value) - low[0]) / (high[0] - low[0]) * (wide - left - right),
+           y: (value) => top + (high[1] - log10(value)) / (high[1] - low[1]) * (tall - top - bottom) };
+}
+const svgText = (value, x, y, props = {}) => shape("text", { class: "tick", x, y, ...props }, value);
+function roundValues(low, high) {
+  const factors = high - low > 2.2 ? [1] : [1, 2, 5], found = [];
+  for (let power = Math.floor(low); power <= high; power += 1) {
+    for (const factor of factors) {
+      const value = factor * 10 ** power;
+      if (Math.log10(value) >= low && Math.log10(value) <= high) found.push(value);
+    }
+  }
+  return found;
+}
+function drawGrid(svg, { low, high, x, y }) {
+  const { wide, tall, left, right, top, bottom } = PLOT;
+  for (const value of roundValues(low[0], high[0])) {
+    svg.append(shape("line", { class: "grid", x1: x(value), x2: x(value), y1: top, y2: tall - bottom }),
+               svgText(value >= 1 ? integer(value) : Number(value.toPrecision(1)), x(value), tall - bottom + 15, { "text-anchor": "middle" }));
+  }
+  for (const value of roundValues(low[1], high[1])) {
+    svg.append(shape("line", { class: "grid", x1: left, x2: wide - right, y1: y(value), y2: y(value) }),
+               svgText(quantity(value, ""), left - 6, y(value) + 4, { "text-anchor": "end" }));
+  }
+  svg.append(svgText("FLOPs per byte", (left + wide - right) / 2, tall - 5, { "text-anchor": "middle" }),
+             svgText("FLOP/s", left + 6, top + 10));
+}
+function drawRoof(svg, { low, high, x, y }, { bandwidth, peak, peaks, dtype }, taken) {
+  const { wide, right, left } = PLOT, floor = [10 ** low[0], 10 ** low[1]], end = 10 ** high[0];
+  const best = peak ?? Math.max(0, ...Object.values(peaks));
+  const label = (text, value, kind) => {
+    const long = 6.2 * text.length;
+    let at = y(value) - 5;
+    const box = () => [wide - right - long, at - 10, wide - right, at + 2];
+    if (overlaps(box(), taken)) at = y(value) + 13;
+    if (overlaps(box(), taken)) return;
+    taken.push(box());
+    svg.append(svgText(text, wide - right, at, { "text-anchor": "end", class: `tick ${kind}` }));
+  };
+  const line = (value, kind) => svg.append(shape("line", { class: kind, y1: y(value), y2: y(value), x2: wide - right,
+    x1: bandwidth ? Math.min(wide - right, Math.max(left, x(value / bandwidth))) : left }));
+  if (best && bandwidth) {
+    const start = Math.max(floor[0], floor[1] / bandwidth), bend = Math.min(end, best / bandwidth);
+    svg.append(shape("polyline", { class: "roof", points: [[start, start * bandwidth], [bend, bend * bandwidth]]
+      .map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ") }));
+    const angle = Math.atan2(y(bend * bandwidth) - y(start * bandwidth), x(bend) - x(start)) * 180 / Math.PI;
+    svg.append(shape("text", { class: "tick strong", transform: `translate(${x(start) + 14},${y(start * bandwidth) - 16}) rotate(${angle})` },
+                     quantity(bandwidth, "B/s")));
+  }
+  if (peak) {
+    line(peak, "roof");
+    label(`${dtype} ${quantity(peak, "FLOP/s")}`, peak, "strong");
+  }
+  for (const [name, value] of Object.entries(peaks)) {
+    if (name === dtype || value < floor[1] || value > 10 ** high[1]) continue;
+    line(value, "other-peak");
+    label(`${name} ${quantity(value, "FLOP/s")}`, value, "faint");
+  }
+}
+const overlaps = (box, boxes) => boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
+// The name beside its dot, or as near as there is room, with a line to it.
+function nameDot(svg, cx, cy, size, name, taken) {
+  const long = 6.6 * name.length, { wide, tall, left, right, top, bottom } = PLOT;
+  for (let step = 0; step < 24; step += 1) {
+    const leftSide = step % 2, away = 13 * Math.ceil(Math.floor(step / 2) / 2) * (Math.floor(step / 2) % 2 ? 1 : -1);
+    const start = leftSide ? cx - size - 5 - long : cx + size + 5, base = cy + 4 + away;
+    const box = [start, base - 10, start + long, base + 3];
+    if (overlaps(box, taken) || box[0] < left || box[2] > wide - right || box[1] < top || box[3] > tall - bottom) continue;
+    taken.push(box);
+    if (Math.abs(away) > 13) svg.append(shape("line", { class: "leader", x1: cx, y1: cy, x2: leftSide ? box[2] + 1 : box[0] - 1, y2: base - 4 }));
+    svg.append(shape("text", { class: "dot-name", x: start, y: base }, name));
+    return;
+  }
 }
 const rooflineText = (trace, { sum, name, x, y }) => [
   (name ? name + ": " : "") + trace.stages[sum.stage],

@@ -19,7 +19,7 @@ const quantity = (value, unit) => !Number.isFinite(value) ? "n/a" : scaled(value
   [[1e15, "P" + unit], [1e12, "T" + unit], [1e9, "G" + unit], [1e6, "M" + unit], [1e3, "k" + unit], [1, unit]]);
 const energy = (joules) => !Number.isFinite(joules) ? "n/a" :
   scaled(joules, [[1, "J"], [1e-3, "mJ"], [1e-6, "µJ"], [1e-9, "nJ"]]);
-const percent = (share) => !Number.isFinite(share) ? "n/a" :
+const percent = (share) => !Number.isFinite(share) ? "n/a" : share > 0 && share < 0.0005 ? "< 0.1 %" :
   (share * 100).toFixed(share >= 0.0995 || share === 0 ? 0 : 1) + " %";
 const integer = (value) => value === null || !Number.isFinite(value) ? "n/a" : value.toLocaleString("en");
 const plural = (count, word) => integer(count) + " " + word + (count === 1 ? "" : "s");
@@ -157,22 +157,29 @@ function total(sums) {
   }
   return finish(all);
 }
+function perTick(sum, ticks) {
+  const mean = { ...sum };
+  for (const key of ["time", "flops", "read", "written", "bytes", "energy"]) mean[key] /= ticks;
+  return mean;
+}
 const largest = (sums) => sums.reduce((best, sum) => (sum.time > best.time ? sum : best));
 
 // Why a stage took its time, from its sums.
 function reason(trace, sum) {
   const { meta } = trace;
   const rate = (value) => value / (sum.time / 1e9);
-  const of = Number.isFinite(sum.share) ? `${percent(sum.share)} of this machine's` : "";
   if (sum.bound === 2) {
-    const ceiling = meta.bandwidth ? ` (${quantity(meta.bandwidth, "B/s")})` : "";
-    return `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.time)}`
-      + (of ? `, ${of} measured bandwidth${ceiling}.` : `, ${quantity(rate(sum.bytes), "B/s")}.`);
+    const moved = `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.time)}`;
+    if (!Number.isFinite(sum.share)) return `${moved}, ${quantity(rate(sum.bytes), "B/s")}.`;
+    const ceiling = meta.bandwidth ? quantity(meta.bandwidth, "B/s") : "n/a";
+    if (sum.share > 1) return `${moved}, from cache: ${quantity(rate(sum.bytes), "B/s")}, where main memory gives ${ceiling}.`;
+    return `${moved}, ${percent(sum.share)} of this machine's measured bandwidth (${ceiling}).`;
   }
   if (sum.bound === 1) {
-    const ceiling = meta.peak ? ` of ${quantity(meta.peak, "FLOP/s")}` : "";
-    return `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.time)}`
-      + (of ? `, ${of} measured ${meta.dtype ?? ""} peak${ceiling}.` : `, ${quantity(rate(sum.flops), "FLOP/s")}.`);
+    const did = `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.time)}`;
+    if (!Number.isFinite(sum.share)) return `${did}, ${quantity(rate(sum.flops), "FLOP/s")}.`;
+    const ceiling = meta.peak ? ` (${quantity(meta.peak, "FLOP/s")})` : "";
+    return `${did}, ${percent(sum.share)} of this machine's measured ${meta.dtype ?? ""} peak${ceiling}.`;
   }
   if (sum.bound === 3) {
     return "Overhead-bound: " + (Number.isFinite(sum.share)
@@ -182,19 +189,49 @@ function reason(trace, sum) {
   return "What holds it back is n/a: its FLOPs and bytes, or the machine's ceilings, are not known.";
 }
 
-// What the stage's time would be at the ceilings, against the whole it is part of.
+// What the stage's time would be at the ceilings, against the whole it is part of. Modelled.
 function saving(sum, whole) {
   if (!Number.isFinite(sum.share)) return "";
-  const saved = Math.max(0, sum.time * (1 - sum.share));
   if (sum.share > 0.85) {
     return sum.bound === 2
-      ? `It already runs near the ceiling; half the bytes would save about ${percent(sum.time / 2 / whole)} of this tick.`
-      : "It already runs near the ceiling: only less work helps.";
+      ? `It runs near the ceiling already; half the bytes: about ${percent(sum.time / 2 / whole)} off the tick (modelled).`
+      : "It runs near the ceiling already: only less work helps.";
   }
-  return `At this machine's ceilings it would take ${duration(sum.time - saved)}: at most ${percent(saved / whole)} `
-    + "of this tick saved.";
+  const ideal = sum.time * sum.share;
+  return `At the ceiling it would take ${duration(ideal)}: ${percent((sum.time - ideal) / whole)} off the tick (modelled).`;
 }
-const helps = (trace, phase, sum) => trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+
+// A stage that in this tick, and in few others, took more than three times what it usually takes: {usual, often}, or null.
+function exception(trace, tick, sum) {
+  const phase = trace.phaseOf[tick.phase], usual = phase.stages.find((one) => one.stage === sum.stage)?.median;
+  if (phase.ticks < 8 || !(sum.time > 3 * usual)) return null;
+  phase.exceptions ??= new Map();
+  if (!phase.exceptions.has(sum.stage)) {
+    phase.exceptions.set(sum.stage, trace.ticks.filter((other) => {
+      if (other.phase !== tick.phase) return false;
+      let time = 0;
+      for (let row = other.first; row < other.last; row += 1) if (trace.stage[row] === sum.stage) time += trace.time[row];
+      return time > 3 * usual;
+    }).length);
+  }
+  const often = phase.exceptions.get(sum.stage);
+  return often <= Math.max(1, 0.05 * phase.ticks) ? { usual, often } : null;
+}
+
+// Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts.
+function verdict(trace, tick, phase, sum, whole) {
+  const rare = tick && exception(trace, tick, sum);
+  if (rare) {
+    return {
+      why: `An exception: usually ${duration(rare.usual)}, and more than three times that in only ${rare.often} of `
+        + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}.`,
+      help: "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual "
+        + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
+    };
+  }
+  const help = trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  return { why: reason(trace, sum), help: `${help} ${saving(sum, whole)}`.trim() };
+}
 
 // Where a tick lost time against the typical tick of its phase: {over, stage, stageOver}, or null for a typical one.
 function excess(trace, tick, sums) {
