@@ -1,17 +1,30 @@
+import itertools
+
 import pytest
 import torch
 
 from tickwise.core.errors import ConfigError
-from tickwise.engine.generation import Decoding, encode_prompt, generate_events
+from tickwise.engine.engine import Engine
+from tickwise.engine.generation import encode_prompt, generate_events, options_for
 from tickwise.engine.language_model import LanguageModel
+from tickwise.engine.plain import write_plainly
+from tickwise.engine.requests import Request
+from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
 
 GREEDY = {"temperature": 0.0, "seed": 0}
 
 
-def decode_ids(module, prompt, n_tokens, **settings):
-    decoding = Decoding(module, prompt, GenerationSettings(max_tokens=n_tokens, **settings), seed=0)
-    return [decoding.step() for _ in range(n_tokens)]
+@pytest.fixture
+def write_ids(tokenizer):
+    """The plain loop's tokens."""
+
+    def write(module, prompt, n_tokens, use_cache=True, **settings):
+        asked = GenerationSettings(max_tokens=n_tokens, **{"seed": 0, **settings})
+        tokens = write_plainly(module, prompt, TokenChooser(asked, prompt, tokenizer), use_cache=use_cache)
+        return list(itertools.islice(tokens, n_tokens))
+
+    return write
 
 
 def naive_greedy(module, ids, n_tokens):
@@ -32,39 +45,47 @@ FAMILIES = [
 
 @pytest.mark.parametrize("changes", FAMILIES)
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_greedy_tokens_are_those_of_the_definition(tiny_decoder, changes, use_cache):
+def test_the_plain_loop_s_greedy_tokens_are_those_of_the_definition(tiny_decoder, write_ids, changes, use_cache):
     module = tiny_decoder(seed=3, **changes)
     prompt = [3, 1, 4, 1, 5]
     expected = naive_greedy(module, prompt, 27)
     assert len(set(expected)) > 3, "the model must not repeat itself, or the test says nothing"
-    assert [ids[0] for ids in decode_ids(module, prompt, 27, temperature=0.0, use_cache=use_cache)] == expected
+    assert write_ids(module, prompt, 27, temperature=0.0, use_cache=use_cache) == expected
 
 
 @pytest.mark.parametrize("changes", FAMILIES)
-def test_cache_and_full_recomputation_agree_past_the_context(tiny_decoder, changes, capsys):
-    module = tiny_decoder(seed=5, **changes)
-    with_cache = decode_ids(module, [3, 1, 4], 100, temperature=0.0)
-    assert with_cache == decode_ids(module, [3, 1, 4], 100, temperature=0.0, use_cache=False)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_generation_is_the_plain_loop_s_also_past_the_context(
+    tiny_decoder, tokenizer, write_ids, changes, use_cache, capsys
+):
+    module = tiny_decoder(seed=5, vocab_size=tokenizer.vocab_size, **changes)
+    model = LanguageModel(module, tokenizer)
+    for prompt, settings in (("abc", GREEDY), ("xyz " * 12, {"temperature": 0.8, "seed": 3})):
+        ids = tokenizer.encode(prompt)
+        written = model.generate(prompt, max_tokens=100, ignore_eos=True, use_cache=use_cache, **settings)
+        assert list(written.token_ids) == write_ids(module, ids, 100, ignore_eos=True, **settings)
     assert capsys.readouterr().err.count("longer than the model's context of 32 tokens") == 2
 
 
-def test_past_the_context_the_model_sees_the_last_half_of_it(tiny_decoder):
+def test_past_the_context_the_model_sees_the_last_half_of_it(tiny_decoder, write_ids):
     module = tiny_decoder(seed=5)
     prompt = [3, 1, 4]
-    ids = [row[0] for row in decode_ids(module, prompt, 40, temperature=0.0)]
+    ids = write_ids(module, prompt, 40, temperature=0.0)
     # 3 + 30 tokens do not fit into 32, so token 30 is written from the 16 before it.
     assert ids[30] == naive_greedy(module, (prompt + ids[:30])[-16:], 1)[0]
     assert ids[29] == naive_greedy(module, prompt + ids[:29], 1)[0]
 
 
-def test_a_prompt_longer_than_the_context_goes_on_from_its_end(tiny_decoder):
+def test_a_prompt_longer_than_the_context_goes_on_from_its_end(tiny_decoder, write_ids):
     module = tiny_decoder(seed=6)
     prompt = [(7 * i) % 36 for i in range(50)]
-    assert decode_ids(module, prompt, 1, temperature=0.0)[0] == naive_greedy(module, prompt[-16:], 1)
+    assert write_ids(module, prompt, 1, temperature=0.0) == naive_greedy(module, prompt[-16:], 1)
 
 
-def test_a_context_of_one_token_still_works(tiny_decoder):
-    assert len(decode_ids(tiny_decoder(context_length=1), [1, 2, 3], 5)) == 5
+def test_a_context_of_one_token_still_works(tiny_decoder, tokenizer, write_ids):
+    module = tiny_decoder(context_length=1, vocab_size=tokenizer.vocab_size)
+    written = LanguageModel(module, tokenizer).generate("abc", max_tokens=5, ignore_eos=True, seed=0)
+    assert list(written.token_ids) == write_ids(module, tokenizer.encode("abc"), 5, ignore_eos=True)
 
 
 def test_samples_do_not_depend_on_how_many_there_are(model):
@@ -91,12 +112,10 @@ def test_rows_that_end_early_do_not_disturb_the_others(model):
         assert generation.text == text[: min(ends, default=None)]
 
 
-def test_repetition_penalty_counts_prompt_and_text_with_and_without_cache(tiny_decoder):
-    module = tiny_decoder(seed=7)
-    settings = {"temperature": 0.0, "repetition_penalty": 1e9}
-    ids = [row[0] for row in decode_ids(module, [3, 1, 4], 20, **settings)]
-    assert len({3, 1, 4, *ids}) == 23, "a huge penalty forbids every repetition"
-    assert [[i] for i in ids] == decode_ids(module, [3, 1, 4], 20, use_cache=False, **settings)
+def test_repetition_penalty_counts_prompt_and_text(model):
+    written = model.generate("abc", max_tokens=20, repetition_penalty=1e9, ignore_eos=True, **GREEDY)
+    prompt = model.tokenizer.encode("abc")
+    assert len({*prompt, *written.token_ids}) == 23, "a huge penalty forbids every repetition"
 
 
 def test_end_of_text_ends_the_text_and_is_not_part_of_it(model):
@@ -176,12 +195,34 @@ def test_the_prompt_is_read_once_for_all_samples(model):
     model.module.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
     settings = GenerationSettings(n=4, max_tokens=3, ignore_eos=True)
     list(generate_events(model.module, model.tokenizer, "abcdef", settings))
-    assert shapes == [(1, 6), (4, 1), (4, 1)]
+    assert shapes == [(1, 6), (1, 4), (1, 4)]
 
 
 def test_bf16_generates_in_bf16(model):
     low = LanguageModel(model.module.to(torch.bfloat16), model.tokenizer)
-    decoding = Decoding(low.module, [1, 2], GenerationSettings(max_tokens=4), seed=0)
-    decoding.step()
+    settings = GenerationSettings(max_tokens=4)
+    engine = Engine(low.module, low.tokenizer, options=options_for(low.module, 2, settings))
+    engine.submit(Request(prompt=[1, 2], settings=settings))
+    engine.run_until_idle()
     config = low.config
-    assert decoding.cache_bytes == 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * 6
+    one_block = 16
+    assert engine.runner.state_bytes == 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * one_block
+
+
+def test_what_the_text_must_look_like_is_followed(model):
+    written = model.generate("abc", regex="(ab|cd){2,4}", max_tokens=20, seed=0)
+    assert len(written.text) in (4, 6, 8)
+    assert {written.text[i : i + 2] for i in range(0, len(written.text), 2)} <= {"ab", "cd"}
+    assert written.finish_reason in ("eos", "stop")
+
+
+def test_tokens_may_be_forbidden_to_end_the_text(model):
+    settings = {"max_tokens": 40, "seed": 3, "stop": list("abcdefgh")}
+    assert len(model.generate("abc", **settings).token_ids) < 10
+    assert len(model.generate("abc", min_tokens=10, **settings).token_ids) >= 10
+
+
+def test_log_probabilities_come_with_the_text(model):
+    written = model.generate("abc", max_tokens=8, logprobs=2, ignore_eos=True, **GREEDY)
+    assert [c.token_id for c in written.choices] == list(written.token_ids)
+    assert all(c.top[0] == (c.token_id, c.logprob) for c in written.choices)

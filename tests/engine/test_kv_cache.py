@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tickwise.engine.kv_cache import KVCache
+from tickwise.engine.kv_cache import KVBlocks, KVCache
+from tickwise.engine.runner import RowInput
 
 
 def new_cache(batch: int = 2, capacity: int = 8) -> KVCache:
@@ -40,8 +41,7 @@ def test_counts_the_bytes_that_its_tensors_take():
     cache = KVCache(3, 2, 2, 4, 8, dtype=torch.bfloat16)
     assert cache.bytes == 2 * 3 * 2 * 2 * 4 * 8 * 2
     cache.update(0, *random_kv(2, 5))
-    cache.advance(5)
-    assert cache.bytes_stored == cache.bytes * 5 // 8
+    assert cache.bytes == cache._k_LBHCD.nbytes + cache._v_LBHCD.nbytes
 
 
 def test_says_so_when_it_is_full():
@@ -70,22 +70,72 @@ def test_expanded_rows_are_independent_copies():
     assert torch.equal(all_k[:, :, 2:], new_k)
 
 
-def test_keeps_the_chosen_rows_in_the_chosen_order():
-    cache = new_cache(batch=3)
-    k, v = random_kv(3, 2)
-    cache.update(1, k, v)
-    cache.advance(2)
-    cache.keep_rows([2, 0])
-    all_k, all_v = cache.update(1, *random_kv(2, 1))
-    assert torch.equal(all_k[:, :, :2], k[[2, 0]])
-    assert torch.equal(all_v[:, :, :2], v[[2, 0]])
-
-
-def test_starts_again_after_a_reset():
+def test_goes_on_from_an_earlier_length():
     cache = new_cache(capacity=4)
-    cache.update(0, *random_kv(2, 4))
-    cache.advance(4)
-    cache.reset()
-    k, v = random_kv(2, 4)
+    first_k, first_v = random_kv(2, 1)
+    cache.update(0, first_k, first_v)
+    cache.advance(1)
+    cache.update(0, *random_kv(2, 3))
+    cache.advance(3)
+    cache.truncate(1)
+    assert cache.positions(3) == slice(1, 4)
+    k, v = random_kv(2, 3)
     all_k, _ = cache.update(0, k, v)
-    assert torch.equal(all_k, k)
+    assert torch.equal(all_k, torch.cat([first_k, k], dim=2))
+
+
+def row(blocks, n_cached, n_new):
+    return RowInput(ids=[0] * n_new, n_cached=n_cached, blocks=blocks, n_logits=1)
+
+
+@pytest.mark.parametrize("n_heads", [2, 6])
+@pytest.mark.parametrize("tables", [
+    [([0, 1, 2, 3], 11, 1)],
+    [([5, 6], 4, 3)],
+    [([6, 2, 9], 9, 1)],
+    [([6, 2, 9], 0, 11)],
+    [([0, 1, 2, 3], 14, 1), ([4], 0, 1), ([9, 8, 5], 10, 1)],
+    [([4], 2, 1), ([0, 1, 2], 0, 10), ([9, 7, 5], 5, 6), ([10], 0, 4)],
+], ids=str)
+def test_rows_in_blocks_attend_like_rows_with_a_cache_of_their_own(n_heads, tables):
+    """Each row alone: attention over its own tokens, one after the other in a plain cache."""
+    torch.manual_seed(0)
+    blocks = KVBlocks(2, 2, 4, n_blocks=11, block_size=4, dtype=torch.float32, device=torch.device("cpu"))
+    own, rows = [], []
+    for table, n_cached, n_new in tables:
+        cache = KVCache(n_layers=2, batch=1, n_kv_heads=2, head_dim=4, capacity=16)
+        if n_cached:
+            stored = blocks.tick([row(table, 0, n_cached)])
+            for layer in range(2):
+                k, v = random_kv(1, n_cached)
+                cache.update(layer, k, v)
+                stored.attend(layer, torch.randn(1, n_heads, n_cached, 4), k, v)
+            cache.advance(n_cached)
+        own.append(cache)
+        rows.append(row(table, n_cached, n_new))
+    tick = blocks.tick(rows)
+    positions = torch.arange(100)[tick.positions(sum(len(r.ids) for r in rows))].tolist()
+    assert positions == [p for _, n_cached, n_new in tables for p in range(n_cached, n_cached + n_new)]
+    for layer in range(2):
+        new = [(torch.randn(1, n_heads, len(r.ids), 4), *random_kv(1, len(r.ids))) for r in rows]
+        out = tick.attend(layer, *(torch.cat(parts, dim=2) for parts in zip(*new, strict=True)))
+        expected = torch.cat([c.attend(layer, q, k, v) for c, (q, k, v) in zip(own, new, strict=True)], dim=2)
+        torch.testing.assert_close(out, expected)
+
+
+def test_a_copied_block_has_the_same_content_in_every_layer():
+    blocks = KVBlocks(2, 2, 4, n_blocks=3, block_size=4, dtype=torch.float32, device=torch.device("cpu"))
+    tick = blocks.tick([row([0], 0, 4)])
+    stored = [random_kv(1, 4) for _ in range(2)]
+    for layer, (k, v) in enumerate(stored):
+        tick.attend(layer, torch.randn(1, 2, 4, 4), k, v)
+    blocks.copy(0, 2)
+    for layer, (k, v) in enumerate(stored):
+        assert torch.equal(blocks.k_layers[layer][:, 8:12], k[0])
+        assert torch.equal(blocks.v_layers[layer][:, 8:12], v[0])
+
+
+def test_blocks_count_the_bytes_that_their_tensors_take():
+    blocks = KVBlocks(3, 2, 4, n_blocks=5, block_size=8, dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert blocks.bytes == 2 * 3 * 2 * 5 * 8 * 4 * 2
+    assert not blocks.k_layers[0].any()

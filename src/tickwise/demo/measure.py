@@ -5,9 +5,10 @@ import torch
 from tickwise.core.console import format_count
 from tickwise.core.stages import Stage
 from tickwise.data.prepared import PreparedData
-from tickwise.engine.generation import Decoding
 from tickwise.engine.kv_cache import KVCache
 from tickwise.engine.language_model import LanguageModel
+from tickwise.engine.plain import write_plainly
+from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
 from tickwise.profiling.ceilings import Ceilings
 from tickwise.profiling.program import list_program, list_training_program
@@ -59,16 +60,16 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
 def decoded_token(model: LanguageModel, prompt: str, limits: Ceilings, budget_s: float) -> Breakdown:
     """One token of a single sample, some way into a text."""
     module, config = model.module, model.config
-    settings = GenerationSettings(max_tokens=4 * _DECODED_TOKENS, temperature=0.7, top_p=0.95, ignore_eos=True)
+    settings = GenerationSettings(max_tokens=4 * _DECODED_TOKENS, temperature=0.7, top_p=0.95, ignore_eos=True, seed=1)
     prompt_ids = model.tokenizer.encode(prompt)
-    decoding = Decoding(module, prompt_ids, settings, seed=1)
-    decoding.step()
+    tokens = write_plainly(module, prompt_ids, TokenChooser(settings, prompt_ids, model.tokenizer))
+    next(tokens)
     middle = min(len(prompt_ids) + 1 + _DECODED_TOKENS, config.context_length - 1)
     cache = KVCache(config.n_layers, 1, config.n_kv_heads, config.head_dim, middle + 1, model.dtype, model.device)
     cache.advance(middle)
     profile = profile_decode_token(
         module,
-        decoding.step,
+        lambda: next(tokens),
         repetitions=_DECODED_TOKENS,
         budget_s=budget_s,
         program=list_program(module, torch.zeros(1, 1, dtype=torch.long, device=model.device), cache=cache),

@@ -20,7 +20,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
 
-_NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+_NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class LanguageModel:
         if settings.temperature == 0:
             if settings.n > 1:
                 say(f"temperature 0 makes all {settings.n} samples equal: computing one")
-            idle = [name for name in ("top_k", "top_p", "min_p") if getattr(settings, name) != _NEUTRAL[name]]
+            idle = [name for name, neutral in _NEUTRAL.items() if getattr(settings, name) != neutral]
             if idle:
                 say(f"temperature 0 always takes the most likely token: {', '.join(idle)} without effect")
         return generate_events(self.module, self.tokenizer, prompt, settings)

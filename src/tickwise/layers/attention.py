@@ -23,14 +23,16 @@ def keeps_scores(device: torch.device, length: int, n_heads: int, n_kv_heads: in
 
 
 class KeyValueCache(Protocol):
-    """What attention needs of a cache; ``engine.kv_cache`` has the real one."""
+    """What a decoder needs of a cache; ``engine.kv_cache`` has real ones."""
 
-    @property
-    def length(self) -> int: ...
+    def positions(self, n_new: int) -> slice | Tensor:
+        """Positions of the next ``n_new`` tokens: what to index a table of positions with."""
 
-    def update(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]: ...
+    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
+        """Store the new tokens of one layer and attend to everything before and at them: (B, H, T, D)."""
 
-    def advance(self, n_tokens: int) -> None: ...
+    def advance(self, n_new: int) -> None:
+        """Count the new tokens as stored; called once, after the last layer."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -131,8 +133,6 @@ class SelfAttention(nn.Module):
         own_values = v
         if self.value_mix is not None and first_values is not None:
             v = self.value_mix[0] * v + self.value_mix[1] * first_values
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)
-        out_BHTD = causal_attention(q, k, v)
+        out_BHTD = causal_attention(q, k, v) if cache is None else cache.attend(self.layer, q, k, v)
         mark(Stage.OUT, self.layer)
         return self.o_proj(out_BHTD.transpose(1, 2).reshape(batch, length, -1)), own_values

@@ -114,7 +114,7 @@ class Decoder(nn.Module):
         self._rope_cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def forward(self, ids_BT: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
-        """With a cache, ``ids_BT`` are the new tokens only and follow the ``cache.length`` stored ones.
+        """With a cache, ``ids_BT`` are the new tokens only, at ``cache.positions``.
 
         At most ``config.context_length`` positions exist; asking for more raises ``ConfigError``.
         """
@@ -122,17 +122,18 @@ class Decoder(nn.Module):
 
     def hidden_states(self, ids_BT: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
         """(B, T, C): the residual stream after the last norm, before the head."""
-        start = cache.length if cache is not None else 0
-        stop = start + ids_BT.shape[1]
-        if stop > self.config.context_length:
-            raise ConfigError(f"position {stop} is past the model's context of {self.config.context_length} tokens")
+        n_new = ids_BT.shape[1]
+        positions = slice(0, n_new) if cache is None else cache.positions(n_new)
+        context = self.config.context_length
+        if isinstance(positions, slice) and positions.stop > context:
+            raise ConfigError(f"position {positions.stop} is past the model's context of {context} tokens")
         mark(Stage.EMBED)
         x_BTC = self.embed_tokens(ids_BT)
         rope = None
         if self.config.positions == "learned":
-            x_BTC = x_BTC + self.embed_positions.weight[start:stop]
+            x_BTC = x_BTC + self.embed_positions.weight[positions]
         else:
-            rope = self._rope(start, stop, x_BTC.device, x_BTC.dtype)
+            rope = self._rope(positions, x_BTC.device, x_BTC.dtype)
         x_BTC = dropout(x_BTC, self.config.dropout, self.training)
         first_values: Tensor | None = None
         for layer in self.layers:
@@ -140,7 +141,7 @@ class Decoder(nn.Module):
             if self.config.value_residual and first_values is None:
                 first_values = values
         if cache is not None:
-            cache.advance(ids_BT.shape[1])
+            cache.advance(n_new)
         mark(Stage.NORM)
         return self.norm(x_BTC)
 
@@ -151,7 +152,9 @@ class Decoder(nn.Module):
         cap = self.config.logit_soft_cap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
-    def _rope(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _rope(
+        self, positions: slice | Tensor, device: torch.device, dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
         key = (device, dtype)
         if key not in self._rope_cache:
             with torch.inference_mode(False):  # tables first needed while generating may be needed to train
@@ -159,7 +162,7 @@ class Decoder(nn.Module):
                 cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
                 self._rope_cache[key] = (cos.to(dtype), sin.to(dtype))
         cos, sin = self._rope_cache[key]
-        return cos[start:stop], sin[start:stop]
+        return cos[positions], sin[positions]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "Decoder":

@@ -1,0 +1,533 @@
+"""The engine: requests in, text out, one tick after the other.
+
+``Engine.step`` is one tick: schedule → run → commit. Many threads may ``submit`` and ``cancel``; one thread calls
+``step``. Prompts are tokenised by the thread that submits, so that they never hold a tick up.
+"""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from tickwise.core.console import say
+from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.stages import Stage, mark, marking
+from tickwise.engine.beam import BeamSearch, Hypothesis
+from tickwise.engine.blocks import BlockPool, first_digest, next_digest
+from tickwise.engine.requests import (
+    Event,
+    Failure,
+    FinishReason,
+    QueueFullError,
+    Request,
+    RequestState,
+    Row,
+    TextPiece,
+    WrittenText,
+    encode_prompt,
+)
+from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
+from tickwise.engine.sampling import Choice, TokenChooser, choose, fresh_seed
+from tickwise.engine.scheduler import Plan, Scheduler
+from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
+from tickwise.engine.structured import compile_constraint
+from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
+from tickwise.models.decoder import Decoder
+
+if TYPE_CHECKING:
+    from tickwise.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Sizes and switches of an engine."""
+
+    max_rows: int = 8
+    """Samples that are written at the same time."""
+    max_waiting: int = 64
+    """Requests that may wait for a slot; more are refused."""
+    tick_tokens: int = 256
+    """Most tokens that one tick reads. Longer prompts are read in pieces, so that others do not wait for them."""
+    block_size: int = 16
+    """Tokens per block of stored state."""
+    n_blocks: int | None = None
+    """Blocks of stored state; left out, enough for ``max_rows`` texts that fill the context."""
+    prefix_cache: bool = True
+    """Keep the state of finished texts while there is room, for texts that begin the same."""
+    use_cache: bool = True
+    """Keep keys and values. Without them every tick computes the whole texts."""
+    speculate: Literal["off", "lookup", "draft"] = "off"
+    """Guess tokens and check them together: from the text itself, or with a draft model."""
+    draft_tokens: int = 4
+    """Tokens per guess."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "max_waiting", "tick_tokens", "block_size", "draft_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.n_blocks is not None and self.n_blocks < 1:
+            raise ConfigError(f"n_blocks: must be at least 1, got {self.n_blocks}")
+        if self.tick_tokens < self.max_rows:
+            raise ConfigError(
+                f"tick_tokens: {self.tick_tokens} tokens per tick are fewer than max_rows = {self.max_rows}; raise it"
+            )
+
+
+class Engine:
+    """Serves requests from one model.
+
+    >>> engine = Engine(model.module, model.tokenizer)                                    # doctest: +SKIP
+    >>> engine.submit(Request(prompt="Once upon"))                                        # doctest: +SKIP
+    'request-1'
+    >>> while not engine.idle:                                                            # doctest: +SKIP
+    ...     for event in engine.step(): ...
+    """
+
+    def __init__(
+        self, module: Decoder, tokenizer: "Tokenizer", *, options: EngineOptions | None = None,
+        ledger: TickListener | None = None, draft: Decoder | None = None, model_id: str = "",
+    ) -> None:
+        """``draft`` is the draft model; ``model_id`` keeps stored prefixes apart where engines could share them."""
+        self.options = options if options is not None else EngineOptions()
+        self.tokenizer = tokenizer
+        self._ledger = ledger
+        self._draft = draft
+        self._model_id = model_id
+        if (self.options.speculate == "draft") != (draft is not None):
+            raise ConfigError("speculate: 'draft' and a draft model go together; give both or neither")
+        if draft is not None:
+            check_draft(module, draft)
+        self.runner = _runner(module, self.options)
+        self.scheduler = Scheduler(
+            BlockPool(self.runner.n_blocks), block_size=self.runner.block_size, max_rows=self.options.max_rows,
+            tick_tokens=self.options.tick_tokens, prefix_cache=self.options.prefix_cache and self.options.use_cache,
+        )
+        self.n_ticks = 0
+        self._requests: dict[str, RequestState] = {}
+        self._submitted: deque[RequestState] = deque()
+        self._cancelled: deque[str] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._numbers = itertools.count(1)
+        self._times = TickTimes()
+        self._written: list[TickToken] = []
+
+    # ---------------------------------------------------------------- any thread
+
+    def submit(self, request: Request, *, since: float | None = None) -> str:
+        """Let a request wait for its turn; returns its id. Its times count from ``since`` (``time.perf_counter``).
+
+        ``ConfigError`` for a request that can never be served, ``QueueFullError`` when too many wait already.
+        """
+        submitted_at = time.perf_counter() if since is None else since
+        if self._n_waiting >= self.options.max_waiting:
+            raise self._queue_full()
+        request_id = request.id if request.id is not None else f"request-{next(self._numbers)}"
+        state = self._state(request, request_id, submitted_at)
+        with self._lock:
+            if self._n_waiting >= self.options.max_waiting:
+                raise self._queue_full()
+            if request_id in self._requests:
+                raise ConfigError(f"request id {request_id!r} is in use; give another one")
+            self._requests[request_id] = state
+            self._submitted.append(state)
+        self._wake.set()
+        return request_id
+
+    def cancel(self, request_id: str) -> None:
+        """End a request with what it has; its slot and blocks are free in the next tick. Unknown ids are ignored."""
+        self._cancelled.append(request_id)
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        return not (self._submitted or self.scheduler.has_work)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Sleep until there is something to do; says whether there is."""
+        self._wake.wait(timeout_s)
+        self._wake.clear()
+        return not self.idle
+
+    @property
+    def _n_waiting(self) -> int:
+        return len(self._submitted) + self.scheduler.n_waiting
+
+    def _queue_full(self) -> QueueFullError:
+        return QueueFullError(f"{self.options.max_waiting} requests wait already; try again later")
+
+    def _state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
+        """Everything about a request that needs no tick: tokens, checks, choosers."""
+        settings = request.settings
+        if isinstance(request.prompt, str):
+            prompt_ids = encode_prompt(self.tokenizer, request.prompt)
+        else:
+            prompt_ids = list(request.prompt)
+            self.tokenizer.check_ids(prompt_ids)
+        if not prompt_ids:
+            raise ConfigError("the prompt has no token; give at least one")
+        seed = fresh_seed() if settings.seed is None else settings.seed
+        settings = replace(settings, seed=seed)
+        # Samples of a greedy generation are all equal: one row writes them.
+        n_rows = 1 if settings.temperature == 0 else settings.n
+        if request.beam_width > 1:
+            n_rows = request.beam_width
+        self._check_fits(request, len(prompt_ids), n_rows)
+        constraint = compile_constraint(settings, self.tokenizer)
+        if constraint is not None and request.beam_width > 1:
+            raise ConfigError("beam search cannot follow a structure; leave one of them out")
+        state = RequestState(request, settings, request_id, prompt_ids, self.runner.context_length, submitted_at)
+        for index in range(n_rows):
+            chooser = TokenChooser(settings, prompt_ids, self.tokenizer, index, constraint)
+            row = Row(state, index, chooser, WrittenText(self.tokenizer, settings))
+            if self.options.speculate != "off" and request.beam_width == 1:
+                row.proposer = Speculation(self._proposer(), self.options.draft_tokens, self._times, request_id)
+            state.rows.append(row)
+        state.forked = n_rows == 1
+        if request.beam_width > 1:
+            eos_id = None if settings.ignore_eos else self.tokenizer.eos_id
+            state.beam = BeamSearch(request.beam_width, request.length_penalty, eos_id, settings.max_tokens)
+        if len(prompt_ids) > self.runner.context_length:
+            for row in state.rows:
+                self._slide(row)
+        elif self.scheduler.prefix_cache:
+            state.first_digest = first_digest(self._model_id, request.tenant)
+            size, digest = self.runner.block_size, state.first_digest
+            for end in range(size, len(prompt_ids) + 1, size):
+                digest = next_digest(digest, prompt_ids[end - size : end])
+                state.prompt_digests.append(digest)
+        return state
+
+    def _proposer(self) -> Proposer:
+        return PromptLookup() if self._draft is None else DraftModel(self._draft)
+
+    def _check_fits(self, request: Request, n_prompt: int, n_rows: int) -> None:
+        """``ConfigError`` when the request could not be served even alone."""
+        context = self.runner.context_length
+        if n_prompt > context and request.past_context == "stop":
+            raise ConfigError(
+                f"the prompt has {n_prompt} tokens and the model's context {context}; shorten the prompt"
+            )
+        if n_rows > self.options.max_rows:
+            raise ConfigError(f"{n_rows} samples need {n_rows} rows and the engine has {self.options.max_rows}")
+        blocks_of = self.scheduler.blocks_of
+        longest = min(context, n_prompt + request.settings.max_tokens)
+        alone = request.past_context == "slide" or request.beam_width > 1
+        shared = 0 if alone else n_prompt // self.runner.block_size
+        needed = shared + n_rows * (blocks_of(longest) - shared)
+        if needed > self.runner.n_blocks:
+            raise ConfigError(
+                f"{n_rows} × {longest} tokens need {needed} blocks of {self.runner.block_size} tokens and the engine "
+                f"has {self.runner.n_blocks}; ask for fewer tokens"
+            )
+        if request.beam_width > 1 and request.past_context == "slide":
+            raise ConfigError("beam search cannot slide past the context; ask for fewer tokens")
+        if request.beam_width > 1 and request.settings.n > request.beam_width:
+            raise ConfigError(f"n: {request.settings.n} samples from a beam of {request.beam_width}; widen the beam")
+
+    # ---------------------------------------------------------------- the thread that steps
+
+    def step(self) -> list[Event]:
+        """One tick: what was written in it. Without work, nothing happens."""
+        if self.idle:
+            return []
+        if self._ledger is None:
+            return self._tick()
+        self._ledger.begin_tick()
+        with marking(self._ledger):
+            events = self._tick()
+        self._ledger.end_tick(self._written)
+        return events
+
+    def run_until_idle(self) -> list[Event]:
+        """All ticks until nothing is left to do."""
+        events: list[Event] = []
+        while not self.idle:
+            events += self.step()
+        return events
+
+    def _tick(self) -> list[Event]:
+        mark(Stage.SCHEDULE)
+        self._written = []
+        events = self._take_messages()
+        plan = self.scheduler.schedule()
+        if self._ledger is not None:
+            self._ledger.tick_work(_work(plan))
+        if plan.copies:
+            self.runner.copy_blocks(plan.copies)
+        if plan.rows:
+            self.n_ticks += 1
+            started = time.perf_counter()
+            logits_RV = self.runner.run([item.input for item in plan.rows])
+            mark(Stage.SAMPLE)
+            chosen = self._choose(plan, logits_RV, events)
+            self._weigh_guesses(plan, chosen, time.perf_counter() - started)
+            mark(Stage.DETOKENIZE)
+            self._commit(plan, chosen, events)
+        mark(Stage.HOST)
+        return events
+
+    def _take_messages(self) -> list[Event]:
+        """Requests that were submitted, cancelled, or are late."""
+        events: list[Event] = []
+        if self._submitted:
+            with self._lock:
+                while self._submitted:
+                    self.scheduler.add(self._submitted.popleft())
+        while self._cancelled:
+            state = self._requests.get(self._cancelled.popleft())
+            if state is not None:
+                self._end(state, "cancelled", events)
+        now = time.perf_counter()
+        for state in [s for s in self.scheduler.requests if s.deadline is not None and s.deadline <= now]:
+            self._end(state, "deadline", events)
+        return events
+
+    @torch.inference_mode()
+    def _choose(
+        self, plan: Plan, logits_RV: Tensor | None, events: list[Event]
+    ) -> dict[Row, list[Choice]]:
+        """The next tokens of every row whose text the model has read to its end; of a beam's rows, none."""
+        chosen: dict[Row, list[Choice]] = {}
+        if logits_RV is None:
+            return chosen
+        rows: list[Row] = []
+        wanted: list[int] = []
+        guesses: list[tuple[Row, Sequence[int], int]] = []
+        at = 0
+        for item in plan.rows:
+            n_logits, row = item.input.n_logits, item.row
+            request = row.request
+            if n_logits and request.beam is not None:
+                request.beam_logits.append(logits_RV[at])
+            elif n_logits:
+                writers = [row] if request.forked else request.rows
+                rows += writers
+                wanted += [at] * len(writers)
+                if n_logits > 1:
+                    guesses.append((row, item.input.ids[1:], at))
+            at += n_logits
+        failed: dict[RequestState, UserError] = {}
+        self._choose_rows(rows, wanted, logits_RV, chosen, failed)
+        depth = 0
+        while guesses := [
+            (row, guess, at) for row, guess, at in guesses
+            if row in chosen and len(guess) > depth and chosen[row][depth].token_id == guess[depth]
+            and row.chooser is not None and row.chooser.end is None
+        ]:
+            depth += 1
+            self._choose_rows([g[0] for g in guesses], [g[2] + depth for g in guesses], logits_RV, chosen, failed)
+        for request, problem in failed.items():
+            for row in request.rows:
+                chosen.pop(row, None)
+            self._forget(request)
+            events.append(Failure(problem, request.id))
+        return chosen
+
+    def _choose_rows(
+        self, rows: list[Row], wanted: list[int], logits_RV: Tensor, chosen: dict[Row, list[Choice]],
+        failed: dict[RequestState, UserError],
+    ) -> None:
+        """The next token of each row, from its row of logits; requests whose rows cannot choose have failed."""
+        ready: list[tuple[Row, TokenChooser, int]] = []
+        for row, index in zip(rows, wanted, strict=True):
+            assert row.chooser is not None
+            try:
+                row.chooser.prepare()
+                ready.append((row, row.chooser, index))
+            except UserError as problem:
+                failed[row.request] = problem
+        if not ready:
+            return
+        indices = [index for _, _, index in ready]
+        if indices != list(range(logits_RV.shape[0])):
+            logits_RV = logits_RV[indices]
+        try:
+            choices = choose(logits_RV, [chooser for _, chooser, _ in ready])
+        except UserError as problem:
+            failed.update((row.request, problem) for row, _, _ in ready)
+            return
+        for (row, _, _), choice in zip(ready, choices, strict=True):
+            chosen.setdefault(row, []).append(choice)
+
+    def _weigh_guesses(self, plan: Plan, chosen: dict[Row, list[Choice]], seconds: float) -> None:
+        """Tell rows with guesses what they cost and gained; only ticks without prompts can be compared."""
+        if self.options.speculate == "off" or any(item.phase == "prefill" for item in plan.rows):
+            return
+        n_rows = len(plan.rows)
+        n_guessed = sum(item.input.n_logits - 1 for item in plan.rows)
+        if not n_guessed:
+            self._times.observe(n_rows, seconds)
+        plain_s = self._times.plain_s(n_rows)
+        if not n_guessed or plain_s is None:
+            return
+        for item in plan.rows:
+            own = item.input.n_logits - 1
+            if own and item.row in chosen and item.row.proposer is not None:
+                paid_s = (seconds - plain_s) * own / n_guessed
+                accepted = len(chosen[item.row]) - 1
+                item.row.proposer.verified(own, accepted, plain_s=plain_s / n_rows, paid_s=paid_s)
+
+    def _commit(self, plan: Plan, chosen: dict[Row, list[Choice]], events: list[Event]) -> None:
+        """Enter what was read and chosen into texts, blocks and events."""
+        now = time.perf_counter()
+        beams: list[RequestState] = []
+        for item in plan.rows:
+            row = item.row
+            request = row.request
+            if request.id not in self._requests:
+                continue
+            choices = chosen.get(row, ())
+            # The last chosen token has not been read; of a guess, what did not come true does not count.
+            self.scheduler.commit(row, len(choices) if item.phase == "decode" and choices else len(item.input.ids))
+            if request.beam is not None:
+                if item.input.n_logits and request not in beams:
+                    beams.append(request)
+            elif item.input.n_logits:
+                if not request.forked:
+                    self.scheduler.fork(request)
+                    for writer in tuple(request.rows):
+                        self._write(writer, chosen[writer], events, now)
+                else:
+                    self._write(row, choices, events, now)
+        for request in beams:
+            self._advance_beam(request, events, now)
+
+    def _write(self, row: Row, choices: Sequence[Choice], events: list[Event], now: float) -> None:
+        """Append tokens to a row's text, and end it if that ends it."""
+        request = row.request
+        assert row.chooser is not None
+        if row.first_token_at is None:
+            row.first_token_at = now
+        row.last_token_at = now
+        for index, choice in enumerate(choices, 1):
+            row.tokens.append(choice.token_id)
+            text = row.text.push(choice.token_id, row.chooser.end if index == len(choices) else None)
+            logged = () if choice.logprob is None else (choice,)
+            row.choices += logged
+            if text or logged:
+                events.append(TextPiece(row.index, text, logged, request.id))
+            if self._ledger is not None:
+                self._written.append(TickToken(request.id, len(row.tokens) - 1, choice.token_id, text))
+            if row.text.finish_reason is not None:
+                break
+        else:
+            self._keep_within_context(row, events)
+        if row.text.finish_reason is not None:
+            self._finish(row, events)
+
+    def _keep_within_context(self, row: Row, events: list[Event]) -> None:
+        """Stop or slide when the text has outgrown the model's context."""
+        context = self.runner.context_length
+        if len(row.tokens) - row.window_start <= context:
+            return
+        if row.request.request.past_context == "stop":
+            text = row.text.finish("length")
+            if text:
+                events.append(TextPiece(row.index, text, (), row.request.id))
+            return
+        self._slide(row)
+
+    def _slide(self, row: Row) -> None:
+        context = self.runner.context_length
+        kept = max(1, context // 2)
+        if not row.request.said_that_it_slides:
+            row.request.said_that_it_slides = True
+            say(
+                f"the text is longer than the model's context of {context} tokens: "
+                f"going on from its last {kept} tokens whenever the context is full"
+            )
+        self.scheduler.release(row)
+        row.window_start = len(row.tokens) - kept
+
+    def _advance_beam(self, request: RequestState, events: list[Event], now: float) -> None:
+        """All rows of a beam were read: keep the most likely texts, each with the state of the one it continues."""
+        assert request.beam is not None
+        steps = request.beam.advance(torch.stack(request.beam_logits)[:, : self.tokenizer.vocab_size])
+        request.beam_logits.clear()
+        before = request.rows
+        request.rows = []
+        for index, (parent, token_id) in enumerate(steps):
+            row = before[parent].continued(index, token_id, now)
+            self.scheduler.share(before[parent], row)
+            request.rows.append(row)
+        for row in before:
+            self.scheduler.release(row)
+        request.forked = True
+        full = len(request.prompt_ids) + len(request.beam.texts[0]) > self.runner.context_length if steps else True
+        if full and not request.beam.done:
+            request.beam.stop()
+        if request.beam.done:
+            self._end(request, "length", events)
+
+    def _finish(self, row: Row, events: list[Event]) -> None:
+        """Report a finished sample; its slot and blocks are free."""
+        request = row.request
+        events.append(request.finished(row))
+        self.scheduler.release(row)
+        request.rows.remove(row)
+        if not request.rows:
+            self._forget(request)
+
+    def _end(self, request: RequestState, reason: FinishReason, events: list[Event]) -> None:
+        """End all samples of a request where they are."""
+        if request.beam is not None:
+            rows = self._beam_results(request)
+        else:
+            rows = list(request.rows)
+        for row in rows:
+            text = row.text.finish(reason) if row.text.finish_reason is None else ""
+            if request.beam is not None:
+                text = "".join(row.text.pieces)
+            if text:
+                events.append(TextPiece(row.index, text, (), request.id))
+            events.append(request.finished(row))
+        self._forget(request)
+
+    def _beam_results(self, request: RequestState) -> list[Row]:
+        """The best texts of a beam as rows, best first."""
+        assert request.beam is not None
+        if not request.beam.done:
+            request.beam.stop()
+        rows = []
+        hypotheses = request.beam.finished[: request.settings.n] or [Hypothesis(0.0, (), ended=False)]
+        for index, hypothesis in enumerate(hypotheses):
+            row = Row(request, index, None, WrittenText(self.tokenizer, request.settings))
+            row.tokens += hypothesis.token_ids
+            timed = request.rows[0] if request.rows else row
+            row.first_token_at, row.last_token_at = timed.first_token_at, timed.last_token_at
+            for token_id in hypothesis.token_ids:
+                if row.text.finish_reason is None:
+                    row.text.push(token_id)
+            if hypothesis.ended and row.text.finish_reason is None:
+                row.text.finish("eos")
+            rows.append(row)
+        return rows
+
+    def _forget(self, request: RequestState) -> None:
+        del self._requests[request.id]
+        self.scheduler.remove(request)
+
+
+def _runner(module: Decoder, options: EngineOptions) -> Runner:
+    config = module.config
+    if not isinstance(module, Decoder):
+        raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a decoder")
+    n_blocks = options.n_blocks
+    if n_blocks is None:
+        n_blocks = options.max_rows * -(-config.context_length // options.block_size)
+    kind = DecoderRunner if options.use_cache else TextRunner
+    return kind(module, n_blocks, options.block_size)
+
+
+def _work(plan: Plan) -> TickWork:
+    return TickWork(tuple(
+        RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase) for item in plan.rows
+    ))

@@ -1,0 +1,303 @@
+"""Chooses what the next tick computes: which rows, how many tokens of each, in which blocks.
+
+Rows that decode come first, a token each, so that no long prompt ever keeps them waiting; what is left of the tick's
+budget of tokens goes to pieces of prompts, first of requests that run, then of requests that wait. Waiting requests
+are admitted first come, first served within a tenant; between tenants, every row that a tenant already has running
+counts like a second of lost waiting time, so that nobody is crowded out and nobody starves.
+
+When blocks run out, the request that was admitted last gives up all of its blocks and waits again; its rows read their
+text anew later (most of it from idle blocks, if they are still there). The request that was admitted first is never
+taken from, and one that would not fit alone is refused on submission, so some request always advances.
+"""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tickwise.core.console import note
+from tickwise.engine.blocks import BlockPool, next_digest
+from tickwise.engine.requests import RequestState, Row
+from tickwise.engine.runner import RowInput
+from tickwise.engine.work import Phase
+
+_TURN_S = 1.0
+"""Waiting time that one running row of the same tenant is worth."""
+
+
+@dataclass(slots=True)
+class ScheduledRow:
+    """One row's part of the next tick."""
+
+    row: Row
+    input: RowInput
+    phase: Phase
+
+
+@dataclass(slots=True)
+class Plan:
+    """The next tick."""
+
+    rows: list[ScheduledRow] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Blocks to copy before anything else, in this order: (source, target)."""
+
+
+class Scheduler:
+    """Waiting and running requests, and the blocks they hold."""
+
+    def __init__(
+        self, pool: BlockPool, *, block_size: int, max_rows: int, tick_tokens: int, prefix_cache: bool,
+    ) -> None:
+        self.pool = pool
+        self.block_size = block_size
+        self.max_rows, self.tick_tokens = max_rows, tick_tokens
+        self.prefix_cache = prefix_cache
+        self.running: list[RequestState] = []
+        self._waiting: dict[str, deque[RequestState]] = {}
+        self.n_preempted = 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that have no slot."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self._waiting)
+
+    @property
+    def requests(self) -> Iterator[RequestState]:
+        """All of them, running ones first."""
+        return itertools.chain(self.running, *self._waiting.values())
+
+    def blocks_of(self, n_tokens: int) -> int:
+        """Blocks that hold this many tokens."""
+        return -(-n_tokens // self.block_size)
+
+    def add(self, request: RequestState) -> None:
+        """Let the request wait for its turn."""
+        self._waiting.setdefault(request.request.tenant, deque()).append(request)
+
+    def remove(self, request: RequestState) -> None:
+        """Take a request out, wherever it is, with its blocks and slots."""
+        for row in request.rows:
+            self.release(row)
+        if request in self.running:
+            self.running.remove(request)
+        else:
+            self._dequeue(request)
+
+    def release(self, row: Row) -> None:
+        """Give back what the row holds."""
+        self.pool.release(row.forget_state())
+
+    def fork(self, request: RequestState) -> None:
+        """The prompt is read: every other sample shares the first one's blocks."""
+        first = request.rows[0]
+        for row in request.rows[1:]:
+            self.share(first, row)
+        request.forked = True
+
+    def share(self, source: Row, target: Row) -> None:
+        """``target``, which holds nothing, goes on from the same state; whoever writes first copies the last block."""
+        target.n_cached = source.n_cached
+        target.window_start = source.window_start
+        target.blocks = source.blocks[: self.blocks_of(source.n_cached)]
+        target.digests = list(source.digests)
+        for block in target.blocks:
+            self.pool.hold(block)
+
+    def schedule(self) -> Plan:
+        """The next tick; no rows when nothing can run."""
+        plan = Plan()
+        self._fill(plan)
+        while not plan.rows and self._take_back():
+            self._fill(plan)
+        # Rows with one new token come first: they attend together.
+        plan.rows.sort(key=lambda item: len(item.input.ids) > 1)
+        return plan
+
+    def _fill(self, plan: Plan) -> None:
+        budget, n_preempted = self.tick_tokens, self.n_preempted
+        for request in tuple(self.running):
+            budget -= self._decode(request, budget, plan)
+        for request in tuple(self.running):
+            budget -= self._prefill(request, budget, plan)
+        while budget > 0 and self.n_preempted == n_preempted:
+            admitted = self._admit()
+            if admitted is None:
+                break
+            budget -= self._prefill(admitted, budget, plan)
+
+    def _decode(self, request: RequestState, budget: int, plan: Plan) -> int:
+        """Plan one token (and a guess) for every row that decodes; returns the tokens planned."""
+        if request not in self.running:
+            return 0
+        rows = request.read_rows
+        if request.beam is not None and any(row.pending > 1 for row in rows):
+            return 0
+        planned: list[ScheduledRow] = []
+        spent = 0
+        for row in rows:
+            if not row.decoding or spent >= budget:
+                continue
+            guess: list[int] = []
+            if row.proposer is not None:
+                guess = row.proposer.propose(row.tokens, row.room_for_guess(budget - spent - self.max_rows))
+            n_new = 1 + len(guess)
+            if self._grow(row, n_new, plan):
+                ids = [row.tokens[-1], *guess]
+                planned.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_new), "decode"))
+                spent += n_new
+        if request.beam is not None and len(planned) < len(rows):
+            return 0
+        plan.rows += planned
+        return spent
+
+    def _prefill(self, request: RequestState, budget: int, plan: Plan) -> int:
+        """Plan the next pieces of what the request's rows have to read; returns the tokens planned."""
+        if request not in self.running:
+            return 0
+        spent = 0
+        for row in request.read_rows:
+            if row.decoding:
+                continue
+            # Rows of a beam meet before their last token, which they read together.
+            unread = row.pending - 1 if request.beam is not None and request.forked else row.pending
+            n_new = min(unread, budget - spent)
+            if n_new < 1 or not self._grow(row, n_new, plan):
+                continue
+            start = row.window_start + row.n_cached
+            ids = row.tokens[start : start + n_new]
+            n_logits = 1 if n_new == row.pending else 0
+            plan.rows.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_logits), "prefill"))
+            spent += n_new
+        return spent
+
+    def commit(self, row: Row, n_read: int) -> None:
+        """The state of ``n_read`` more tokens of the row's text is stored; full blocks become findable."""
+        row.n_cached += n_read
+        if not self.prefix_cache:
+            return
+        while (len(row.digests) + 1) * self.block_size <= row.n_cached:
+            index = len(row.digests)
+            digest = self._digest(row, index)
+            row.digests.append(digest)
+            self.pool.remember(row.blocks[index], digest)
+
+    def _digest(self, row: Row, index: int) -> bytes:
+        """Digest of the row's window up to the end of its block number ``index``."""
+        request = row.request
+        if row.window_start == 0 and index < len(request.prompt_digests):
+            return request.prompt_digests[index]
+        before = row.digests[index - 1] if index else request.first_digest
+        start = row.window_start + index * self.block_size
+        return next_digest(before, row.tokens[start : start + self.block_size])
+
+    def _grow(self, row: Row, n_new: int, plan: Plan) -> bool:
+        """Blocks for ``n_new`` more tokens, the first of them in a block that is the row's alone."""
+        blocks, pool = row.blocks, self.pool
+        first = row.n_cached // self.block_size
+        missing = self.blocks_of(row.n_cached + n_new) - len(blocks)
+        shared = first < len(blocks) and pool.holders(blocks[first]) > 1
+        if missing <= 0 and not shared:
+            return True
+        while pool.available < max(0, missing) + shared:
+            if not self._preempt_after(row.request, plan):
+                return False
+            shared = first < len(blocks) and pool.holders(blocks[first]) > 1
+        if shared:
+            own = pool.allocate(blocks[first - 1] if first else None)
+            plan.copies.append((blocks[first], own))
+            pool.release(blocks[first : first + 1])
+            blocks[first] = own
+        for _ in range(missing):
+            blocks.append(pool.allocate(blocks[-1] if blocks else None))
+        return True
+
+    def _preempt_after(self, request: RequestState, plan: Plan) -> bool:
+        """Take the blocks of the request that was admitted last, unless that is ``request``."""
+        victim = self.running[-1]
+        if victim is request:
+            return False
+        self.running.pop()
+        for row in victim.rows:
+            self.release(row)
+        plan.rows = [item for item in plan.rows if item.row.request is not victim]
+        self._waiting.setdefault(victim.request.tenant, deque()).appendleft(victim)
+        self.n_preempted += 1
+        note(f"request {victim.id} gives up its blocks and will read its text again")
+        return True
+
+    def _take_back(self) -> bool:
+        """When not even the first request can go on, its own rows are in each other's way: its last row gives way."""
+        holding = [row for row in self.running[0].rows if row.blocks] if self.running else []
+        if len(holding) < 2:
+            return False
+        self.release(holding[-1])
+        self.n_preempted += 1
+        return True
+
+    def _admit(self) -> RequestState | None:
+        """Give the next waiting request a slot, if there is one, and what is stored of its text."""
+        if not self._waiting:
+            return None
+        running = dict.fromkeys(self._waiting, 0)
+        n_rows = 0
+        for request in self.running:
+            n_rows += len(request.rows)
+            if request.request.tenant in running:
+                running[request.request.tenant] += len(request.rows)
+        heads = [queue[0] for queue in self._waiting.values()]
+        request = min(heads, key=lambda r: r.submitted_at + _TURN_S * running[r.request.tenant])
+        if n_rows + len(request.rows) > self.max_rows:
+            return None
+        found = [self._stored_prefix(row) for row in request.read_rows]
+        if self.running:
+            held = sum(self.pool.holders(block) > 0 for blocks, _ in found for block in blocks)
+            needed = sum(self.blocks_of(len(row.tokens) - row.window_start) + 1 for row in request.read_rows)
+            if needed - held > self.pool.available - n_rows:
+                return None
+        for row, (blocks, digests) in zip(request.read_rows, found, strict=True):
+            for block in blocks:
+                self.pool.hold(block)
+            row.blocks, row.digests = blocks, digests
+            row.n_cached = len(blocks) * self.block_size
+        self._dequeue(request)
+        self.running.append(request)
+        if request.started_at is None:
+            request.started_at = time.perf_counter()
+            request.cached_tokens = request.rows[0].n_cached
+        return request
+
+    def _stored_prefix(self, row: Row) -> tuple[list[int], list[bytes]]:
+        """Blocks that hold the beginning of the row's window, and their digests. The last token is always read."""
+        blocks: list[int] = []
+        if not self.prefix_cache:
+            return blocks, []
+        for index in range((len(row.tokens) - row.window_start - 1) // self.block_size):
+            digest = self._digest(row, index)
+            block = self.pool.find(digest)
+            if block is None:
+                break
+            row.digests.append(digest)
+            blocks.append(block)
+        digests, row.digests = row.digests, []
+        return blocks, digests
+
+    def _dequeue(self, request: RequestState) -> None:
+        queue = self._waiting[request.request.tenant]
+        queue.remove(request)
+        if not queue:
+            del self._waiting[request.request.tenant]
+
+    def check(self) -> None:
+        """Assert that blocks, rows and requests agree."""
+        self.pool.check(row.blocks for request in self.requests for row in request.rows)
+        assert sum(len(request.rows) for request in self.running) <= self.max_rows
+        for request in self.requests:
+            for row in request.rows:
+                assert row.n_cached <= len(row.blocks) * self.block_size
+                assert row.n_cached < len(row.tokens) - row.window_start

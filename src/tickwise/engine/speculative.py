@@ -1,0 +1,158 @@
+"""Guessing several tokens and checking all of them in one tick (Leviathan et al. 2023; Chen et al. 2023).
+
+A proposer guesses how a row goes on; the model reads the guess behind the row's last token, and a token is chosen at
+each position exactly as it would be without a guess. While the chosen token is the guessed one, the next position
+counts as well; the first other token ends the tick. For a proposer that names one token per position this is the
+rejection sampling of Leviathan et al.: a guess x is accepted with probability p(x), and what replaces it is distributed
+like p without x. Here even the random numbers are the same, so a seed gives the same text with and without guesses.
+
+Guesses are free only where the model waits for memory. ``Speculation`` measures, per request, what the checking costs
+and how many guesses hold, and stops guessing when that does not pay.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from tickwise.core.console import note
+from tickwise.core.errors import ConfigError
+from tickwise.core.stages import marking
+from tickwise.engine.kv_cache import KVCache
+from tickwise.models.decoder import Decoder
+
+_TRIALS = 8
+"""Guesses after which a request's balance is looked at."""
+_SAMPLES = 9
+_NEEDED_SAMPLES = 3
+
+
+class Proposer(Protocol):
+    """Guesses how a text goes on."""
+
+    def propose(self, tokens: Sequence[int], n_tokens: int) -> list[int]:
+        """Up to ``n_tokens`` next tokens. Between calls the text only grows, by any tokens."""
+
+
+class PromptLookup:
+    """What followed the last time that the text's last tokens stood in it (prompt lookup, Saxena 2023).
+
+    >>> PromptLookup().propose([1, 2, 3, 4, 9, 1, 2, 3], 2)
+    [4, 9]
+    """
+
+    def __init__(self, longest: int = 3, shortest: int = 2) -> None:
+        self._sizes = range(longest, shortest - 1, -1)
+        self._followed_at: dict[tuple[int, ...], int] = {}
+        self._n_indexed = 0
+
+    def propose(self, tokens: Sequence[int], n_tokens: int) -> list[int]:
+        # The n-grams that end at the last token are what is looked for, so they are indexed next time.
+        for end in range(self._n_indexed + 1, len(tokens)):
+            for size in self._sizes:
+                if end >= size:
+                    self._followed_at[tuple(tokens[end - size : end])] = end
+        self._n_indexed = max(self._n_indexed, len(tokens) - 1)
+        for size in self._sizes:
+            at = self._followed_at.get(tuple(tokens[-size:])) if len(tokens) >= size else None
+            if at is not None:
+                return list(tokens[at : at + n_tokens])
+        return []
+
+
+class DraftModel:
+    """The most likely tokens of a smaller model with the same vocabulary."""
+
+    def __init__(self, module: Decoder) -> None:
+        config, weight = module.config, next(module.parameters())
+        self._module, self._device = module, weight.device
+        self._cache = KVCache(
+            config.n_layers, 1, config.n_kv_heads, config.head_dim, config.context_length, weight.dtype, weight.device
+        )
+        self._read: list[int] = []
+        self._n_true = 0
+
+    @torch.inference_mode()
+    def propose(self, tokens: Sequence[int], n_tokens: int) -> list[int]:
+        n_tokens = min(n_tokens, self._cache.capacity - len(tokens) + 1)
+        if n_tokens < 1:
+            return []
+        # What was read as a guess and did not come true is forgotten.
+        same = min(self._n_true, len(tokens) - 1)
+        while same < min(len(self._read), len(tokens) - 1) and self._read[same] == tokens[same]:
+            same += 1
+        self._cache.truncate(same)
+        new = list(tokens[same:])
+        guess: list[int] = []
+        while len(guess) < n_tokens:
+            hidden_1TC = self._module.hidden_states(torch.tensor([new], device=self._device), cache=self._cache)
+            guess.append(int(self._module.logits(hidden_1TC[:, -1:]).argmax()))
+            new = guess[-1:]
+        self._read = [*tokens, *guess[:-1]]
+        self._n_true = len(tokens)
+        return guess
+
+
+def check_draft(module: Decoder, draft: Decoder) -> None:
+    """``ConfigError`` unless the two models speak of the same tokens."""
+    if module.config.vocab_size != draft.config.vocab_size:
+        raise ConfigError(
+            f"the draft model has {draft.config.vocab_size} tokens and the model {module.config.vocab_size}; "
+            "give a draft model with the same tokenizer"
+        )
+
+
+class TickTimes:
+    """How long decode ticks without guesses take, by number of rows."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, deque[float]] = {}
+        self.known = False
+        """Whether guesses can be judged; until then there are none."""
+
+    def observe(self, n_rows: int, seconds: float) -> None:
+        self._seconds.setdefault(n_rows, deque(maxlen=_SAMPLES)).append(seconds)
+
+    def plain_s(self, n_rows: int) -> float | None:
+        """Median, in seconds; ``None`` before there were enough ticks. Also decides what is ``known``."""
+        seconds = self._seconds.get(n_rows, ())
+        self.known = len(seconds) >= _NEEDED_SAMPLES
+        return statistics.median(seconds) if self.known else None
+
+
+class Speculation:
+    """A row's proposer, as long as it pays."""
+
+    def __init__(self, proposer: Proposer, n_tokens: int, times: TickTimes, request_id: str) -> None:
+        self._proposer, self._n_tokens, self._times, self._request_id = proposer, n_tokens, times, request_id
+        self.on = True
+        self.n_guessed = self.n_accepted = self.n_ticks = 0
+        self._gained_s = self._paid_s = 0.0
+
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """A guess of at most ``limit`` tokens; empty when there is none."""
+        if not self.on or not self._times.known or limit < 1:
+            return []
+        started = time.perf_counter()
+        with marking(None):  # a draft model's stages are not those of the model that is measured
+            guess = self._proposer.propose(tokens, min(limit, self._n_tokens))
+        self._paid_s += time.perf_counter() - started
+        return guess
+
+    def verified(self, n_guessed: int, n_accepted: int, *, plain_s: float, paid_s: float) -> None:
+        """Book a tick: what an accepted token saves, and what the guess made the tick longer by, in seconds."""
+        self.n_ticks += 1
+        self.n_guessed += n_guessed
+        self.n_accepted += n_accepted
+        self._gained_s += n_accepted * plain_s
+        self._paid_s += paid_s
+        if self.n_ticks >= _TRIALS and self._gained_s < self._paid_s:
+            self.on = False
+            note(
+                f"request {self._request_id}: guessing does not pay ({self.n_accepted} of {self.n_guessed} guesses "
+                f"held, saving {1000 * self._gained_s:.1f} ms for {1000 * self._paid_s:.1f} ms of checking); "
+                "going on without"
+            )

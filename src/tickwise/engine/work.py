@@ -1,0 +1,69 @@
+"""What a tick works on, and who is told about it. The engine fills these records; a ledger reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tickwise.core.stages import Marker
+
+Phase = Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowWork:
+    """One row's part of a tick."""
+
+    request_id: str
+    n_new: int
+    """Tokens that the model reads in this tick."""
+    n_cached: int
+    """Tokens before them whose state is stored."""
+    phase: Phase
+    """``decode`` once the row has written a token and reads on from there, else ``prefill``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickWork:
+    """All rows of one tick."""
+
+    rows: tuple[RowWork, ...]
+
+    @property
+    def phase(self) -> Phase:
+        """``prefill`` when any row reads a piece of a prompt."""
+        return "prefill" if any(row.phase == "prefill" for row in self.rows) else "decode"
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the tick's attention looks at, the new ones included, summed over rows."""
+        return sum(row.n_cached + row.n_new for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class TickToken:
+    """A token that a tick wrote."""
+
+    request_id: str
+    position: int
+    """Index in the text, the prompt included."""
+    token_id: int
+    text: str
+    """What became certain of the text with this token; empty inside a character or a possible stop string."""
+
+
+class TickListener(Marker, Protocol):
+    """Somebody who records ticks, such as a ledger. Calls come in this order, all in the thread of ``step``."""
+
+    def begin_tick(self) -> None:
+        """The tick's wall time starts; ``SCHEDULE`` is marked right after."""
+
+    def tick_work(self, work: TickWork) -> None:
+        """What the tick will run; no rows when it only ended requests."""
+
+    def end_tick(self, tokens: Sequence[TickToken]) -> None:
+        """The tick's wall time ends."""

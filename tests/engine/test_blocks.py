@@ -1,0 +1,114 @@
+import random
+
+import pytest
+
+from tickwise.engine.blocks import BlockPool, first_digest, next_digest
+
+
+def test_a_block_is_free_again_when_its_last_holder_lets_go():
+    pool = BlockPool(2)
+    block = pool.allocate()
+    pool.hold(block)
+    assert pool.available == 1
+    pool.release([block])
+    assert pool.available == 1
+    pool.release([block])
+    assert pool.available == 2
+    pool.check([])
+
+
+def test_blocks_of_one_text_lie_side_by_side_while_they_can():
+    pool = BlockPool(6)
+    first, second = [pool.allocate()], [pool.allocate()]
+    pool.release(second)
+    for _ in range(3):
+        first.append(pool.allocate(first[-1]))
+    assert first == [0, 1, 2, 3]
+
+
+def test_a_remembered_block_is_found_until_its_room_is_needed():
+    pool = BlockPool(2)
+    block, digest = pool.allocate(), next_digest(first_digest("m"), [1, 2])
+    pool.remember(block, digest)
+    pool.release([block])
+    assert (pool.find(digest), pool.available, pool.n_idle) == (block, 2, 1)
+    pool.allocate()
+    assert pool.find(digest) == block, "a free block is given before one with content"
+    pool.allocate()
+    assert pool.find(digest) is None
+
+
+def test_the_block_that_was_let_go_longest_ago_is_given_away_first():
+    pool = BlockPool(3)
+    digests = [bytes([i]) * 32 for i in range(3)]
+    blocks = [pool.allocate() for _ in digests]
+    for block, digest in zip(blocks, digests, strict=True):
+        pool.remember(block, digest)
+    for index in (1, 0, 2):
+        pool.release([blocks[index]])
+    pool.hold(blocks[1])
+    pool.release([blocks[1]])
+    pool.allocate()
+    assert [pool.find(digest) is None for digest in digests] == [True, False, False]
+
+
+def test_the_end_of_a_text_is_given_away_before_its_beginning():
+    pool = BlockPool(3)
+    blocks = [pool.allocate() for _ in range(3)]
+    for block in blocks:
+        pool.remember(block, bytes([block]) * 32)
+    pool.release(blocks)
+    pool.allocate()
+    assert pool.find(bytes([blocks[2]]) * 32) is None
+    assert pool.find(bytes([blocks[0]]) * 32) == blocks[0]
+
+
+def test_the_same_content_is_remembered_once():
+    pool = BlockPool(2)
+    first, second = pool.allocate(), pool.allocate()
+    pool.remember(first, b"x" * 32)
+    pool.remember(second, b"x" * 32)
+    assert pool.find(b"x" * 32) == first
+    pool.release([first, second])
+    assert pool.n_idle == 1
+    pool.check([])
+
+
+def test_the_check_finds_a_block_that_is_counted_wrongly():
+    pool = BlockPool(3)
+    block = pool.allocate()
+    pool.check([[block]])
+    with pytest.raises(AssertionError, match="counts 1 holders, 2 tables"):
+        pool.check([[block], [block]])
+    with pytest.raises(AssertionError, match="counts 1 holders, 0 tables"):
+        pool.check([])
+
+
+def test_every_block_is_in_one_place_after_any_sequence_of_uses():
+    chooser = random.Random(3)
+    pool, tables = BlockPool(12), []
+    for _ in range(2000):
+        action = chooser.randrange(4)
+        if action == 0 and pool.available:
+            tables.append([pool.allocate()])
+        elif action == 1 and tables and pool.available:
+            table = chooser.choice(tables)
+            table.append(pool.allocate(table[-1]))
+        elif action == 2 and tables:
+            table = list(chooser.choice(tables))
+            for block in table:
+                pool.hold(block)
+                pool.remember(block, chooser.randbytes(2) * 16)
+            tables.append(table)
+        elif tables:
+            pool.release(tables.pop(chooser.randrange(len(tables))))
+        pool.check(tables)
+
+
+def test_digests_depend_on_namespace_order_and_everything_before():
+    chains = [
+        next_digest(next_digest(first_digest(*names), ids[:2]), ids[2:])
+        for names in (("model", "a"), ("model", "b"), ("modela", ""), ("", "modela"))
+        for ids in ([1, 2, 3, 4], [2, 1, 3, 4], [1, 2, 4, 3])
+    ]
+    assert len(set(chains)) == 12
