@@ -1,6 +1,7 @@
 """Architectures of tickwise and of transformers, against PyTorch's FlopCounterMode on real runs."""
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,12 @@ def test_products_equal_torchs_count_and_attention_that_of_its_products(name, le
         assert pair["attention"] == pair["attention_by_torch_when_written_out"], pair
 
 
+@pytest.mark.parametrize(("dtype", "training"), [(torch.float32, False), (torch.bfloat16, True)])
 @pytest.mark.parametrize("name", flop_pairs.ARCHITECTURES)
-def test_what_is_listed_is_what_really_runs(name):
+def test_what_is_listed_is_what_really_runs(name, dtype, training):
     """Every listed operation, forward and backward, in the order, with the shapes and bytes of a real step."""
     torch.manual_seed(0)
-    module = flop_pairs.ARCHITECTURES[name]().eval()
+    module = flop_pairs.ARCHITECTURES[name]().to(dtype).train(training)
     inputs = flop_pairs.inputs_of(module, 24)
     listed = list_training_program(module, call=flop_pairs.training_loss, **inputs)
     recorder = Recorder("real")
@@ -50,6 +52,24 @@ def test_what_is_listed_is_what_really_runs(name):
     for row in shown(listed):
         assert row in rest, row
     assert len(real) - len(shown(listed)) < 60  # constants: masks, positions, rotary tables
+
+
+@pytest.mark.parametrize("name", flop_pairs.ARCHITECTURES)
+def test_pytorchs_profiler_sees_the_same_operations(name):
+    """It records a step that nothing intercepts, so listing does not change what runs."""
+    module = flop_pairs.ARCHITECTURES[name]().eval()
+    inputs = flop_pairs.inputs_of(module, 24)
+    flop_pairs.training_loss(module, **inputs)  # constants are made once
+    program = list_training_program(module, call=flop_pairs.training_loss, **inputs)
+    with torch.profiler.profile() as profile:
+        torch.autograd.grad(flop_pairs.training_loss(module, **inputs), list(module.parameters()), allow_unused=True)
+    names = ("mm", "addmm", "bmm", "baddbmm", "silu", "silu_backward", "gelu", "gelu_backward", "embedding",
+             "embedding_dense_backward", "linalg_vector_norm", "native_layer_norm", "native_layer_norm_backward",
+             "_scaled_dot_product_flash_attention_for_cpu")
+    seen = Counter(event.name.removeprefix("aten::") for event in profile.events())
+    listed = Counter(i.op.removeprefix("aten.") for i in program.instructions)
+    listed["_scaled_dot_product_flash_attention_for_cpu"] = listed[ATTENTION]
+    assert {n: listed[n] for n in names} == {n: seen[n] for n in names}
 
 
 @pytest.mark.parametrize("name", flop_pairs.ARCHITECTURES)

@@ -187,15 +187,27 @@ def _in_order_of(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_strided(tensor.shape, strides, dtype=dtype, device="meta")
 
 
+def _broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """As ``torch.broadcast_shapes``, which loads sympy first."""
+    result = [1] * max(map(len, shapes))
+    for shape in shapes:
+        for dim in range(1, len(shape) + 1):
+            if shape[-dim] != 1:
+                if result[-dim] not in (1, shape[-dim]):
+                    raise ValueError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} cannot be broadcast")
+                result[-dim] = shape[-dim]
+    return tuple(result)
+
+
 def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Broadcast shape, in the memory order of the first operand that has it."""
     operands = [*tensors_in(args), *tensors_in(kwargs.values())]
     if not operands:
         return NotImplemented
     dtype = _dtype(func, args, kwargs)
-    shape = operands[0].shape
+    shape: Sequence[int] = operands[0].shape
     if any(t.shape != shape for t in operands):
-        shape = torch.broadcast_shapes(*(t.shape for t in operands))
+        shape = _broadcast([t.shape for t in operands])
     full = [t for t in operands if t.shape == shape and (0 not in t.stride() or t.ndim == 0)]
     if not full or full[0].is_contiguous():
         return _empty(shape, dtype)
@@ -224,8 +236,10 @@ def _like_second(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
 
 def _filled_like(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    layout = kwargs.get("memory_format") or torch.preserve_format
-    return torch.empty_like(args[0], dtype=kwargs.get("dtype"), memory_format=layout)
+    dtype = kwargs.get("dtype") or args[0].dtype
+    if kwargs.get("memory_format") in (None, torch.preserve_format):
+        return _in_order_of(args[0], dtype)
+    return _empty(args[0].shape, dtype) if kwargs["memory_format"] is torch.contiguous_format else NotImplemented
 
 
 def _new(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
