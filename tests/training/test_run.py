@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import tickwise
-from tickwise.core.errors import CheckpointError, DataError, MemoryLimitError, NumericsError, OutputError
+from tickwise.core.errors import CheckpointError, ConfigError, DataError, MemoryLimitError, NumericsError, OutputError
+from tickwise.data.prepare import PrepareConfig, prepare
 from tickwise.interop.directory import load_model, read_tensors
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
 from tickwise.training.run import open_data, plan
@@ -249,6 +250,14 @@ def test_text_shorter_than_a_context(tmp_path):
     with pytest.raises(DataError, match="context"):
         tickwise.train(TrainConfig(data=path, out=tmp_path / "run", max_steps=5, **(TINY | {"context": 512})))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("asked", [{"tokenizer": "char"}, {"tokenizer": "bpe", "vocab_size": 300}])
+def test_prepared_data_and_another_tokenizer_contradict_each_other(small_text, tmp_path, asked):
+    data = prepare(PrepareConfig(sources=(str(small_text),), out=tmp_path / "data", tokenizer="word"))
+    with pytest.raises(ConfigError, match=r"brings its own tokenizer \(word, \d+ entries\)"):
+        open_data(TrainConfig(data=data.path, **asked))
+    assert open_data(TrainConfig(data=data.path)).tokenizer.kind == "word"
 
 
 def test_a_run_that_cannot_start_does_not_cost_the_run_it_would_replace(small_text, tmp_path):

@@ -45,52 +45,60 @@ _MOST_WORKERS = 4  # each takes about 150 MB
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """How text becomes data.
-
-    sources: files, folders, names of data sets (``tickwise data ls``) or ``-`` for standard input; or else
-        ``train``, ``validation`` and ``test``, when the splits are given as files of their own.
-    out: the folder to make.
-    tokenizer, vocab_size, min_frequency, unknown, word_style: see ``train_tokenizer``; tokenizer_from: a folder
-        with a tokenizer to use instead.
-    field, errors, input_format: see ``ReadSettings``.
-    documents: ``file``, ``line``, ``paragraph`` or a separator; ``auto`` takes one text file as one document in its
-        order (the first part trains, the last validates), a text file with ``<|endoftext|>`` marks as documents
-        between them, and each of many files as a document.
-    validation_fraction, test_fraction: of one text in its order, of the characters; else of the documents.
-    duplicates: ``near`` removes equal and nearly equal documents, ``exact`` equal ones, ``keep`` none; those of one
-        text in its order are only counted (as paragraphs). Whatever is kept, copies go to the same split.
-    near_threshold: Jaccard similarity of shingles from which two documents are nearly equal.
-    remove_leaks: take training documents out that are also in given validation or test files.
-    clean: normalise to NFC, remove control characters, plain line ends (not for ``word_style`` ``spaces``).
-    tokenizer_sample_bytes: ``bpe`` merges are learnt from at most this much of the training text, spread over it; by
-        default 2 kB for each entry of the vocabulary, and at least 16 MB.
-    workers: processes; by default one per core (at most 4) for large input, none for small.
-    """
+    """How text becomes data. Given are ``sources``, or else the splits as files of their own."""
 
     sources: tuple[str, ...] = ()
+    """Files (.txt .jsonl .json .csv .tsv .parquet, also .gz), folders, - for standard input, or a data set's name."""
     out: Path | None = None
+    """The folder to make."""
     tokenizer: TokenizerKind = "bpe"
+    """char, word (English and Chinese) or byte-level bpe."""
     vocab_size: int | None = None
+    """Most entries of the vocabulary; bpe takes 8192 when left out."""
     min_frequency: int = 2
+    """A word or merge that is rarer is left out."""
     unknown: bool = False
+    """Give a char vocabulary an <unk> for characters that it has not seen."""
     word_style: WordStyle = "natural"
+    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
     tokenizer_from: Path | None = None
+    """Use the tokenizer of this folder (a model, or prepared data) instead of training one."""
     field: str = "text"
+    """The key or column that holds the text."""
     input_format: InputFormat = "auto"
+    """What the sources are, when their names do not say it."""
     documents: str = "auto"
+    """What a document is in a text file: file, line, paragraph, or the string that separates them. auto: one file is
+    one document in its order (the first part trains, the last validates), or those between its <|endoftext|> marks;
+    of many files each is a document."""
     validation_fraction: float = 0.1
+    """Share held out for validation: of the characters of one text in its order, else of the documents."""
     test_fraction: float = 0.0
+    """Share held out for the test."""
     train: tuple[str, ...] = ()
+    """Files of the training split, instead of sources."""
     validation: tuple[str, ...] = ()
+    """Files of the validation split."""
     test: tuple[str, ...] = ()
+    """Files of the test split."""
     errors: Literal["strict", "replace"] = "strict"
+    """At bytes that are not UTF-8: stop and say where, or put U+FFFD there."""
     clean: bool = True
+    """Unicode NFC, no control characters, plain line ends (not with word style spaces)."""
     duplicates: Literal["near", "exact", "keep"] = "near"
+    """Which duplicate documents to remove: near (and exact ones), exact, or none. Those of one text in its order are
+    only counted, as paragraphs. Whatever is kept, copies go to the same split."""
     near_threshold: float = 0.8
+    """Jaccard similarity of shingles from which documents are near-duplicates."""
     remove_leaks: bool = False
+    """Remove from the training files what is also in the validation or test files."""
     tokenizer_sample_bytes: int | None = None
+    """Learn bpe merges from at most this much text, spread over all of it; by default 2 kB for each entry of the
+    vocabulary, at least 16 MB."""
     workers: int | None = None
+    """Processes to use; by default one per core, at most 4, and none for small input."""
     data_dir: Path | None = None
+    """Where the files of named data sets are."""
 
 
 def prepare(config: PrepareConfig) -> PreparedData:

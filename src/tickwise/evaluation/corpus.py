@@ -91,7 +91,8 @@ def open_training_data(model_path: Path, tokenizer: Tokenizer, split: str | None
     if record.get("fingerprint") not in (None, data.fingerprint):
         raise DataError(f"{prepared}: prepared again since {model_path} was trained on it; give --data to use it as it "
                         "is now")
-    return _prepared(data, tokenizer, split, rule)
+    # Raw text was prepared in the cache, under a name that says nothing to people.
+    return _prepared(data, tokenizer, split, rule, Path(str(record.get("source") or prepared)))
 
 
 def _check_characters(path: Path, text: str, tokenizer: Tokenizer, cleaned: bool) -> None:
@@ -108,8 +109,12 @@ def _check_characters(path: Path, text: str, tokenizer: Tokenizer, cleaned: bool
     )
 
 
-def _prepared(data: PreparedData, tokenizer: Tokenizer, split: str | None, rule: WordRule) -> Corpus:
+def _prepared(
+    data: PreparedData, tokenizer: Tokenizer, split: str | None, rule: WordRule, source: Path | None = None
+) -> Corpus:
+    """``source`` is what the data is called; by default where it lies."""
     path = data.path
+    source = source or path
     if data.tokenizer.fingerprint != tokenizer.fingerprint:
         raise DataError(
             f"{path}: prepared with another tokenizer than the model's; "
@@ -123,7 +128,7 @@ def _prepared(data: PreparedData, tokenizer: Tokenizer, split: str | None, rule:
         raise DataError(f"{path}: neither a test nor a validation split; say --split train, or give other --data")
     chosen = data.split(split)
     return Corpus(
-        name=f"{path.resolve().name}/{split}", title=f"the {split} split of {path}", tokens=chosen.tokens,
+        name=f"{source.resolve().stem}/{split}", title=f"the {split} split of {source}", tokens=chosen.tokens,
         n_words=chosen.n_words, n_bytes=chosen.n_bytes,
     )
 

@@ -30,6 +30,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.ceilings import ceilings
 from tickwise.profiling.choices import training_dtype
 from tickwise.profiling.machine import use_cores
+from tickwise.profiling.trace_store import check_trace_output
 from tickwise.training.checkpoint import Counters, drop_metrics_after, restore_checkpoint, save_best_model
 from tickwise.training.compilation import decide_compilation
 from tickwise.training.config import TrainConfig
@@ -38,6 +39,7 @@ from tickwise.training.live import Journal
 from tickwise.training.loop import Training, ended, next_token_loss, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
 from tickwise.training.optimizers import MasterWeights, Optimizer
+from tickwise.training.tracing import heard, traced
 
 if TYPE_CHECKING:
     from tickwise.data.prepared import PreparedData
@@ -81,7 +83,12 @@ def open_data(config: TrainConfig) -> "PreparedData":
     """The prepared data of ``config.data``, prepared now (and cached) when it is raw text."""
     from tickwise.data.prepare import PrepareConfig, open_or_prepare
 
-    return open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
+    data = open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
+    own = data.tokenizer
+    if data.path == config.data and (config.vocab_size is not None or config.tokenizer not in ("bpe", own.kind)):
+        raise ConfigError(f"{config.data}: prepared data brings its own tokenizer ({own.kind}, {own.vocab_size} "
+                          "entries); leave out --tokenizer and --vocab-size, or give raw text")
+    return data
 
 
 def plan(config: TrainConfig, data: "PreparedData") -> Plan:
@@ -109,8 +116,10 @@ def train(config: TrainConfig) -> TrainResult:
     return run_plan(made, data)
 
 
-def run_plan(made: Plan, data: "PreparedData") -> TrainResult:
-    """Train what ``plan`` has laid out."""
+def run_plan(made: Plan, data: "PreparedData", trace: Path | None = None) -> TrainResult:
+    """Train what ``plan`` has laid out; with ``trace``, record every step's stages there."""
+    if trace is not None:
+        check_trace_output(trace)
     if made.device.type == "cpu":
         check_memory(made.memory)
     resumed_from = _resume_path(made.config)
@@ -124,7 +133,8 @@ def run_plan(made: Plan, data: "PreparedData") -> TrainResult:
             console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
         drop_metrics_after(made.config.out / "metrics.jsonl", training.counters.step)
         write_text_atomic(made.config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-        return _train(training)
+        with traced(training, trace):
+            return _train(training)
     except (MemoryError, RuntimeError) as problem:
         if is_out_of_memory(problem):
             raise MemoryLimitError(memory_message(made.memory, None)) from None
@@ -256,7 +266,7 @@ def _train(training: Training) -> TrainResult:
         console.say(f"this run had ended already: {reason}")
     else:
         try:
-            with _interrupt_flag() as interrupted, Journal(config.out) as journal:
+            with _interrupt_flag() as interrupted, Journal(config.out) as journal, heard(training):
                 reason = train_until_done(training, journal, interrupted)
         except OSError as problem:
             raise output_error(problem, config.out) from None
