@@ -16,6 +16,8 @@ class Arguments(CommonArguments, TrainConfig):
     """Prepared directory, text file or folder, or the name of a known data set."""
     dry_run: bool = False
     """Print the resolved settings and the memory estimate, and stop."""
+    trace: Path | None = None
+    """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
@@ -38,7 +40,7 @@ def run(arguments: Arguments) -> int:
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in dataclasses.asdict(made.memory).items())
             print(f"memory (modelled): {format_bytes(made.memory.total)}: {terms}")
         return 0
-    result = run_plan(made, data)
+    result = run_plan(made, data, arguments.trace)
     if arguments.json:
         print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
     elif not result.interrupted:

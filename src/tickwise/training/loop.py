@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tickwise.core.errors import NumericsError
-from tickwise.core.stages import Stage, mark
+from tickwise.core.stages import Stage, mark, marking
 from tickwise.data.batches import BatchCursor, evaluation_windows
 from tickwise.interop.directory import checkpoint_paths
 from tickwise.layers.loss import head_and_loss
 from tickwise.models.decoder import Decoder
+from tickwise.profiling.ledger import Ledger, TrainingWork
 from tickwise.training.checkpoint import Counters, save_best_model, save_checkpoint
 from tickwise.training.config import TrainConfig
 from tickwise.training.live import Journal
@@ -70,6 +71,19 @@ class Training:
     average: list[Tensor] | None = None
     """Averaged weights, in the order of the masters."""
     loss_function: Callable[..., Tensor] = next_token_loss
+    ledger: Ledger | None = None
+    """Where the steps' stages are recorded, if anywhere."""
+
+    def begin_step(self) -> None:
+        """The ledger's tick is one update and whatever follows it before the next one."""
+        if self.ledger is not None:
+            assert self.config.batch_size is not None
+            self.ledger.begin_tick()
+            self.ledger.tick_work(TrainingWork(self.config.batch_size))
+
+    def end_step(self) -> None:
+        if self.ledger is not None:
+            self.ledger.end_tick(())
 
     def run_record(self) -> dict[str, Any]:
         """``run.json``: the record, and how far the run is now."""
@@ -98,12 +112,21 @@ def gradient(training: Training) -> tuple[float, list[Tensor]]:
     micro = zip(inputs_BT.chunk(config.accumulate), targets_BT.chunk(config.accumulate), strict=True)
     gradients: list[Tensor] = []
     for index, (inputs, targets) in enumerate(micro):
-        loss = training.loss_function(training.module, inputs, targets, config.label_smoothing) / config.accumulate
+        loss = _loss(training, inputs, targets) / config.accumulate
         mark(Stage.BACKWARD)
         loss.backward()
         total += loss.item()
         gradients = training.weights.collect(first=index == 0)
     return total, gradients
+
+
+def _loss(training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    smoothing = training.config.label_smoothing
+    if not training.counters.compiled:
+        return training.loss_function(training.module, inputs_BT, targets_BT, smoothing)
+    mark(Stage.FORWARD)
+    with marking(None):  # marks inside compiled code would have it compiled in pieces
+        return training.loss_function(training.module, inputs_BT, targets_BT, smoothing)
 
 
 def update(training: Training, gradients: list[Tensor], scale: float) -> float:
@@ -172,12 +195,14 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
     training.module.train()
     reason = ""
     while not reason:
+        training.begin_step()
         progress = training.progress()
         loss, gradients = gradient(training)
         if not math.isfinite(loss):
             raise not_finite(training, f"step {counters.step + 1}: the loss is {loss}; nothing was updated")
         scale = lr_scale(config.schedule, progress)
         norm = update(training, gradients, scale)
+        mark(Stage.HOST)
         assert config.batch_size is not None
         assert config.optimizer.lr is not None
         n_tokens = config.batch_size * config.context
@@ -206,10 +231,14 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
                    "lr": config.optimizer.lr * scale, "grad_norm": norm, "tokens_per_s": rate,
                    "share_of_peak": share, "memory_bytes": memory_in_use(training.device)}
         if validate and (done or not interrupted()):
-            row["validation_loss"] = validation_loss(training, config.evaluate_tokens)
+            mark(Stage.VALIDATION)
+            with marking(None):
+                row["validation_loss"] = validation_loss(training, config.evaluate_tokens)
             if not math.isfinite(row["validation_loss"]):
                 raise not_finite(training, f"step {counters.step}: the validation loss is {row['validation_loss']}")
+            mark(Stage.CHECKPOINT)
             _note_validation(training, row["validation_loss"])
+            mark(Stage.HOST)
             last_validation = time.perf_counter()
         if row:
             journal.record(row)
@@ -223,9 +252,11 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         else:
             due = time.perf_counter() - last_checkpoint > config.checkpoint_seconds
         if due or reason:
+            mark(Stage.CHECKPOINT)
             counters.seconds = time.perf_counter() - started
             save_checkpoint(training)
             last_checkpoint = time.perf_counter()
+        training.end_step()
     return reason
 
 

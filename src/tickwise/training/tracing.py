@@ -1,0 +1,131 @@
+"""Training steps in the ledger: one tick per update, with the counted work of its stages."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from tickwise.core.device import torch_dtype
+from tickwise.core.stages import Stage, mark, marking
+from tickwise.profiling.ledger import CostTable, StageKey, TickCosts, TrainingWork
+from tickwise.profiling.program import Instruction, Program, list_call, list_training_program
+from tickwise.profiling.recording import record_trace
+
+if TYPE_CHECKING:
+    from tickwise.training.loop import Training
+
+_COUNTED = frozenset({
+    Stage.EMBED, Stage.NORM, Stage.QKV, Stage.ROPE, Stage.ATTENTION, Stage.OUT, Stage.FFN, Stage.HEAD, Stage.LOSS,
+    Stage.FORWARD, Stage.BACKWARD, Stage.OPTIMIZER,
+})
+
+
+class StepCosts:
+    """The ``CostModel`` of a training loop: every step does the same work, which is listed once.
+
+    The backward pass is one row per layer, as the loop measures it; a compiled step is one row forward and one back.
+    Asked only after a step was taken, because an optimizer makes its state in the first one.
+    """
+
+    def __init__(self, training: "Training") -> None:
+        self._training = training
+        self._table: CostTable | None = None
+
+    def __call__(self, work: TrainingWork) -> TickCosts:
+        if self._table is None:
+            self._table = self._make_table()
+        return TickCosts(self._table, ())
+
+    def _make_table(self) -> CostTable:
+        figures: dict[StageKey, list[int]] = {}
+        times = self._training.config.accumulate
+        for program, n in ((self.listing(), times), (self._optimizer(), 1)):
+            for one in program.instructions:
+                row = figures.setdefault(self._place(one), [0, 0, 0])
+                row[0] += n * one.flops
+                row[1] += n * one.bytes_read
+                row[2] += n * one.bytes_written
+        base_K3 = numpy.array(list(figures.values()), dtype=numpy.int64)
+        return CostTable(tuple(figures), base_K3, numpy.zeros((0, *base_K3.shape), dtype=numpy.int64), _COUNTED)
+
+    def _place(self, instruction: Instruction) -> StageKey:
+        whole = bool(self._training.counters.compiled)
+        if instruction.direction == "backward":
+            return Stage.BACKWARD, None if whole else instruction.layer
+        if whole and instruction.stage is not Stage.OPTIMIZER:
+            return Stage.FORWARD, None
+        return instruction.stage, instruction.layer
+
+    def listing(self) -> Program:
+        """Forward and backward pass of one micro-batch."""
+        from tickwise.training.loop import next_token_loss
+
+        config = self._training.config
+        assert config.batch_size is not None
+        ids_BT = torch.zeros(config.batch_size // config.accumulate, config.context, dtype=torch.long,
+                             device=self._training.device)
+
+        def loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            return next_token_loss(module, inputs, targets, config.label_smoothing)  # type: ignore[arg-type]
+
+        return list_training_program(self._training.module, ids_BT, ids_BT, call=loss)
+
+    def _optimizer(self) -> Program:
+        from tickwise.training.loop import update
+
+        training = self._training
+        return list_call(lambda: update(training, training.weights.gradients, 1.0), stage=Stage.OPTIMIZER, item=1.0)
+
+
+@contextlib.contextmanager
+def traced(training: "Training", path: Path | None, overwrite: bool = False) -> Iterator[None]:
+    """Steps taken inside the block are recorded as a trace at ``path``, if one is given."""
+    if path is None:
+        yield
+        return
+    costs = StepCosts(training)
+    with record_trace(path, model=str(training.config.out), dtype=torch_dtype(training.dtype_name),
+                      device=training.device, costs=costs, overwrite=overwrite) as ledger:
+        training.ledger = ledger
+        try:
+            yield
+        finally:
+            training.ledger = None
+
+
+@contextlib.contextmanager
+def heard(training: "Training") -> Iterator[None]:
+    """Inside the block the run's ledger, if there is one, hears the marks; also where each layer's backward pass
+    begins, by hooks on the gradients of the layers' outputs."""
+    if training.ledger is None:
+        yield
+        return
+    handles = [] if training.counters.compiled else [
+        layer.register_forward_hook(_backward_mark(index)) for index, layer in enumerate(training.module.layers)
+    ]
+    if handles:
+        handles.append(training.module.layers[0].register_forward_pre_hook(_embedding_mark))
+    try:
+        with marking(training.ledger):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _backward_mark(layer: int) -> Any:
+    def hook(_module: nn.Module, _arguments: Any, output: tuple[Tensor, Tensor]) -> None:
+        if output[0].requires_grad:
+            output[0].register_hook(lambda _gradient: mark(Stage.BACKWARD, layer))
+
+    return hook
+
+
+def _embedding_mark(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """The gradient of the first layer's input is complete: what is left is the embedding's."""
+    if arguments[0].requires_grad:
+        arguments[0].register_hook(lambda _gradient: mark(Stage.BACKWARD))

@@ -1,0 +1,114 @@
+import itertools
+
+import numpy
+import pytest
+import torch
+
+from tickwise.core.stages import Stage
+from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
+from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.requests import Request
+from tickwise.engine.settings import GenerationSettings
+from tickwise.engine.work import RowWork, TickWork
+from tickwise.profiling.ledger import Ledger
+from tickwise.profiling.program import stage_costs
+from tickwise.profiling.roofline import Roofline
+
+BLOCK = 4
+
+
+def work(*rows):
+    """Rows as (new, cached, phase)."""
+    return TickWork(tuple(RowWork(str(i), new, cached, phase) for i, (new, cached, phase) in enumerate(rows)))
+
+
+def listed(costs, tick):
+    """The figures of a tick from its own listing."""
+    return {key: (cost.flops, cost.bytes_read, cost.bytes_written)
+            for key, cost in stage_costs(costs.listing(tick)).items() if key[0] in MODEL_STAGES}
+
+
+CHANGES = [{}, {"n_kv_heads": 4}, {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
+           {"qk_norm": True, "tie_embeddings": True, "value_residual": True}]
+TICKS = [
+    *(work((1, cached, "decode")) for cached in (1, 2, 15, 16, 17, 30, 31)),
+    *(work((new, 0, "prefill")) for new in (1, 2, 5, 32)),
+    *(work((new, cached, "prefill")) for new, cached in ((1, 4), (2, 3), (2, 30), (7, 1), (7, 20), (7, 25))),
+    *(work((3, cached, "decode")) for cached in (4, 20)),  # a guess of two tokens
+    *(work(*((1, cached, "decode") for cached in lengths)) for lengths in ((3, 9), (3, 31), (11, 12), (0, 30, 7))),
+    work((1, 9, "decode"), (5, 0, "prefill")), work((1, 30, "decode"), (5, 0, "prefill")),
+    work((1, 9, "decode"), (1, 2, "decode"), (5, 8, "prefill"), (3, 0, "prefill")),
+    work((1, 20, "decode"), (1, 1, "decode"), (5, 27, "prefill"), (3, 0, "prefill")),
+    work((4, 3, "prefill"), (4, 9, "prefill")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_the_cost_of_every_stage_equals_that_of_the_tick_s_own_listing(tiny_decoder, changes):
+    costs = DecoderCosts(tiny_decoder(**changes), BLOCK)
+    for tick in TICKS:
+        table, lengths = costs(tick)
+        assert table.at(lengths) == listed(costs, tick), tick
+
+
+def test_ticks_of_one_kind_are_listed_once(tiny_decoder, monkeypatch):
+    costs = DecoderCosts(tiny_decoder(), BLOCK)
+    calls = []
+    listing = costs.listing
+    monkeypatch.setattr(costs, "listing", lambda tick: calls.append(tick) or listing(tick))
+    tables = {id(costs(work((1, cached, "decode"))).table) for cached in range(1, 31)}
+    assert len(tables) == 1
+    assert len(calls) == 2
+    for a, b in itertools.product(range(1, 30, 3), repeat=2):
+        costs(work((1, a, "decode"), (1, b, "decode")))
+    assert len(calls) == 4
+
+
+def test_longer_rows_of_a_batch_cost_the_padding_of_the_others(tiny_decoder):
+    costs = DecoderCosts(tiny_decoder(), BLOCK)
+
+    def attention(*cached):
+        table, lengths = costs(work(*((1, n, "decode") for n in cached)))
+        return table.at(lengths)[Stage.ATTENTION, 0]
+
+    assert attention(3, 3) < attention(3, 9) == attention(9, 9)
+
+
+def test_a_tick_without_rows_costs_nothing_that_is_known(tiny_decoder):
+    assert DecoderCosts(tiny_decoder(), BLOCK)(work()) is None
+
+
+class Sink:
+    def __init__(self):
+        self.rows = []
+
+    def add(self, rows, tokens):
+        self.rows.append(rows)
+
+
+def test_every_counted_flop_and_byte_finds_its_measured_row(tiny_decoder, tokenizer):
+    module = tiny_decoder(vocab_size=tokenizer.vocab_size)
+    costs = DecoderCosts(module, BLOCK)
+    works = []
+    sink = Sink()
+    ledger = Ledger(sink, roofline=Roofline(number_format="fp32", flops_per_s=1e9, bytes_per_s=1e9),
+                    costs=lambda tick: works.append(tick) or costs(tick))
+    engine = Engine(module, tokenizer, ledger=ledger, options=EngineOptions(block_size=BLOCK, tick_tokens=8))
+    settings = GenerationSettings(max_tokens=8, temperature=0, ignore_eos=True)
+    for prompt in ("abc", "the quick brown f", "a"):
+        engine.submit(Request(prompt=prompt, settings=settings))
+    engine.run_until_idle()
+    ledger.flush()
+    (rows,) = sink.rows
+    assert len(works) == ledger.ticks
+    for tick, one in enumerate(rows.works):
+        if not one.rows:
+            continue
+        expected = listed(costs, one)
+        of_tick = rows.tick == tick
+        headless = not (of_tick & (rows.stage == list(Stage).index(Stage.HEAD))).any()
+        for column, index in ((rows.flops, 0), (rows.bytes_read, 1), (rows.bytes_written, 2)):
+            total = sum(figures[index] for (stage, _), figures in expected.items()
+                        if not (headless and stage is Stage.HEAD))
+            assert numpy.nansum(column[of_tick]) == total
+    assert torch.is_grad_enabled()
