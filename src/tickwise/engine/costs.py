@@ -6,6 +6,7 @@ computed from that: exactly, because FLOPs and bytes are whole numbers that grow
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -75,7 +76,7 @@ class DecoderCosts:
         used = 0
         for row in rows:
             needed = -(-(row.n_cached + row.n_new) // self._block_size)
-            inputs.append(RowInput([0] * row.n_new, row.n_cached, range(used, used + needed), _n_logits(row)))
+            inputs.append(RowInput([0] * row.n_new, row.n_cached, range(used, used + needed), row.n_logits))
             used += needed
         return inputs
 
@@ -85,7 +86,8 @@ class DecoderCosts:
         Rows with one new token attend together, padded to the longest (in blocks); a row with more attends alone.
         """
         alone, together = _groups(rows)
-        kind = (len(together), sum(map(_n_logits, rows)), *((rows[i].n_new, rows[i].n_cached > 0) for i in alone))
+        asked = tuple(row.n_logits for row in rows)
+        kind = (asked, len(together), *((rows[i].n_new, rows[i].n_cached > 0) for i in alone))
         lengths = [rows[i].n_cached for i in alone]
         if together:
             lengths.append(max(rows[i].n_cached for i in together) // self._block_size)
@@ -115,7 +117,7 @@ class DecoderCosts:
         return CostTable(keys, values, numpy.stack(steps), MODEL_STAGES)
 
     def _figures(self, rows: Sequence[RowWork], n_cached: dict[int, int]) -> _Figures:
-        changed = [RowWork(row.request_id, row.n_new, n_cached[i], row.phase) for i, row in enumerate(rows)]
+        changed = [replace(row, n_cached=n_cached[i]) for i, row in enumerate(rows)]
         return {key: (cost.flops, cost.bytes_read, cost.bytes_written)
                 for key, cost in stage_costs(self.listing(TickWork(tuple(changed)))).items()
                 if key[0] in MODEL_STAGES}
@@ -126,10 +128,6 @@ def _groups(rows: Sequence[RowWork]) -> tuple[list[int], list[int]]:
     if len(rows) == 1:
         return [0], []
     return [i for i, row in enumerate(rows) if row.n_new > 1], [i for i, row in enumerate(rows) if row.n_new == 1]
-
-
-def _n_logits(row: RowWork) -> int:
-    return row.n_new if row.phase == "decode" else 1
 
 
 def _array(figures: _Figures, keys: tuple[StageKey, ...]) -> NDArray[numpy.int64]:

@@ -18,6 +18,7 @@ from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder, DecoderConfig
 
 if TYPE_CHECKING:
+    from tickwise.engine.work import TickListener
     from tickwise.tokenizers.tokenizer import Tokenizer
 
 _NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
@@ -63,6 +64,8 @@ class LanguageModel:
         self.module = module.eval()
         self.tokenizer = tokenizer
         self.path = path
+        self.ledger: TickListener | None = None
+        """Who is told about the ticks of ``generate``, ``stream`` and ``events``."""
 
     @property
     def config(self) -> DecoderConfig:
@@ -88,7 +91,7 @@ class LanguageModel:
             idle = [name for name, neutral in _NEUTRAL.items() if getattr(settings, name) != neutral]
             if idle:
                 say(f"temperature 0 always takes the most likely token: {', '.join(idle)} without effect")
-        return generate_events(self.module, self.tokenizer, prompt, settings)
+        return generate_events(self.module, self.tokenizer, prompt, settings, ledger=self.ledger)
 
     def generate(self, prompt: str, **settings: Any) -> Generation | list[Generation]:
         """Continue ``prompt``; the keywords are those of ``GenerationSettings``.

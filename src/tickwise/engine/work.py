@@ -20,6 +20,8 @@ class RowWork:
     """Tokens before them whose state is stored."""
     phase: Phase
     """``decode`` once the row has written a token and reads on from there, else ``prefill``."""
+    n_logits: int = 1
+    """For how many of the last new tokens the next token is asked; 0 in the middle of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
