@@ -282,6 +282,39 @@ def test_the_roofline_has_a_dot_for_each_stage_with_work_and_says_its_values(sho
     assert "20 GB/s" in page.locator("#roofline").inner_html()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_on_every_colour(show, conversation, scheme):
+    page = show(conversation)
+    page.emulate_media(color_scheme=scheme)
+    page.locator(".token").nth(60).click()  # a prompt: parts wide enough for a number, and the warmest cell
+    colours = page.evaluate("""() => {
+        const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+        const read = () => [...context.getImageData(0, 0, 1, 1).data];
+        const paint = (colour) => {
+            context.clearRect(0, 0, 1, 1);
+            context.fillStyle = colour;
+            context.fillRect(0, 0, 1, 1);
+            return read();
+        };
+        const behind = (node) => {
+            const colour = paint(getComputedStyle(node).backgroundColor);
+            return colour[3] === 255 ? colour : behind(node.parentElement);
+        };
+        return [".part", ".token", "button", "small", "p", "td"].flatMap((selector) =>
+            [...document.querySelectorAll(selector)].filter((node) => node.textContent && node.offsetParent)
+                .map((node) => [selector, behind(node).slice(0, 3), paint(getComputedStyle(node).color).slice(0, 3)]));
+    }""")
+
+    def luminance(colour):
+        parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    assert {selector for selector, _, _ in colours} >= {".part", ".token", "button"}
+    for selector, *pair in colours:
+        dark, light = sorted(map(luminance, pair))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (selector, pair)
+
+
 def test_text_of_the_model_is_only_text(show):
     trace = synthetic_trace.Trace()
     for position, text in enumerate(HOSTILE):
@@ -301,9 +334,12 @@ def test_text_of_the_model_is_only_text(show):
 
 def test_training_steps_are_ticks_like_others(show):
     page = show(synthetic_trace.training())
+    assert page.locator("h1").inner_text() == "Where every step's time went"
     answer = page.locator(".answer.slowest").inner_text()
     assert "step 25" in answer
-    assert "host" in answer
+    assert "backward" in answer  # the longest stage, but not the reason why this step is the slowest
+    assert "are in host" in answer
+    assert "in only 1 of 40 train ticks" in answer
     assert page.locator(".token").count() == 40
     assert "backward" in widths(page)[0]
 

