@@ -27,8 +27,8 @@ def listed(costs, tick):
             for key, cost in stage_costs(costs.listing(tick)).items() if key[0] in MODEL_STAGES}
 
 
-CHANGES = [{}, {"n_kv_heads": 4}, {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
-           {"qk_norm": True, "tie_embeddings": True, "value_residual": True}]
+CHANGES = [{}, {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
+           {"n_kv_heads": 4, "qk_norm": True, "tie_embeddings": True, "value_residual": True}]
 TICKS = [
     *(work((1, cached, "decode")) for cached in (1, 2, 15, 16, 17, 30, 31)),
     *(work((new, 0, "prefill")) for new in (1, 2, 5, 32)),

@@ -12,6 +12,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "data ls": ("data_ls", "named public data sets and where to find them"),
     "train": ("train", "train a model from text or prepared data"),
     "generate": ("generate", "write text with a model"),
+    "disasm": ("disasm", "the program listing of one tick: operations, shapes, FLOPs, bytes"),
+    "trace": ("trace", "write text and record what every tick cost, stage by stage"),
     "trace show": ("trace_show", "a trace as tables: stages, what bounds them, what would make them faster"),
     "trace sql": ("trace_sql", "ask a trace in SQL"),
     "trace diff": ("trace_diff", "what changed between two traces, and which stage pays"),

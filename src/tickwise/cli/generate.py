@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments, GenerationSettings):
+class WritingArguments(CommonArguments, GenerationSettings):
+    """Flags of every verb that writes text with a model."""
+
     model: tyro.conf.Positional[Path]
     """Model directory, or run directory (its best or newest model)."""
     prompt: str | None = None
@@ -50,17 +52,31 @@ class Arguments(CommonArguments, GenerationSettings):
         """Leaves the check to ``run``, whose errors print as one line; the flag parser would box them."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(WritingArguments):
+    trace: Path | None = None
+    """Folder for a trace: every tick's stages with time, FLOPs and bytes (tickwise trace show)."""
+
+
 def run(arguments: Arguments) -> int:
-    settings = _settings(arguments)
-    prompt = _prompt(arguments)
+    settings = settings_of(arguments)
+    prompt = prompt_of(arguments)
     from tickwise.engine.language_model import load
+    from tickwise.engine.tracing import traced
 
     model = load(arguments.model, arguments.device, arguments.dtype)
-    if arguments.json:
+    with traced(model, arguments.trace, use_cache=settings.use_cache):
+        if not arguments.json:
+            write(model, prompt, settings)
+            return 0
         samples = model.generate(prompt, **dataclasses.asdict(settings))
-        shown = {"samples": [_as_json(s) for s in samples]} if isinstance(samples, list) else _as_json(samples)
-        print(json.dumps(shown, ensure_ascii=False))
-        return 0
+    shown = {"samples": [_as_json(s) for s in samples]} if isinstance(samples, list) else _as_json(samples)
+    print(json.dumps(shown, ensure_ascii=False))
+    return 0
+
+
+def write(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> None:
+    """Print the text for people, and the figures."""
     if settings.n > 1:
         samples = model.generate(prompt, **dataclasses.asdict(settings))
         assert isinstance(samples, list)
@@ -69,10 +85,10 @@ def run(arguments: Arguments) -> int:
     else:
         samples = [_stream(model, prompt, settings)]
     _say_figures(samples)
-    return 0
 
 
-def _settings(arguments: Arguments) -> GenerationSettings:
+def settings_of(arguments: WritingArguments) -> GenerationSettings:
+    """The settings that the flags say; ``ConfigError`` for wrong ones."""
     values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(GenerationSettings)}
     values["logit_bias"] = [_token_and_bias(text) for text in arguments.logit_bias]
     schema = arguments.json_schema
@@ -92,7 +108,7 @@ def _token_and_bias(text: str) -> tuple[int | str, float]:
     return int(token) if token.isascii() and token.isdigit() else token, bias
 
 
-def _prompt(arguments: Arguments) -> str:
+def prompt_of(arguments: WritingArguments) -> str:
     """The prompt from the flag, the file or standard input."""
     if arguments.prompt is not None and arguments.prompt_file is not None:
         raise ConfigError("--prompt and --prompt-file: give only one of them")

@@ -1,0 +1,47 @@
+"""Write text with a model and record every tick: what each stage took, did, and could do on this machine.
+
+The trace is a folder. Look at it with tickwise trace show, sql, diff and export.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tickwise.cli import generate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(generate.WritingArguments):
+    out: Path
+    """Folder for the trace."""
+    overwrite: bool = False
+    """Replace a trace that is there already."""
+    energy: Path | None = None
+    """JSON file with coefficients for the model of energy, where the machine has no counter."""
+
+
+def run(arguments: Arguments) -> int:
+    from tickwise.cli.trace_show import print_summaries, trace_as_json
+    from tickwise.engine.language_model import load
+    from tickwise.engine.tracing import traced
+    from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, read_coefficients
+    from tickwise.profiling.trace_store import check_trace_output, open_trace
+    from tickwise.profiling.trace_views import phase_summaries
+
+    check_trace_output(arguments.out, arguments.overwrite)
+    coefficients = DEFAULT_COEFFICIENTS if arguments.energy is None else read_coefficients(arguments.energy)
+    settings, prompt = generate.settings_of(arguments), generate.prompt_of(arguments)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    with traced(model, arguments.out, use_cache=arguments.use_cache, overwrite=arguments.overwrite,
+                coefficients=coefficients):
+        if arguments.json:
+            model.generate(prompt, **dataclasses.asdict(settings))
+        else:
+            generate.write(model, prompt, settings)
+    trace = open_trace(arguments.out)
+    if arguments.json:
+        print(json.dumps(trace_as_json(trace)))
+    else:
+        print()
+        print_summaries(trace, phase_summaries(trace))
+    return 0

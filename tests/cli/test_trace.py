@@ -1,0 +1,208 @@
+import csv
+import io
+import itertools
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from tickwise.core.stages import Stage
+from tickwise.engine import engine as engine_module
+from tickwise.interop.directory import save_model
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.trace_store import open_trace
+from tickwise.tokenizers.train import char_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    tokenizer = char_tokenizer(Counter("abcdefghij \n"), vocab_size=None, end_of_text=True, unknown=False)
+    module = Decoder(DecoderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=64, width=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8,
+        hidden=32,
+    ))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.3, generator=generator)
+    folder = tmp_path_factory.mktemp("model") / "model"
+    save_model(folder, module, tokenizer)
+    return str(folder)
+
+
+FLAGS = ["--prompt", "abc", "--max-tokens", "12", "--ignore-eos", "--seed", "1"]
+
+
+@pytest.fixture(scope="module")
+def recorded(model, tmp_path_factory):
+    from tickwise.cli import main
+
+    out = tmp_path_factory.mktemp("trace") / "trace"
+    assert main(["trace", model, *FLAGS, "--out", str(out), "-q", "--json"]) == 0
+    return out
+
+
+def test_the_text_is_the_one_that_generate_writes_and_the_tables_follow(tickwise_cli, model, tmp_path):
+    code, out, err = tickwise_cli("trace", model, *FLAGS, "--out", tmp_path / "t")
+    assert code == 0
+    plain = tickwise_cli("generate", model, *FLAGS)[1]
+    assert out.startswith(plain)
+    assert "prefill: 1 tick" in out
+    assert "decode: 11 ticks" in out
+    assert "12 ticks in" in err
+    assert "neither moving bytes nor computing" in out
+
+
+def test_json_is_alone_and_in_the_promised_shape(tickwise_cli, model, tmp_path):
+    code, out, _ = tickwise_cli("trace", model, *FLAGS, "--out", tmp_path / "t", "--json")
+    assert code == 0
+    ticks = json.loads(out)["ticks"]
+    assert len(ticks) == 12
+    assert [tick["phase"] for tick in ticks] == ["prefill"] + ["decode"] * 11
+    for tick in ticks:
+        assert {"tick", "phase", "wall_ns", "stages"} <= set(tick)
+        assert tick["wall_ns"] == sum(stage["duration_ns"] for stage in tick["stages"])
+        names = {stage["stage"] for stage in tick["stages"]}
+        assert {"host", "schedule", "embed", "norm", "qkv", "rope", "attention", "out", "ffn", "head", "sample",
+                "detokenize"} == names
+        for stage in tick["stages"]:
+            assert {"stage", "layer", "duration_ns", "flops", "bytes_read", "bytes_written", "bound", "roofline_share",
+                    "energy_j", "energy_source"} <= set(stage)
+            assert stage["energy_j"] != 0
+            assert (stage["energy_j"] is None) == (stage["energy_source"] == "none")
+    head = [next(s for s in tick["stages"] if s["stage"] == "head") for tick in ticks]
+    assert {stage["flops"] for stage in head} == {2 * 16 * 13}
+    attention = [next(s for s in t["stages"] if s["stage"] == "attention" and s["layer"] == 1) for t in ticks[1:]]
+    growth = {b["flops"] - a["flops"] for a, b in itertools.pairwise(attention)}
+    assert growth == {2 * 2 * 2 * 8}, "one more key and value of 2 heads of 8"
+
+
+def test_the_rows_agree_with_a_clock_that_the_ledger_knows_nothing_of(tickwise_cli, model, tmp_path, monkeypatch):
+    from time import perf_counter_ns
+
+    walls = []
+    step = engine_module.Engine.step
+
+    def timed(self):
+        start = perf_counter_ns()
+        events = step(self)
+        walls.append(perf_counter_ns() - start)
+        return events
+
+    monkeypatch.setattr(engine_module.Engine, "step", timed)
+    assert tickwise_cli("trace", model, *FLAGS, "--out", tmp_path / "t", "-q")[0] == 0
+    sums = [row["ns"] for row in open_trace(tmp_path / "t").select(
+        "SELECT sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY tick ORDER BY tick")]
+    shares = sorted(ns / wall for ns, wall in zip(sums, walls, strict=True))
+    # Another program may take the processor between the two clocks, so single ticks can be off on a busy machine.
+    assert shares[-1] <= 1
+    assert shares[len(shares) // 2] >= 0.95
+
+
+def test_generate_and_samples_and_no_cache_are_recorded_too(tickwise_cli, model, tmp_path):
+    assert tickwise_cli("generate", model, *FLAGS, "--n", 3, "--trace", tmp_path / "n")[0] == 0
+    trace = open_trace(tmp_path / "n")
+    assert len(trace.tokens()) == 36
+    assert {row["batch"] for row in trace.rows() if row["phase"] == "decode"} == {3}
+    assert tickwise_cli("generate", model, *FLAGS, "--no-cache", "--trace", tmp_path / "plain")[0] == 0
+    ffn = [row for row in open_trace(tmp_path / "plain").rows() if row["stage"] == "ffn"]
+    assert {row["flops"] for row in ffn} == {None}, "what is not counted is not 0"
+    assert tickwise_cli("trace", "show", tmp_path / "plain")[0] == 0
+
+
+def test_show_tells_stages_tokens_and_slow_ticks(tickwise_cli, recorded):
+    code, out, _ = tickwise_cli("trace", "show", recorded)
+    assert code == 0
+    for stage in ("schedule", "embed", "norm", "qkv", "attention", "ffn", "head", "sample", "detokenize", "host"):
+        assert f" {stage} " in out
+    assert "faster: " in out
+    code, out, _ = tickwise_cli("trace", "show", recorded, "--token", 4)
+    assert code == 0
+    assert "tick 4 (decode), wrote" in out
+    code, out, _ = tickwise_cli("trace", "show", recorded, "--slowest", 2, "--json")
+    assert len(json.loads(out)["ticks"]) == 2
+
+
+def test_sql_answers_people_and_programs(tickwise_cli, recorded):
+    sql = "SELECT stage, count(*) AS n FROM ledger WHERE stage = 'ffn' GROUP BY stage"
+    code, out, _ = tickwise_cli("trace", "sql", recorded, sql)
+    assert code == 0
+    assert "ffn" in out
+    assert "24" in out
+    code, out, _ = tickwise_cli("trace", "sql", recorded, sql, "--json")
+    assert json.loads(out) == {"columns": ["stage", "n"], "rows": [["ffn", 24]]}
+    code, out, _ = tickwise_cli("trace", "sql", recorded, "SELECT 'nan'::DOUBLE AS x", "--json")
+    assert json.loads(out)["rows"] == [[None]]
+
+
+def test_diff_compares_token_by_token(tickwise_cli, model, recorded, tmp_path):
+    assert tickwise_cli("generate", model, *FLAGS, "--dtype", "bf16", "--trace", tmp_path / "b")[0] == 0
+    code, out, _ = tickwise_cli("trace", "diff", recorded, tmp_path / "b")
+    assert code == 0
+    assert "dtype: fp32 → bf16" in out
+    assert "decode: 11 tokens in both" in out
+    code, out, _ = tickwise_cli("trace", "diff", recorded, tmp_path / "b", "--json")
+    decode = next(phase for phase in json.loads(out)["phases"] if phase["phase"] == "decode")
+    assert math.isclose(sum(stage["b_ns"] for stage in decode["stages"]), decode["b_ns"])
+    head = next(stage for stage in decode["stages"] if stage["stage"] == "head")
+    assert head["b_bytes"] < head["a_bytes"]
+    assert head["b_flops"] == head["a_flops"]
+
+
+def test_exports_open_as_what_they_are(tickwise_cli, recorded, tmp_path):
+    for name in ("perfetto", "csv", "html"):
+        code, out, _ = tickwise_cli("trace", "export", recorded, "--to", name, "--out", tmp_path / name, "--json")
+        assert code == 0
+        assert json.loads(out) == {"path": str(tmp_path / name), "bytes": (tmp_path / name).stat().st_size}
+    stages = {event["name"] for event in json.loads((tmp_path / "perfetto").read_text())["traceEvents"]}
+    assert {"tick 0", "layer 1", "ffn"} <= stages
+    assert len(list(csv.DictReader(io.StringIO((tmp_path / "csv").read_text())))) == len(open_trace(recorded).rows())
+    page = (tmp_path / "html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "scaled_dot_product_attention" in page, "the operations of a tick"
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_training_is_recorded(tickwise_cli, small_text, tmp_path):
+    code, _, err = tickwise_cli("train", small_text, "--out", tmp_path / "run", "--tokenizer", "char", "--depth", 1,
+                                "--context", 16, "--max-steps", 3, "--compile", "off", "--trace", tmp_path / "t")
+    assert code == 0, err
+    code, out, _ = tickwise_cli("trace", "show", tmp_path / "t")
+    assert code == 0
+    assert "train: 3 ticks" in out
+    for stage in (Stage.DATA, Stage.BACKWARD, Stage.OPTIMIZER, Stage.VALIDATION, Stage.CHECKPOINT):
+        assert f" {stage} " in out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["show", "{nothing}"], "there is no such trace"),
+    (["show", "{empty}"], "is not a trace"),
+    (["show", "{trace}", "--token", "12"], "tokens 0 to 11"),
+    (["show", "{trace}", "--token", "-1"], "tokens 0 to 11"),
+    (["show", "{trace}", "--slowest", "0"], "at least 1"),
+    (["show", "{trace}", "--slowest", "1", "--token", "1"], "only one"),
+    (["sql", "{trace}", "DROP TABLE ledger"], "only read"),
+    (["sql", "{trace}", "SELECT * FROM read_text('/etc/passwd')"], "SQL"),
+    (["diff", "{trace}", "{nothing}"], "there is no such trace"),
+    (["export", "{trace}", "--to", "csv", "--out", "{empty}"], "cannot write"),
+    (["export", "{trace}", "--to", "pdf"], "pdf"),
+    (["{model}", "--prompt", "a", "--out", "{trace}"], "holds a trace already"),
+    (["{model}", "--prompt", "a", "--out", "{empty}/.."], "no trace"),
+    (["{model}", "--prompt", "a", "--out", "{empty}", "--energy", "{nothing}"], "energy coefficients is missing"),
+    (["{nothing}", "--prompt", "a", "--out", "{empty}"], ""),
+    (["{model}", "--prompt", "Q", "--out", "{empty}/new"], "not in the vocabulary"),
+    (["{model}", "--prompt", "a"], "out"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_nothing(tickwise_cli, model, recorded, tmp_path, words, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    places = {"nothing": tmp_path / "nothing", "empty": empty, "trace": recorded, "model": model}
+    code, out, err = tickwise_cli("trace", *(word.format(**places) for word in words))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert not any(empty.iterdir())
+    assert open_trace(recorded).header["counts"]["ticks"] == 12
