@@ -360,7 +360,7 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
     else:
         weights_BK = scaled_BV.softmax(dim=-1)
         if settings.top_p < 1:
-            weights_BK, ids_BK = _smallest_set(weights_BK, weights_BK, settings.top_p)
+            weights_BK, ids_BK = _nucleus(weights_BK, settings.top_p)
     if settings.min_p > 0:
         floor_B1 = settings.min_p * weights_BK.amax(dim=-1, keepdim=True)
         weights_BK = weights_BK.masked_fill(weights_BK < floor_B1, 0.0)
@@ -368,32 +368,45 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
         weights_BK = weights_BK / weights_BK.sum(dim=-1, keepdim=True)
         entropy_B1 = torch.special.entr(weights_BK).sum(dim=-1, keepdim=True)
         typicality_BK = -(weights_BK.log() + entropy_B1).abs()
-        weights_BK, order_BK = _smallest_set(weights_BK, typicality_BK, settings.typical_p)
+        order_BK = typicality_BK.argsort(dim=-1, descending=True)
+        weights_BK = _up_to(weights_BK.gather(-1, order_BK), settings.typical_p)
         ids_BK = order_BK if ids_BK is None else ids_BK.gather(-1, order_BK)
     return weights_BK, ids_BK
 
 
-def _smallest_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    """The first tokens in falling priority that together hold ``mass``: their weights (the others' are 0) and their
-    places. A row's result does not depend on the rows beside it."""
-    n = priority_BK.shape[-1]
-    if n <= 4 * _NUCLEUS_CANDIDATES:
-        return _sorted_set(probabilities_BK, priority_BK, mass)
-    order_BK = priority_BK.topk(_NUCLEUS_CANDIDATES, dim=-1).indices
-    first_BK = probabilities_BK.gather(-1, order_BK)
-    enough_B = first_BK.sum(dim=-1) >= mass
-    if bool(enough_B.all()):
-        return _up_to(first_BK, mass), order_BK
-    weights_BK, places_BK = probabilities_BK.new_zeros(priority_BK.shape), order_BK.new_zeros(priority_BK.shape)
-    weights_BK[:, :_NUCLEUS_CANDIDATES], places_BK[:, :_NUCLEUS_CANDIDATES] = _up_to(first_BK, mass), order_BK
-    flat = ~enough_B
-    weights_BK[flat], places_BK[flat] = _sorted_set(probabilities_BK[flat], priority_BK[flat], mass)
-    return weights_BK, places_BK
+def _nucleus(probabilities_BV: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    """The most likely tokens that together hold ``mass``: their weights (the others' are 0) and ids.
+
+    A row whose most likely tokens hold enough takes those; another one needs them all. Which of the two does not
+    depend on the rows beside it.
+    """
+    top_BK, ids_BK = probabilities_BV.topk(min(_NUCLEUS_CANDIDATES, probabilities_BV.shape[-1]), dim=-1)
+    few_B = top_BK.sum(dim=-1) >= mass
+    top_BK = _up_to(top_BK, mass)
+    if bool(few_B.all()):
+        return top_BK, ids_BK
+    weights_BV = _above_threshold(probabilities_BV, mass)
+    ids_BV = torch.arange(weights_BV.shape[-1], device=ids_BK.device).expand_as(weights_BV)
+    if bool(few_B.any()):
+        ids_BV = ids_BV.clone()
+        weights_BV[few_B] = 0.0
+        weights_BV[few_B, : top_BK.shape[-1]], ids_BV[few_B, : ids_BK.shape[-1]] = top_BK[few_B], ids_BK[few_B]
+    return weights_BV, ids_BV
 
 
-def _sorted_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    order_BK = priority_BK.argsort(dim=-1, descending=True)
-    return _up_to(probabilities_BK.gather(-1, order_BK), mass), order_BK
+def _above_threshold(probabilities_BV: Tensor, mass: float) -> Tensor:
+    """Weights (B, V) of the most likely tokens that together hold ``mass``, 0 for the others; of equally likely ones
+    at the edge, those with the smallest ids. Sorts values alone, which is far cheaper than sorting ids by them."""
+    if probabilities_BV.device.type == "cpu":
+        falling_BV = torch.from_numpy(numpy.sort(probabilities_BV.numpy(), axis=-1)).flip(-1)
+    else:
+        falling_BV = probabilities_BV.sort(dim=-1, descending=True).values
+    n_kept_B1 = (_up_to(falling_BV, mass) > 0).sum(dim=-1, keepdim=True).clamp(min=1)
+    edge_B1 = falling_BV.gather(-1, n_kept_B1 - 1)
+    above_BV, equal_BV = probabilities_BV > edge_B1, probabilities_BV == edge_B1
+    n_equal_B1 = n_kept_B1 - above_BV.sum(dim=-1, keepdim=True)
+    kept_BV = above_BV | (equal_BV & (equal_BV.cumsum(dim=-1) <= n_equal_B1))
+    return torch.where(kept_BV, probabilities_BV, 0.0)
 
 
 def _up_to(ordered_BK: Tensor, mass: float) -> Tensor:
@@ -473,24 +486,3 @@ def _not_finite() -> NumericsError:
     return NumericsError(
         "the model's logits are not finite numbers; its weights may be damaged, or try --dtype fp32"
     )
-
-
-def row_generators(seed: int, n: int) -> list[numpy.random.Generator]:
-    """One generator per sample; the i-th depends on ``seed`` and i only."""
-    return [_generator(seed, index) for index in range(n)]
-
-
-def penalise_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Make tokens that occurred before (``seen_BV`` is true) less likely (Keskar et al. 2019, section 4.1)."""
-    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-    return torch.where(seen_BV, penalised_BV, logits_BV)
-
-
-def sample(
-    logits_BV: Tensor, settings: GenerationSettings, generators: Sequence[numpy.random.Generator]
-) -> Tensor:
-    """Draw ids_B, row b with one uniform number from ``generators[b]`` through the inverse distribution."""
-    if settings.temperature == 0:
-        return greedy(logits_BV)
-    uniforms = [generator.random() * _BELOW_ONE for generator in generators]
-    return _draw(*candidates(logits_BV, settings), uniforms)
