@@ -282,6 +282,16 @@ def test_the_roofline_has_a_dot_for_each_stage_with_work_and_says_its_values(sho
     assert "20 GB/s" in page.locator("#roofline").inner_html()
 
 
+def test_a_tick_that_was_slow_all_over_is_blamed_on_the_machine(show):
+    trace = synthetic_trace.conversation(1, 30)
+    for row in rows_of(trace, 12):
+        row["duration_ns"] *= 3
+    answer = show(trace).locator(".answer.slowest[data-phase=decode]").inner_text()
+    assert "tick 12" in answer
+    assert "another program" in answer
+    assert "A quiet machine" in answer
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_on_every_colour(show, conversation, scheme):
     page = show(conversation)

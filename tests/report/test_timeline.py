@@ -50,6 +50,15 @@ def test_the_columns_hold_every_row_of_the_ledger(conversation):
     assert data["requests"] == ["request-1", "request-2", "request-3"]
 
 
+def test_shares_and_energy_keep_enough_digits():
+    trace = synthetic_trace.Trace()
+    trace.tick("decode", ["a"], 1, 10)
+    for row, share in zip(trace.ledger, (0.71438, 1.25, 0.00031), strict=False):
+        row["roofline_share"] = share
+    assert compact(trace.ledger, [])["rows"]["share"][:3] == [714.4, 1250, 0.31]
+    assert compact(trace.ledger, [])["rows"]["energy"][0] == pytest.approx(1e6 * trace.ledger[0]["energy_j"], rel=1e-3)
+
+
 def test_the_totals_by_phase_and_stage_add_up_to_the_ledger(conversation):
     phases = compact(conversation.ledger, conversation.tokens)["phases"]
     assert [phase["name"] for phase in phases] == ["decode", "prefill"]

@@ -47,8 +47,13 @@ function slowestRow(phase) {
      phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
        + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")],
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
-    [null, why, say([lost, other?.why])],
-    [null, help, other && `And ${trace.stages[more.stage]}: ${other.help}`],
+    more?.everywhere
+      ? [null, "Nearly every stage took longer than usual, for no more work than usual: most likely another program used the processor.",
+         `In the slowest stage: ${why}`]
+      : [null, why, say([lost, other?.why])],
+    more?.everywhere
+      ? [null, `A quiet machine: at its usual time, ${percent(more.over / tick.sums.time)} off the tick. What every tick pays is below.`]
+      : [null, help, other && `And ${trace.stages[more.stage]}: ${other.help}`],
   ]);
   return { row, worst };
 }
@@ -469,7 +474,7 @@ function drawScope() {
   const series = state.comparing && state.pinned !== state.cell
     ? [{ sums: stageSums(trace, [state.pinned.tick]), name: "A", hollow: true }, { sums, name: "B" }] : [{ sums, name: "" }];
   const { node, points, absent } = roofline(trace, series);
-  $("roofline").replaceChildren(node, absent.length ? el("p", { class: "soft" }, `Not on it, for want of FLOPs or bytes: ${absent.join(", ")}.`) : "");
+  $("roofline").replaceChildren(node, absent.length ? el("p", { class: "soft" }, `Not on it, having no counted FLOPs or bytes: ${absent.join(", ")}.`) : "");
   $("roofline-title").textContent = `Roofline ${name}`;
   const out = $("roofline-values");
   out.textContent = state.comparing && series.length > 1 ? "Rings are A, discs are B." : "";
@@ -541,6 +546,7 @@ $("zoom").addEventListener("keydown", (event) => {
   if (event.key === "Enter") { event.preventDefault(); view.enter(); }
 });
 document.addEventListener("keydown", (event) => {
+  $("tip").hidden = true;
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   if (event.key >= "1" && event.key <= "4") setWidth(WIDTHS[Number(event.key) - 1].key);
   else if (event.key === "c") compare();

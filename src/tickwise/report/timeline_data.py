@@ -109,6 +109,14 @@ def _known(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
+def _short(value: float | None, scale: float) -> float | None:
+    """Scaled and with four digits: enough to draw, and short in the page."""
+    if value is None:
+        return None
+    rounded = float(f"{value * scale:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
 def _sum(values: Iterable[float | None]) -> float | None:
     """Of the known ones; ``None`` where nothing is known."""
     known = [value for value in values if value is not None]
@@ -208,8 +216,8 @@ def _columns(ticks: list[_Tick], stages: list[str]) -> dict[str, Any]:
             rows["duration"].append(int(row["duration_ns"]))
             rows["cost"].append(costs[_known(row["flops"]), _known(row["bytes_read"]), _known(row["bytes_written"])])
             share, energy = _known(row["roofline_share"]), _known(row["energy_j"])
-            rows["share"].append(None if share is None else round(share * 1000))
-            rows["energy"].append(None if energy is None else float(f"{energy * 1e6:.4g}"))
+            rows["share"].append(_short(share, 1000))
+            rows["energy"].append(_short(energy, 1e6))
             bounds.append(str(_bound(row["bound"])))
         columns["layout"].append(layouts[tuple(layout)])
         for token in sorted(tick.tokens, key=lambda token: int(token["position"])):

@@ -9,8 +9,8 @@ const WIDTHS = [
 ];
 
 function scaled(value, steps) {
-  const [divisor, unit] = steps.find(([least]) => Math.abs(value) >= least) ?? steps[steps.length - 1];
-  const number = value / divisor;
+  const fits = steps.findIndex(([least]) => Math.abs(value) >= 0.9995 * least);
+  const [divisor, unit] = steps[fits < 0 ? steps.length - 1 : fits], number = value / divisor;
   return (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(3)))) + " " + unit;
 }
 const NS = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]];
@@ -237,16 +237,19 @@ function verdict(trace, tick, phase, sum, whole) {
   return { why: reason(trace, sum), help: `${help} ${saving(sum, whole)}`.trim() };
 }
 
-// Where a tick lost time against the typical tick of its phase: {over, stage, stageOver}, or null for a typical one.
+// Where a tick lost time against the typical tick of its phase: {over, stage, stageOver, everywhere}, or null for a typical
+// one. `everywhere`: nearly all stages took longer than usual, for no more work than usual.
 function excess(trace, tick, sums) {
   const phase = trace.phaseOf[tick.phase];
   const over = tick.sums.time - phase.median;
   if (phase.ticks < 3 || over < 0.1 * phase.median) return null;
   const medians = new Map(phase.stages.map((sum) => [sum.stage, sum.median]));
-  let best = null;
-  for (const sum of sums) {
-    const stageOver = sum.time - (medians.get(sum.stage) ?? 0);
-    if (!best || stageOver > best.stageOver) best = { over, stage: sum.stage, stageOver };
-  }
-  return best;
+  const lost = sums.map((sum) => ({ stage: sum.stage, usual: medians.get(sum.stage) ?? 0, time: sum.time,
+                                    stageOver: sum.time - (medians.get(sum.stage) ?? 0) }));
+  const most = lost.reduce((best, one) => (one.stageOver > best.stageOver ? one : best));
+  const usual = (of) => of.reduce((sum, one) => sum + one.usual, 0);
+  const usualFlops = total(phase.stages).flops / phase.ticks;
+  const everywhere = tick.sums.flops <= 1.25 * usualFlops && phase.ticks >= 8
+    && usual(lost.filter((one) => one.time > 1.4 * one.usual)) > 0.75 * usual(lost);
+  return { over, stage: most.stage, stageOver: most.stageOver, everywhere };
 }
