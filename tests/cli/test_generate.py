@@ -88,6 +88,84 @@ def test_stop_strings_are_repeatable(model_path, capsys):
     assert not {"a", "b"} & set(result["text"])
 
 
+def generate_json(capsys, model_path, *flags):
+    """The result of greedy or seeded generation from "abc"."""
+    assert dispatch(["generate", model_path, "--prompt", "abc", "--seed", "1", "--json", *flags]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_tokens_are_biased_by_id_and_by_text(model_path, capsys):
+    tokenizer = load(model_path).tokenizer
+    flags = ["--logit-bias", "a=100", "--max-tokens", "5"]
+    assert generate_json(capsys, model_path, *flags)["text"] == "aaaaa"
+    letter_b = tokenizer.encode("b")[0]
+    flags = [*flags, "--logit-bias", f"{letter_b}=100", "--logit-bias", f"{tokenizer.eos_id}=-100"]
+    assert set(generate_json(capsys, model_path, *flags, "--max-tokens", "40")["text"]) == {"a", "b"}
+
+
+def test_a_stop_token_ends_the_text(model_path, capsys):
+    letter_a = load(model_path).tokenizer.encode("a")[0]
+    flags = ["--stop-token-id", str(letter_a), "--ignore-eos", "--max-tokens", "300"]
+    result = generate_json(capsys, model_path, *flags)
+    assert result["finish_reason"] == "stop"
+    assert "a" not in result["text"]
+    longer = generate_json(capsys, model_path, *flags, "--min-tokens", str(len(result["token_ids"]) + 5))
+    assert len(longer["token_ids"]) >= len(result["token_ids"]) + 5
+    assert "a" not in longer["text"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "texts"),
+    [
+        (["--regex", "(ab|cd)e"], {"abe", "cde"}),
+        (["--choice", "a b", "--choice", "中"], {"a b", "中"}),
+    ],
+)
+def test_the_text_is_what_was_asked_for(model_path, capsys, flags, texts):
+    assert generate_json(capsys, model_path, *flags)["text"] in texts
+    assert dispatch(["generate", model_path, "--prompt", "abc", *flags]) == 0
+    assert capsys.readouterr().out.removesuffix("\n") in texts
+
+
+def test_a_grammar_comes_from_a_file(model_path, capsys, tmp_path):
+    grammar = tmp_path / "grammar.lark"
+    grammar.write_text('start: "a" start "b" | "c"\n', encoding="utf-8")
+    text = generate_json(capsys, model_path, "--grammar", str(grammar), "--max-tokens", "3000")["text"]
+    depth = text.index("c")
+    assert text == "a" * depth + "c" + "b" * depth
+
+
+def test_json_of_a_schema_from_a_file_and_from_the_flag(tmp_path, capsys):
+    tokenizer = char_tokenizer(Counter('{}[]:", abc123'), vocab_size=None, end_of_text=True, unknown=False)
+    config = DecoderConfig(vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2,
+                           n_kv_heads=2, head_dim=8, hidden=32)
+    save_model(tmp_path / "model", Decoder(config), tokenizer)
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2, 33]}, "b": {"const": "c"}},
+              "required": ["a", "b"], "additionalProperties": False}
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema), encoding="utf-8")
+    for given in (json.dumps(schema), str(file)):
+        value = json.loads(generate_json(capsys, str(tmp_path / "model"), "--json-schema", given)["text"])
+        assert value["a"] in (1, 2, 33)
+        assert value["b"] == "c"
+
+
+def test_a_structured_text_that_does_not_fit_says_that_it_was_cut_off(model_path, capsys):
+    result = generate_json(capsys, model_path, "--regex", "[ab]{50}", "--max-tokens", "10")
+    assert result["finish_reason"] == "length"
+    assert len(result["text"]) == 10
+
+
+def test_log_probabilities_are_reported_on_request(model_path, capsys):
+    result = generate_json(capsys, model_path, "--logprobs", "2", "--max-tokens", "4", "--ignore-eos")
+    assert [token["token_id"] for token in result["logprobs"]] == result["token_ids"]
+    for token in result["logprobs"]:
+        first, second = (other["logprob"] for other in token["top"])
+        assert 0 > first >= second
+        assert token["logprob"] <= first
+    assert "logprobs" not in generate_json(capsys, model_path, "--max-tokens", "4")
+
+
 def test_without_cache_greedy_text_is_the_same(model_path, capsys):
     common = ["generate", model_path, "--prompt", "abc", "--max-tokens", "60", "--temperature", "0", "--json"]
     dispatch(common)
@@ -136,7 +214,25 @@ def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
         (["--temperature", "nan"], "temperature"),
         (["--top-p", "0"], "top_p"),
         (["--max-tokens", "0"], "max_tokens"),
+        (["--max-tokens", "-3"], "max_tokens"),
         (["--stop", ""], "stop"),
+        (["--typical-p", "1.5"], "typical_p"),
+        (["--presence-penalty", "nan"], "presence_penalty"),
+        (["--min-tokens", "500"], "min_tokens: 500 is more than max_tokens"),
+        (["--logit-bias", "a"], "--logit-bias a: give TOKEN=NUMBER"),
+        (["--logit-bias", "99=1"], "no token 99"),
+        (["--logit-bias", "Q=1"], "'Q' is not one token"),
+        (["--stop-token-id", "99"], "no token 99"),
+        (["--regex", "(a"], "not a valid regular expression: unclosed group"),
+        (["--regex", "(" * 60_000 + "a" + ")" * 60_000], "not a valid regular expression: exceed"),
+        (["--regex", "Q+"], "no token of this vocabulary"),
+        (["--regex", "a", "--choice", "b"], "give only one"),
+        (["--regex", "a", "--ignore-eos"], "leave one out"),
+        (["--json-schema", '{"type": 3}'], "json_schema"),
+        (["--json-schema", '{"type":'], "not JSON at line 1"),
+        (["--json-schema", '{"type": "object"}'], "no token of this vocabulary"),
+        (["--json-schema", "/nothing/here.json"], "/nothing/here.json: cannot read"),
+        (["--grammar", "/nothing/here.lark"], "cannot read the grammar"),
         (["--prompt", "a", "--prompt-file", "x"], "only one"),
         (["--prompt-file", "/nothing/here"], "cannot read the prompt"),
         (["--prompt", "Q"], "not in the vocabulary"),

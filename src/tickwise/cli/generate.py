@@ -62,10 +62,10 @@ def run(arguments: Arguments) -> int:
     settings = settings_of(arguments)
     prompt = prompt_of(arguments)
     from tickwise.engine.language_model import load
-    from tickwise.engine.tracing import traced
+    from tickwise.engine.tracing import traced, writing_costs
 
     model = load(arguments.model, arguments.device, arguments.dtype)
-    with traced(model, arguments.trace, use_cache=settings.use_cache):
+    with traced(model, arguments.trace, writing_costs(model, settings.use_cache)):
         if not arguments.json:
             write(model, prompt, settings)
             return 0
@@ -151,7 +151,15 @@ def _stream(model: "LanguageModel", prompt: str, settings: GenerationSettings) -
 
 
 def _as_json(generation: "Generation") -> dict[str, Any]:
-    return dataclasses.asdict(generation)
+    shown = dataclasses.asdict(generation)
+    del shown["choices"]
+    if generation.choices:
+        shown["logprobs"] = [
+            {"token_id": token_id, "logprob": logprob,
+             "top": [{"token_id": other, "logprob": value} for other, value in top]}
+            for token_id, logprob, top in generation.choices
+        ]
+    return shown
 
 
 def _say_figures(samples: list["Generation"]) -> None:

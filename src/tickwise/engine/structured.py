@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import tokenizers
     from tickwise.tokenizers.tokenizer import Tokenizer
 
-_MOST_CHARACTERS: dict[StructureKind, int] = {"json_schema": 1_000_000, "regex": 100_000, "choice": 100_000,
-                                              "grammar": 100_000}
+_MOST_CHARACTERS: dict[StructureKind, int] = {"json_schema": 1_000_000, "regex": 200_000, "choice": 200_000,
+                                              "grammar": 200_000}
 _CHECK_SECONDS = 10
 # The library's trie of tokens has no room for longer ones; they are never allowed.
 _LONGEST_TOKEN_BYTES = 1000
