@@ -177,6 +177,25 @@ def test_training_is_recorded(tickwise_cli, small_text, tmp_path):
         assert f" {stage} " in out
 
 
+def test_evaluation_is_recorded(tickwise_cli, model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefghij\n" * 40)
+    common = ["evaluate", model, "--data", text, "--context", 32, "--stride", 16, "--batch-size", 4, "--json"]
+    plain = json.loads(tickwise_cli(*common)[1])
+    code, out, _ = tickwise_cli(*common, "--trace", tmp_path / "t")
+    assert code == 0
+    assert json.loads(out)["results"] == plain["results"]
+    trace = open_trace(tmp_path / "t")
+    rows = trace.rows()
+    assert {row["phase"] for row in rows} == {"prefill"}
+    assert {"data", "embed", "ffn", "head", "loss", "host"} <= {row["stage"] for row in rows}
+    # The first window scores all of its 32 tokens, the others the 16 that are new.
+    heads = {(row["batch"], row["flops"]) for row in rows if row["stage"] == "head"}
+    assert {(1, 2 * 32 * 16 * 13), (4, 4 * 2 * 16 * 16 * 13)} <= heads
+    assert all(row["flops"] is not None for row in rows if row["stage"] in ("embed", "norm", "ffn", "loss"))
+    assert "aten" in str(trace.listing())
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["show", "{nothing}"], "there is no such trace"),
     (["show", "{empty}"], "is not a trace"),

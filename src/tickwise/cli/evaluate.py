@@ -48,25 +48,30 @@ class Arguments(CommonArguments):
     """auto, cpu, cuda, cuda:0 or mps."""
     dtype: DType = "fp32"
     """Number format of the weights; losses are always summed in float64."""
+    trace: Path | None = None
+    """Folder for a trace: every batch's stages with time, FLOPs and bytes (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
+    from tickwise.engine.language_model import load
+    from tickwise.engine.tracing import traced
+    from tickwise.evaluation.costs import WindowCosts
     from tickwise.evaluation.perplexity import evaluate
 
-    result = evaluate(
-        arguments.model,
-        arguments.data,
-        split=arguments.split,
-        clean=arguments.clean,
-        context=arguments.context,
-        stride=arguments.stride,
-        batch_size=arguments.batch_size,
-        bootstrap_samples=arguments.bootstrap_samples,
-        seed=arguments.seed,
-        words=arguments.words,
-        device=arguments.device,
-        dtype=arguments.dtype,
-    )
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    with traced(model, arguments.trace, WindowCosts(model.module)):
+        result = evaluate(
+            model,
+            arguments.data,
+            split=arguments.split,
+            clean=arguments.clean,
+            context=arguments.context,
+            stride=arguments.stride,
+            batch_size=arguments.batch_size,
+            bootstrap_samples=arguments.bootstrap_samples,
+            seed=arguments.seed,
+            words=arguments.words,
+        )
     print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
     return 0
 

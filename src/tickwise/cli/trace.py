@@ -23,7 +23,7 @@ class Arguments(generate.WritingArguments):
 def run(arguments: Arguments) -> int:
     from tickwise.cli.trace_show import print_summaries, trace_as_json
     from tickwise.engine.language_model import load
-    from tickwise.engine.tracing import traced
+    from tickwise.engine.tracing import traced, writing_costs
     from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, read_coefficients
     from tickwise.profiling.trace_store import check_trace_output, open_trace
     from tickwise.profiling.trace_views import phase_summaries
@@ -32,7 +32,7 @@ def run(arguments: Arguments) -> int:
     coefficients = DEFAULT_COEFFICIENTS if arguments.energy is None else read_coefficients(arguments.energy)
     settings, prompt = generate.settings_of(arguments), generate.prompt_of(arguments)
     model = load(arguments.model, arguments.device, arguments.dtype)
-    with traced(model, arguments.out, use_cache=arguments.use_cache, overwrite=arguments.overwrite,
+    with traced(model, arguments.out, writing_costs(model, settings.use_cache), overwrite=arguments.overwrite,
                 coefficients=coefficients):
         if arguments.json:
             model.generate(prompt, **dataclasses.asdict(settings))

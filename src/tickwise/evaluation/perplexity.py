@@ -166,7 +166,8 @@ def evaluate(
     started = time.perf_counter()
     with progress("evaluate", n_scored, "tokens") as bar:
         losses = token_losses(
-            model.module, stream, context=context, stride=stride, batch_size=batch_size, on_scored=bar.advance
+            model.module, stream, context=context, stride=stride, batch_size=batch_size, on_scored=bar.advance,
+            ledger=model.ledger,
         )
     seconds = time.perf_counter() - started
 

@@ -11,8 +11,11 @@ import numpy
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tickwise.core.errors import ConfigError, NumericsError
+from tickwise.core.stages import Stage, mark, marking
+from tickwise.engine.work import RowWork, TickListener, TickWork
 from tickwise.models.decoder import Decoder
 
 # Logits computed at once: 16 MB in float32, which keeps a chunk of a 50,000-word vocabulary near the cache.
@@ -63,20 +66,29 @@ def token_losses(
     stride: int,
     batch_size: int,
     on_scored: Callable[[int], None] = lambda n: None,
+    ledger: TickListener | None = None,
 ) -> NDArray[numpy.float32]:
     """Negative log-likelihood in nats of ``tokens[1:]``, one value per target, in order.
 
     Logits become float32 before the softmax, whatever the model's number format. ``on_scored`` is told the
-    number of new losses after every batch. Raises ``NumericsError`` when a loss is not finite.
+    number of new losses after every batch, ``ledger`` of every batch as a tick. Raises ``NumericsError`` when a loss
+    is not finite.
     """
     assert 1 <= stride <= context
     losses = numpy.empty(max(0, len(tokens) - 1), dtype=numpy.float32)
     for _, same_shape in itertools.groupby(windows(len(tokens), context, stride), lambda w: w.shape):
         for batch in _batched(same_shape, batch_size):
-            scored = _window_losses(module, tokens, batch)
+            if ledger is not None:
+                ledger.begin_tick()
+                ledger.tick_work(_work(batch))
+            with marking(ledger):
+                scored = _window_losses(module, tokens, batch)
+                mark(Stage.HOST)
             for window, values in zip(batch, scored, strict=True):
                 losses[window.first_target - 1 : window.stop] = values
             on_scored(scored.size)
+            if ledger is not None:
+                ledger.end_tick(())
     if not numpy.isfinite(losses).all():
         where = int(numpy.flatnonzero(~numpy.isfinite(losses))[0]) + 1
         raise NumericsError(f"the loss of token {where} is not finite; try --dtype fp32")
@@ -92,19 +104,32 @@ def _window_losses(
     module: Decoder, tokens: NDArray[numpy.integer], batch: Sequence[Window]
 ) -> NDArray[numpy.float32]:
     """Losses (B, scored targets) of windows of one shape."""
+    mark(Stage.DATA)
     rows = [numpy.asarray(tokens[w.start : w.stop + 1], dtype=numpy.int64) for w in batch]
     device = next(module.parameters()).device
     ids_BT = torch.from_numpy(numpy.stack(rows)).to(device)
     n_vocab = module.config.vocab_size
     if int(ids_BT.max()) >= n_vocab:
         raise ConfigError(f"token {int(ids_BT.max())} is outside the model's vocabulary of {n_vocab}")
-    skip = batch[0].first_target - batch[0].start - 1
+    return losses_of(module, ids_BT, batch[0].first_target - batch[0].start - 1).cpu().numpy()
+
+
+def losses_of(module: Decoder, ids_BT: Tensor, skip: int) -> Tensor:
+    """Losses (B, T - 1 - skip) of ``ids_BT[:, 1 + skip:]``, each given all tokens before it."""
     hidden_BTC = module.hidden_states(ids_BT[:, :-1])[:, skip:]
     targets_N = ids_BT[:, 1 + skip :].flatten()
     hidden_NC = hidden_BTC.flatten(0, 1)
-    at_once = max(1, _LOGITS_AT_ONCE // n_vocab)
-    losses = [
-        F.cross_entropy(module.logits(hidden).float(), targets, reduction="none")
-        for hidden, targets in zip(torch.split(hidden_NC, at_once), torch.split(targets_N, at_once), strict=True)
-    ]
-    return torch.cat(losses).view(len(batch), -1).cpu().numpy()
+    at_once = max(1, _LOGITS_AT_ONCE // module.config.vocab_size)
+    losses = []
+    for hidden, targets in zip(torch.split(hidden_NC, at_once), torch.split(targets_N, at_once), strict=True):
+        logits = module.logits(hidden)
+        mark(Stage.LOSS)
+        losses.append(F.cross_entropy(logits.float(), targets, reduction="none"))
+    return torch.cat(losses).view(len(ids_BT), -1)
+
+
+def _work(batch: Sequence[Window]) -> TickWork:
+    """Windows are read like prompts, and asked for the token after each scored position."""
+    return TickWork(tuple(
+        RowWork(f"window-{w.start}", w.stop - w.start, 0, "prefill", w.stop + 1 - w.first_target) for w in batch
+    ))  # fmt: skip
