@@ -7,7 +7,7 @@ import torch
 
 from tickwise.core.errors import ConfigError, NumericsError
 from tickwise.engine import sampling
-from tickwise.engine.sampling import TokenChooser, candidates, choose, draw, report, shaped_logits
+from tickwise.engine.sampling import LogitsError, TokenChooser, candidates, choose, draw, report, shaped_logits
 from tickwise.engine.settings import GenerationSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import char_tokenizer
@@ -415,6 +415,18 @@ def test_logits_that_are_not_numbers_are_an_error_not_a_token(settings, bad):
         choose(logits, [chooser(**settings)])
     with pytest.raises(NumericsError):
         sampling.distribution(logits[0], chooser(**settings))
+
+
+def test_the_error_names_the_rows_and_leaves_the_others_as_they_were():
+    logits = LOGITS.expand(5, -1).clone()
+    logits[1, 0] = logits[2, 3] = logits[3, 1] = torch.nan
+    settings = [{}, {}, {"temperature": 0.0}, {"top_k": 2}, {"temperature": 0.0, "frequency_penalty": 1.0}]
+    rows = [chooser(sample_index=i, **s) for i, s in enumerate(settings)]
+    with pytest.raises(LogitsError) as caught:
+        choose(logits, rows)
+    assert sorted(caught.value.rows) == [1, 2, 3]
+    fresh = [chooser(sample_index=i, **s) for i, s in enumerate(settings)]
+    assert choose(LOGITS.expand(5, -1), rows) == choose(LOGITS.expand(5, -1), fresh)
 
 
 def test_a_model_without_any_possible_token_is_an_error():

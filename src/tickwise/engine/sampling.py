@@ -32,6 +32,17 @@ _BELOW_ONE = 1.0 - 2.0**-22
 _SMALLEST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
+class LogitsError(NumericsError):
+    """Rows whose logits hold NaN or +inf, or nothing but -inf. No row of the batch has chosen."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(
+            "the model's logits are not finite numbers; its weights may be damaged, or try --dtype fp32"
+        )
+        self.rows = tuple(rows)
+        """Places in the batch."""
+
+
 class Choice(NamedTuple):
     """A token that was chosen, and how likely the model itself found it."""
 
@@ -205,11 +216,11 @@ class _Occurrences:
 def choose(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
     """The next token of every row, which each chooser takes note of.
 
-    Raises ``NumericsError`` when a row's logits hold NaN or +inf. Call ``prepare`` of each chooser first, to learn
-    which row a dead end of its grammar concerns.
+    Raises ``LogitsError`` when a row's logits are no numbers to choose by. Call ``prepare`` of each chooser first, to
+    learn which row a dead end of its grammar concerns.
     """
     if all(chooser.takes_the_largest_logit for chooser in choosers):
-        choices = [Choice(token_id) for token_id in greedy(logits_BV[:, : choosers[0].n_vocab]).tolist()]
+        choices = [Choice(token_id) for token_id in _greedy(logits_BV[:, : choosers[0].n_vocab])]
     else:
         ids = _pick(shaped_logits(logits_BV, choosers), choosers)
         choices = report(logits_BV, choosers, ids)
@@ -221,17 +232,17 @@ def choose(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
 def distribution(logits_V: Tensor, chooser: TokenChooser) -> Tensor:
     """Probabilities (V,) in float32 that ``choose`` would draw the row's next token from; one-hot when greedy.
 
-    Raises ``NumericsError`` when the logits hold NaN or +inf.
+    Raises ``LogitsError`` when the logits are no numbers to choose by.
     """
     shaped_1V = shaped_logits(logits_V.unsqueeze(0), [chooser])
     probabilities_V = torch.zeros(logits_V.shape, dtype=torch.float32, device=logits_V.device)
     if chooser.settings.temperature == 0:
-        probabilities_V[greedy(shaped_1V)] = 1.0
+        probabilities_V[_greedy(shaped_1V)] = 1.0
         return probabilities_V
     weights_1K, ids_1K = candidates(shaped_1V, chooser.settings)
     total = weights_1K.sum()
     if not total > 0:
-        raise _not_finite()
+        raise LogitsError([0])
     if ids_1K is None:
         probabilities_V[: weights_1K.shape[1]] = weights_1K[0] / total
     else:
@@ -241,7 +252,7 @@ def distribution(logits_V: Tensor, chooser: TokenChooser) -> Tensor:
 
 def draw(weights_V: Tensor, chooser: TokenChooser) -> int:
     """A token id drawn with the row's next random number in proportion to ``weights_V``; commits nothing."""
-    return int(_draw(weights_V.unsqueeze(0), None, [chooser.uniform()]))
+    return int(_draw(weights_V.unsqueeze(0).cumsum(dim=-1), None, [chooser.uniform()]))
 
 
 def report(logits_BV: Tensor, choosers: Sequence[TokenChooser], token_ids: Sequence[int]) -> list[Choice]:
@@ -319,25 +330,38 @@ def _pick(shaped_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
         s = chooser.settings
         key = (s.temperature, s.top_k, s.top_p, s.min_p, s.typical_p) if s.temperature else (0.0,)
         groups.setdefault(key, []).append(row)
-    ids = [0] * len(choosers)
+    ids, bad = [0] * len(choosers), list[int]()
+    drawn: list[tuple[list[int], Tensor, Tensor | None]] = []
     for rows in groups.values():
         logits_BV = shaped_BV if len(rows) == len(choosers) else shaped_BV[rows]
         settings = choosers[rows[0]].settings
-        if settings.temperature == 0:
-            picked_B = greedy(logits_BV)
-        else:
-            picked_B = _draw(*candidates(logits_BV, settings), [choosers[row].uniform() for row in rows])
+        try:
+            if settings.temperature == 0:
+                for row, token_id in zip(rows, _greedy(logits_BV), strict=True):
+                    ids[row] = token_id
+            else:
+                weights_BK, ids_BK = candidates(logits_BV, settings)
+                drawn.append((rows, _cumulative(weights_BK), ids_BK))
+        except LogitsError as problem:
+            bad += [rows[place] for place in problem.rows]
+    if bad:
+        raise LogitsError(bad)
+    # Random numbers are used up only when every row can choose.
+    for rows, cumulative_BK, ids_BK in drawn:
+        picked_B = _draw(cumulative_BK, ids_BK, [choosers[row].uniform() for row in rows])
         for row, token_id in zip(rows, picked_B.tolist(), strict=True):
             ids[row] = token_id
     return ids
 
 
-def greedy(logits_BV: Tensor) -> Tensor:
-    """The most likely token of each row, ids_B; ``NumericsError`` when a row has no largest logit."""
+def _greedy(logits_BV: Tensor) -> list[int]:
+    """The most likely token of each row; ``LogitsError`` for rows without a largest logit."""
     top_B, ids_B = logits_BV.max(dim=-1)
-    if not all(-numpy.inf < value < numpy.inf for value in top_B.tolist()):
-        raise _not_finite()
-    return ids_B
+    bad = [row for row, value in enumerate(top_B.tolist()) if not -numpy.inf < value < numpy.inf]
+    if bad:
+        raise LogitsError(bad)
+    ids: list[int] = ids_B.tolist()
+    return ids
 
 
 def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor, Tensor | None]:
@@ -415,15 +439,20 @@ def _up_to(ordered_BK: Tensor, mass: float) -> Tensor:
     return ordered_BK.masked_fill(before_BK >= mass, 0.0)
 
 
-def _draw(weights_BK: Tensor, ids_BK: Tensor | None, uniforms: Sequence[float]) -> Tensor:
-    """ids_B, each drawn by one uniform number through the inverse of its row's distribution."""
+def _cumulative(weights_BK: Tensor) -> Tensor:
+    """Sums of each row's weights up to each candidate; ``LogitsError`` for rows whose weights are not numbers."""
     cumulative_BK = weights_BK.cumsum(dim=-1)
-    total_B1 = cumulative_BK[:, -1:]
-    uniform_B1 = torch.tensor(uniforms, dtype=torch.float32, device=weights_BK.device).unsqueeze(1)
+    bad = [row for row, total in enumerate(cumulative_BK[:, -1].tolist()) if not total > 0]
+    if bad:
+        raise LogitsError(bad)
+    return cumulative_BK
+
+
+def _draw(cumulative_BK: Tensor, ids_BK: Tensor | None, uniforms: Sequence[float]) -> Tensor:
+    """ids_B, each drawn by one uniform number through the inverse of its row's distribution."""
+    uniform_B1 = torch.tensor(uniforms, dtype=torch.float32, device=cumulative_BK.device).unsqueeze(1)
     # right=True skips tokens of weight 0: their cumulative weight equals that of the token before.
-    index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * total_B1, right=True)
-    if not all(value > 0 for value in total_B1.squeeze(-1).tolist()):
-        raise _not_finite()
+    index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
     return (index_B1 if ids_BK is None else ids_BK.gather(-1, index_B1)).squeeze(-1)
 
 
@@ -480,9 +509,3 @@ def _single_token(text: str, tokenizer: "Tokenizer") -> int:
 def _check_id(name: str, token_id: int, tokenizer: "Tokenizer") -> None:
     if not 0 <= token_id < tokenizer.vocab_size:
         raise ConfigError(f"{name}: no token {token_id}; the vocabulary has 0 to {tokenizer.vocab_size - 1}")
-
-
-def _not_finite() -> NumericsError:
-    return NumericsError(
-        "the model's logits are not finite numbers; its weights may be damaged, or try --dtype fp32"
-    )
