@@ -45,8 +45,9 @@ class Trace:
         self.chooser, self.n_layers, self.energy = random.Random(seed), n_layers, energy
         self.ledger, self.tokens, self.clock, self.number = [], [], 1_000_000_000, 0
 
-    def tick(self, phase, requests, new, cached, said=(), pauses=None):
-        """One tick: ``said`` are ``(request, position, text)``; ``pauses`` adds ns to a stage of the tick."""
+    def tick(self, phase, requests, new, cached, said=(), pauses=None, extra=None):
+        """One tick: ``said`` are ``(request, position, text)``; ``pauses`` adds ns to a stage of the tick; ``extra`` is
+        a stage that only this tick has."""
         pauses, chooser = dict(pauses or {}), self.chooser
         rows = max(1, len(requests))
         stages = [("schedule", None, None), ("embed", None, (0, new * WIDTH * 2, new * WIDTH * 2))]
@@ -60,7 +61,7 @@ class Trace:
                        ("optimizer", None, (12 * 30_000_000, 360_000_000, 240_000_000))]
         else:
             stages += [("sample", None, None), ("detokenize", None, None)]
-        stages.append(("host", None, None))
+        stages += [("host", None, None), *([(extra, None, None)] if extra else [])]
         for stage, layer, cost in stages:
             if cost is None:
                 usual = (60_000 if stage == "host" else 20_000) * rows**0.5

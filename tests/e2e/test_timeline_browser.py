@@ -292,6 +292,18 @@ def test_a_tick_that_was_slow_all_over_is_blamed_on_the_machine(show):
     assert "A quiet machine" in answer
 
 
+def test_a_stage_that_only_some_ticks_have_is_no_interruption(show):
+    trace = synthetic_trace.Trace()
+    for step in range(12):
+        extra = {"extra": "validation", "pauses": {"validation": 2_000_000_000}} if step == 11 else {}
+        trace.tick("train", [], 256, 0, **extra)
+    answer = show(trace).locator(".answer.slowest").inner_text()
+    assert "validation" in answer
+    assert "It runs in only 1 of 12 train ticks" in answer
+    assert "Validating less often" in answer
+    assert "interruption" not in answer
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_on_every_colour(show, conversation, scheme):
     page = show(conversation)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 _SMALLER_FORMAT = {"fp32": "bf16 halves them", "bf16": "int8 halves them", "fp16": "int8 halves them"}
 _WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention")
-_HOST = {
+_WHATEVER_HOLDS_IT_BACK = {
     "host": "It is Python between the operations: fewer, larger operations, or more requests per tick, which share it.",
     "schedule": "It is the engine choosing its work: more tokens per tick (larger batches) spread it over more tokens.",
     "sample": "Cheaper sampling: greedy or a small top-k, no penalties or grammar that the task does not need.",
@@ -12,13 +12,14 @@ _HOST = {
     "tokenize": "Tokenising before the tick, in another thread, or reusing the ids of a prompt seen before.",
     "data": "Preparing the data ahead of the step, and reading it from a local disk.",
     "checkpoint": "Saving less often.",
+    "validation": "Validating less often, or on fewer batches.",
 }
 
 
 def advice(phase: str, stage: str, bound: str, number_format: str) -> str:
     """One or two sentences for a stage of a tick in ``phase`` that is held back by ``bound``."""
-    if stage in _HOST:
-        return _HOST[stage]
+    if stage in _WHATEVER_HOLDS_IT_BACK:
+        return _WHATEVER_HOLDS_IT_BACK[stage]
     if bound == "memory":
         return _fewer_bytes(phase, stage, number_format)
     if bound == "compute":

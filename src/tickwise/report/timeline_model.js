@@ -187,7 +187,7 @@ function reason(trace, sum) {
   }
   if (sum.bound === 3) {
     return "Overhead-bound: " + (Number.isFinite(sum.share)
-      ? `${percent(Math.max(0, 1 - sum.share))} of the time is neither moving bytes nor computing.`
+      ? `${sum.share < 0.005 ? "over 99 %" : percent(Math.max(0, 1 - sum.share))} of the time is neither moving bytes nor computing.`
       : "no FLOPs and no bytes are counted for it; the time is Python, bookkeeping, waiting.");
   }
   return "What holds it back is n/a: its FLOPs and bytes, or the machine's ceilings, are not known.";
@@ -205,26 +205,33 @@ function saving(sum, whole) {
   return `At the ceiling it would take ${duration(ideal)}: ${percent((sum.time - ideal) / whole)} off the tick (modelled).`;
 }
 
-// A stage that in this tick, and in few others, took more than three times what it usually takes: {usual, often}, or null.
+// In how many ticks of the phase a stage took more than `least`, of those that this page holds.
+function oftenAbove(trace, phase, stage, least) {
+  return trace.ticks.filter((tick) => {
+    let time = 0;
+    if (tick.phase === phase.name) for (let row = tick.first; row < tick.last; row += 1) if (trace.stage[row] === stage) time += trace.time[row];
+    return time > least;
+  }).length;
+}
+// A stage that in this tick, and in few others, took more than three times what it usually takes, or that runs in few
+// ticks only (then it usually takes 0): {usual, often}, or null.
 function exception(trace, tick, sum) {
   const phase = trace.phaseOf[tick.phase], usual = phase.stages.find((one) => one.stage === sum.stage)?.median;
   if (phase.ticks < 8 || !(sum.time > 3 * usual)) return null;
   phase.exceptions ??= new Map();
-  if (!phase.exceptions.has(sum.stage)) {
-    phase.exceptions.set(sum.stage, trace.ticks.filter((other) => {
-      if (other.phase !== tick.phase) return false;
-      let time = 0;
-      for (let row = other.first; row < other.last; row += 1) if (trace.stage[row] === sum.stage) time += trace.time[row];
-      return time > 3 * usual;
-    }).length);
-  }
+  if (!phase.exceptions.has(sum.stage)) phase.exceptions.set(sum.stage, oftenAbove(trace, phase, sum.stage, 3 * usual));
   const often = phase.exceptions.get(sum.stage);
-  return often <= Math.max(1, 0.05 * phase.ticks) ? { usual, often } : null;
+  return usual === 0 || often <= Math.max(1, 0.05 * phase.ticks) ? { usual, often } : null;
 }
 
 // Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts.
 function verdict(trace, tick, phase, sum, whole) {
   const rare = tick && exception(trace, tick, sum);
+  const help = trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  if (rare?.usual === 0) {
+    const often = `It runs in only ${rare.often} of ${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}.`;
+    return { why: sum.bound ? `${often} ${reason(trace, sum)}` : often, help };
+  }
   if (rare) {
     return {
       why: `An exception: usually ${duration(rare.usual)}, and more than three times that in only ${rare.often} of `
@@ -233,7 +240,6 @@ function verdict(trace, tick, phase, sum, whole) {
         + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
     };
   }
-  const help = trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
   return { why: reason(trace, sum), help: `${help} ${saving(sum, whole)}`.trim() };
 }
 
