@@ -57,6 +57,12 @@ class Instruction:
         return Cost(self.flops, self.bytes_read, self.bytes_written)
 
 
+def instruction_json(instruction: Instruction) -> dict[str, Any]:
+    """As ``disasm --json`` and the timeline page have it."""
+    values = dataclasses.asdict(instruction)
+    return values | {name: [list(shape) for shape in values[name]] for name in ("shapes", "outputs")}
+
+
 def total_cost(instructions: Iterable[Instruction]) -> Cost:
     """Sums over the instructions."""
     flops = read = written = 0

@@ -21,13 +21,21 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from tickwise.core.errors import UserError
 from tickwise.core.stages import Stage
-from tickwise.profiling.instructions import ATTENTION, Cost, Instruction, Program, joined, stage_costs
+from tickwise.profiling.instructions import (
+    ATTENTION,
+    Cost,
+    Instruction,
+    Program,
+    instruction_json,
+    joined,
+    stage_costs,
+)
 from tickwise.profiling.recorder import Recorder, recording
 from tickwise.profiling.stand_ins import NeedsValuesError, StandIn, meta_of
 
 __all__ = [
-    "ATTENTION", "Cost", "Instruction", "Program", "joined", "list_call", "list_program", "list_training_program",
-    "stage_costs",
+    "ATTENTION", "Cost", "Instruction", "Program", "instruction_json", "joined", "list_call", "list_program",
+    "list_training_program", "stage_costs",
 ]
 
 Call = Callable[..., Any]

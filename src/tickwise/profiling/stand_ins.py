@@ -26,10 +26,11 @@ class StandIn(Tensor):
 
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device, requires_grad: bool = False) -> "StandIn":
-        made: StandIn = torch.Tensor._make_wrapper_subclass(
-            cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
-            device=device, requires_grad=requires_grad,
-        )
+        with torch.inference_mode(False):  # a view of a normal tensor is one, too, whatever mode it is made in
+            made: StandIn = torch.Tensor._make_wrapper_subclass(
+                cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
+                device=device, requires_grad=requires_grad,
+            )
         made.meta = meta
         return made
 
@@ -150,7 +151,7 @@ def schema_of(func: Any) -> Schema:
         is_random=torch.Tag.nondeterministic_seeded in tags,
         is_composite=_has_kernel(func, "CompositeImplicitAutograd") and not _has_kernel(func, "CPU"),
         needs_values=changes_shape or torch.Tag.data_dependent_output in tags
-        or torch.Tag.dynamic_output_shape in tags,
+        or (torch.Tag.dynamic_output_shape in tags and packet != "aten.index"),
     )
 
 
@@ -189,7 +190,7 @@ def _in_order_of(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """As ``torch.broadcast_shapes``, which loads sympy first."""
-    result = [1] * max(map(len, shapes))
+    result = [1] * max(map(len, shapes), default=0)
     for shape in shapes:
         for dim in range(1, len(shape) + 1):
             if shape[-dim] != 1:
@@ -277,6 +278,19 @@ def _index_select(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return _empty(shape, args[0].dtype)
 
 
+def _index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Advanced indexing: the indices' shape stands where the indexed dimensions stood, if those are neighbours."""
+    shape, indices = args[0].shape, args[1]
+    at = [dim for dim, index in enumerate(indices) if index is not None]
+    given = [indices[dim] for dim in at]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
+        raise NeedsValuesError("indexing with a mask depends on values")
+    found = _broadcast([index.shape for index in given])
+    if at[-1] - at[0] + 1 == len(at):
+        return _empty((*shape[: at[0]], *found, *shape[at[-1] + 1 :]), args[0].dtype)
+    return _empty((*found, *(n for dim, n in enumerate(shape) if dim not in at)), args[0].dtype)
+
+
 def _gather(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _empty(args[2].shape, args[0].dtype)
 
@@ -319,10 +333,9 @@ def _nll_loss(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _attention(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Fused attention on a CPU: (B, H, T, D), in memory (B, T, H, D); and the sums of the softmax, (B, H, T)."""
+    """Fused attention on a CPU: like the queries (B, H, T, D); and the sums of the softmax, (B, H, T)."""
     batch, heads, queries, _ = args[0].shape
-    out = _empty((batch, queries, heads, args[2].shape[-1]), args[0].dtype).transpose(1, 2)
-    return out, _empty((batch, queries, heads), torch.float32).transpose(1, 2)
+    return _in_order_of(args[0], args[0].dtype), _empty((batch, queries, heads), torch.float32).transpose(1, 2)
 
 
 def _attention_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -352,6 +365,7 @@ _RULES = _table({
     _embedding_backward: "embedding_dense_backward",
     _index_select: "index_select",
     _gather: "gather",
+    _index: "index",
     _cat: "cat",
     _stack: "stack",
     _layer_norm: "native_layer_norm",

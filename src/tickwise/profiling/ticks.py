@@ -1,0 +1,68 @@
+"""Listings of one tick of a model from transformers: prefill, decode with its cache, training."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tickwise.core.errors import ConfigError
+from tickwise.profiling.program import Program, list_program, list_training_program
+
+Phase = Literal["prefill", "decode", "train"]
+
+
+def longest_text(module: nn.Module) -> int | None:
+    """The most tokens that the model takes, where its config says so."""
+    config: Any = module.config
+    for name in ("max_position_embeddings", "n_positions"):
+        if isinstance(getattr(config, name, None), int) and not getattr(config, "is_encoder_decoder", False):
+            return int(getattr(config, name))
+    return None
+
+
+def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context: int) -> Program:
+    """``prefill``: read ``context`` tokens. ``decode``: read one more, with ``context`` tokens in the cache.
+    ``train``: forward and backward pass over ``context`` tokens with the model's own loss.
+
+    An encoder-decoder reads a source of ``context`` tokens in its encoder; its decoder reads one token in a prefill,
+    ``context`` in training, and has ``context`` in its cache for a decode tick. ``ConfigError`` for a phase that the
+    model does not have.
+    """
+    config: Any = module.config
+    two_texts = bool(getattr(config, "is_encoder_decoder", False))
+    takes = inspect.signature(module.forward).parameters
+    read = "decoder_input_ids" if two_texts else "input_ids"
+
+    def ids(length: int) -> Tensor:
+        return torch.zeros(batch, length, dtype=torch.long)
+
+    if phase == "train":
+        if "labels" not in takes:
+            raise ConfigError(f"{type(module).__name__}: has no loss of its own; use --phase prefill")
+        inputs: dict[str, Any] = {"input_ids": ids(context), "labels": ids(context), read: ids(context)}
+        return list_training_program(module.train(), loss=lambda output: output.loss, **inputs)
+    module.eval()
+    source: dict[str, Any] = {"input_ids": ids(context)} if two_texts else {}
+    options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+    if "use_cache" in takes:
+        options["use_cache"] = True
+    if phase == "prefill":
+        options[read] = ids(1 if two_texts else context)
+        return list_program(module, **source, **options)
+    no_cache = ConfigError(f"{type(module).__name__}: keeps no cache, so it has no decode tick; use --phase prefill")
+    if "past_key_values" not in takes or "use_cache" not in takes:
+        raise no_cache
+
+    def cached(run: Callable[..., Any]) -> Mapping[str, Any]:
+        output = run(**source, **{**options, read: ids(context)})
+        if getattr(output, "past_key_values", None) is None:
+            raise no_cache
+        state: dict[str, Any] = {"past_key_values": output.past_key_values}
+        if two_texts:
+            state["encoder_outputs"] = (output.encoder_last_hidden_state,)
+        return state
+
+    options[read] = ids(1)
+    return list_program(module, prepare=cached, **options)

@@ -1,0 +1,152 @@
+"""``tickwise disasm``: what it prints, on tickwise's own models and on those of transformers."""
+
+import json
+import sys
+
+import pytest
+
+from tickwise.interop.tensor_names import hugging_face_config
+from tickwise.models.decoder import DecoderConfig
+
+transformers = pytest.importorskip("transformers")
+
+LAYERS, WIDTH, HEADS, VOCAB, HIDDEN, LONGEST = 3, 32, 4, 96, 80, 64
+COMMON = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+          "intermediate_size": HIDDEN, "max_position_embeddings": LONGEST}
+FOREIGN = {
+    "llama": transformers.LlamaConfig(**COMMON, num_key_value_heads=2),
+    "gpt2": transformers.GPT2Config(vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=LONGEST),
+    "t5": transformers.T5Config(vocab_size=VOCAB, d_model=WIDTH, d_kv=8, d_ff=HIDDEN, num_layers=LAYERS,
+                                num_heads=HEADS),
+    "bert": transformers.BertConfig(**COMMON, architectures=["BertForMaskedLM"]),
+}
+
+
+@pytest.fixture
+def own(tmp_path):
+    config = DecoderConfig(vocab_size=VOCAB, context_length=LONGEST, width=WIDTH, n_layers=LAYERS, n_heads=HEADS,
+                           n_kv_heads=2, head_dim=8, hidden=HIDDEN, qk_norm=True, value_residual=True)
+    (tmp_path / "config.json").write_text(json.dumps(hugging_face_config(config, {})))
+    return tmp_path
+
+
+def listed(tickwise_cli, *words):
+    code, out, err = tickwise_cli("disasm", *words, "--json")
+    assert (code, err) == (0, ""), err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "train"])
+def test_json_has_the_promised_keys_and_totals_that_are_sums(own, tickwise_cli, phase):
+    found = listed(tickwise_cli, own, "--phase", phase, "--context", 20, "--batch", 2)
+    rows = found["instructions"]
+    assert rows
+    for row in rows:
+        assert row.keys() >= {"stage", "layer", "op", "shapes", "flops", "bytes_read", "bytes_written"}
+    for name, total in found["totals"].items():
+        assert total == sum(row[name] for row in rows) == sum(stage[name] for stage in found["by_stage"])
+    assert set(found["totals"]) == {"flops", "bytes_read", "bytes_written"}
+    stages = {row["stage"] for row in rows}
+    assert stages >= {"embed", "norm", "qkv", "rope", "attention", "out", "ffn", "head"}
+    assert {row["layer"] for row in rows} == {None, *range(LAYERS)}
+    assert (found["phase"], found["context"], found["batch"], found["kind"]) == (phase, 20, 2, "counted")
+
+
+def test_a_decode_tick_grows_by_its_cache_and_nothing_else(own, tickwise_cli):
+    short, long = (listed(tickwise_cli, own, "--context", n) for n in (16, 48))
+
+    def others(found):
+        return [row for row in found["instructions"] if row["stage"] != "attention"]
+
+    assert others(short) == others(long)
+    more = long["totals"]["flops"] - short["totals"]["flops"]
+    assert more == LAYERS * 32 * 4 * HEADS * 8
+    assert long["totals"]["bytes_read"] - short["totals"]["bytes_read"] == LAYERS * 32 * 2 * 2 * 8 * 4
+
+
+def test_bf16_halves_what_is_read(own, tickwise_cli):
+    whole, half = (listed(tickwise_cli, own, "--dtype", dtype)["totals"] for dtype in ("fp32", "bf16"))
+    assert half["flops"] == whole["flops"]
+    assert 0.49 < half["bytes_read"] / whole["bytes_read"] < 0.55
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("phase", ["prefill", "decode", "train"])
+def test_architectures_of_transformers(tmp_path, tickwise_cli, name, phase):
+    FOREIGN[name].save_pretrained(tmp_path)
+    words = ("disasm", tmp_path, "--library", "transformers", "--phase", phase, "--context", 12)
+    code, out, err = tickwise_cli(*words, "--json")
+    if name == "bert" and phase == "decode":
+        assert (code, out) == (2, "")
+        assert err == "tickwise: BertForMaskedLM: keeps no cache, so it has no decode tick; use --phase prefill\n"
+        return
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert {row["layer"] for row in found["instructions"]} == {None, *range(LAYERS)}
+    assert found["totals"]["flops"] == sum(row["flops"] for row in found["instructions"]) > 0
+    assert {"qkv", "attention", "out", "ffn", "head"} <= {row["stage"] for row in found["instructions"]}
+    assert not {"forward", "backward"} & {row["stage"] for row in found["instructions"] if row["flops"]}
+    if phase == "decode":
+        head = next(row for row in found["instructions"] if row["stage"] == "head" and row["flops"])
+        assert head["flops"] == 2 * WIDTH * VOCAB
+
+
+def test_the_same_config_as_tickwise_and_as_transformers_costs_the_same_products(tmp_path, tickwise_cli):
+    FOREIGN["llama"].save_pretrained(tmp_path)
+    ours, theirs = (listed(tickwise_cli, tmp_path / "config.json", "--library", library, "--phase", "decode",
+                           "--context", 30) for library in ("auto", "transformers"))
+    assert (ours["architecture"], theirs["architecture"]) == ("Decoder", "LlamaForCausalLM")
+    assert ours["totals"]["flops"] == theirs["totals"]["flops"]
+
+
+def test_the_table_says_what_is_counted_and_ends_with_totals(own, tickwise_cli):
+    code, out, _ = tickwise_cli("disasm", own, "--context", 20)
+    assert code == 0
+    lines = out.splitlines()
+    assert "elementwise work counts 0" in lines[1]
+    assert any("scaled_dot_product_attention" in line and "1×2×21×8" in line for line in lines)
+    assert not any(" view " in line for line in lines)
+    assert lines[-1].startswith("total")
+    assert "100.0%" in lines[-1]
+    with_views = tickwise_cli("disasm", own, "--context", 20, "--views")[1]
+    assert any(" view " in line for line in with_views.splitlines())
+    assert with_views.splitlines()[-1] == lines[-1]
+    by_stage = tickwise_cli("disasm", own, "--context", 20, "--by", "stage")[1].splitlines()
+    assert by_stage[-1] == lines[-1]
+    assert len(by_stage) < 15
+    by_layer = tickwise_cli("disasm", own, "--context", 20, "--by", "layer")[1].splitlines()
+    assert sum(line.split()[:2] == ["1", "ffn"] for line in by_layer) == 1
+    assert by_layer[-1] == lines[-1]
+
+
+@pytest.mark.parametrize(("words", "hint"), [
+    (["--context", "65"], "the model takes 64 tokens"), (["--context", "64"], "and a new one"),
+    (["--context", "0"], "--context"), (["--batch", "-1"], "--batch"), (["--phase", "sleep"], "phase"),
+])
+def test_mistakes_are_one_line(own, tickwise_cli, words, hint):
+    code, out, err = tickwise_cli("disasm", own, *words)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert hint in err
+
+
+def test_configs_that_nobody_knows_are_one_line(tmp_path, tickwise_cli):
+    path = tmp_path / "config.json"
+    for content, hint in (('{"model_type": "abacus"}', "abacus"), ("{}", "model_type"), ('{"model_type"', "JSON"),
+                          ('{"model_type": "llama", "hidden_size": -3, "num_hidden_layers": "many"}', "config"),
+                          ('{"model_type": "tickwise-decoder"}', "decoder")):
+        path.write_text(content)
+        code, out, err = tickwise_cli("disasm", path)
+        assert (code, out) == (2, ""), err
+        assert len(err.strip().splitlines()) == 1
+        assert hint in err
+    assert tickwise_cli("disasm", tmp_path / "nothing")[0] == 2
+
+
+def test_without_transformers_it_says_so(tmp_path, tickwise_cli, monkeypatch):
+    FOREIGN["bert"].save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code, _, err = tickwise_cli("disasm", tmp_path)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "pip install transformers" in err
