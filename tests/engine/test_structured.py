@@ -108,6 +108,30 @@ def test_a_regular_expression_matches_the_whole_text(kinds, kind):
     assert len(texts) > 5
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(a|b0)*1", "a{2,4}(b|01)+", "[^a]+a", "(ab|a)(b0|0)?1", "((a|b)(0|1)-)*/", "(a+b+)+0{3}", "a?b?0?1?/",
+        "(?i)A(b|B0)",
+    ],
+)
+def test_exactly_the_tokens_that_lead_to_a_match_are_allowed(expression):
+    partial = pytest.importorskip("regex").compile(expression)
+    tokenizer = char_tokenizer(Counter("ab01-/A"), vocab_size=None, end_of_text=True, unknown=False)
+    characters = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size - 1)]
+    generator = numpy.random.default_rng(0)
+    for _ in range(6):
+        row, text = TokenChooser(GenerationSettings(regex=expression), [], tokenizer), ""
+        while row.end is None and len(text) < 25:
+            may_follow = {i for i, c in enumerate(characters) if partial.fullmatch(text + c, partial=True)}
+            if partial.fullmatch(text):
+                may_follow.add(tokenizer.eos_id)
+            assert set(numpy.flatnonzero(row.allowed)) == may_follow, text
+            token = int(generator.choice(sorted(may_follow - {tokenizer.eos_id})))
+            text += characters[token]
+            row.commit(token)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "word"])
 def test_one_of_the_choices_is_written_exactly(kinds, kind):
     settings = GenerationSettings(choice=CHOICES, seed=1)

@@ -275,10 +275,11 @@ def report(logits_BV: Tensor, choosers: Sequence[TokenChooser], token_ids: Seque
 def shaped_logits(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> Tensor:
     """Logits (B, V) in float32 after penalties, bias, minimum length and grammar; what is ruled out is -inf.
 
-    V is at most the vocabulary of the tokenizer: a model may have more outputs, which stand for no token.
+    V is the vocabulary of the tokenizer: a model may have more outputs, which stand for no token.
     """
-    shaped_BV = logits_BV[:, : choosers[0].n_vocab].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    n_vocab = shaped_BV.shape[1]
+    n_vocab = choosers[0].n_vocab
+    assert logits_BV.shape[1] >= n_vocab, "the model has an output for every token"
+    shaped_BV = logits_BV[:, :n_vocab].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     penalised = [(row, c.settings, c.occurrences) for row, c in enumerate(choosers) if c.occurrences is not None]
     if penalised:
         _penalise(shaped_BV, penalised)
@@ -290,7 +291,7 @@ def shaped_logits(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> Tensor
     masks = [chooser.allowed for chooser in choosers]
     if any(allowed_V is not None for allowed_V in masks):
         everything = numpy.ones(n_vocab, dtype=numpy.bool_)
-        allowed_BV = numpy.stack([everything if allowed_V is None else allowed_V[:n_vocab] for allowed_V in masks])
+        allowed_BV = numpy.stack([everything if allowed_V is None else allowed_V for allowed_V in masks])
         shaped_BV = torch.where(_moved(allowed_BV, shaped_BV), shaped_BV, -torch.inf)
     return shaped_BV
 
