@@ -275,6 +275,8 @@ def test_the_roofline_has_a_dot_for_each_stage_with_work_and_says_its_values(sho
         at = dot.bounding_box()
         assert box["x"] <= at["x"] <= box["x"] + box["width"]
         assert box["y"] <= at["y"] <= box["y"] + box["height"]
+    page.locator(".dot[data-stage=attention]").hover()
+    assert "FLOPs per byte" in page.locator("#tip").inner_text()
     page.focus("#roofline-plot")
     page.keyboard.press("End")
     assert "FLOPs per byte" in page.locator("#roofline-values").inner_text()
@@ -348,10 +350,15 @@ def test_text_of_the_model_is_only_text(show):
     assert page.locator("main script").count() == 0
     shown = page.eval_on_selector_all(".token", "nodes => nodes.map(n => n.textContent)")
     assert shown == [*HOSTILE[:3], "‹202E›abc", "🙂", "␀", "\ufffd", "∅", "␣␣␣", "↵", *HOSTILE[-2:]]
-    for node in page.locator(".token").all():
-        node.click()
-        page.keyboard.press("c")
+    page.focus("#tokens")
+    page.keyboard.press("Home")
+    page.keyboard.press("c")
+    for _ in HOSTILE:  # each in the comparison's headings and in the path
+        page.keyboard.press("ArrowRight")
+    for _ in range(3):  # and in the lists of tokens and requests
         page.keyboard.press("Escape")
+    assert level(page) == "run"
+    assert page.locator("img").count() == 0
 
 
 def test_training_steps_are_ticks_like_others(show):
@@ -410,6 +417,8 @@ def test_five_thousand_tokens_open_and_answer_quickly(show):
     page.focus("#tokens")
     page.keyboard.press("End")
     assert chosen(page).get_attribute("data-cell") == str(len(trace.tokens) - 1)
+    seen, panel = chosen(page).bounding_box(), page.locator("#tokens").bounding_box()
+    assert panel["y"] <= seen["y"] <= seen["y"] + seen["height"] <= panel["y"] + panel["height"]
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     assert level(page) == "run"

@@ -133,7 +133,7 @@ function drawTokens() {
     const tokens = line.cells.filter((cell) => cell.text !== null).length;
     const about = tokens ? plural(tokens, "token") : plural(line.cells.length, "tick");
     const group = el("div", { role: "group", "aria-label": `${lineName(line)}, ${about}` },
-      el("p", { class: "request" }, el("b", {}, el("bdi", {}, visible(line.name))), ` ${about} · ${duration(time)} in its ticks`));
+      el("p", { class: "request", role: "presentation" }, el("b", {}, el("bdi", {}, visible(line.name))), ` ${about} · ${duration(time)} in its ticks`));
     for (let at = 0; at < line.cells.length; at += BLOCK) {
       const first = line.cells[at].index, last = first + Math.min(BLOCK, line.cells.length - at);
       const node = el("div", { class: "flow", role: "presentation", "data-block": blocks.length,
@@ -154,7 +154,7 @@ function repaintCells() {
 }
 function showInPanel(node) {
   const box = panel.getBoundingClientRect(), at = node.getBoundingClientRect();
-  if (at.top < box.top + 8) panel.scrollTop -= box.top + 40 - at.top;
+  if (at.top < box.top + 34) panel.scrollTop -= box.top + 40 - at.top;  // below the request's name, which stays on top
   else if (at.bottom > box.bottom - 8) panel.scrollTop += at.bottom - box.bottom + 40;
 }
 function beside(cell, step) {
