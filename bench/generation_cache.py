@@ -8,17 +8,21 @@ of JSON: the ratio of the median rates, and both rates with their spread.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 
-from tickwise.engine.generation import Decoding
+from tickwise.engine.plain import write_plainly
+from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.tokenizers.train import char_tokenizer
 
 BAR = 5.0
 
@@ -40,10 +44,14 @@ def random_decoder(layers: int, width: int, context: int, vocab_size: int) -> De
 
 def generate(module: Decoder, prompt: list[int], tokens: int, use_cache: bool) -> tuple[list[int], float]:
     """Greedy tokens, and tokens per second of the whole generation, prefill included."""
-    settings = GenerationSettings(max_tokens=tokens, temperature=0.0, use_cache=use_cache)
-    decoding = Decoding(module, prompt, settings, seed=0)
+    settings = GenerationSettings(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    tokenizer = char_tokenizer(
+        Counter({chr(0x4E00 + i): 1 for i in range(module.config.vocab_size)}), vocab_size=None, end_of_text=False,
+        unknown=False,
+    )
+    chooser = TokenChooser(settings, prompt, tokenizer)
     started = time.perf_counter()
-    ids = [decoding.step()[0] for _ in range(tokens)]
+    ids = list(itertools.islice(write_plainly(module, prompt, chooser, use_cache=use_cache), tokens))
     return ids, tokens / (time.perf_counter() - started)
 
 

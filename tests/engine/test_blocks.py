@@ -26,6 +26,34 @@ def test_blocks_of_one_text_lie_side_by_side_while_they_can():
     assert first == [0, 1, 2, 3]
 
 
+def test_texts_are_placed_where_they_can_grow():
+    pool = BlockPool(12, lane=4)
+    texts = [[pool.allocate()] for _ in range(3)]
+    assert texts == [[0], [4], [8]]
+    for text in texts * 3:
+        text.append(pool.allocate(text[-1]))
+    assert texts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    pool.release(texts[1][1:])
+    pool.release(texts[2][2:])
+    assert pool.allocate() == 5, "the longest free run"
+
+
+def test_a_new_text_takes_the_place_of_the_oldest_one_from_its_beginning():
+    pool = BlockPool(8, lane=4)
+    texts = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    for text in texts:
+        for index, block in enumerate(text):
+            assert pool.allocate(text[index - 1] if index else None) == block
+            pool.remember(block, bytes([block]) * 32)
+    for text in (texts[1], texts[0]):
+        pool.release(text)
+    new = [pool.allocate()]
+    while len(new) < 4:
+        new.append(pool.allocate(new[-1]))
+    assert new == [4, 5, 6, 7]
+    assert pool.n_idle == 4
+
+
 def test_a_remembered_block_is_found_until_its_room_is_needed():
     pool = BlockPool(2)
     block, digest = pool.allocate(), next_digest(first_digest("m"), [1, 2])

@@ -66,14 +66,16 @@ def test_ticks_of_one_kind_are_listed_once(tiny_decoder, monkeypatch):
     assert len(calls) == 4
 
 
-def test_longer_rows_of_a_batch_cost_the_padding_of_the_others(tiny_decoder):
+def test_every_row_of_a_batch_costs_what_it_reads_itself(tiny_decoder):
     costs = DecoderCosts(tiny_decoder(), BLOCK)
 
     def attention(*cached):
         table, lengths = costs(work(*((1, n, "decode") for n in cached)))
         return table.at(lengths)[Stage.ATTENTION, 0]
 
-    assert attention(3, 3) < attention(3, 9) == attention(9, 9)
+    short, mixed, long = attention(3, 3), attention(3, 9), attention(9, 9)
+    assert short < mixed < long
+    assert all(2 * between == a + b for a, between, b in zip(short, mixed, long, strict=True))
 
 
 def test_a_tick_without_rows_costs_nothing_that_is_known(tiny_decoder):

@@ -18,14 +18,18 @@ from collections.abc import Iterable, Sequence
 class BlockPool:
     """Counts the holders of ``n_blocks`` blocks and finds full ones by digest.
 
+    Blocks that lie side by side are read as one piece, so texts are placed where they can grow: at the start of a lane
+    of ``lane`` blocks, or else of the longest free run. Once nothing is free, a new text takes the place of the one
+    that was used longest ago, from its beginning.
+
     >>> pool = BlockPool(n_blocks=4)
     >>> block = pool.allocate()
     >>> pool.hold(block); pool.release([block]); pool.available
     3
     """
 
-    def __init__(self, n_blocks: int) -> None:
-        self.n_blocks = n_blocks
+    def __init__(self, n_blocks: int, lane: int = 1) -> None:
+        self.n_blocks, self.lane = n_blocks, lane
         self._holders = [0] * n_blocks
         self._free = dict.fromkeys(range(n_blocks))
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -47,21 +51,44 @@ class BlockPool:
         return self._holders[block]
 
     def allocate(self, after: int | None = None) -> int:
-        """A block with one holder. The one behind block ``after`` if it is free: runs of blocks are read as one piece.
+        """A block with one holder: the one behind block ``after`` if it can be, else one with room behind it.
 
         There must be one ``available``.
         """
-        if after is not None and after + 1 in self._free:
-            block = after + 1
-            del self._free[block]
-        elif self._free:
-            block = next(iter(self._free))
+        block = self._place(after)
+        if block in self._free:
             del self._free[block]
         else:
-            block, _ = self._idle.popitem(last=False)
+            del self._idle[block]
             del self._block_of[self._digest_of.pop(block)]
         self._holders[block] = 1
         return block
+
+    def _place(self, after: int | None) -> int:
+        behind = -1 if after is None else after + 1
+        if behind in self._free:
+            return behind
+        if self._free:
+            lanes = (block for block in range(0, self.n_blocks, self.lane) if block in self._free)
+            lane = next(lanes, None)
+            return self._longest_free_run() if lane is None else lane
+        if behind in self._idle:
+            return behind
+        block = next(iter(self._idle))
+        while block % self.lane and block - 1 in self._idle:
+            block -= 1
+        return block
+
+    def _longest_free_run(self) -> int:
+        """Its first block."""
+        best = length = best_length = 0
+        before = -2
+        for block in sorted(self._free):
+            length = length + 1 if block == before + 1 else 1
+            before = block
+            if length > best_length:
+                best, best_length = block - length + 1, length
+        return best
 
     def hold(self, block: int) -> None:
         """One more holder of a held or idle block."""

@@ -81,53 +81,36 @@ class DecoderCosts:
         return inputs
 
     def _kind(self, rows: Sequence[RowWork]) -> tuple[_Kind, tuple[int, ...]]:
-        """What ticks must share to share a table, and the lengths in which they may differ.
-
-        Rows with one new token attend together, padded to the longest (in blocks); a row with more attends alone.
-        """
-        alone, together = _groups(rows)
-        asked = tuple(row.n_logits for row in rows)
-        kind = (asked, len(together), *((rows[i].n_new, rows[i].n_cached > 0) for i in alone))
-        lengths = [rows[i].n_cached for i in alone]
-        if together:
-            lengths.append(max(rows[i].n_cached for i in together) // self._block_size)
-        return kind, tuple(lengths)
+        """What ticks must share to share a table, and the lengths in which they may differ."""
+        kind = tuple((row.n_logits, row.n_new, row.n_cached > 0) for row in rows)
+        return kind, tuple(row.n_cached for row in rows)
 
     def _table(self, rows: Sequence[RowWork]) -> CostTable:
-        """From the shortest tick of the kind, and one more for every length that can grow."""
-        alone, together = _groups(rows)
-        shortest = {i: min(1, rows[i].n_cached) for i in alone} | dict.fromkeys(together, 0)
-        if any(shortest[i] == 0 for i in alone):
+        """From the shortest tick of the kind, and one more for every sort of row that can grow."""
+        shortest = [min(1, row.n_cached) for row in rows]
+        if 0 in shortest:
             self._figures(rows, shortest)  # the first reading of a length makes its causal mask; later ones find it
         base = self._figures(rows, shortest)
         keys = tuple(base)
         values = base_values = _array(base, keys)
-        steps = []
-        for i in alone:
-            room = shortest[i] + 1 + rows[i].n_new <= self._module.config.context_length
-            grows = shortest[i] == 1 and room
-            longer = _array(self._figures(rows, shortest | {i: 2}), keys) if grows else base_values
-            steps.append(longer - base_values)
-            values = values - shortest[i] * steps[-1]
-        if together:
-            room = self._block_size + 1 <= self._module.config.context_length
-            longer_rows = shortest | dict.fromkeys(together, self._block_size)
-            longer = _array(self._figures(rows, longer_rows), keys) if room else base_values
-            steps.append(longer - base_values)
-        return CostTable(keys, values, numpy.stack(steps), MODEL_STAGES)
+        steps: dict[tuple[int, int], NDArray[numpy.int64]] = {}  # rows with as many new tokens grow alike
+        for i, row in enumerate(rows):
+            sort = (row.n_new, shortest[i])
+            if sort not in steps:
+                grows = shortest[i] == 1 and 2 + row.n_new <= self._module.config.context_length
+                longer = [2 if j == i else n_cached for j, n_cached in enumerate(shortest)]
+                longer_values = _array(self._figures(rows, longer), keys) if grows else base_values
+                steps[sort] = longer_values - base_values
+            values = values - shortest[i] * steps[sort]
+        return CostTable(
+            keys, values, numpy.stack([steps[row.n_new, shortest[i]] for i, row in enumerate(rows)]), MODEL_STAGES
+        )
 
-    def _figures(self, rows: Sequence[RowWork], n_cached: dict[int, int]) -> _Figures:
+    def _figures(self, rows: Sequence[RowWork], n_cached: Sequence[int]) -> _Figures:
         changed = [replace(row, n_cached=n_cached[i]) for i, row in enumerate(rows)]
         return {key: (cost.flops, cost.bytes_read, cost.bytes_written)
                 for key, cost in stage_costs(self.listing(TickWork(tuple(changed)))).items()
                 if key[0] in MODEL_STAGES}
-
-
-def _groups(rows: Sequence[RowWork]) -> tuple[list[int], list[int]]:
-    """Rows that attend alone, and those that attend together."""
-    if len(rows) == 1:
-        return [0], []
-    return [i for i, row in enumerate(rows) if row.n_new > 1], [i for i, row in enumerate(rows) if row.n_new == 1]
 
 
 def _array(figures: _Figures, keys: tuple[StageKey, ...]) -> NDArray[numpy.int64]:

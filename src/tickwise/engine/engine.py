@@ -104,9 +104,11 @@ class Engine:
         if draft is not None:
             check_draft(module, draft)
         self.runner = _runner(module, self.options)
+        block_size = self.runner.block_size
         self.scheduler = Scheduler(
-            BlockPool(self.runner.n_blocks), block_size=self.runner.block_size, max_rows=self.options.max_rows,
-            tick_tokens=self.options.tick_tokens, prefix_cache=self.options.prefix_cache and self.options.use_cache,
+            BlockPool(self.runner.n_blocks, lane=-(-self.runner.context_length // block_size)),
+            block_size=block_size, max_rows=self.options.max_rows, tick_tokens=self.options.tick_tokens,
+            prefix_cache=self.options.prefix_cache and self.options.use_cache,
         )
         self.n_ticks = 0
         self._requests: dict[str, RequestState] = {}

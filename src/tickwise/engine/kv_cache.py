@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tickwise.layers.attention import KeyValueCache, causal_attention
+from tickwise.layers.attention import KeyValueCache, causal_attention, chunk_mask
 
 if TYPE_CHECKING:
     from tickwise.engine.runner import RowInput
@@ -147,6 +146,7 @@ class KVBlocks:
         # Padding is read, with weight 0, before it is written: it must be finite.
         self._k_L1KND, self._v_L1KND = (_zeros(shape_L1KND, dtype, device) for _ in range(2))
         self.k_layers, self.v_layers = self._k_L1KND[:, 0].unbind(0), self._v_L1KND[:, 0].unbind(0)
+        self._scratch: Tensor | None = None
 
     @property
     def bytes(self) -> int:
@@ -161,25 +161,44 @@ class KVBlocks:
 
     def tick(self, rows: Sequence["RowInput"]) -> KeyValueCache:
         """What the model needs to read these rows' new tokens, side by side in one sequence."""
-        row = rows[0]
-        n_new, n_all = len(row.ids), row.n_cached + len(row.ids)
-        if len(rows) == 1 and _is_run(row.blocks[: -(-n_all // self.block_size)]):
-            first = row.blocks[0] * self.block_size
-            new = [p.narrow(3, first + row.n_cached, n_new).unbind(0) for p in (self._k_L1KND, self._v_L1KND)]
-            both = [p.narrow(3, first, n_all).unbind(0) for p in (self._k_L1KND, self._v_L1KND)]
-            return _OneRun(slice(row.n_cached, n_all), new, both)
-        return _Ragged(self, rows)
+        if len(rows) == 1 and _is_run(self.table(rows[0])):
+            return _OneRun(self, rows[0])
+        return _Rows(self, rows)
+
+    def table(self, row: "RowInput") -> Sequence[int]:
+        """The row's blocks up to its last new token."""
+        return row.blocks[: -(-(row.n_cached + len(row.ids)) // self.block_size)]
+
+    def views(self, first_slot: int, n_tokens: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Keys and values in a run of slots, a view (1, K, n_tokens, D) per layer."""
+        k_L1KSD = self._k_L1KND.narrow(3, first_slot, n_tokens)
+        return k_L1KSD.unbind(0), self._v_L1KND.narrow(3, first_slot, n_tokens).unbind(0)
+
+    def gather(self, layer: int, table: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """The first tokens of scattered blocks, (1, K, n_tokens, D), valid until the next call."""
+        n_blocks, width = len(table), self.block_size * self._k_L1KND.shape[-1]
+        if self._scratch is None or self._scratch.shape[-2] < n_blocks:
+            n_kv_heads = self._k_L1KND.shape[2]
+            self._scratch = self._k_L1KND.new_empty(2, n_kv_heads * n_blocks, width).unflatten(1, (n_kv_heads, -1))
+        found = []
+        for planes_L1KND, scratch_KNW in zip((self._k_L1KND, self._v_L1KND), self._scratch, strict=True):
+            plane_KNW = planes_L1KND[layer, 0].unflatten(1, (-1, self.block_size)).flatten(2)
+            out_KNW = scratch_KNW.flatten()[: plane_KNW.shape[0] * n_blocks * width].view(-1, n_blocks, width)
+            torch.index_select(plane_KNW, 1, table, out=out_KNW)
+            found.append(out_KNW.unflatten(2, (self.block_size, -1)).flatten(1, 2)[:, :n_tokens].unsqueeze(0))
+        return found[0], found[1]
 
 
 class _OneRun:
     """A tick of one row whose blocks lie side by side: everything is a view."""
 
-    def __init__(
-        self, positions: slice, new: list[tuple[Tensor, ...]], both: list[tuple[Tensor, ...]],
-    ) -> None:
-        self._positions = positions
-        self._new_k, self._new_v = new
-        self._all_k, self._all_v = both
+    def __init__(self, blocks: KVBlocks, row: "RowInput") -> None:
+        n_new, n_all = len(row.ids), row.n_cached + len(row.ids)
+        first = row.blocks[0] * blocks.block_size
+        self._positions = slice(row.n_cached, n_all)
+        self._new_k, self._new_v = blocks.views(first + row.n_cached, n_new)
+        self._all_k, self._all_v = blocks.views(first, n_all)
+        self._mask = chunk_mask(n_new, n_all, self._new_k[0].device)
 
     def positions(self, n_new: int) -> slice:
         return self._positions
@@ -187,110 +206,61 @@ class _OneRun:
     def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
         self._new_k[layer].copy_(k_1KTD)
         self._new_v[layer].copy_(v_1KTD)
-        return causal_attention(q_1HTD, self._all_k[layer], self._all_v[layer])
+        return causal_attention(q_1HTD, self._all_k[layer], self._all_v[layer], self._mask)
 
     def advance(self, n_new: int) -> None:
         """The engine counts."""
 
 
-class _Piece:
-    """One row with several new tokens, ``start`` to ``stop`` in the tick's sequence."""
-
-    def __init__(self, blocks: KVBlocks, row: "RowInput", start: int, device: torch.device) -> None:
-        n_new, n_all, size = len(row.ids), row.n_cached + len(row.ids), blocks.block_size
-        self.start, self.stop = start, start + n_new
-        self._n_all, self._size = n_all, size
-        table = row.blocks[: -(-n_all // size)]
-        self._first = table[0] * size if _is_run(table) else None
-        self._table = torch.tensor(table, device=device)
-        self._mask: Tensor | None = None
-        if row.n_cached > 0 and n_new > 1:
-            self._mask = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(row.n_cached)
-
-    def _stored(self, plane_KND: Tensor) -> Tensor:
-        """The row's tokens, (1, K, S, D)."""
-        if self._first is not None:
-            return plane_KND[:, self._first : self._first + self._n_all].unsqueeze(0)
-        return _gather(plane_KND, self._table, self._size)[:, : self._n_all].unsqueeze(0)
-
-    def attend(self, q_1HTD: Tensor, k_KND: Tensor, v_KND: Tensor) -> Tensor:
-        q_1HTD = q_1HTD[:, :, self.start : self.stop]
-        k_1KSD, v_1KSD = self._stored(k_KND), self._stored(v_KND)
-        if self._mask is None:
-            return causal_attention(q_1HTD, k_1KSD, v_1KSD)
-        grouped = q_1HTD.shape[1] != k_1KSD.shape[1]
-        return F.scaled_dot_product_attention(q_1HTD, k_1KSD, v_1KSD, attn_mask=self._mask, enable_gqa=grouped)
-
-
-class _Ragged:
-    """A tick of rows of different lengths, those with one new token first.
-
-    The rows with one new token attend together, their blocks gathered and padded to the longest; the others one
-    after the other.
-    """
+class _Rows:
+    """A tick of several rows, each of which attends to its own tokens: views of blocks that lie side by side, copies
+    of scattered ones."""
 
     def __init__(self, blocks: KVBlocks, rows: Sequence["RowInput"]) -> None:
         self._blocks = blocks
         size, device = blocks.block_size, blocks.k_layers[0].device
         positions: list[int] = []
         slots: list[int] = []
+        self._sizes: list[int] = []
+        self._lengths: list[int] = []
+        self._views: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None] = []
+        self._tables: list[Tensor] = []
+        self._masks: list[Tensor | None] = []
         for row in rows:
-            end = row.n_cached + len(row.ids)
-            positions += range(row.n_cached, end)
-            for index in range(row.n_cached // size, -(-end // size)):
-                first = row.blocks[index] * size
+            n_new, n_all, table = len(row.ids), row.n_cached + len(row.ids), blocks.table(row)
+            positions += range(row.n_cached, n_all)
+            for index in range(row.n_cached // size, len(table)):
+                start = index * size
                 slots += range(
-                    first + max(0, row.n_cached - index * size), first + min(size, end - index * size)
+                    table[index] * size + max(0, row.n_cached - start), table[index] * size + min(size, n_all - start)
                 )
+            run = _is_run(table)
+            self._views.append(blocks.views(table[0] * size, n_all) if run else None)
+            self._tables.append(torch.tensor([] if run else list(table), device=device))
+            self._masks.append(chunk_mask(n_new, n_all, device))
+            self._sizes.append(n_new)
+            self._lengths.append(n_all)
         self._positions_T = torch.tensor(positions, device=device)
         self._slots_T = torch.tensor(slots, device=device)
-        singles = [row for row in rows if len(row.ids) == 1]
-        assert all(len(row.ids) == 1 for row in rows[: len(singles)]), "rows with one new token come first"
-        self._n_singles = len(singles)
-        if singles:
-            n_blocks = max(row.n_cached // size + 1 for row in singles)
-            tables = [[*row.blocks[:n_blocks], *[0] * (n_blocks - len(row.blocks))] for row in singles]
-            self._tables = torch.tensor(tables, device=device).flatten()
-            lengths_B1 = torch.tensor([[row.n_cached + 1] for row in singles], device=device)
-            self._mask_B11S = (torch.arange(n_blocks * size, device=device) < lengths_B1)[:, None, None]
-        self._pieces: list[_Piece] = []
-        start = len(singles)
-        for row in rows[start:]:
-            self._pieces.append(_Piece(blocks, row, start, device))
-            start += len(row.ids)
 
     def positions(self, n_new: int) -> Tensor:
         return self._positions_T
 
     def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
-        k_KND, v_KND = self._blocks.k_layers[layer], self._blocks.v_layers[layer]
-        k_KND.index_copy_(1, self._slots_T, k_1KTD[0])
-        v_KND.index_copy_(1, self._slots_T, v_1KTD[0])
-        out = [self._attend_singles(q_1HTD, k_KND, v_KND)] if self._n_singles else []
-        out += [piece.attend(q_1HTD, k_KND, v_KND) for piece in self._pieces]
-        return out[0] if len(out) == 1 else torch.cat(out, dim=2)
-
-    def _attend_singles(self, q_1HTD: Tensor, k_KND: Tensor, v_KND: Tensor) -> Tensor:
-        """(1, H, B, D). The query heads of a group are queries to the same keys."""
-        B, K = self._n_singles, k_KND.shape[0]
-        q_BKGD = q_1HTD[0, :, :B].transpose(0, 1).unflatten(1, (K, -1))
-        size = self._blocks.block_size
-        k_BKSD, v_BKSD = (
-            _gather(plane, self._tables, size).unflatten(1, (B, -1)).transpose(0, 1) for plane in (k_KND, v_KND)
-        )
-        out_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=self._mask_B11S)
-        return out_BKGD.flatten(1, 2).transpose(0, 1).unsqueeze(0)
+        self._blocks.k_layers[layer].index_copy_(1, self._slots_T, k_1KTD[0])
+        self._blocks.v_layers[layer].index_copy_(1, self._slots_T, v_1KTD[0])
+        out = []
+        for i, q in enumerate(q_1HTD.split(self._sizes, dim=2)):
+            views = self._views[i]
+            if views is not None:
+                k, v = views[0][layer], views[1][layer]
+            else:
+                k, v = self._blocks.gather(layer, self._tables[i], self._lengths[i])
+            out.append(causal_attention(q, k, v, self._masks[i]))
+        return torch.cat(out, dim=2)
 
     def advance(self, n_new: int) -> None:
         """The engine counts."""
-
-
-def _gather(plane_KND: Tensor, blocks: Tensor, block_size: int) -> Tensor:
-    """The slots of these blocks, one block after the other: (K, len(blocks) · block_size, D)."""
-    n_kv_heads, _, head_dim = plane_KND.shape
-    return plane_KND.view(n_kv_heads, -1, block_size * head_dim).index_select(1, blocks).view(
-        n_kv_heads, -1, head_dim
-    )
 
 
 def _is_run(blocks: Sequence[int]) -> bool:

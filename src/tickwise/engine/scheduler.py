@@ -115,8 +115,6 @@ class Scheduler:
         self._fill(plan)
         while not plan.rows and self._take_back():
             self._fill(plan)
-        # Rows with one new token come first: they attend together.
-        plan.rows.sort(key=lambda item: len(item.input.ids) > 1)
         return plan
 
     def _fill(self, plan: Plan) -> None:

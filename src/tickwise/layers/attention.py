@@ -69,10 +69,17 @@ class _ShortCausalAttention(torch.autograd.Function):
         return grad_q_NTD, grad_k_NTD, grad_v_NTD, None
 
 
-def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
+def chunk_mask(n_new: int, n_all: int, device: torch.device) -> Tensor | None:
+    """(T, S): where the last T of S positions may look; ``None`` where ``causal_attention`` needs no mask."""
+    if not 1 < n_new < n_all:
+        return None
+    return torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
+
+
+def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_TS: Tensor | None = None) -> Tensor:
     """Attention of the last T of S positions to everything before and at them; returns (B, H, T, D).
 
-    K may be a divisor of H (grouped queries, Ainslie et al. 2023).
+    K may be a divisor of H (grouped queries, Ainslie et al. 2023). ``mask_TS`` is ``chunk_mask``, where it is known.
     """
     n_heads, n_kv_heads = q_BHTD.shape[1], k_BKSD.shape[1]
     n_new, n_all = q_BHTD.shape[2], k_BKSD.shape[2]
@@ -80,11 +87,10 @@ def causal_attention(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
     if short and not torch.compiler.is_compiling():
         q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BKSD, v_BKSD))
         return _ShortCausalAttention.apply(q, k, v, q.shape[-1] ** -0.5).unflatten(0, q_BHTD.shape[:2])
-    mask = None
-    if 1 < n_new < n_all:
-        mask = torch.ones(n_new, n_all, dtype=torch.bool, device=q_BHTD.device).tril_(n_all - n_new)
+    if mask_TS is None:
+        mask_TS = chunk_mask(n_new, n_all, q_BHTD.device)
     return F.scaled_dot_product_attention(
-        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=1 < n_new == n_all, enable_gqa=n_heads != n_kv_heads,
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask_TS, is_causal=1 < n_new == n_all, enable_gqa=n_heads != n_kv_heads,
     )
 
 
