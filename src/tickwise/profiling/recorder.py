@@ -26,6 +26,9 @@ How = Literal["stand-ins", "dry", "real"]
 # Constants up to this many elements are computed: code may look at them, and may keep them for later.
 _SMALL = 1 << 20
 
+# Nodes that add into a leaf's gradient have the highest number there is.
+_UNNUMBERED = 1 << 63
+
 _NAMES = {
     "aten._scaled_dot_product_flash_attention_for_cpu": ATTENTION,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": f"{ATTENTION}_backward",
@@ -124,7 +127,7 @@ class Places:
         if node is not None:
             number = node._sequence_nr()
             index = bisect.bisect_right(self._numbers, number) - 1
-            known = index >= 0 and number < torch.autograd._get_sequence_nr()
+            known = index >= 0 and number < _UNNUMBERED
             self._last_backward = self._history[index] if known else Place(Stage.BACKWARD, None, "")
         return self._last_backward, "backward"
 
