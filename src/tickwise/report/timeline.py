@@ -15,7 +15,7 @@ from tickwise.report.style import CSS
 from tickwise.report.timeline_advice import advice_table
 from tickwise.report.timeline_data import compact, compact_listing
 
-_SCRIPTS = ("timeline_model.js", "timeline_charts.js", "timeline.js")
+_SCRIPTS = ("timeline_model.js", "timeline_charts.js", "timeline_answers.js", "timeline_zoom.js", "timeline.js")
 _NUMBER_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 

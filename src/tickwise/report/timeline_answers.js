@@ -1,0 +1,67 @@
+// The short answer on top: which token, which stage, why, and what would make it faster.
+
+const ANSWERS = { decode: "generated token", prefill: "prompt", train: "training step" };
+const HEADS = ["Which", "Slowest stage", "Why", "What would make it faster"];
+
+function answerRow(kind, phase, button, cells) {
+  return el("tr", { class: `answer ${kind}`, "data-phase": phase }, el("th", { scope: "row" }, ...button),
+    ...cells.map(([big, ...lines], index) => el("td", { "data-head": HEADS[index] }, big ? el("p", { class: "big" }, big) : null,
+      ...lines.filter(Boolean).map((line) => el("p", {}, line)))));
+}
+function slowestRow(phase) {
+  const cells = trace.cells.filter((cell) => cell.tick.phase === phase.name);
+  if (!cells.length) return null;
+  const slowest = cells.reduce((best, cell) => (cell.tick.sums.time > best.tick.sums.time ? cell : best));
+  const worst = cells.find((cell) => cell.tick === slowest.tick && ofPrompt(cell)) ?? slowest;
+  const { tick } = worst, sums = stageSums(trace, [tick]), slow = largest(sums), more = excess(trace, tick, sums);
+  const { why, help } = verdict(trace, tick, phase.name, slow, tick.sums.time);
+  const others = tick.requests.length - 1;
+  const lost = !more ? "" : more.stageOver >= 0.95 * more.over
+    ? `All of the ${duration(more.over)} above the median tick are in ${trace.stages[more.stage]}.`
+    : `Of the ${duration(more.over)} above the median tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
+  const other = more && more.stage !== slow.stage && more.stageOver > 0.5 * more.over
+    ? verdict(trace, tick, phase.name, sums.find((sum) => sum.stage === more.stage), tick.sums.time) : null;
+  const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
+  const row = answerRow("slowest", phase.name, [`Slowest ${ANSWERS[phase.name] ?? phase.name}`, show], [
+    [el("bdi", {}, cellName(worst)),
+     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.median).toPrecision(2)} × the median `
+       + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)})`) + ".",
+     phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
+       + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")],
+    [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
+    more?.everywhere
+      ? [null, "Nearly every stage took longer than usual, for no more work than usual: most likely another program used the processor.",
+         `In the slowest stage: ${why}`]
+      : [null, why, say([lost, other?.why])],
+    more?.everywhere
+      ? [null, `A quiet machine: at its usual time, ${percent(more.over / tick.sums.time)} off the tick. What every tick pays is below.`]
+      : [null, help, other && `And ${trace.stages[more.stage]}: ${other.help}`],
+  ]);
+  return { row, worst };
+}
+function longestLayer(tick, slow) {
+  const rows = [];
+  for (let row = tick.first; row < tick.last; row += 1) if (trace.stage[row] === slow.stage && trace.layer[row] >= 0) rows.push(row);
+  if (rows.length < 2) return "";
+  const longest = rows.reduce((best, row) => (trace.time[row] > trace.time[best] ? row : best));
+  return `Over ${rows.length} layers; the longest is layer ${trace.layer[longest]} (${duration(trace.time[longest])}).`;
+}
+function typicalRow(phase) {
+  if (phase.ticks < 3 || phase.name === "prefill") return null;  // prompts differ too much in length for a typical one
+  const slow = perTick(largest(phase.stages), phase.ticks), mean = phase.wall / phase.ticks;
+  const { why, help } = verdict(trace, null, phase.name, slow, mean);
+  const show = el("button", { type: "button", click: () => { state.comparing = false; state.pinned = null; state.phase = phase.name; zoomTo("run"); } }, "Show all");
+  return answerRow("typical", phase.name, [`Typical ${ANSWERS[phase.name] ?? phase.name}`, show], [
+    ["the average", `${duration(mean)}, over ${plural(phase.ticks, `${phase.name} tick`)}.`],
+    [trace.stages[slow.stage], `${duration(slow.time)} per tick, ${percent(slow.time / mean)} of the time.`],
+    [null, why],
+    [null, help],
+  ]);
+}
+function drawAnswers() {
+  const slowest = trace.phases.map(({ name }) => slowestRow(trace.phaseOf[name]));
+  const rows = trace.phases.flatMap(({ name }, index) => [slowest[index]?.row, typicalRow(trace.phaseOf[name])]).filter(Boolean);
+  $("answers").replaceChildren(el("table", { class: "answers card" },
+    el("thead", {}, el("tr", {}, el("td"), ...HEADS.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, ...rows)));
+  return slowest.find(Boolean).worst;
+}
