@@ -56,8 +56,8 @@ def _less_to_compute(phase: str, stage: str, number_format: str) -> str:
 
 def _less_overhead(phase: str) -> str:
     together = "a larger batch" if phase == "train" else "more requests per tick"
-    return (f"Fewer, larger operations ({together}), fused or compiled kernels, a machine with nothing else to do. Smaller "
-            "weights alone would change little: neither bytes nor arithmetic hold it back.")  # fmt: skip
+    return (f"Fewer, larger operations ({together}), fused or compiled kernels, a machine with nothing else to do. "
+            "Smaller weights alone would change little: neither bytes nor arithmetic hold it back.")  # fmt: skip
 
 
 def advice_table(
