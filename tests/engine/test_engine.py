@@ -3,11 +3,11 @@ import threading
 
 import pytest
 
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, NumericsError
 from tickwise.core.stages import Stage
 from tickwise.engine.engine import Engine, EngineOptions
 from tickwise.engine.plain import write_plainly
-from tickwise.engine.requests import Generation, QueueFullError, Request, TextPiece
+from tickwise.engine.requests import Failure, Generation, QueueFullError, Request, TextPiece
 from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
 
@@ -329,3 +329,44 @@ def test_threads_may_submit_while_another_steps(make_engine, tokenizer):
         thread.join()
     expected = [plain(module, tokenizer, prompt, settings) for prompt in PROMPTS]
     assert all(done[f"{n}-{i}"].token_ids == expected[i] for n in range(4) for i in range(5))
+
+
+def test_a_request_that_fails_leaves_the_others_alone(make_engine, tokenizer):
+    engine, module = make_engine()
+    # After "a", the expression needs a letter that the bias rules out.
+    letter = tokenizer.encode("b")[0]
+    dead_end = settings_of(ignore_eos=False, regex="ab", logit_bias={letter: -100})
+    engine.submit(Request(prompt=[3, 1, 4], settings=settings_of(), id="good"))
+    engine.submit(Request(prompt=[3, 1, 4], settings=dead_end, id="bad"))
+    events = []
+    while not engine.idle:
+        events += engine.step()
+        engine.scheduler.check()
+    (failure,) = [e for e in events if isinstance(e, Failure)]
+    assert failure.request_id == "bad"
+    assert "logit_bias" in str(failure.error)
+    (done,) = [e for e in events if isinstance(e, Generation)]
+    assert done.token_ids == plain(module, tokenizer, [3, 1, 4], settings_of())
+
+
+def test_damaged_weights_end_the_requests_with_one_line(make_engine):
+    engine, module = make_engine()
+    module.norm.weight.fill_(float("nan"))
+    engine.submit(Request(prompt=[3, 1, 4], settings=settings_of()))
+    (failure,) = engine.step()
+    assert isinstance(failure.error, NumericsError)
+    assert engine.idle
+    engine.scheduler.check()
+
+
+def test_a_tick_that_raises_can_be_repeated(make_engine, tokenizer, monkeypatch):
+    engine, module = make_engine()
+    engine.submit(Request(prompt=[3, 1, 4], settings=settings_of(), id="r"))
+    engine.step()
+    monkeypatch.setattr(engine.runner, "run", lambda rows: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            engine.step()
+        engine.scheduler.check()
+    monkeypatch.undo()
+    assert run(engine)["r", 0].token_ids == plain(module, tokenizer, [3, 1, 4], settings_of())
