@@ -85,7 +85,8 @@ class TokenChooser:
         self._generator: numpy.random.Generator | None = None
         self._eos_id = None if settings.ignore_eos else tokenizer.eos_id
         self._ending = _ending_ids(settings, tokenizer)
-        self._occurrences = _occurrences(settings, prompt_ids)
+        self.occurrences = _occurrences(settings, prompt_ids)
+        """The tokens that penalties apply to; ``None`` without penalties."""
         self._grammar = None if constraint is None else constraint.start()
         self._allowed_V: numpy.typing.NDArray[numpy.bool_] | None = None
         bias = _resolved_bias(settings, tokenizer)
@@ -101,17 +102,12 @@ class TokenChooser:
         return self._early_bias if self.n_chosen < self.settings.min_tokens else self._bias
 
     @property
-    def occurrences(self) -> "_Occurrences | None":
-        """The tokens that penalties apply to; ``None`` without penalties."""
-        return self._occurrences
-
-    @property
     def takes_the_largest_logit(self) -> bool:
         """Whether the next token is the model's most likely one, and nothing else is asked for."""
         return (
             self.settings.temperature == 0
             and self.settings.logprobs is None
-            and self._occurrences is None
+            and self.occurrences is None
             and self._grammar is None
             and not len(self.bias.ids)
         )
@@ -145,8 +141,8 @@ class TokenChooser:
     def commit(self, token_id: int) -> None:
         """Take ``token_id`` as the row's next token. ``choose`` does so itself."""
         self.n_chosen += 1
-        if self._occurrences is not None:
-            self._occurrences.add(token_id)
+        if self.occurrences is not None:
+            self.occurrences.add(token_id)
         if self._grammar is not None:
             self._allowed_V = None
             self._grammar.advance(token_id)
@@ -160,7 +156,7 @@ class TokenChooser:
         twin = copy.copy(self)
         twin.sample_index = sample_index
         twin._generator = None
-        twin._occurrences = None if self._occurrences is None else self._occurrences.copy()
+        twin.occurrences = None if self.occurrences is None else self.occurrences.copy()
         twin._grammar = None if self._grammar is None else self._grammar.fork()
         return twin
 

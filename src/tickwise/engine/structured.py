@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_CHARACTERS: dict[StructureKind, int] = {"json_schema": 1_000_000, "regex": 200_000, "choice": 200_000,
                                               "grammar": 200_000}
-_CHECK_SECONDS = 10
+_CHECK_SECONDS = 20
 # The library's trie of tokens has no room for longer ones; they are never allowed.
 _LONGEST_TOKEN_BYTES = 1000
 # As json.dumps writes; a schema's own "x-guidance" key wins.
