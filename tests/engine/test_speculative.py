@@ -8,9 +8,9 @@ from tickwise.core.errors import ConfigError
 from tickwise.engine.engine import Engine, EngineOptions
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Generation, Request
-from tickwise.engine.sampling import TokenChooser
+from tickwise.engine.sampling import TokenChooser, distribution, draw
 from tickwise.engine.settings import GenerationSettings
-from tickwise.engine.speculative import DraftModel, PromptLookup, Speculation, TickTimes
+from tickwise.engine.speculative import DraftModel, Guess, PromptLookup, Speculation, TickTimes, accept
 
 
 def settings_of(**changes):
@@ -46,55 +46,87 @@ def generate(engine, *requests):
     return done
 
 
-def test_lookup_says_what_followed_last_time():
+@pytest.fixture
+def chooser(tokenizer):
+    return TokenChooser(settings_of(), [], tokenizer)
+
+
+def test_lookup_says_what_followed_last_time(chooser):
     lookup = PromptLookup()
-    assert lookup.propose([1, 2, 3, 9, 9], 4) == []
-    assert lookup.propose([1, 2, 3, 9, 9, 2, 3], 2) == [9, 9]
-    assert lookup.propose([1, 2, 3, 9, 9, 2, 3, 7, 2, 3], 3) == [7, 2, 3]
-    assert lookup.propose([1, 2, 3, 9, 9, 2, 3, 7, 2, 3, 9, 5, 1, 2, 3], 1) == [9], "the longest match counts"
+    assert lookup.propose([1, 2, 3, 9, 9], 4, chooser) == ([], None)
+    assert lookup.propose([1, 2, 3, 9, 9, 2, 3], 2, chooser).ids == [9, 9]
+    assert lookup.propose([1, 2, 3, 9, 9, 2, 3, 7, 2, 3], 3, chooser).ids == [7, 2, 3]
+    longer = lookup.propose([1, 2, 3, 9, 9, 2, 3, 7, 2, 3, 9, 5, 1, 2, 3], 1, chooser)
+    assert longer.ids == [9], "the longest match counts"
 
 
-def test_lookup_on_a_growing_text_is_lookup_on_the_whole_text():
+def test_lookup_on_a_growing_text_is_lookup_on_the_whole_text(chooser):
     tokens = [i * i % 7 for i in range(60)]
     growing = PromptLookup()
     for end in range(1, 60):
-        assert growing.propose(tokens[:end], 3) == PromptLookup().propose(tokens[:end], 3)
+        assert growing.propose(tokens[:end], 3, chooser) == PromptLookup().propose(tokens[:end], 3, chooser)
 
 
-def test_a_draft_model_guesses_its_own_most_likely_tokens(tiny_decoder, tokenizer):
+def test_a_draft_model_guesses_its_most_likely_tokens_for_a_greedy_row(tiny_decoder, tokenizer, chooser):
     module = tiny_decoder(seed=4)
     draft = DraftModel(module)
     tokens = [3, 1, 4]
     for kept in (3, 1, 0, 2):
         expected = plain(module, tokenizer, tokens, settings_of(max_tokens=3))
-        assert draft.propose(tokens, 3) == list(expected)
-        assert draft.propose(tokens, 3) == list(expected), "asking twice changes nothing"
+        assert draft.propose(tokens, 3, chooser) == (list(expected), None)
+        assert draft.propose(tokens, 3, chooser).ids == list(expected), "asking twice changes nothing"
         tokens = [*tokens, *expected[:kept], 7]
 
 
-def test_a_draft_model_says_nothing_past_its_context(tiny_decoder):
+def test_a_draft_model_draws_for_a_row_that_draws(tiny_decoder, tokenizer):
+    module = tiny_decoder(seed=4, vocab_size=tokenizer.vocab_size)
+    settings = settings_of(temperature=1.5, top_k=4)
+    draft = DraftModel(module)
+    guess = draft.propose([3, 1, 4], 3, TokenChooser(settings, [3, 1, 4], tokenizer))
+    text = [3, 1, 4]
+    for token_id, q in zip(guess.ids, guess.probabilities, strict=True):
+        expected = distribution(module(torch.tensor([text]))[0, -1], TokenChooser(settings, [], tokenizer))
+        torch.testing.assert_close(q, expected)
+        assert q[token_id] > 0
+        text.append(token_id)
+
+
+def test_a_draft_model_says_nothing_past_its_context(tiny_decoder, chooser):
     draft = DraftModel(tiny_decoder(context_length=8))
-    assert len(draft.propose([1] * 6, 5)) == 3
-    assert draft.propose([1] * 9, 5) == []
+    assert len(draft.propose([1] * 6, 5, chooser).ids) == 3
+    assert draft.propose([1] * 9, 5, chooser).ids == []
 
 
 @pytest.mark.parametrize("settings", [
     {},
     {"temperature": 1.0},
     {"temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.3},
+    {"temperature": 0.3, "ignore_eos": False, "regex": "(abc|abd|[a-e ]{3})*"},
 ], ids=str)
-@pytest.mark.parametrize("draft_seed", [3, 4])
-def test_texts_with_guesses_are_those_without(tiny_decoder, tokenizer, always, settings, draft_seed):
+def test_a_looked_up_guess_changes_no_text(tiny_decoder, tokenizer, always, settings):
     module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
-    draft = tiny_decoder(seed=draft_seed, vocab_size=tokenizer.vocab_size)
-    engine = Engine(module, tokenizer, draft=draft, options=EngineOptions(speculate="draft", block_size=4))
+    engine = Engine(module, tokenizer, options=EngineOptions(speculate="lookup", block_size=4))
     asked = settings_of(**settings)
-    prompts = {"a": [3, 1, 4], "b": [2, 7, 1, 8, 2, 8]}
+    prompts = {"a": [3, 1, 4, 3, 1], "b": [2, 7, 1, 8, 2, 8, 2, 7, 1]}
     requests = [Request(prompt=p, settings=asked, id=n, past_context="slide") for n, p in prompts.items()]
     done = generate(engine, *requests)
     for name, prompt in prompts.items():
-        assert done[name] == plain(module, tokenizer, prompt, asked)
-    if draft_seed == 3 and not settings:
+        ids = plain(module, tokenizer, prompt, asked)
+        assert done[name] == ids[: len(done[name])]
+        assert len(done[name]) == len(ids) or "regex" in settings
+
+
+@pytest.mark.parametrize("draft_seed", [3, 4])
+def test_a_greedy_text_with_a_draft_model_is_the_one_without(tiny_decoder, tokenizer, always, draft_seed):
+    module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
+    draft = tiny_decoder(seed=draft_seed, vocab_size=tokenizer.vocab_size)
+    engine = Engine(module, tokenizer, draft=draft, options=EngineOptions(speculate="draft", block_size=4))
+    prompts = {"a": [3, 1, 4], "b": [2, 7, 1, 8, 2, 8]}
+    requests = [Request(prompt=p, settings=settings_of(), id=n, past_context="slide") for n, p in prompts.items()]
+    done = generate(engine, *requests)
+    for name, prompt in prompts.items():
+        assert done[name] == plain(module, tokenizer, prompt, settings_of())
+    if draft_seed == 3:
         assert engine.n_ticks <= 7, "a draft that is always right brings five tokens a tick"
 
 
@@ -109,28 +141,58 @@ def test_lookup_in_a_text_that_repeats_saves_ticks(tiny_decoder, tokenizer, alwa
     assert engine.n_ticks < 195
 
 
-def test_sampled_text_keeps_its_distribution(tiny_decoder, tokenizer, always):
-    """Second tokens after a guess, over many seeds, against the model's own distribution."""
+def test_drawn_guesses_keep_the_distribution(tiny_decoder, tokenizer, always):
+    """Second and third tokens over many seeds against the model's own distribution, summed over all texts."""
     module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
     draft = tiny_decoder(seed=5, vocab_size=tokenizer.vocab_size)
-    n = 1500
+    n, n_vocab, prompt = 400, tokenizer.vocab_size, [3, 1]
     engine = Engine(module, tokenizer, draft=draft,
-                    options=EngineOptions(speculate="draft", max_rows=64, max_waiting=n))
-    requests = [Request(prompt=[3, 1], settings=settings_of(temperature=2.0, max_tokens=2, seed=i), id=str(i))
-                for i in range(n)]
-    done = generate(engine, *requests)
+                    options=EngineOptions(speculate="draft", max_rows=64, max_waiting=n, tick_tokens=512))
+    done = generate(engine, *(
+        Request(prompt=prompt, settings=settings_of(temperature=2.5, max_tokens=4, seed=i), id=str(i)) for i in range(n)
+    ))
+
+    def next_tokens(texts):
+        return (module(torch.tensor(texts))[:, -1] / 2.5).softmax(-1)
+
     with torch.no_grad():
-        first = (module(torch.tensor([[3, 1]]))[0, -1] / 2).softmax(-1)
-        seconds = (module(torch.tensor([[3, 1, t] for t in range(first.numel())]))[:, -1] / 2).softmax(-1)
-    expected = first @ seconds
-    counted = torch.zeros_like(expected)
-    for ids in done.values():
-        counted[ids[1]] += 1
-    # Chi-squared with about 35 degrees of freedom: 80 is beyond the 99.99th percentile.
-    assert float(((counted - n * expected) ** 2 / (n * expected)).sum()) < 80
+        first = next_tokens([prompt])[0]
+        second_given = next_tokens([[*prompt, a] for a in range(n_vocab)])
+        pairs = [[*prompt, a, b] for a in range(n_vocab) for b in range(n_vocab)]
+        third_given = next_tokens(pairs).view(n_vocab, n_vocab, n_vocab)
+    expected = [first, first @ second_given, torch.einsum("a,ab,abc->c", first, second_given, third_given)]
+    for position, probabilities in enumerate(expected):
+        counted = torch.bincount(torch.tensor([ids[position] for ids in done.values()]), minlength=n_vocab)
+        # Chi-squared with about 35 degrees of freedom: 80 is beyond the 99.99th percentile.
+        assert float(((counted - n * probabilities) ** 2 / (n * probabilities)).sum()) < 80, position
 
 
-def test_guessing_stops_when_it_does_not_pay(capsys):
+def test_what_replaces_a_guess_is_distributed_like_the_model(tokenizer):
+    """Leviathan et al. 2023, appendix A.1: the token is distributed like p, whatever q is."""
+    torch.manual_seed(0)
+    n, n_vocab = 4000, tokenizer.vocab_size
+    p_logits, q_logits = 1.5 * torch.randn(2, n_vocab), 1.5 * torch.randn(n_vocab)
+    choosers = [TokenChooser(settings_of(temperature=1.0, seed=i), [], tokenizer) for i in range(n)]
+    counted, accepted = torch.zeros(n_vocab), 0
+    for chooser in choosers:
+        q = distribution(q_logits, chooser)
+        guess = Guess([draw(q, chooser)], [q])
+        choices = accept(p_logits, guess, chooser)
+        counted[choices[0].token_id] += 1
+        accepted += len(choices) - 1
+    p, q = p_logits[0].softmax(-1), q_logits.softmax(-1)
+    assert float(((counted - n * p) ** 2 / (n * p)).sum()) < 80
+    assert accepted / n == pytest.approx(float(torch.minimum(p, q).sum()), abs=0.03), "equation 3 of section 3.2"
+
+
+def test_a_draft_that_equals_the_model_is_always_accepted(tiny_decoder, tokenizer, always):
+    module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
+    engine = Engine(module, tokenizer, draft=module, options=EngineOptions(speculate="draft"))
+    generate(engine, Request(prompt=[3, 1], settings=settings_of(temperature=1.5, max_tokens=21), id="r"))
+    assert engine.n_ticks == 5, "the prompt, then five tokens a tick"
+
+
+def test_guessing_stops_when_it_does_not_pay(capsys, chooser):
     console.set_verbosity(console.VERBOSE)
     try:
         times = TickTimes()
@@ -145,18 +207,18 @@ def test_guessing_stops_when_it_does_not_pay(capsys):
         console.set_verbosity(console.NORMAL)
     assert (bad.on, good.on) == (False, True)
     assert "request bad: guessing does not pay (0 of 32" in capsys.readouterr().err
-    assert bad.propose([1, 2, 3, 1, 2], 4) == []
-    assert good.propose([1, 2, 3, 1, 2], 4) == [3, 1, 2]
+    assert bad.propose([1, 2, 3, 1, 2], 4, chooser) == []
+    assert good.propose([1, 2, 3, 1, 2], 4, chooser) == [3, 1, 2]
 
 
-def test_nothing_is_guessed_before_a_tick_without_guesses_was_timed():
+def test_nothing_is_guessed_before_a_tick_without_guesses_was_timed(chooser):
     times = TickTimes()
     speculation = Speculation(PromptLookup(), 4, times, "r")
-    assert speculation.propose([1, 2, 3, 1, 2], 4) == []
+    assert speculation.propose([1, 2, 3, 1, 2], 4, chooser) == []
     for _ in range(3):
         times.observe(1, 0.001)
     times.plain_s(1)
-    assert speculation.propose([1, 2, 3, 1, 2], 4) == [3, 1, 2]
+    assert speculation.propose([1, 2, 3, 1, 2], 4, chooser) == [3, 1, 2]
 
 
 def test_a_draft_with_another_vocabulary_is_refused(tiny_decoder, tokenizer):

@@ -33,9 +33,9 @@ from tickwise.engine.requests import (
     encode_prompt,
 )
 from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
-from tickwise.engine.sampling import Choice, TokenChooser, choose, fresh_seed
+from tickwise.engine.sampling import Choice, LogitsError, TokenChooser, choose, fresh_seed
 from tickwise.engine.scheduler import Plan, Scheduler
-from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
+from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, accept, check_draft
 from tickwise.engine.structured import compile_constraint
 from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
 from tickwise.models.decoder import Decoder
@@ -298,6 +298,7 @@ class Engine:
     ) -> dict[Row, list[Choice]]:
         """The next tokens of every row whose text the model has read to its end; of a beam's rows, none."""
         chosen: dict[Row, list[Choice]] = {}
+        failed: dict[RequestState, UserError] = {}
         if logits_RV is None:
             return chosen
         rows: list[Row] = []
@@ -307,7 +308,9 @@ class Engine:
         for item in plan.rows:
             n_logits, row = item.input.n_logits, item.row
             request = row.request
-            if n_logits and request.beam is not None:
+            if n_logits > 1 and row.proposer is not None and row.proposer.guess.probabilities is not None:
+                self._accept(row, logits_RV[at : at + n_logits], chosen, failed)
+            elif n_logits and request.beam is not None:
                 request.beam_logits.append(logits_RV[at])
             elif n_logits:
                 writers = [row] if request.forked else request.rows
@@ -316,7 +319,6 @@ class Engine:
                 if n_logits > 1:
                     guesses.append((row, item.input.ids[1:], at))
             at += n_logits
-        failed: dict[RequestState, UserError] = {}
         self._choose_rows(rows, wanted, logits_RV, chosen, failed)
         depth = 0
         while guesses := [
@@ -333,6 +335,17 @@ class Engine:
             events.append(Failure(problem, request.id))
         return chosen
 
+    def _accept(
+        self, row: Row, logits_GV: Tensor, chosen: dict[Row, list[Choice]], failed: dict[RequestState, UserError]
+    ) -> None:
+        """The next tokens of a row whose guess was drawn."""
+        assert row.proposer is not None
+        assert row.chooser is not None
+        try:
+            chosen[row] = accept(logits_GV, row.proposer.guess, row.chooser)
+        except UserError as problem:
+            failed[row.request] = problem
+
     def _choose_rows(
         self, rows: list[Row], wanted: list[int], logits_RV: Tensor, chosen: dict[Row, list[Choice]],
         failed: dict[RequestState, UserError],
@@ -346,16 +359,16 @@ class Engine:
                 ready.append((row, row.chooser, index))
             except UserError as problem:
                 failed[row.request] = problem
-        if not ready:
-            return
-        indices = [index for _, _, index in ready]
-        if indices != list(range(logits_RV.shape[0])):
-            logits_RV = logits_RV[indices]
-        try:
-            choices = choose(logits_RV, [chooser for _, chooser, _ in ready])
-        except UserError as problem:
-            failed.update((row.request, problem) for row, _, _ in ready)
-            return
+        choices: list[Choice] = []
+        while ready and not choices:
+            indices = [index for _, _, index in ready]
+            whole = indices == list(range(logits_RV.shape[0]))
+            try:
+                choices = choose(logits_RV if whole else logits_RV[indices], [chooser for _, chooser, _ in ready])
+            except UserError as problem:
+                bad = set(problem.rows) if isinstance(problem, LogitsError) else set(range(len(ready)))
+                failed.update((ready[i][0].request, problem) for i in bad)
+                ready = [entry for i, entry in enumerate(ready) if i not in bad]
         for (row, _, _), choice in zip(ready, choices, strict=True):
             chosen.setdefault(row, []).append(choice)
 

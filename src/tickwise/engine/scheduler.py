@@ -142,8 +142,9 @@ class Scheduler:
             if not row.decoding or spent >= budget:
                 continue
             guess: list[int] = []
-            if row.proposer is not None:
-                guess = row.proposer.propose(row.tokens, row.room_for_guess(budget - spent - self.max_rows))
+            if row.proposer is not None and row.chooser is not None:
+                room = row.room_for_guess(budget - spent - self.max_rows)
+                guess = row.proposer.propose(row.tokens, room, row.chooser)
             n_new = 1 + len(guess)
             if self._grow(row, n_new, plan):
                 ids = [row.tokens[-1], *guess]
