@@ -217,6 +217,23 @@ def test_listing_twice_gives_the_same():
     assert list_training_program(model, ids) == list_training_program(model, ids)
 
 
+def test_inference_mode_changes_nothing():
+    """Compositions such as linear arrive whole there."""
+    model, ids = llama(), torch.randint(0, 96, (2, 12))
+
+    def call(module, ids):
+        with torch.inference_mode():
+            return module(ids)
+
+    def shown(program):
+        return [(i.op, i.shapes, i.stage, i.flops, i.bytes_read) for i in program.instructions if i.bytes_written]
+
+    plain = list_program(model, ids)
+    assert shown(list_program(model, ids, call=call)) == shown(plain)
+    with torch.inference_mode():
+        assert shown(list_program(model, ids)) == shown(plain)
+
+
 def test_a_real_run_counts_fused_cpu_attention_as_one_without_data_does():
     class Peeking(Attention):
         def forward(self, q, k, v):
@@ -237,10 +254,10 @@ def test_frozen_parameters_save_their_weight_gradients():
 
 def test_a_recurrent_layer_is_counted_though_torch_leaves_it_out():
     steps, batch, inputs, hidden = 10, 4, 6, 9
-    lstm = nn.LSTM(inputs, hidden)
-    assert list_program(lstm, torch.randn(steps, batch, inputs)).flops == (
-        2 * steps * batch * 4 * hidden * (inputs + hidden)
-    )
+    lstm, x = nn.LSTM(inputs, hidden), torch.randn(steps, batch, inputs)
+    products = 2 * steps * batch * 4 * hidden * (inputs + hidden)
+    assert list_program(lstm, x).flops == products
+    assert list_training_program(lstm, x.requires_grad_(), loss=lambda output: output[0].sum()).flops == 3 * products
 
 
 def test_listing_leaves_random_numbers_statistics_and_gradients_alone():

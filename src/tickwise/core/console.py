@@ -52,7 +52,7 @@ def format_seconds(seconds: float) -> str:
 
 def format_count(value: float) -> str:
     """``950``, ``12.3k``, ``4.56M``, ``7.89G``."""
-    for divisor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for divisor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= divisor:
             return f"{value / divisor:.3g}{suffix}"
     return f"{value:.3g}"

@@ -182,9 +182,8 @@ class Recorder(TorchDispatchMode):
         schema = schema_of(func)
         if schema.is_composite and func._overloadpacket not in flop_registry:
             with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+                # Not func.decompose, which prefers a composition in Python, with parts of its own.
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         inputs = [*tensors_in(args), *tensors_in(kwargs.values())]
         if self._how == "real":
             output = func(*args, **kwargs)
