@@ -349,6 +349,26 @@ def test_a_dead_end_that_shows_later_is_an_error_of_that_row(kinds):
         row.prepare()
 
 
+def test_an_ambiguous_grammar_is_given_up_before_it_slows_the_others_down(kinds):
+    tokenizer = kinds["char"]
+    row = TokenChooser(GenerationSettings(grammar='start: s\ns: s s | "a"'), [], tokenizer)
+    letter_a = tokenizer.encode("a")[0]
+    slowest = 0.0
+
+    def write_many():
+        nonlocal slowest
+        for _ in range(2000):
+            started = time.thread_time()
+            row.prepare()
+            row.commit(letter_a)
+            slowest = max(slowest, time.thread_time() - started)
+
+    with pytest.raises(ConfigError, match="grammar: too complex to follow") as caught:
+        write_many()
+    assert "\n" not in str(caught.value)
+    assert slowest < 0.25
+
+
 def test_a_bias_that_rules_out_all_that_may_come_is_an_error(kinds):
     row = TokenChooser(GenerationSettings(regex="a", logit_bias={"a": -100}), [], kinds["char"])
     with pytest.raises(ConfigError, match="logit_bias: it rules out every token that may come next"):

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS: dict[StructureKind, int] = {"json_schema": 1_000_000, "regex": 200_000, "choice": 200_000,
                                               "grammar": 200_000}
 _CHECK_SECONDS = 20
+# Ways to go on that the parser keeps apart after each token. An ambiguous grammar multiplies them: at 500 a token takes
+# some 20 ms, at the library's 2000 more than a second. A schema has as many as an anyOf has alternatives.
+_MOST_ITEMS: dict[StructureKind, int] = {"json_schema": 2000, "regex": 500, "choice": 500, "grammar": 500}
 # The library's trie of tokens has no room for longer ones; they are never allowed.
 _LONGEST_TOKEN_BYTES = 1000
 # As json.dumps writes; a schema's own "x-guidance" key wins.
@@ -119,7 +122,8 @@ def compile_constraint(settings: GenerationSettings, tokenizer: "Tokenizer") -> 
     problem = _problem(grammar)
     if problem:
         raise ConfigError(f"{kind}: {problem}")
-    matcher = LLMatcher(library_tokenizer, grammar, log_level=0, limits=LLParserLimits(verbose_errors=False))
+    limits = LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_ITEMS[kind])
+    matcher = LLMatcher(library_tokenizer, grammar, log_level=0, limits=limits)
     if matcher.is_error():
         raise ConfigError(f"{kind}: {_complaint(matcher.get_error())}")
     constraint = Constraint(matcher, kind, tokenizer.vocab_size)
