@@ -353,20 +353,20 @@ def test_an_ambiguous_grammar_is_given_up_before_it_slows_the_others_down(kinds)
     tokenizer = kinds["char"]
     row = TokenChooser(GenerationSettings(grammar='start: s\ns: s s | "a"'), [], tokenizer)
     letter_a = tokenizer.encode("a")[0]
-    slowest = 0.0
-
-    def write_many():
-        nonlocal slowest
-        for _ in range(2000):
-            started = time.thread_time()
+    seconds, problem = [], ""
+    while not problem and len(seconds) < 2000:
+        started = time.thread_time()
+        try:
             row.prepare()
-            row.commit(letter_a)
-            slowest = max(slowest, time.thread_time() - started)
-
-    with pytest.raises(ConfigError, match="grammar: too complex to follow") as caught:
-        write_many()
-    assert "\n" not in str(caught.value)
-    assert slowest < 0.25
+        except ConfigError as refusal:
+            problem = str(refusal)
+        else:
+            row.commit(letter_a)  # outside the try: only prepare may raise, so that other rows can go on
+            seconds.append(time.thread_time() - started)
+    assert problem.startswith("grammar: too complex to follow")
+    assert "\n" not in problem
+    assert row.end is None
+    assert max(seconds) < 0.25
 
 
 def test_a_bias_that_rules_out_all_that_may_come_is_an_error(kinds):

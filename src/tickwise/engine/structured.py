@@ -77,10 +77,9 @@ class GrammarState:
         return allowed
 
     def advance(self, token_id: int) -> None:
-        """Take the token that was chosen, one that ``mask`` allows."""
-        if not self._matcher.consume_token(token_id):
-            raise self._too_complex()
-        self.complete = self._matcher.is_stopped()
+        """Take the token that was chosen, one that ``mask`` allows. Never raises, since other rows choose at the same
+        time: when the grammar turns out to be too complex here, the next ``mask`` says so."""
+        self.complete = self._matcher.consume_token(token_id) and self._matcher.is_stopped()
 
     def fork(self) -> "GrammarState":
         """An independent copy."""
