@@ -160,6 +160,7 @@ def test_rows_come_out_in_order_whatever_the_marks_of_a_tick(sink, clock):
 
 def test_memory_is_bounded_and_flushing_belongs_to_the_next_tick(sink, clock, monkeypatch):
     monkeypatch.setattr(ledger_module, "_MOST_MARKS", 10)
+    monkeypatch.setattr(ledger_module, "MEASURE_EVERY_NS", 0)
     ledger = Ledger(sink, roofline=ROOF)
     slow_add = sink.add
 

@@ -6,7 +6,6 @@ computed from that: exactly, because FLOPs and bytes are whole numbers that grow
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -107,7 +106,7 @@ class DecoderCosts:
         )
 
     def _figures(self, rows: Sequence[RowWork], n_cached: Sequence[int]) -> _Figures:
-        changed = [replace(row, n_cached=n_cached[i]) for i, row in enumerate(rows)]
+        changed = [row._replace(n_cached=n_cached[i]) for i, row in enumerate(rows)]
         return {key: (cost.flops, cost.bytes_read, cost.bytes_written)
                 for key, cost in stage_costs(self.listing(TickWork(tuple(changed)))).items()
                 if key[0] in MODEL_STAGES}

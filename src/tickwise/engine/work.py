@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from tickwise.core.stages import Marker
 
 Phase = Literal["prefill", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
-class RowWork:
+class RowWork(NamedTuple):
     """One row's part of a tick."""
 
     request_id: str
@@ -46,8 +45,7 @@ class TickWork:
         return sum(row.n_cached + row.n_new for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class TickToken:
+class TickToken(NamedTuple):
     """A token that a tick wrote."""
 
     request_id: str

@@ -33,6 +33,7 @@ STAGES = tuple(Stage)
 """Codes of stages in ``Rows.stage``."""
 NO_LAYER = -1
 
+_HOST = Stage.HOST  # looking it up in the class costs as much as reading the clock
 _CODE = {stage: code for code, stage in enumerate(STAGES)}
 _PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
 # Marks kept in memory before rows are made of them: about 60 bytes each.
@@ -162,14 +163,13 @@ class Ledger:
         # would have to visit. A tick ends with its last nanosecond and two fillers.
         self._marks: list[int | Stage | None] = []
         self._finished = 0
-        self._ends: list[int] = []
-        self._works: list[Work] = []
-        self._tokens: list[Sequence[Token]] = []
+        """Length of ``_marks`` at the end of the last finished tick."""
+        self._ticks: list[tuple[int, Work, Sequence[Token]]] = []
+        """Finished ticks that are not flushed: that length, work, tokens."""
         self._work: Work | None = None
+        self._n_flushed = 0
         self._layouts: dict[tuple[int | Stage | None, ...], _Layout] = {}
         self._now = _clock(synchronize)
-        self.ticks = 0
-        """Finished ticks."""
         self.origin_ns = self._now()
         self._energy_times_ns: list[int] = []
         self._energy_j: list[float] = []
@@ -180,17 +180,28 @@ class Ledger:
         """From here on time belongs to ``stage``. (``__init__`` puts a faster twin in its place.)"""
         raise AssertionError
 
+    @property
+    def ticks(self) -> int:
+        """Finished ticks."""
+        return self._n_flushed + len(self._ticks)
+
     def begin_tick(self) -> None:
         """The tick's wall time starts; until the first mark it belongs to ``host``."""
         now_ns = self._now()
         marks = self._marks
-        del marks[self._finished :]
-        self._work = None
+        if len(marks) != self._finished:
+            del marks[self._finished :]
+            self._work = None
+        if now_ns > self._look_at_ns:
+            self._look_after(now_ns)
+        marks.extend((now_ns, _HOST, None))
+
+    def _look_after(self, now_ns: int) -> None:
+        """What is to be done now and then."""
         if self._finished > 3 * _MOST_MARKS:
             self.flush()
-        elif now_ns - self._energy_times_ns[-1] > MEASURE_EVERY_NS:
+        else:
             self._measure_energy(now_ns)
-        marks += (now_ns, Stage.HOST, None)
 
     def tick_work(self, work: Work) -> None:
         """What this tick computes, known after scheduling."""
@@ -199,49 +210,53 @@ class Ledger:
     def end_tick(self, tokens: Sequence[Token]) -> None:
         """The tick's wall time ends."""
         now_ns = self._now()
-        if self._work is None:
+        work = self._work
+        if work is None:
             return
-        self._marks += (now_ns, None, None)
-        self._finished = len(self._marks)
-        self._ends.append(self._finished // 3)
-        self._works.append(self._work)
-        self._tokens.append(tokens)
+        marks = self._marks
+        marks.extend((now_ns, None, None))
         self._work = None
-        self.ticks += 1
+        self._finished = len(marks)
+        self._ticks.append((self._finished, work, tokens))
 
     def _measure_energy(self, now_ns: int) -> None:
+        self._look_at_ns = now_ns + MEASURE_EVERY_NS
         self._energy_times_ns.append(now_ns)
         self._energy_j.append(0.0 if self._energy is None or isinstance(self._energy, EnergyModel)
                               else self._energy.joules())
 
     def flush(self) -> None:
         """Make rows of the finished ticks, hand them to the sink and forget them."""
-        if not self._works:
+        if not self._ticks:
             return
         self._measure_energy(time.perf_counter_ns())
         rows = self._rows()
-        first = rows.first_tick
-        self._sink.add(rows, [(first + i, tokens) for i, tokens in enumerate(self._tokens) if tokens])
+        first = self._n_flushed
+        self._sink.add(rows, [(first + i, tokens) for i, (_, _, tokens) in enumerate(self._ticks) if tokens])
+        self._n_flushed += len(self._ticks)
+        self._ticks = []
         del self._marks[: self._finished]
         self._finished = 0
         del self._energy_times_ns[:-1], self._energy_j[:-1]
-        self._ends, self._works, self._tokens = [], [], []
 
     def _rows(self) -> Rows:
         marks = self._marks[: self._finished]
         times = numpy.array(marks[0::3], dtype=numpy.int64) - self.origin_ns
         stages, layers = marks[1::3], marks[2::3]
+        ends = [length // 3 for length, _, _ in self._ticks]
+        works = [work for _, work, _ in self._ticks]
         by_layout: dict[_Layout, list[int]] = {}
         start = 0
-        for index, end in enumerate(self._ends):
+        for index, end in enumerate(ends):
             marked = (*stages[start : end - 1], *layers[start : end - 1])
             layout = self._layouts.get(marked)
             if layout is None:
                 layout = self._layouts[marked] = _Layout(stages[start : end - 1], layers[start : end - 1])
             by_layout.setdefault(layout, []).append(index)
             start = end
-        starts = numpy.array([0, *self._ends[:-1]])
-        columns = [self._columns(layout, numpy.array(ticks), times, starts) for layout, ticks in by_layout.items()]
+        starts, last_marks = numpy.array([0, *ends[:-1]]), numpy.array(ends) - 1
+        columns = [self._columns(layout, numpy.array(ticks), times, starts, works)
+                   for layout, ticks in by_layout.items()]
         tick = numpy.concatenate([c[0] for c in columns])
         order = numpy.argsort(tick, kind="stable")
         tick, layer, stage, start_ns, duration_ns, figures = (
@@ -251,23 +266,23 @@ class Ledger:
         share, bound = place(duration_ns.astype(numpy.float64), flops, bytes_read + bytes_written, self._roofline)
         python = numpy.isin(stage, _PYTHON_CODES)
         bound[python] = "overhead"
-        first = self.ticks - len(self._works)
         return Rows(
-            tick=tick + first, layer=layer, stage=stage, start_ns=start_ns, duration_ns=duration_ns, flops=flops,
-            bytes_read=bytes_read, bytes_written=bytes_written, bound=bound, roofline_share=share,
-            energy_j=self._row_energy(tick, starts, times, duration_ns, flops, bytes_read + bytes_written, python),
+            tick=tick + self._n_flushed, layer=layer, stage=stage, start_ns=start_ns, duration_ns=duration_ns,
+            flops=flops, bytes_read=bytes_read, bytes_written=bytes_written, bound=bound, roofline_share=share,
+            energy_j=self._row_energy(tick, times[starts], times[last_marks], duration_ns, flops,
+                                      bytes_read + bytes_written, python),
             energy_measured=self._energy is not None and not isinstance(self._energy, EnergyModel),
-            works=self._works, first_tick=first,
+            works=works, first_tick=self._n_flushed,
         )
 
     def _columns(
         self, layout: "_Layout", ticks: NDArray[numpy.int64], times: NDArray[numpy.int64],
-        starts: NDArray[numpy.int64],
+        starts: NDArray[numpy.int64], works: Sequence[Work],
     ) -> tuple[NDArray[numpy.generic], ...]:
         """Columns of the ticks with this layout, tick by tick: tick, layer, stage, start, duration, figures (·, 3)."""
         times_NM = times[starts[ticks][:, None] + numpy.arange(layout.n_marks + 1)]
         start_NR, duration_NR = layout.rows(times_NM)
-        figures_NR3 = self._figures(layout, [self._works[tick] for tick in ticks])
+        figures_NR3 = self._figures(layout, [works[tick] for tick in ticks])
         n, r = start_NR.shape
         return (numpy.repeat(ticks, r), numpy.tile(layout.layer_R, n), numpy.tile(layout.stage_R, n),
                 start_NR.ravel(), duration_NR.ravel(), figures_NR3.reshape(-1, 3))
@@ -295,7 +310,7 @@ class Ledger:
         return figures
 
     def _row_energy(
-        self, tick: NDArray[numpy.int64], starts: NDArray[numpy.int64], times: NDArray[numpy.int64],
+        self, tick: NDArray[numpy.int64], begin_ns: NDArray[numpy.int64], end_ns: NDArray[numpy.int64],
         duration_ns: NDArray[numpy.int64], flops: NDArray[numpy.float64], n_bytes: NDArray[numpy.float64],
         python: NDArray[numpy.bool_],
     ) -> NDArray[numpy.float64]:
@@ -304,11 +319,10 @@ class Ledger:
         if isinstance(self._energy, EnergyModel):
             return self._energy.joules(duration_ns.astype(numpy.float64), numpy.where(python, 0.0, flops),
                                        numpy.where(python, 0.0, n_bytes))
-        begin, end = times[starts], times[numpy.array(self._ends) - 1]
         measured_at = numpy.array(self._energy_times_ns) - self.origin_ns
-        spent = numpy.interp(end, measured_at, self._energy_j) - numpy.interp(begin, measured_at, self._energy_j)
-        watts = spent / numpy.maximum(end - begin, 1)
-        joules: NDArray[numpy.float64] = watts[tick] * duration_ns
+        spent = numpy.interp(end_ns, measured_at, self._energy_j) - numpy.interp(begin_ns, measured_at, self._energy_j)
+        per_ns = spent / numpy.maximum(end_ns - begin_ns, 1)
+        joules: NDArray[numpy.float64] = per_ns[tick] * duration_ns
         return joules
 
 
@@ -365,12 +379,10 @@ def _clock(synchronize: Callable[[], None] | None) -> Callable[[], int]:
 
 def _recorder(marks: list[int | Stage | None], now: Callable[[], int]) -> Callable[..., None]:
     """``Ledger.mark`` without looking up any attribute: it runs dozens of times in every tick."""
-    append = marks.append
+    extend = marks.extend
 
     def mark(stage: Stage, layer: int | None = None) -> None:
-        append(now())
-        append(stage)
-        append(layer)
+        extend((now(), stage, layer))
 
     return mark
 
