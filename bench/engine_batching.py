@@ -1,8 +1,9 @@
 """What batching, shared prefixes, cancellation and speculation in the engine bring, and that they change no token.
 
-    python bench/engine_batching.py MODEL --text FILE [--only engine.7] [--pairs 7] [--tokens 100]
+    python bench/engine_batching.py [MODEL --text FILE] [--only engine.7] [--pairs 7] [--tokens 100]
 
-MODEL is a model directory; prompts are pieces of FILE. Ways that are compared run in turn (A B A B …), so that a slow
+MODEL is a model directory; prompts are pieces of FILE. Without them, a randomly initialised decoder reads random
+tokens. Ways that are compared run in turn (A B A B …), so that a slow
 spell of the machine meets both; ratios are of medians. Prints one line of JSON per figure:
 
 engine.6       time to first token with a 90 % shared prefix ÷ cold
@@ -19,6 +20,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,26 @@ from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Generation, Request
 from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.tokenizers.train import char_tokenizer
 
 ROWS = 8
+
+
+def random_model() -> LanguageModel:
+    """Depth 4, width 256, context 1024, 8192 tokens; all weights are drawn, so that tokens depend on the text."""
+    vocabulary = Counter({chr(0x4E00 + i): 1 for i in range(8191)})
+    tokenizer = char_tokenizer(vocabulary, vocab_size=None, end_of_text=True, unknown=False)
+    module = Decoder(DecoderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=1024, width=256, n_layers=4, n_heads=4, n_kv_heads=4,
+        head_dim=64, hidden=704, qk_norm=True,
+    ))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+    return LanguageModel(module.requires_grad_(False), tokenizer)
 
 
 def greedy(tokens: int) -> GenerationSettings:
@@ -204,8 +224,8 @@ FIGURES = {"engine.6": shared_prefix, "engine.7": concurrent, "engine.8": cancel
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--text", type=Path)
     parser.add_argument("--only", choices=FIGURES, action="append")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=100)
@@ -213,12 +233,19 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    model = load(arguments.model)
-    ids = model.tokenizer.encode(arguments.text.read_text(encoding="utf-8")[:60_000])
+    if (arguments.model is None) != (arguments.text is None):
+        parser.error("MODEL and --text go together")
+    if arguments.model is not None:
+        model = load(arguments.model)
+        ids = model.tokenizer.encode(arguments.text.read_text(encoding="utf-8")[:60_000])
+    else:
+        model = random_model()
+        ids = torch.randint(1, 8192, (20_000,), generator=torch.Generator().manual_seed(1)).tolist()
     for name in arguments.only or FIGURES:
         figure = FIGURES[name](model, ids, arguments.pairs, arguments.tokens)
         print(json.dumps({**figure, "pairs": arguments.pairs, "threads": torch.get_num_threads(),
-                          "parameters": model.module.n_parameters()}), flush=True)
+                          "parameters": model.module.n_parameters(),
+                          "context": model.config.context_length}), flush=True)
     return 0
 
 

@@ -18,6 +18,10 @@ from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.rope import rope_tables
 
+# A product of few rows with a matrix that no cache holds waits for memory. With the matrix in front, the CPU's library
+# reads it once; as a linear layer, it copies it into another order first.
+_FEW_ROWS, _WIDE_HEAD = 8, 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
@@ -148,7 +152,14 @@ class Decoder(nn.Module):
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """(B, T, V) from the output of ``hidden_states``."""
         mark(Stage.HEAD)
-        logits_BTV = self.lm_head(hidden_BTC)
+        rows, weight_VC = hidden_BTC.shape[0] * hidden_BTC.shape[1], self.lm_head.weight
+        few = 1 < rows <= _FEW_ROWS and weight_VC.device.type == "cpu" and not torch.is_grad_enabled()
+        if few and weight_VC.shape[0] >= _WIDE_HEAD:
+            logits_BTV = torch.mm(weight_VC, hidden_BTC.flatten(0, 1).t()).t().contiguous().view(
+                *hidden_BTC.shape[:2], -1
+            )
+        else:
+            logits_BTV = self.lm_head(hidden_BTC)
         cap = self.config.logit_soft_cap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
