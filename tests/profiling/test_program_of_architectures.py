@@ -113,6 +113,22 @@ def test_a_decode_tick_reads_the_cache_and_computes_one_token(name):
     assert program.flops < list_program(module, **inputs).flops / 4
 
 
+def test_experts_cost_what_a_token_uses_of_them():
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    width, hidden, experts, used, layers = 32, 64, 8, 2, 2
+    config = MixtralConfig(hidden_size=width, intermediate_size=hidden, num_hidden_layers=layers, vocab_size=96,
+                           num_attention_heads=4, num_key_value_heads=2, num_local_experts=experts,
+                           num_experts_per_tok=used)
+    with torch.device("meta"):
+        module = MixtralForCausalLM(config).to(torch.bfloat16).eval()
+    program = list_program(module, torch.zeros(1, 1, dtype=torch.long))
+    products = [i for i in program.instructions if i.op == "aten._grouped_mm"]
+    assert {i.stage for i in products} == {Stage.FFN}
+    assert sum(i.flops for i in products) == layers * used * 2 * 3 * width * hidden
+    assert sum(i.bytes_read for i in products) < layers * (used + 1) * 2 * 3 * width * hidden
+
+
 def test_a_program_is_the_same_on_the_meta_device():
     """A model that was never given memory lists as one that was."""
     name = "transformers Llama"

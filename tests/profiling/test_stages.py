@@ -6,7 +6,7 @@ from torch import nn
 
 from tickwise.core.stages import Stage
 from tickwise.profiling.program import list_program, list_training_program
-from tickwise.profiling.stages import StageTimer, place_of, stage_of, staged_modules
+from tickwise.profiling.stages import StageTimer, place_of, places_of, stage_of, staged_modules
 from tickwise.profiling.step_profile import profile_decode_token, profile_training_step
 
 
@@ -131,6 +131,17 @@ def test_submodules_are_recognised_by_the_usual_names(name, expected):
     assert stage_of(name) == expected
 
 
+def test_a_part_with_an_unknown_name_is_not_taken_for_the_stage_before_it():
+    model = nn.ModuleDict({
+        "norm": nn.LayerNorm(4), "drop": nn.Dropout(), "gadget": nn.Linear(4, 4),
+        "layers": nn.ModuleList([nn.ModuleDict({"mlp": nn.Linear(4, 4), "trinket": nn.Linear(4, 4)})]),
+    })
+    assert places_of(model) == {
+        "norm": (Stage.NORM, None), "layers.0.mlp": (Stage.FFN, 0),
+        "gadget": (Stage.FORWARD, None), "layers.0.trinket": (Stage.FORWARD, 0),
+    }
+
+
 @pytest.mark.parametrize(("name", "expected"), [
     ("model.layers.3.self_attn.q_proj", (Stage.QKV, 3)),
     ("model.layers.3.self_attn.q_norm", (Stage.ROPE, 3)),
@@ -146,6 +157,9 @@ def test_submodules_are_recognised_by_the_usual_names(name, expected):
     ("encoder.block.0.layer.0.SelfAttention.o", (Stage.OUT, 0)),
     ("decoder.block.2.layer.1.EncDecAttention.q", (Stage.CROSS_ATTENTION, 2)),
     ("cls.predictions.decoder", (Stage.HEAD, None)),
+    ("model.decoder.layers.1.fc2", (Stage.FFN, 1)),
+    ("backbone.layers.0.mixer.in_proj", (Stage.QKV, 0)),
+    ("model.layers.4.self_attn.kv_a_proj_with_mqa", (Stage.QKV, 4)),
     ("", None),
     ("layers.0", None),
 ])

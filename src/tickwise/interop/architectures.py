@@ -69,15 +69,19 @@ def _from_transformers(values: Mapping[str, Any], where: str) -> nn.Module:
 
 
 def _build(config: Any, architectures: list[str]) -> nn.Module:
-    """The class that the config names, else the head that writes text, else the bare model."""
+    """The class that the config names, else with the head that it is trained with, else the bare model."""
     import transformers
 
     for name in architectures:
         named = getattr(transformers, str(name), None)
         if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
             return named(config)
-    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM,
-                 transformers.AutoModelForMaskedLM):
+    kinds: list[Any] = [transformers.AutoModelForCausalLM]
+    if getattr(config, "is_encoder_decoder", False):
+        kinds.insert(0, transformers.AutoModelForSeq2SeqLM)
+    elif not getattr(config, "is_decoder", False):
+        kinds.insert(0, transformers.AutoModelForMaskedLM)
+    for auto in kinds:
         if type(config) in auto._model_mapping:
             model: nn.Module = auto.from_config(config)
             return model

@@ -31,12 +31,20 @@ def _recurrent_layer(args: tuple[Any, ...]) -> int:
     return int(2 * steps * batch * (args[1].numel() + args[2].numel()))
 
 
+def _grouped_products(args: tuple[Any, ...]) -> int:
+    """Rows (m, k) in groups, each with its own (k, n) of (G, k, n), as experts have; or groups along k, or of n."""
+    a, b = args[0], args[1]
+    groups = a.shape[0] if a.ndim == 3 and b.ndim == 2 else 1
+    return int(2 * a.numel() * b.shape[-1] // groups)
+
+
 # What FlopCounterMode has no formula for. By name, because not every build of torch has every operator.
 _FORMULAS: dict[str, Callable[[tuple[Any, ...]], int]] = {
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": lambda args: 2 * _attention(args[1:4]),
     "aten.mkldnn_rnn_layer": _recurrent_layer,
     "aten.mkldnn_rnn_layer_backward": lambda args: 2 * _recurrent_layer(args),
+    "aten._grouped_mm": _grouped_products,
     "aten.mv": lambda args: int(2 * args[0].numel()),
     "aten.addmv": lambda args: int(2 * args[1].numel()),
     "aten.dot": lambda args: int(2 * args[0].numel()),
@@ -85,6 +93,10 @@ def traffic(
         extra = args[1].numel() * args[0].element_size()
     elif name == "aten.nll_loss_backward":
         unread.add(id(args[1]))
+    elif name == "aten._grouped_mm" and args[0].ndim == 2 and args[1].ndim == 3:
+        # Few rows cannot reach all groups; which ones they reach depends on values.
+        unread.add(id(args[1]))
+        extra = size_of(args[1]) * min(args[0].shape[0], args[1].shape[0]) // args[1].shape[0]
     elif name in _SCATTERS:
         # The values, or for a scalar the places.
         source = next((t for t in reversed(inputs[1:]) if t.dtype == args[0].dtype), inputs[-1])

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from tickwise.core.stages import Stage, marking
 from tickwise.profiling.instructions import ATTENTION, Direction, Instruction, Program
 from tickwise.profiling.operation_costs import flops_of, traffic
-from tickwise.profiling.stages import place_of
+from tickwise.profiling.stages import places_of
 from tickwise.profiling.stand_ins import Schema, StandIn, map_tensors, result_of, schema_of, tensors_in
 
 How = Literal["stand-ins", "dry", "real"]
@@ -42,6 +42,7 @@ def recording(module: torch.nn.Module | None, recorder: "Recorder") -> Iterator[
     accelerators: set[int] = set()
     if module is not None:
         accelerators = {t.device.index or 0 for t in module.parameters() if t.device.type == "cuda"}
+        recorder.places.named = places_of(module)
         for name, child in module.named_modules():
 
             def enter(_module: Any, _args: Any, name: str = name) -> None:
@@ -76,6 +77,8 @@ class Places:
     """Where the running code is, and where it was when autograd recorded the operation of a given number."""
 
     def __init__(self, start: Stage) -> None:
+        self.named: dict[str, tuple[Stage, int | None]] = {}
+        """Places of submodules by dotted path."""
         self._start = start
         self._marked = False
         self._modules = [""]
@@ -106,7 +109,7 @@ class Places:
         stage, layer, module = self.now.stage, self.now.layer, self._modules[-1]
         if not self._marked:
             # Code between two stages, such as a residual addition, goes on with the one before.
-            stage, layer = place_of(module) or (stage, layer)
+            stage, layer = self.named.get(module, (stage, layer))
         self._move(Place(stage, layer, module))
 
     def _move(self, place: Place) -> None:

@@ -6,7 +6,6 @@ belongs to no stage is the row ``host``, so the rows add up to the wall clock by
 
 import contextlib
 import dataclasses
-import functools
 import re
 import time
 from collections.abc import Iterator
@@ -127,13 +126,21 @@ class StageTimer:
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block|blocks)\.(\d+)(?=\.|$)")
 _STAGES_BY_NAME = (
-    (Stage.EMBED, re.compile(r"^(embed_tokens|embed_positions|embeddings?|wte|wpe|tok_embeddings|shared)$")),
+    (Stage.EMBED, re.compile(r"^(embed_(tokens|positions|in)|(word_|tok_)?embeddings?|wte|wpe|shared)$")),
     (Stage.NORM, re.compile(r"(norm|layernorm|layer_norm)$|^ln_")),
     (Stage.CROSS_ATTENTION, re.compile(r"^(cross_attn|crossattention|encoder_attn|encdecattention)$")),
-    (Stage.ATTENTION, re.compile(r"^(self_attn|attn|attention|self_attention|selfattention)$")),
-    (Stage.FFN, re.compile(r"^(mlp|ffn|feed_forward|densereludense|intermediate)$")),
-    (Stage.HEAD, re.compile(r"^(lm_head|head|output|embed_out|cls|classifier|score|pooler|qa_outputs)$")),
+    # What mixes tokens in another way than attention stands in its place.
+    (Stage.ATTENTION, re.compile(r"^((self_|linear_)?attn|(self_?)?attention|mixer|mamba|ssm)$")),
+    (Stage.FFN, re.compile(r"^(mlp|ffn|feed_forward|densereludense|intermediate|fc[12]|lin[12])$")),
+    (Stage.HEAD, re.compile(r"^((generator_)?lm_head|head|output|embed_out|cls|classifier|score|pooler|qa_outputs|"
+                            r"generator_predictions|vocab_transform|vocab_projector)$")),
 )
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a submodule is part of."""
+    found = _LAYER.search(name)
+    return int(found.group(1)) if found else None
 
 
 def stage_of(name: str) -> tuple[Stage, int | None] | None:
@@ -145,23 +152,23 @@ def stage_of(name: str) -> tuple[Stage, int | None] | None:
     last = name.rsplit(".", 1)[-1].lower()
     for stage, pattern in _STAGES_BY_NAME:
         if pattern.search(last):
-            found = _LAYER.search(name)
-            if found and last == "output":  # the second half of BERT's feed-forward block
+            layer = layer_of(name)
+            if layer is not None and last == "output":  # the second half of BERT's feed-forward block
                 stage = Stage.FFN
-            return stage, int(found.group(1)) if found else None
+            return stage, layer
     return None
 
 
 _PARTS_OF_ATTENTION = (
-    (Stage.QKV, re.compile(r"^([qkv]|w[qkv]|[qkv]_proj|qkv|qkv_proj|c_attn|query|key|value|query_key_value|in_proj)$")),
+    (Stage.QKV, re.compile(r"^([qkv]|w[qkv]|qkv|([qkv]|qkv|in)_proj|[qkv]_lin|c_attn|query|key|value|query_key_value|"
+                           r"(q|kv)_[ab]_proj(_with_mqa)?)$")),
     (Stage.ROPE, re.compile(r"^(rotary_emb|rope|[qk]_norm|[qk]_layernorm)$")),
     (Stage.NORM, _STAGES_BY_NAME[1][1]),
-    (Stage.OUT, re.compile(r"^(o|wo|o_proj|out_proj|c_proj|dense|output)$")),
+    (Stage.OUT, re.compile(r"^(o|wo|(o|out|c)_proj|out_lin|dense|output)$")),
 )
 _PARTS_OF_FFN = ((Stage.NORM, _STAGES_BY_NAME[1][1]),)
 
 
-@functools.cache
 def place_of(name: str) -> tuple[Stage, int | None] | None:
     """Stage and layer of the code of a submodule: that of its outermost stage, with attention in its parts.
 
@@ -181,6 +188,26 @@ def place_of(name: str) -> tuple[Stage, int | None] | None:
                     return inner, layer
         return stage, layer
     return None
+
+
+def places_of(module: torch.nn.Module) -> dict[str, tuple[Stage, int | None]]:
+    """Stage and layer of the code of every submodule that has a place of its own.
+
+    One with parameters whose name says nothing is ``Stage.FORWARD``; the others (containers of stages, dropout) have
+    no place: their code goes on with the stage before.
+    """
+    places: dict[str, tuple[Stage, int | None]] = {}
+    containers = {""}
+    unknown = []
+    for name, child in module.named_modules():
+        found = place_of(name)
+        if found is not None:
+            places[name] = found
+            parts = name.split(".")
+            containers.update(".".join(parts[:n]) for n in range(1, len(parts)))
+        elif next(child.parameters(), None) is not None:
+            unknown.append(name)
+    return places | {name: (Stage.FORWARD, layer_of(name)) for name in unknown if name not in containers}
 
 
 def staged_modules(module: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, Stage, int | None]]:
