@@ -381,7 +381,7 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
     else:
         weights_BK = scaled_BV.softmax(dim=-1)
         if settings.top_p < 1:
-            weights_BK, ids_BK = _nucleus(weights_BK, settings.top_p)
+            weights_BK, ids_BK = _smallest_set(weights_BK, weights_BK, settings.top_p)
     if settings.min_p > 0:
         floor_B1 = settings.min_p * weights_BK.amax(dim=-1, keepdim=True)
         weights_BK = weights_BK.masked_fill(weights_BK < floor_B1, 0.0)
@@ -389,30 +389,32 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
         weights_BK = weights_BK / weights_BK.sum(dim=-1, keepdim=True)
         entropy_B1 = torch.special.entr(weights_BK).sum(dim=-1, keepdim=True)
         typicality_BK = -(weights_BK.log() + entropy_B1).abs()
-        order_BK = typicality_BK.argsort(dim=-1, descending=True)
-        weights_BK = _up_to(weights_BK.gather(-1, order_BK), settings.typical_p)
+        weights_BK, order_BK = _smallest_set(weights_BK, typicality_BK, settings.typical_p)
         ids_BK = order_BK if ids_BK is None else ids_BK.gather(-1, order_BK)
     return weights_BK, ids_BK
 
 
-def _nucleus(probabilities_BV: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    """The most likely tokens that together hold ``mass``: their weights (the others' are 0) and ids.
+def _smallest_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    """The tokens of highest priority that together hold ``mass``: their weights (the others' are 0) and places.
 
-    A row whose most likely tokens hold enough takes those; another one needs them all. Which of the two does not
-    depend on the rows beside it.
+    A row whose first tokens hold enough takes those; another one needs them all. Which of the two does not depend
+    on the rows beside it.
     """
-    top_BK, ids_BK = probabilities_BV.topk(min(_NUCLEUS_CANDIDATES, probabilities_BV.shape[-1]), dim=-1)
-    few_B = top_BK.sum(dim=-1) >= mass
-    top_BK = _up_to(top_BK, mass)
+    first_BK = priority_BK.topk(min(_NUCLEUS_CANDIDATES, priority_BK.shape[-1]), dim=-1).indices
+    held_BK = probabilities_BK.gather(-1, first_BK)
+    few_B = held_BK.sum(dim=-1) >= mass
+    held_BK = _up_to(held_BK, mass)
     if bool(few_B.all()):
-        return top_BK, ids_BK
-    weights_BV = _above_threshold(probabilities_BV, mass)
-    ids_BV = torch.arange(weights_BV.shape[-1], device=ids_BK.device).expand_as(weights_BV)
-    if bool(few_B.any()):
-        ids_BV = ids_BV.clone()
-        weights_BV[few_B] = 0.0
-        weights_BV[few_B, : top_BK.shape[-1]], ids_BV[few_B, : ids_BK.shape[-1]] = top_BK[few_B], ids_BK[few_B]
-    return weights_BV, ids_BV
+        return held_BK, first_BK
+    if priority_BK is probabilities_BK:
+        weights_BK = _above_threshold(probabilities_BK, mass)
+        places_BK = torch.arange(weights_BK.shape[-1], device=first_BK.device).repeat(len(weights_BK), 1)
+    else:
+        places_BK = priority_BK.argsort(dim=-1, descending=True)
+        weights_BK = _up_to(probabilities_BK.gather(-1, places_BK), mass)
+    weights_BK[few_B] = 0.0
+    weights_BK[few_B, : held_BK.shape[-1]], places_BK[few_B, : first_BK.shape[-1]] = held_BK[few_B], first_BK[few_B]
+    return weights_BK, places_BK
 
 
 def _above_threshold(probabilities_BV: Tensor, mass: float) -> Tensor:
