@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tickwise.profiling.trace_views import PhaseSummary, StageSummary, TickReport
 
 _ADVISED = 3
+_WORTH_A_WORD = 0.02
+"""Share of the time from which a stage gets a sentence."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def table(*columns: str, right: int) -> "Table":
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         number = 1 <= index <= right
         made.add_column(column, justify="right" if number else "left", no_wrap=index <= right, overflow="fold")
@@ -122,23 +124,32 @@ def _print_phase(phase: "PhaseSummary", number_format: str) -> None:
     title = f"{phase.phase}: {ticks} of {microseconds(phase.median_tick_ns)} (median)"
     if phase.tokens:
         title += f", {phase.tokens:,} tokens, {phase.tokens / (phase.wall_ns * 1e-9):,.0f} tokens/s in ticks"
-    found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "bound", right=6)
+    found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "bound", right=7)
     for stage in phase.stages:
         moved, duration = _moved(stage), stage.duration_ns
         found.add_row(
             stage.stage, microseconds(duration / phase.ticks), f"{100 * stage.time_share:.1f} %",
             "n/a" if stage.flops is None else format_count(stage.flops / phase.ticks),
             "n/a" if moved is None else format_bytes(moved / phase.ticks),
-            "n/a" if stage.flops is None else f"{stage.flops / duration:.3g}",
-            "n/a" if moved is None else f"{moved / duration:.3g}",
+            "n/a" if stage.flops is None else _billions(stage.flops / duration),
+            "n/a" if moved is None else _billions(moved / duration),
             stage.bound or "n/a",
         )  # fmt: skip
     found.add_row("all", microseconds(phase.wall_ns / phase.ticks), "100.0 %", *[""] * 5)
     show(f"{title}{_energy(phase)}; figures of a tick", found)
-    for index, stage in enumerate(sorted(phase.stages, key=lambda one: -one.duration_ns)):
+    said: set[str] = set()
+    for stage in sorted(phase.stages, key=lambda one: -one.duration_ns):
+        if stage.time_share < _WORTH_A_WORD:
+            break
         print(f"{stage.stage} ({100 * stage.time_share:.0f} %): {stage.sentence}")
-        if index < _ADVISED:
-            print(f"    faster: {_advice(phase, stage, number_format)}")
+        advice = _advice(phase, stage, number_format)
+        if advice not in said and len(said) < _ADVISED:
+            said.add(advice)
+            print(f"    faster: {advice}")
+
+
+def _billions(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _moved(stage: "StageSummary") -> int | None:
@@ -158,7 +169,11 @@ def _energy(phase: "PhaseSummary") -> str:
     if not known:
         return ", energy n/a"
     joules = sum(stage.energy_j or 0.0 for stage in known)
-    return f", {1e3 * joules / phase.ticks:.3g} mJ a tick ({known[0].energy_source})"
+    return f", {_joules(joules / phase.ticks)} a tick ({known[0].energy_source})"
+
+
+def _joules(value: float) -> str:
+    return f"{value:.3g} J" if value >= 1 else f"{1e3 * value:.3g} mJ" if value >= 1e-3 else f"{1e6 * value:.3g} µJ"
 
 
 def _text(text: str) -> str:
