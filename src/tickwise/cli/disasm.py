@@ -166,7 +166,7 @@ def _stages(program: "Program") -> "list[tuple[str, Cost]]":
 
 def _operation(instruction: "Instruction") -> str:
     name = instruction.op.removeprefix("aten.")
-    return name if instruction.direction == "forward" else f"{name} (backward)"
+    return name if instruction.direction == "forward" or name.endswith("backward") else f"{name} (backward)"
 
 
 def _row(cost: "Cost") -> str:
