@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trace sql": ("trace_sql", "ask a trace in SQL"),
     "trace diff": ("trace_diff", "what changed between two traces, and which stage pays"),
     "trace export": ("trace_export", "a trace for Perfetto, as CSV, or as one HTML page"),
+    "estimate": ("estimate", "memory, time, energy and cost before anything runs, here or elsewhere"),
     "evaluate": ("evaluate", "loss, perplexity and bits per byte with confidence intervals"),
     "demo": ("demo", "train, generate and report in about two minutes, offline"),
 }

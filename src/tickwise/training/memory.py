@@ -1,35 +1,44 @@
-"""How much memory a training run needs, by term, before it starts."""
+"""How much memory a training run needs, by term, before it starts.
 
+The estimate runs the real code (model, loss, backward pass, optimizer) twice without data and counts the bytes of its
+tensors (``profiling/dry_run.py``), so it follows every change of that code.
+"""
+
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import torch
 
 from tickwise.core.console import format_bytes
+from tickwise.core.device import has_fast_bf16, torch_dtype
 from tickwise.core.errors import MemoryLimitError
-from tickwise.layers.attention import keeps_scores
-from tickwise.models.decoder import DecoderConfig
+from tickwise.layers import attention
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
+from tickwise.training.loop import _VALIDATION_BATCH_TOKENS, next_token_loss
+from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
 _FLAGS = {
     "weights": "--depth or --model.width",
     "gradients": "--depth or --model.width",
     "optimizer": "--depth or --model.width",
-    "activations": "--batch-size or --context, or raise --accumulate",
-    "logits": "--batch-size, --context or --vocab-size, or raise --accumulate",
+    "activations": "--batch-size, --context or --vocab-size, or raise --accumulate",
 }
-_LOSS_CHUNK_VOCABULARY = 2048
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Modelled bytes by term."""
+    """Modelled bytes by term at the worst moment of a step; they add up to ``total``."""
 
     weights: int
+    """What the model computes with, its float32 masters and their average."""
     gradients: int
     optimizer: int
+    """States that last from step to step."""
     activations: int
-    logits: int
+    """Everything else that exists at that moment: what autograd keeps, logits, the optimizer's temporaries."""
 
     @property
     def total(self) -> int:
@@ -42,28 +51,54 @@ class TrainingMemory:
 
 def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parameters: int,
                              dtype: str, device: torch.device) -> TrainingMemory:
-    """Modelled from shapes: what autograd keeps of one micro-batch, and four bytes per optimizer number."""
+    """Counted on a dry run of two steps and one validation batch; the process itself comes on top."""
+    # Cached tensors of a dry run must not reach a real one, nor the other way round.
+    attention._causal_bias.cache_clear()
+    try:
+        with DryRun(device) as live:
+            return _dry_steps(live, model, config, dtype, device)
+    finally:
+        attention._causal_bias.cache_clear()
+
+
+def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: str,
+               device: torch.device) -> TrainingMemory:
     assert config.batch_size is not None
-    compute_bytes = 2 if dtype == "bf16" else 4
-    tokens = config.batch_size // config.accumulate * config.context
-    gated = model.activation == "swiglu"
-    heads = (model.n_heads + 2 * model.n_kv_heads) * model.head_dim
-    # Per token and layer: both normed inputs, the stream twice, q, k, v rotated and not, the attention output,
-    # and the hidden activations before and after their non-linearity.
-    per_token = 6 * model.width + 3 * heads + model.n_heads * model.head_dim + (4 if gated else 2) * model.hidden
-    kept = keeps_scores(device, config.context, model.n_heads, model.n_kv_heads)
-    scores = model.n_heads * config.context * 2 if kept else 0
-    activations = model.n_layers * tokens * (per_token + scores) * compute_bytes
-    chunked = model.vocab_size >= _LOSS_CHUNK_VOCABULARY and model.logit_soft_cap is None
-    logits = tokens * model.vocab_size * (compute_bytes + 8)
-    states = {"adamw": 2, "sgd": 1, "muon": 2}[config.optimizer.name]
-    return TrainingMemory(
-        weights=n_parameters * (4 + (2 if dtype == "bf16" else 0) + (4 if config.ema_decay is not None else 0)),
-        gradients=n_parameters * (4 + (2 if dtype == "bf16" else 0)),
-        optimizer=n_parameters * 4 * states,
-        activations=activations,
-        logits=logits // 8 if chunked else logits,
-    )
+    module = Decoder(model).train()
+    module.to = lambda dtype: convert(module, dtype)  # type: ignore[assignment,method-assign]
+    weights = MasterWeights(module, torch_dtype(dtype))
+    average = [m.clone() for m in weights.masters] if config.ema_decay is not None else None
+    buffers = _bytes(weights.gradients)
+    n_weights = live.now - buffers
+    optimizer = Optimizer(module, weights, config.optimizer,
+                          torch.bfloat16 if has_fast_bf16(device) else torch.float32)
+    rows = config.batch_size // config.accumulate
+    for _ in range(2):  # states are made in the first step
+        weights.clear()
+        inputs_BT = torch.zeros(config.batch_size, config.context, dtype=torch.long)
+        for index in range(min(config.accumulate, 2)):
+            loss = next_token_loss(module, inputs_BT[:rows], inputs_BT[:rows], config.label_smoothing)
+            loss.backward()
+            gradients = weights.collect(first=index == 0)
+        total_norm(gradients)
+        optimizer.step(gradients, 1.0)
+    states = _bytes(optimizer.state_tensors().values())
+    _dry_validation(module, weights, average, config.context)
+    held = buffers if buffers else _bytes(gradients)
+    return TrainingMemory(weights=n_weights, gradients=held, optimizer=states,
+                          activations=live.peak - n_weights - held - states)
+
+
+@torch.no_grad()
+def _dry_validation(module: Decoder, weights: MasterWeights, average: list[torch.Tensor] | None, context: int) -> None:
+    module.eval()
+    ids_BT = torch.zeros(max(1, min(64, _VALIDATION_BATCH_TOKENS // context)), context, dtype=torch.long)
+    with weights.replaced_by(average):
+        next_token_loss(module, ids_BT, ids_BT)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(t.nbytes for t in tensors)
 
 
 def memory_message(need: TrainingMemory, available: int | None) -> str:

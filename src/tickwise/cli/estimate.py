@@ -1,0 +1,329 @@
+"""What training or serving a model will take, before it runs: memory, time, energy, cost; here or elsewhere."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_bytes, format_seconds
+from tickwise.core.errors import ConfigError, MemoryLimitError
+
+if TYPE_CHECKING:
+    from tickwise.models.decoder import DecoderConfig
+    from tickwise.profiling.predict import Machine, Prediction
+    from tickwise.training.config import TrainConfig
+
+_MOST = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    model: tyro.conf.Positional[Path | None] = None
+    """Model or run directory, a config.json, or a training recipe (YAML). Left out, --depth, --width and
+    --vocab-size plan a model."""
+    purpose: Annotated[Literal["train", "serve"], tyro.conf.arg(name="for")] = "serve"
+    """A training step, or a tick that decodes one token of every text."""
+    batch: int | None = None
+    """Sequences in an update, or texts served at once (training: what the recipe says; serving: 1)."""
+    context: int | None = None
+    """Tokens in a window, or in each served text when the tick runs (what the model has)."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation; auto is what train and generate would take."""
+    hardware: str = "here"
+    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, a100-40gb, h100,
+    h100-pcie, h200, l4, l40s, rtx3090, rtx4090, t4."""
+    fit: Literal["batch", "context", "model"] | None = None
+    """Find the largest batch, context or depth that fits into the memory."""
+    price_per_hour: float | None = None
+    """Of the machine, in any currency; gives the cost."""
+    depth: int | None = None
+    """Layers of a planned model."""
+    width: int | None = None
+    """Features of its residual stream (64 per layer of depth)."""
+    vocab_size: int | None = None
+    """Its vocabulary."""
+    architecture: Literal["qwen3", "llama", "gpt2", "tickwise"] | None = None
+    """Its architecture (qwen3)."""
+    refresh: bool = False
+    """Calibrate this machine anew instead of using what was measured before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is to be estimated. ``planned``: its shape may still change."""
+
+    model: "DecoderConfig"
+    training: "TrainConfig"
+    planned: bool
+
+
+def run(arguments: Arguments) -> int:
+    found = estimate(arguments)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_tables(found)
+    return 0
+
+
+def estimate(arguments: Arguments) -> dict[str, Any]:
+    """The estimate, JSON-ready; what is not known is ``None``."""
+    from tickwise.profiling.predict import find_machine
+
+    _check(arguments)
+    plan = _plan(arguments)  # before anything is measured: mistakes should show at once
+    machine = find_machine(arguments.hardware, arguments.refresh)
+    dtype = _dtype(arguments, machine)
+    machine.hardware.peak_flops_per_s(dtype)
+    machine.hardware.bandwidth_bytes_per_s()
+    if arguments.fit is not None:
+        arguments, plan = _fitting(arguments, plan, machine, dtype)
+    return (_training if arguments.purpose == "train" else _serving)(arguments, plan, machine, dtype)
+
+
+def _check(arguments: Arguments) -> None:
+    for name in ("batch", "context", "depth", "width", "vocab_size", "price_per_hour"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+    if arguments.fit in ("batch", "context") and getattr(arguments, arguments.fit) is not None:
+        raise ConfigError(f"--fit {arguments.fit} looks for --{arguments.fit}; give only one of them")
+
+
+def _plan(arguments: Arguments) -> _Plan:
+    """The model and how it would be trained, from a directory, a config.json, a recipe or the flags."""
+    from tickwise.core.config import from_dict, read_json, read_yaml
+    from tickwise.interop.directory import read_config, resolve_model_path
+    from tickwise.interop.tensor_names import decoder_config
+    from tickwise.training.config import TrainConfig
+
+    path = arguments.model
+    shape_flags = [f"--{name.replace('_', '-')}" for name in ("depth", "width", "vocab_size", "architecture")
+                   if getattr(arguments, name) is not None]
+    config = TrainConfig(data=Path())
+    if path is not None and path.suffix in (".yaml", ".yml"):
+        config = from_dict(TrainConfig, {"data": ".", **read_yaml(path)}, where=str(path))
+        if config.vocab_size is None and arguments.vocab_size is None:
+            raise ConfigError(f"{path}: the vocabulary is not known before the data is; give --vocab-size")
+    elif path is not None:
+        if shape_flags:
+            raise ConfigError(f"{shape_flags[0]}: {path} has its shape already; leave the flag or the model out")
+        if path.suffix == ".json":
+            model = decoder_config(read_json(path, "the model's config"), str(path))
+        else:
+            model = read_config(resolve_model_path(path))
+        config = dataclasses.replace(config, context=min(arguments.context or model.context_length,
+                                                         model.context_length), depth=model.n_layers)
+        if arguments.context is not None and arguments.context > model.context_length:
+            raise ConfigError(f"--context {arguments.context}: the model has positions for {model.context_length} "
+                              "tokens")
+        return _Plan(model, _resolved(arguments, config, model), planned=False)
+    changes: dict[str, Any] = {name: getattr(arguments, name) for name in ("depth", "context", "vocab_size")
+                               if getattr(arguments, name) is not None}
+    options = {name: getattr(arguments, name) for name in ("width", "architecture")
+               if getattr(arguments, name) is not None}
+    config = dataclasses.replace(config, **changes, model=dataclasses.replace(config.model, **options))
+    if config.vocab_size is None:
+        raise ConfigError("--vocab-size: give the planned model's vocabulary (or a model directory, config or recipe)")
+    model = _decoder(config)
+    return _Plan(model, _resolved(arguments, config, model), planned=True)
+
+
+def _decoder(config: "TrainConfig") -> "DecoderConfig":
+    from tickwise.training.dial import decoder_from_dial
+
+    assert config.vocab_size is not None
+    return decoder_from_dial(config.depth, config.context, config.vocab_size, config.model)
+
+
+def _resolved(arguments: Arguments, config: "TrainConfig", model: "DecoderConfig") -> "TrainConfig":
+    from tickwise.training.dial import resolve
+
+    if arguments.batch is not None:
+        config = dataclasses.replace(config, batch_size=arguments.batch)
+    limited = config.max_steps is not None or config.max_tokens is not None or config.max_seconds is not None
+    resolved = resolve(config, model, n_parameters=1, n_train_tokens=1)
+    return resolved if limited else dataclasses.replace(resolved, max_tokens=None)
+
+
+def _dtype(arguments: Arguments, machine: "Machine") -> str:
+    if arguments.dtype != "auto":
+        return arguments.dtype
+    if arguments.purpose == "serve":
+        return "fp32"
+    if machine.is_here:
+        from tickwise.profiling.ceilings import ceilings
+        from tickwise.profiling.choices import training_dtype
+
+        return training_dtype(ceilings(device=machine.device), machine.device)[0]
+    return "bf16" if "bf16" in machine.hardware.flops_per_s else "fp32"
+
+
+def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, int]:
+    """Bytes by term; ``total`` is their sum."""
+    from tickwise.engine.memory import estimate_serving_memory
+    from tickwise.training.memory import estimate_training_memory
+
+    if arguments.purpose == "train":
+        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device)
+        terms = {"weights": train.weights, "gradients": train.gradients, "optimizer": train.optimizer,
+                 "activations": train.activations, "kv_cache": 0}
+    else:
+        serve = estimate_serving_memory(plan.model, batch=arguments.batch or 1, context=plan.training.context,
+                                        dtype=dtype)
+        terms = {"weights": serve.weights, "gradients": 0, "optimizer": 0, "activations": serve.activations,
+                 "kv_cache": serve.kv_cache}
+    return terms | {"total": sum(terms.values())}
+
+
+def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> tuple[Arguments, _Plan]:
+    """What is asked, with the largest batch, context or depth that fits."""
+    from tickwise.profiling.predict import largest_fitting
+
+    limit = machine.memory_bytes
+    if limit is None:
+        raise ConfigError(f"hardware {machine.hardware.name}: no figure memory_bytes; --fit needs it")
+    if arguments.fit == "model" and not plan.planned:
+        raise ConfigError(f"--fit model: {arguments.model} has its depth already; leave it out and give --vocab-size")
+    most = _MOST
+    if arguments.fit == "context" and not plan.planned:
+        most = plan.model.context_length
+    if arguments.fit == "model":
+        most = 1024
+
+    def variant(number: int) -> tuple[Arguments, _Plan]:
+        change: dict[str, Any] = {"depth" if arguments.fit == "model" else str(arguments.fit): number}
+        asked = dataclasses.replace(arguments, **change)
+        return asked, _plan(asked)
+
+    found = largest_fitting(lambda number: _memory(*variant(number), machine, dtype)["total"], limit, most)
+    if found == 0:
+        need = _memory(*variant(1), machine, dtype)["total"]
+        raise MemoryLimitError(f"--fit {arguments.fit}: not even 1 fits: it needs {format_bytes(need)} of "
+                               f"{format_bytes(limit)}")
+    return variant(found)
+
+
+def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
+    from tickwise.training.prediction import predict_step
+
+    config = plan.training
+    assert config.batch_size is not None
+    tokens = config.batch_size * config.context
+    found = _common(arguments, plan, machine, dtype) | {"batch": config.batch_size, "context": config.context}
+    prediction = predict_step(plan.model, config, dtype, machine)
+    found |= _figures(prediction, machine, dtype, tokens, arguments.price_per_hour)
+    steps = config.max_steps
+    if config.max_tokens is not None:
+        steps = min(steps or config.max_tokens, -(-config.max_tokens // tokens))
+    if steps is not None:
+        seconds = steps * prediction.seconds
+        if config.max_seconds is not None:
+            seconds = min(seconds, config.max_seconds)
+        found["run"] = {"steps": steps, "seconds": seconds, "cost": _cost(seconds, arguments.price_per_hour)}
+    return found
+
+
+def _serving(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
+    from tickwise.engine.prediction import predict_prefill, predict_tick
+
+    batch, context = arguments.batch or 1, plan.training.context
+    found = _common(arguments, plan, machine, dtype) | {"batch": batch, "context": context}
+    prediction = predict_tick(plan.model, batch=batch, context=context, dtype=dtype, machine=machine)
+    found |= _figures(prediction, machine, dtype, batch, arguments.price_per_hour)
+    found["prefill_s"] = predict_prefill(plan.model, n_tokens=max(1, context - 1), dtype=dtype, machine=machine)
+    return found
+
+
+def _common(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
+    hardware = machine.hardware
+    return {
+        "for": arguments.purpose, "hardware": hardware.name, "hardware_source": hardware.source,
+        "hardware_kind": hardware.kind, "dtype": dtype, "model": dataclasses.asdict(plan.model), "kind": "modelled",
+        "memory_bytes": _memory(arguments, plan, machine, dtype), "memory_available_bytes": machine.memory_bytes,
+    }
+
+
+def _figures(prediction: "Prediction", machine: "Machine", dtype: str, tokens: int,
+             price_per_hour: float | None) -> dict[str, Any]:
+    """Times, energy and cost of one step or tick that works on ``tokens`` tokens."""
+    seconds = prediction.seconds
+    joules, source = _energy(prediction, machine, dtype)
+    cost = _cost(seconds, price_per_hour)
+    return {
+        "time_s": {stage.value: spent for stage, spent in prediction.by_stage().items()} | {"total": seconds},
+        "time_is": "at best: no overheads are known" if prediction.at_best else "with calibrated overheads",
+        "tokens_per_s": tokens / seconds,
+        "energy_j": joules, "energy_source": source,
+        "cost": cost, "cost_per_million_tokens": None if cost is None else cost / tokens * 1e6,
+    }
+
+
+def _cost(seconds: float, price_per_hour: float | None) -> float | None:
+    return None if price_per_hour is None else seconds / 3600 * price_per_hour
+
+
+def _energy(prediction: "Prediction", machine: "Machine", dtype: str) -> tuple[float | None, str]:
+    """Joules, and what they are modelled from."""
+    from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, energy_model
+    from tickwise.profiling.machine import cores
+
+    if machine.hardware.power_w is not None:
+        return machine.hardware.power_w * prediction.seconds, "modelled: time × the power that its data sheet allows"
+    if not machine.is_here or machine.device.type != "cpu":
+        return None, "n/a: no figure power_w"
+    model = energy_model(DEFAULT_COEFFICIENTS, dtype, cores())
+    if model is None:
+        return None, f"n/a: no coefficients for {dtype}"
+    moved = sum(row.bytes_read + row.bytes_written for row in prediction.rows)
+    flops = sum(row.flops for row in prediction.rows)
+    joules = (model.joules_per_flop * flops + model.joules_per_byte * moved + model.idle_watts * prediction.seconds)
+    return joules, f"modelled: {DEFAULT_COEFFICIENTS.source}"
+
+
+def _print_tables(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from tickwise.core.console import format_count
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate(columns):
+            made.add_column(column, justify="left" if index == 0 else "right")
+        return made
+
+    what = "a training step" if found["for"] == "train" else "a tick: one more token of every text"
+    console = Console(highlight=False)
+    console.print(f"{what}, batch {found['batch']:,}, context {found['context']:,}, {found['dtype']}, on "
+                  f"{found['hardware']} ({found['hardware_kind']}: {found['hardware_source']})")
+    memory = table("Memory, modelled", "term", "bytes", "share")
+    total = found["memory_bytes"]["total"]
+    for name, size in found["memory_bytes"].items():
+        if size:
+            memory.add_row(name, format_bytes(size), f"{100 * size / total:.0f} %")
+    console.print(memory)
+    available = found["memory_available_bytes"]
+    if available is None:
+        console.print("whether it fits: n/a")
+    else:
+        console.print(f"{'fits into' if total <= available else 'does NOT fit into'} {format_bytes(available)}")
+    times = table(f"Time, modelled ({found['time_is']})", "stage", "µs", "share")
+    for name, seconds in found["time_s"].items():
+        times.add_row(name, f"{seconds * 1e6:,.1f}", f"{100 * seconds / found['time_s']['total']:.0f} %")
+    console.print(times)
+    console.print(f"{format_count(found['tokens_per_s'])} tokens/s")
+    if "prefill_s" in found:
+        console.print(f"a prompt of {max(1, found['context'] - 1):,} tokens is read in {found['prefill_s']:.3g} s")
+    energy = found["energy_j"]
+    console.print(f"energy: {'n/a' if energy is None else f'{energy:.3g} J'} ({found['energy_source']})")
+    if "run" in found:
+        run = found["run"]
+        console.print(f"the whole run: {run['steps']:,} steps, {format_seconds(run['seconds'])}"
+                      + ("" if run["cost"] is None else f", cost {run['cost']:.4g}"))
+    if found["cost"] is not None:
+        console.print(f"cost: {found['cost_per_million_tokens']:.4g} per million tokens")

@@ -1,0 +1,169 @@
+"""What a tick of the engine costs, predicted: the listing of its model part, and reference ticks for all else."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tickwise.core.device import torch_dtype
+from tickwise.core.stages import Stage
+from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
+from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.requests import Request
+from tickwise.engine.settings import GenerationSettings
+from tickwise.engine.work import RowWork, TickWork
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.predict import (
+    Correction,
+    Machine,
+    Observation,
+    OperationTimes,
+    PredictedStage,
+    Prediction,
+    coldness,
+    features,
+    fit_correction,
+    footprint,
+    predict,
+)
+from tickwise.profiling.program import Instruction
+from tickwise.profiling.reference import by_stage, cached_corrections, stage_seconds
+from tickwise.tokenizers.train import char_tokenizer
+
+HOST_STAGES = (Stage.SCHEDULE, Stage.EMBED, Stage.SAMPLE, Stage.DETOKENIZE, Stage.HOST)
+"""What goes by ticks and rows: all around the model, and the look-up of tokens and positions."""
+
+
+def predict_tick(model: DecoderConfig, *, batch: int, context: int, dtype: str, machine: Machine) -> Prediction:
+    """A tick that decodes one token of ``batch`` texts, the last that their context of ``context`` tokens holds."""
+    rows = [RowWork(str(index), 1, max(0, context - 1), "decode") for index in range(batch)]
+    return _predict(model, rows, dtype, machine)
+
+
+def predict_prefill(model: DecoderConfig, *, n_tokens: int, dtype: str, machine: Machine) -> float:
+    """Seconds to read a prompt, piece by piece as the engine does, and choose the first token."""
+    piece = EngineOptions().tick_tokens
+    starts = range(0, n_tokens, piece)
+    return sum(_predict(model, [RowWork("", min(piece, n_tokens - start), start, "prefill")], dtype, machine).seconds
+               for start in starts)
+
+
+def _predict(model: DecoderConfig, rows: Sequence[RowWork], dtype: str, machine: Machine) -> Prediction:
+    corrections = None if machine.times is None else serving_corrections(machine.times, machine.device)
+    instructions = tick_program(model, rows, dtype)
+    found = predict(instructions, machine.hardware, times=machine.times, corrections=corrections, serving=True)
+    if machine.times is None or corrections is None:
+        return found
+    host = _host_features(model.vocab_size, len(rows), footprint(instructions), machine.times)
+    rows_of = {row.stage: row for row in found.rows if row.stage in HOST_STAGES}
+    empty = PredictedStage(stage=Stage.HOST, layer=None, direction="forward", seconds=0.0, flops=0, bytes_read=0,
+                           bytes_written=0)
+    around = [replace(rows_of.get(stage, empty), stage=stage, seconds=corrections[stage].seconds(host))
+              for stage in HOST_STAGES]
+    return Prediction(rows=(*(row for row in found.rows if row.stage not in HOST_STAGES), *around), at_best=False)
+
+
+def tick_program(model: DecoderConfig, rows: Sequence[RowWork], dtype: str) -> list[Instruction]:
+    """The model's instructions in one tick."""
+    with torch.device("meta"):
+        module = Decoder(model).to(torch_dtype(dtype)).requires_grad_(False).eval()
+    module.to_empty(device="cpu")  # never touched, so it takes no memory
+    listing = DecoderCosts(module, EngineOptions().block_size).listing(TickWork(tuple(rows)))
+    return [instruction for instruction in listing.instructions if instruction.stage in MODEL_STAGES]
+
+
+def _host_features(vocab_size: int, batch: int, touched: int, times: OperationTimes) -> dict[str, float]:
+    """Of the choice of tokens and the bookkeeping: per tick, per row, and for looking through the logits."""
+    logits = times.of("reduction", "fp32", (4 * batch * vocab_size,), 1)
+    return {"runs": 1.0, "cold runs": coldness(touched), "rows": float(batch), "reduction": logits}
+
+
+# (layers, width, heads, key-value heads, vocabulary, batch, context, number format): of shapes that nobody uses.
+_REFERENCES: tuple[tuple[Any, ...], ...] = (
+    (1, 96, 3, 3, 300, 1, 40, "fp32"),
+    (3, 96, 3, 3, 300, 1, 40, "bf16"),
+    (3, 96, 3, 3, 300, 6, 300, "fp32"),
+    (2, 448, 7, 7, 3000, 1, 180, "fp32"),
+    (6, 448, 7, 7, 3000, 1, 180, "fp32"),
+    (2, 448, 7, 7, 10_000, 5, 90, "bf16"),
+    (3, 320, 5, 5, 5000, 12, 90, "fp32"),
+    (3, 192, 3, 3, 1000, 3, 400, "bf16"),
+    (2, 640, 10, 5, 1000, 6, 200, "bf16"),
+    (7, 576, 9, 9, 12_000, 1, 300, "fp32"),
+    (7, 320, 5, 5, 6000, 3, 420, "bf16"),
+    (5, 576, 9, 9, 6000, 14, 200, "bf16"),
+    (5, 160, 5, 5, 2500, 10, 200, "fp32"),
+)
+TICKS_PER_PROMPT = 32
+
+
+def serving_corrections(times: OperationTimes, device: torch.device, refresh: bool = False) -> dict[str, Correction]:
+    """Fitted to reference ticks on this machine (some seconds), or read from the cache."""
+    return cached_corrections("serving", lambda: _measure_corrections(times, device), refresh)
+
+
+def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping[str, Correction]:
+    models = [
+        DecoderConfig(
+            vocab_size=vocabulary, context_length=context, width=width, n_layers=layers, n_heads=heads,
+            n_kv_heads=kv_heads, head_dim=width // heads, hidden=-(-8 * width // 96) * 32, qk_norm=layers != 2,
+        )
+        for layers, width, heads, kv_heads, vocabulary, _, context, _ in _REFERENCES
+    ]  # fmt: skip
+    settings = [(model, batch, context, dtype)
+                for model, (*_, batch, context, dtype) in zip(models, _REFERENCES, strict=True)]
+    measured = stage_seconds([tick_runner(*one, device) for one in settings])
+    observed: dict[str, list[Observation]] = {name: [] for name in ("serve", *HOST_STAGES)}
+    for (model, batch, context, dtype), seconds in zip(settings, measured, strict=True):
+        rows = [RowWork(str(index), 1, context - TICKS_PER_PROMPT // 2, "decode") for index in range(batch)]
+        instructions = tick_program(model, rows, dtype)
+        touched, total = footprint(instructions), sum(seconds.values())
+        host = _host_features(model.vocab_size, batch, touched, times)
+        for stage, members in by_stage([i for i in instructions if i.stage not in HOST_STAGES]).items():
+            observed["serve"].append(Observation(features(members, times, touched), seconds[stage], total))
+        for stage in HOST_STAGES:
+            observed[stage].append(Observation(host, seconds.get(stage, 0.0), total))
+    return {name: fit_correction(rows) for name, rows in observed.items()}
+
+
+def tick_runner(model: DecoderConfig, batch: int, context: int, dtype: str, device: torch.device) -> Callable[[], None]:
+    """A callable that runs a tick of an engine per call: one more token for ``batch`` texts that nearly fill the
+    context, on random weights."""
+    # All prompts fit into one tick, so that all texts are equally long.
+    engine = text_engine(random_decoder(model, dtype, device), batch, tick_tokens=max(256, batch * context))
+    settings = GenerationSettings(max_tokens=TICKS_PER_PROMPT, temperature=0.0, ignore_eos=True)
+
+    def tick() -> None:
+        if engine.idle:
+            for index in range(batch):
+                prompt = [(7 * index + place) % model.vocab_size for place in range(context - TICKS_PER_PROMPT)]
+                engine.submit(Request(prompt=prompt, settings=settings))
+            engine.step()
+        engine.step()
+
+    return tick
+
+
+def random_decoder(model: DecoderConfig, dtype: str, device: torch.device) -> Decoder:
+    """A decoder whose weights are all drawn, so that its tokens depend on the text."""
+    with torch.device("meta"):
+        module = Decoder(model).to(torch_dtype(dtype))
+    module.to_empty(device=device)
+    if model.tie_embeddings:
+        module.lm_head.weight = module.embed_tokens.weight
+    generator = torch.Generator(device).manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 1.0, generator=generator)
+    return module.requires_grad_(False).eval()
+
+
+def text_engine(module: Decoder, batch: int, tick_tokens: int = EngineOptions.tick_tokens) -> Engine:
+    """An engine for ``batch`` texts, with a tokenizer of as many characters as the model has tokens."""
+    first_letter = 0x4E00
+    letters = Counter({chr(first_letter + index): 1 for index in range(module.config.vocab_size)})
+    tokenizer = char_tokenizer(letters, vocab_size=None, end_of_text=False, unknown=False)
+    options = EngineOptions(max_rows=batch, tick_tokens=max(tick_tokens, batch), prefix_cache=False)
+    return Engine(module, tokenizer, options=options)

@@ -1,0 +1,100 @@
+"""Small reference runs: what a phase really takes, stage by stage, to fit what single operations do not show."""
+
+import contextlib
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+from tickwise.core.config import read_json
+from tickwise.core.errors import ConfigError, OutputError
+from tickwise.core.paths import cache_directory, write_text_atomic
+from tickwise.core.stages import Stage, marking
+from tickwise.profiling.ceilings import fingerprint
+from tickwise.profiling.overheads import clock
+from tickwise.profiling.predict import Correction
+from tickwise.profiling.program import Instruction
+
+_FORMAT_VERSION = 6
+
+
+class _StageClock:
+    """Adds up the time between marks, by stage."""
+
+    def __init__(self) -> None:
+        self._now = clock()
+        self.seconds: dict[Stage, float] = {}
+        self.stage, self._since = Stage.HOST, self._now()
+
+    def mark(self, stage: Stage, layer: int | None = None) -> None:
+        now = self._now()
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self._since
+        self.stage, self._since = stage, self._now()
+
+
+_ROUNDS = 4
+_BUDGET_S = 0.1
+_MARKS_MATTER_BELOW_S = 5e-3
+
+
+def typical_seconds(times: Sequence[float]) -> float:
+    """Mean of the fastest quarter: interference only ever makes a run slower."""
+    return statistics.fmean(sorted(times)[: -(-len(times) // 4)])
+
+
+def stage_seconds(runs: Sequence[Callable[[], object]]) -> list[dict[Stage, float]]:
+    """For each of ``runs`` the seconds of every stage that it marks, repeated in rounds that go through all of them.
+
+    They are scaled so that they add up to a run without a clock in it, where the clock matters.
+    """
+    now = clock()
+    marked: list[dict[Stage, list[float]]] = [{} for _ in runs]
+    plain: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(_ROUNDS):
+        for index, run in enumerate(runs):
+            spent = 0.0
+            for repetition in range(40):
+                stages = _StageClock()
+                with marking(stages):
+                    run()
+                stages.mark(Stage.HOST)
+                for stage, seconds in stages.seconds.items():
+                    marked[index].setdefault(stage, []).append(seconds)
+                total = sum(stages.seconds.values())
+                if total < _MARKS_MATTER_BELOW_S:
+                    start = now()
+                    run()
+                    plain[index].append(now() - start)
+                spent += total
+                if spent > _BUDGET_S and repetition > 0:
+                    break
+    found = []
+    for stages_of_run, without in zip(marked, plain, strict=True):
+        typical = {stage: typical_seconds(times) for stage, times in stages_of_run.items()}
+        share = typical_seconds(without) / sum(typical.values()) if without else 1.0
+        found.append({stage: seconds * share for stage, seconds in typical.items()})
+    return found
+
+
+def by_stage(instructions: Sequence[Instruction]) -> dict[Stage, list[Instruction]]:
+    """Instructions by stage."""
+    found: dict[Stage, list[Instruction]] = {}
+    for instruction in instructions:
+        found.setdefault(instruction.stage, []).append(instruction)
+    return found
+
+
+def cached_corrections(
+    name: str, measure: Callable[[], Mapping[str, Correction]], refresh: bool = False
+) -> dict[str, Correction]:
+    """The corrections called ``name`` of this machine from the cache, measured first when there are none."""
+    path = cache_directory() / f"corrections-{_FORMAT_VERSION}-{name}-{fingerprint()}.json"
+    if not refresh:
+        with contextlib.suppress(ConfigError, TypeError, AttributeError):
+            return {phase: Correction(factors=dict(factors))
+                    for phase, factors in read_json(path, "the corrections").items()}
+    measured = measure()
+    with contextlib.suppress(OutputError, OSError):
+        write_text_atomic(path, json.dumps({phase: one.factors for phase, one in measured.items()}) + "\n")
+    return dict(measured)

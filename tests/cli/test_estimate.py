@@ -1,0 +1,147 @@
+"""tickwise estimate: what it answers, and how it refuses. On hardware that is not here, so nothing is measured."""
+
+import json
+
+import pytest
+
+from tickwise.interop.directory import save_model
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.tokenizers.train import train_tokenizer
+
+PLAN = ("--depth", 2, "--width", 128, "--vocab-size", 512, "--context", 64)
+
+
+@pytest.fixture
+def estimate(tickwise_cli):
+    def call(*words):
+        code, out, err = tickwise_cli("estimate", *words, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def refusal(tickwise_cli):
+    def call(*words):
+        code, out, err = tickwise_cli("estimate", *words)
+        assert (code, out) == (2, "")
+        assert len(err.strip().splitlines()) == 1
+        return err
+
+    return call
+
+
+@pytest.fixture
+def model_directory(tmp_path):
+    config = DecoderConfig(vocab_size=64, context_length=128, width=64, n_layers=2, n_heads=2, n_kv_heads=2,
+                           head_dim=32, hidden=192)
+    save_model(tmp_path / "model", Decoder(config).initialise(1), train_tokenizer("char", ["some text"]))
+    return tmp_path / "model"
+
+
+def test_json_has_the_promised_keys_and_the_parts_add_up(estimate):
+    for purpose, stages in (("train", {"ffn", "loss", "optimizer"}), ("serve", {"ffn", "attention", "head"})):
+        found = estimate(*PLAN, "--for", purpose, "--hardware", "h100", "--dtype", "bf16")
+        memory, times = found["memory_bytes"], found["time_s"]
+        assert {"weights", "optimizer", "activations", "kv_cache", "total"} <= set(memory)
+        assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
+        assert stages <= set(times)
+        assert times["total"] == pytest.approx(sum(spent for stage, spent in times.items() if stage != "total"))
+        tokens = found["batch"] * (found["context"] if purpose == "train" else 1)
+        assert found["tokens_per_s"] == pytest.approx(tokens / times["total"])
+        assert found["energy_j"] == pytest.approx(700 * times["total"])
+        assert (found["kind"], found["hardware_kind"]) == ("modelled", "data-sheet")
+        assert "at best" in found["time_is"]
+    assert found["cost"] is None
+
+
+def test_the_table_says_what_is_modelled_and_from_where(tickwise_cli):
+    code, out, _ = tickwise_cli("estimate", *PLAN, "--hardware", "rtx4090", "--price-per-hour", 0.5)
+    assert code == 0
+    flat = " ".join(out.split())
+    for text in ("Memory, modelled", "data-sheet: NVIDIA", "at best", "fits into 24 GB", "per million tokens"):
+        assert text in flat
+
+
+def test_cost_follows_from_the_price(estimate):
+    found = estimate(*PLAN, "--hardware", "h100", "--price-per-hour", 3.6)
+    assert found["cost"] == pytest.approx(found["time_s"]["total"] * 0.001)
+    assert found["cost_per_million_tokens"] == pytest.approx(1e6 * found["cost"] / found["batch"])
+
+
+def test_a_recipe_is_trained_as_it_says(estimate, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("depth: 2\ncontext: 32\nbatch_size: 6\nmax_steps: 50\nmodel: {width: 64}\n"
+                      "optimizer: {name: sgd}\n")
+    found = estimate(recipe, "--for", "train", "--vocab-size", 300, "--hardware", "a100", "--price-per-hour", 2)
+    assert (found["batch"], found["context"], found["model"]["width"], found["model"]["vocab_size"]) == (6, 32, 64, 300)
+    assert found["memory_bytes"]["optimizer"] == pytest.approx(found["memory_bytes"]["gradients"], rel=0.01)
+    assert found["run"]["steps"] == 50
+    assert found["run"]["seconds"] == pytest.approx(50 * found["time_s"]["total"])
+
+
+def test_a_model_directory_and_its_config_have_their_own_shape(estimate, refusal, model_directory):
+    for path in (model_directory, model_directory / "config.json"):
+        found = estimate(path, "--hardware", "h100", "--batch", 3)
+        assert (found["model"]["width"], found["context"], found["batch"]) == (64, 128, 3)
+    assert "has its shape already" in refusal(model_directory, "--depth", 3, "--hardware", "h100")
+    assert "positions for 128 tokens" in refusal(model_directory, "--context", 129, "--hardware", "h100")
+    assert "has its depth already" in refusal(model_directory, "--fit", "model", "--hardware", "h100")
+
+
+def hardware_file(tmp_path, **changes):
+    path = tmp_path / "box.json"
+    path.write_text(json.dumps({"memory_bytes": 200_000_000, "read_bandwidth_bytes_per_s": 1e10,
+                                "flops_per_s": {"fp32": 1e11}} | changes))
+    return path
+
+
+@pytest.mark.parametrize("purpose", ["train", "serve"])
+def test_the_largest_batch_that_fits_fits_and_much_more_does_not(estimate, tmp_path, purpose):
+    words = (*PLAN, "--for", purpose, "--hardware", hardware_file(tmp_path), "--dtype", "fp32")
+    found = estimate(*words, "--fit", "batch")
+    assert found["batch"] > 8
+    assert found["memory_bytes"]["total"] <= 200_000_000
+    more = estimate(*words, "--batch", found["batch"] * 11 // 10)
+    assert more["memory_bytes"]["total"] > 200_000_000
+    assert found["energy_j"] is None  # the file gives no power
+
+
+def test_the_largest_model_and_context_that_fit(estimate, tmp_path):
+    hardware = hardware_file(tmp_path)
+    words = ("--width", 128, "--vocab-size", 512, "--hardware", hardware, "--dtype", "fp32", "--for", "train")
+    deepest = estimate(*words, "--context", 64, "--fit", "model")["model"]["n_layers"]
+    assert estimate(*words, "--context", 64, "--depth", deepest + 2)["memory_bytes"]["total"] > 200_000_000
+    hardware = hardware_file(tmp_path, memory_bytes=20_000_000)
+    longest = estimate("--width", 128, "--depth", 2, "--vocab-size", 512, "--hardware", hardware, "--fit", "context")
+    assert longest["context"] > 1000
+    assert longest["memory_bytes"]["total"] <= 20_000_000
+
+
+@pytest.mark.parametrize(("words", "hint"), [
+    (("--hardware", "h100"), "--vocab-size"),
+    ((*PLAN, "--hardware", "h1000"), "did you mean"),
+    ((*PLAN, "--hardware", "t4", "--dtype", "bf16"), "no figure flops_per_s.bf16"),
+    ((*PLAN, "--hardware", "h100", "--batch", 0), "--batch: must be positive"),
+    ((*PLAN, "--hardware", "h100", "--price-per-hour", "nan"), "--price-per-hour"),
+    ((*PLAN, "--hardware", "h100", "--fit", "context"), "give only one"),
+    (("nowhere", "--hardware", "h100"), "no such model directory"),
+    (("nowhere.yaml", "--hardware", "h100"), "not found"),
+    (("nowhere.json", "--hardware", "h100"), "is missing"),
+])
+def test_mistakes_are_one_line(refusal, words, hint):
+    assert hint in refusal(*words)
+
+
+def test_figures_that_a_file_lacks_are_named(refusal, tmp_path):
+    path = hardware_file(tmp_path, read_bandwidth_bytes_per_s=None)
+    assert "no figure read_bandwidth_bytes_per_s" in refusal(*PLAN, "--hardware", path, "--dtype", "fp32")
+    path = hardware_file(tmp_path, memory_bytes=None)
+    words = ("--depth", 2, "--vocab-size", 512, "--hardware", path, "--dtype", "fp32", "--fit", "batch")
+    assert "no figure memory_bytes" in refusal(*words)
+    path = hardware_file(tmp_path, memory_bytes=1000)
+    words = ("--depth", 2, "--vocab-size", 512, "--hardware", path, "--dtype", "fp32", "--fit", "batch")
+    assert "not even 1 fits" in refusal(*words)
+
+

@@ -1,0 +1,38 @@
+"""The memory estimate of serving, by term."""
+
+import pytest
+
+from tickwise.engine.memory import estimate_serving_memory
+from tickwise.engine.runner import DecoderRunner
+from tickwise.models.decoder import Decoder, DecoderConfig
+
+MODEL = DecoderConfig(vocab_size=1000, context_length=256, width=128, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=32,
+                      hidden=352)
+
+
+def test_weights_and_cache_are_the_bytes_that_they_have():
+    module = Decoder(MODEL)
+    for dtype, itemsize in (("fp32", 4), ("bf16", 2)):
+        need = estimate_serving_memory(MODEL, batch=5, context=160, dtype=dtype)
+        assert need.weights == itemsize * module.n_parameters()
+        assert need.kv_cache == itemsize * 2 * 3 * 2 * 32 * 160 * 5
+        assert need.total == need.weights + need.kv_cache + need.activations
+    runner = DecoderRunner(module, n_blocks=5 * 10, block_size=16)
+    assert runner.state_bytes == estimate_serving_memory(MODEL, batch=5, context=160, dtype="fp32").kv_cache
+
+
+def test_a_context_takes_whole_blocks():
+    bytes_of = [estimate_serving_memory(MODEL, batch=1, context=n, dtype="fp32").kv_cache for n in (161, 176, 177)]
+    assert bytes_of[0] == bytes_of[1] < bytes_of[2]
+
+
+def test_more_texts_need_more_of_everything_but_weights():
+    one, many = (estimate_serving_memory(MODEL, batch=n, context=256, dtype="fp32") for n in (1, 600))
+    assert one.weights == many.weights
+    assert many.kv_cache == 600 * one.kv_cache
+    assert many.activations > one.activations
+
+
+@pytest.mark.parametrize("context", [1, 2, 17])
+def test_tiny_contexts_are_estimated_too(context):
+    assert estimate_serving_memory(MODEL, batch=1, context=context, dtype="bf16").activations > 0
