@@ -154,6 +154,26 @@ def test_tenants_share_no_prefix(make_engine):
     assert run(engine)["r", 0].cached_tokens == 0
 
 
+def test_tenants_share_no_window_of_a_text_that_slides(make_engine):
+    engine, _ = make_engine()
+    cached = []
+    for tenant in ("one", "one", "two"):
+        engine.submit(Request(prompt=list(range(36)) * 2, settings=settings_of(max_tokens=2), tenant=tenant, id="r",
+                              past_context="slide"))
+        cached.append(run(engine)["r", 0].cached_tokens)
+    assert cached == [0, 12, 0]
+
+
+def test_requests_that_begin_the_same_and_come_together_read_it_once(make_engine, tokenizer):
+    engine, module = make_engine(max_rows=8)
+    prompts = [[*range(20), i] for i in range(3)]
+    for i, prompt in enumerate(prompts):
+        engine.submit(Request(prompt=prompt, settings=settings_of(), id=str(i)))
+    done = run(engine)
+    assert [done[str(i), 0].cached_tokens for i in range(3)] == [0, 20, 20]
+    assert all(done[str(i), 0].token_ids == plain(module, tokenizer, p, settings_of()) for i, p in enumerate(prompts))
+
+
 def test_without_a_prefix_cache_nothing_is_kept(make_engine):
     engine, _ = make_engine(prefix_cache=False)
     for _ in range(2):

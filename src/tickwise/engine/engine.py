@@ -196,11 +196,12 @@ class Engine:
         if request.beam_width > 1:
             eos_id = None if settings.ignore_eos else self.tokenizer.eos_id
             state.beam = BeamSearch(request.beam_width, request.length_penalty, eos_id, settings.max_tokens)
+        if self.scheduler.prefix_cache:
+            state.first_digest = first_digest(self._model_id, request.tenant)
         if len(prompt_ids) > self.runner.context_length:
             for row in state.rows:
                 self._slide(row)
         elif self.scheduler.prefix_cache:
-            state.first_digest = first_digest(self._model_id, request.tenant)
             size, digest = self.runner.block_size, state.first_digest
             for end in range(size, len(prompt_ids) + 1, size):
                 digest = next_digest(digest, prompt_ids[end - size : end])

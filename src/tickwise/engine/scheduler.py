@@ -254,6 +254,8 @@ class Scheduler:
         if n_rows + len(request.rows) > self.max_rows:
             return None
         found = [self._stored_prefix(row) for row in request.read_rows]
+        if self._is_being_read(request, len(found[0][0])):
+            return None
         if self.running:
             held = sum(self.pool.holders(block) > 0 for blocks, _ in found for block in blocks)
             needed = sum(self.blocks_of(len(row.tokens) - row.window_start) + 1 for row in request.read_rows)
@@ -270,6 +272,17 @@ class Scheduler:
             request.started_at = time.perf_counter()
             request.cached_tokens = request.rows[0].n_cached
         return request
+
+    def _is_being_read(self, request: RequestState, n_found: int) -> bool:
+        """Whether another request just reads what follows the stored beginning of the prompt: worth waiting for."""
+        useful = (len(request.prompt_ids) - 1) // self.block_size
+        if request.started_at is not None or n_found >= min(useful, len(request.prompt_digests)):
+            return False
+        missing = request.prompt_digests[n_found]
+        return any(
+            other.rows[0].first_token_at is None and missing in other.prompt_digests[len(other.rows[0].digests) :]
+            for other in self.running
+        )
 
     def _stored_prefix(self, row: Row) -> tuple[list[int], list[bytes]]:
         """Blocks that hold the beginning of the row's window, and their digests. The last token is always read."""
