@@ -1,4 +1,5 @@
 import itertools
+import random
 import threading
 
 import pytest
@@ -390,3 +391,38 @@ def test_a_tick_that_raises_can_be_repeated(make_engine, tokenizer, monkeypatch)
         engine.scheduler.check()
     monkeypatch.undo()
     assert run(engine)["r", 0].token_ids == plain(module, tokenizer, [3, 1, 4], settings_of())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_mixture_of_requests_keeps_the_books_and_changes_no_text(make_engine, tokenizer, seed):
+    """Small pools, guesses, samples, beams, tenants, cancellations: after every tick every block is accounted for."""
+    chooser = random.Random(seed)
+    engine, module = make_engine(
+        max_rows=chooser.choice([3, 6]), n_blocks=chooser.choice([18, 30]), tick_tokens=chooser.choice([6, 9, 40]),
+        speculate=chooser.choice(["off", "lookup"]), prefix_cache=chooser.random() < 0.7, max_waiting=50,
+    )
+    engine._times.known = True
+    system = [chooser.randrange(30) for _ in range(9)]
+    asked, done, cancelled = {}, {}, set()
+    for number in range(30):
+        prompt = system[: chooser.choice([0, 4, 9])] + [chooser.randrange(30) for _ in range(chooser.randint(1, 8))]
+        settings = settings_of(max_tokens=chooser.randint(1, 14), temperature=chooser.choice([0, 0.9]),
+                               seed=number, n=chooser.choice([1, 1, 2]))
+        beam_width = chooser.choice([1, 1, 1, 2]) if settings.n == 1 else 1
+        engine.submit(Request(prompt=prompt, settings=settings, id=str(number), tenant=chooser.choice("ab"),
+                              beam_width=beam_width, past_context="stop" if beam_width > 1 else "slide"))
+        asked[str(number)] = (prompt, settings, beam_width)
+        for _ in range(chooser.choice([0, 0, 1, 4])):
+            if chooser.random() < 0.05:
+                cancelled.add(str(chooser.randrange(number + 1)))
+                for request_id in cancelled:
+                    engine.cancel(request_id)
+            done.update({(e.request_id, e.sample): e for e in engine.step() if isinstance(e, Generation)})
+            engine.scheduler.check()
+    done.update(run(engine))
+    for name, (prompt, settings, beam_width) in asked.items():
+        for sample in range(1 if settings.temperature == 0 else settings.n):
+            ids = done[name, sample].token_ids
+            if beam_width == 1:
+                assert ids == plain(module, tokenizer, prompt, settings, sample)[: len(ids)]
+                assert len(ids) == settings.max_tokens or name in cancelled
