@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from tickwise.core.console import say
-from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.beam import BeamSearch, Hypothesis
 from tickwise.engine.blocks import BlockPool, first_digest, next_digest
+from tickwise.engine.next_tokens import next_tokens
 from tickwise.engine.requests import (
     Event,
     Failure,
@@ -33,9 +33,9 @@ from tickwise.engine.requests import (
     encode_prompt,
 )
 from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
-from tickwise.engine.sampling import Choice, LogitsError, TokenChooser, choose, fresh_seed
+from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
 from tickwise.engine.scheduler import Plan, Scheduler
-from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, accept, check_draft
+from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
 from tickwise.engine.structured import compile_constraint
 from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
 from tickwise.models.decoder import Decoder
@@ -167,16 +167,9 @@ class Engine:
 
     def _state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
         """Everything about a request that needs no tick: tokens, checks, choosers."""
+        prompt_ids = self._prompt_ids(request.prompt)
         settings = request.settings
-        if isinstance(request.prompt, str):
-            prompt_ids = encode_prompt(self.tokenizer, request.prompt)
-        else:
-            prompt_ids = list(request.prompt)
-            self.tokenizer.check_ids(prompt_ids)
-        if not prompt_ids:
-            raise ConfigError("the prompt has no token; give at least one")
-        seed = fresh_seed() if settings.seed is None else settings.seed
-        settings = replace(settings, seed=seed)
+        settings = replace(settings, seed=fresh_seed() if settings.seed is None else settings.seed)
         # Samples of a greedy generation are all equal: one row writes them.
         n_rows = 1 if settings.temperature == 0 else settings.n
         if request.beam_width > 1:
@@ -207,6 +200,14 @@ class Engine:
                 digest = next_digest(digest, prompt_ids[end - size : end])
                 state.prompt_digests.append(digest)
         return state
+
+    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return encode_prompt(self.tokenizer, prompt)
+        if not len(prompt):
+            raise ConfigError("the prompt has no token; give at least one")
+        self.tokenizer.check_ids(prompt)
+        return list(prompt)
 
     def _proposer(self) -> Proposer:
         return PromptLookup() if self._draft is None else DraftModel(self._draft)
@@ -270,8 +271,11 @@ class Engine:
             started = time.perf_counter()
             logits_RV = self.runner.run([item.input for item in plan.rows])
             mark(Stage.SAMPLE)
-            chosen = self._choose(plan, logits_RV, events)
+            chosen, failed = next_tokens(plan.rows, logits_RV)
             self._weigh_guesses(plan, chosen, time.perf_counter() - started)
+            for request, problem in failed.items():
+                self._forget(request)
+                events.append(Failure(problem, request.id))
             mark(Stage.DETOKENIZE)
             self._commit(plan, chosen, events)
         mark(Stage.HOST)
@@ -292,86 +296,6 @@ class Engine:
         for state in [s for s in self.scheduler.requests if s.deadline is not None and s.deadline <= now]:
             self._end(state, "deadline", events)
         return events
-
-    @torch.inference_mode()
-    def _choose(
-        self, plan: Plan, logits_RV: Tensor | None, events: list[Event]
-    ) -> dict[Row, list[Choice]]:
-        """The next tokens of every row whose text the model has read to its end; of a beam's rows, none."""
-        chosen: dict[Row, list[Choice]] = {}
-        failed: dict[RequestState, UserError] = {}
-        if logits_RV is None:
-            return chosen
-        rows: list[Row] = []
-        wanted: list[int] = []
-        guesses: list[tuple[Row, Sequence[int], int]] = []
-        at = 0
-        for item in plan.rows:
-            n_logits, row = item.input.n_logits, item.row
-            request = row.request
-            if n_logits > 1 and row.proposer is not None and row.proposer.guess.probabilities is not None:
-                self._accept(row, logits_RV[at : at + n_logits], chosen, failed)
-            elif n_logits and request.beam is not None:
-                request.beam_logits.append(logits_RV[at])
-            elif n_logits:
-                writers = [row] if request.forked else request.rows
-                rows += writers
-                wanted += [at] * len(writers)
-                if n_logits > 1:
-                    guesses.append((row, item.input.ids[1:], at))
-            at += n_logits
-        self._choose_rows(rows, wanted, logits_RV, chosen, failed)
-        depth = 0
-        while guesses := [
-            (row, guess, at) for row, guess, at in guesses
-            if row in chosen and len(guess) > depth and chosen[row][depth].token_id == guess[depth]
-            and row.chooser is not None and row.chooser.end is None
-        ]:
-            depth += 1
-            self._choose_rows([g[0] for g in guesses], [g[2] + depth for g in guesses], logits_RV, chosen, failed)
-        for request, problem in failed.items():
-            for row in request.rows:
-                chosen.pop(row, None)
-            self._forget(request)
-            events.append(Failure(problem, request.id))
-        return chosen
-
-    def _accept(
-        self, row: Row, logits_GV: Tensor, chosen: dict[Row, list[Choice]], failed: dict[RequestState, UserError]
-    ) -> None:
-        """The next tokens of a row whose guess was drawn."""
-        assert row.proposer is not None
-        assert row.chooser is not None
-        try:
-            chosen[row] = accept(logits_GV, row.proposer.guess, row.chooser)
-        except UserError as problem:
-            failed[row.request] = problem
-
-    def _choose_rows(
-        self, rows: list[Row], wanted: list[int], logits_RV: Tensor, chosen: dict[Row, list[Choice]],
-        failed: dict[RequestState, UserError],
-    ) -> None:
-        """The next token of each row, from its row of logits; requests whose rows cannot choose have failed."""
-        ready: list[tuple[Row, TokenChooser, int]] = []
-        for row, index in zip(rows, wanted, strict=True):
-            assert row.chooser is not None
-            try:
-                row.chooser.prepare()
-                ready.append((row, row.chooser, index))
-            except UserError as problem:
-                failed[row.request] = problem
-        choices: list[Choice] = []
-        while ready and not choices:
-            indices = [index for _, _, index in ready]
-            whole = indices == list(range(logits_RV.shape[0]))
-            try:
-                choices = choose(logits_RV if whole else logits_RV[indices], [chooser for _, chooser, _ in ready])
-            except UserError as problem:
-                bad = set(problem.rows) if isinstance(problem, LogitsError) else set(range(len(ready)))
-                failed.update((ready[i][0].request, problem) for i in bad)
-                ready = [entry for i, entry in enumerate(ready) if i not in bad]
-        for (row, _, _), choice in zip(ready, choices, strict=True):
-            chosen.setdefault(row, []).append(choice)
 
     def _weigh_guesses(self, plan: Plan, chosen: dict[Row, list[Choice]], seconds: float) -> None:
         """Tell rows with guesses what they cost and gained; only ticks without prompts can be compared."""
@@ -398,7 +322,7 @@ class Engine:
         for item in plan.rows:
             row = item.row
             request = row.request
-            if request.id not in self._requests:
+            if self._requests.get(request.id) is not request:
                 continue
             choices = chosen.get(row, ())
             # The last chosen token has not been read; of a guess, what did not come true does not count.
@@ -476,6 +400,7 @@ class Engine:
             request.rows.append(row)
         for row in before:
             self.scheduler.release(row)
+        request.rows = request.rows or before
         request.forked = True
         full = len(request.prompt_ids) + len(request.beam.texts[0]) > self.runner.context_length if steps else True
         if full and not request.beam.done:
@@ -517,8 +442,7 @@ class Engine:
         for index, hypothesis in enumerate(hypotheses):
             row = Row(request, index, None, WrittenText(self.tokenizer, request.settings))
             row.tokens += hypothesis.token_ids
-            timed = request.rows[0] if request.rows else row
-            row.first_token_at, row.last_token_at = timed.first_token_at, timed.last_token_at
+            row.first_token_at, row.last_token_at = request.rows[0].first_token_at, request.rows[0].last_token_at
             for token_id in hypothesis.token_ids:
                 if row.text.finish_reason is None:
                     row.text.push(token_id)
