@@ -458,3 +458,17 @@ def test_data_without_a_validation_split_keeps_the_last_model(small_text, tmp_pa
     assert result.validation_loss is None
     assert "no validation split" in capsys.readouterr().err
     load_model(result.model, device="cpu")
+
+
+def test_the_last_validation_belongs_to_the_seconds_of_a_run(small_text, tmp_path, monkeypatch):
+    def slow(training, max_tokens):
+        time.sleep(1.0)
+        return 1.0
+
+    monkeypatch.setattr("tickwise.training.loop.validation_loss", slow)
+    started = time.perf_counter()
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "out", **TINY | {"evaluate_every": 5}, max_seconds=5.0,
+                               compile="off"))
+    rows = metrics(tmp_path / "out")
+    assert rows[-1]["seconds"] < 4.5  # the loop stops when a validation still fits
+    assert time.perf_counter() - started < 15

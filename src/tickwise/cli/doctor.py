@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     refresh: bool = False
-    """Measure again instead of reading the figures kept from last time."""
+    """Measure again instead of reading the figures kept from last time (those from a busy machine are kept for ten
+    minutes)."""
 
 
 def run(arguments: Arguments) -> int:

@@ -87,6 +87,9 @@ def _middle(profile: StageProfile) -> str:
     text = "One repetition" if n == 1 else f"Mean of the middle half of {n} repetitions"
     if profile.plain_wall_ns is not None:
         text += f"; without the timing hooks it takes {duration(profile.plain_wall_ns)}"
+    if profile.disturbed:
+        text += (". That is far from the time above: other programs used this machine meanwhile, and the shares "
+                 "below are those of a busy machine")
     return text + "."
 
 

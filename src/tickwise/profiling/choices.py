@@ -55,6 +55,8 @@ def training_dtype(ceilings: Ceilings, device: "torch.device") -> tuple[str, str
     if fp32 is None or bf16 is None:
         return "fp32", "bf16 could not be measured here"
     ratio = bf16 / fp32
+    if ceilings.disturbed:
+        return "bf16", "hardware support; this machine was too busy to measure how much faster it is"
     if ratio <= 1:
         return "fp32", f"bf16 is supported, but measured at {ratio:.2f} times fp32's speed"
     return "bf16", f"hardware support, measured at {ratio:.2f} times fp32's speed"

@@ -56,8 +56,13 @@ class StageProfile:
 
     @property
     def share_of_peak(self) -> float | None:
-        """Of the whole step, over the wall time without hooks where that is known."""
-        return _share_of_peak(self.flops, self.plain_wall_ns or self.wall_ns, self.peak_flops_per_s)
+        """Of the whole step, over the same wall time as its rows."""
+        return _share_of_peak(self.flops, self.wall_ns, self.peak_flops_per_s)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the same work took so different times that something else must have used the machine."""
+        return self.plain_wall_ns is not None and not 0.67 < self.wall_ns / self.plain_wall_ns < 1.5
 
     def by_stage(self) -> list[StageRow]:
         """The rows with all layers of a stage and phase added up, in order of first appearance."""

@@ -83,7 +83,8 @@ class Journal:
 
 
 def live_text(row: dict[str, Any], seconds_left: float | None) -> str:
-    """One line: step, loss, validation loss, tokens/s, share of peak, memory, time left."""
+    """One line: step, loss (a moving average over about ten steps), validation loss, tokens/s, share of peak,
+    memory, time left."""
 
     def number(key: str, form: str) -> str:
         return format(row[key], form) if row.get(key) is not None else "n/a"
@@ -92,5 +93,5 @@ def live_text(row: dict[str, Any], seconds_left: float | None) -> str:
     memory = format_bytes(row["memory_bytes"]) if row.get("memory_bytes") is not None else "n/a"
     rate = format_count(row["tokens_per_s"]) if row.get("tokens_per_s") is not None else "n/a"
     left = format_seconds(seconds_left) if seconds_left is not None else "n/a"
-    return (f"step {row.get('step', 0):>6,}  loss {number('loss', '.4f')}  val {number('validation_loss', '.4f')}  "
-            f"{rate} tok/s  {share} of peak  {memory}  {left} left")
+    return (f"step {row.get('step', 0):>6,}  mean loss {number('loss', '.4f')}  "
+            f"val {number('validation_loss', '.4f')}  {rate} tok/s  {share} of peak  {memory}  {left} left")

@@ -71,6 +71,7 @@ class Training:
     average: list[Tensor] | None = None
     """Averaged weights, in the order of the masters."""
     loss_function: Callable[..., Tensor] = next_token_loss
+    last_validation_seconds: float | None = None
     ledger: Ledger | None = None
     """Where the steps' stages are recorded, if anywhere."""
 
@@ -98,8 +99,21 @@ class Training:
         if config.max_tokens:
             shares.append(counters.tokens / config.max_tokens)
         if config.max_seconds:
-            shares.append(counters.seconds / config.max_seconds)
+            # The last validation belongs to the run: it begins early enough to end in time, if it takes less than half.
+            available = config.max_seconds - min(self.validation_seconds(), 0.5 * config.max_seconds)
+            shares.append(counters.seconds / available)
         return max(shares)
+
+    def validation_seconds(self) -> float:
+        """What one validation takes: measured, or before the first one a third of training on as many tokens."""
+        if self.validation is None:
+            return 0.0
+        if self.last_validation_seconds is not None:
+            return self.last_validation_seconds
+        if not self.counters.tokens:
+            return 0.0
+        n_tokens = min(self.config.evaluate_tokens, len(self.validation.tokens))
+        return n_tokens * self.counters.seconds / self.counters.tokens / 3
 
 
 def gradient(training: Training) -> tuple[float, list[Tensor]]:
@@ -218,8 +232,9 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
             validate = False
         elif done or evaluate_every is not None:
             validate = done or counters.step % (evaluate_every or 1) == 0
-        else:  # about thirty times a run
-            validate = now - last_validation > max(10.0, 0.03 * _total_seconds(training))
+        else:  # about thirty times a run, and for at most a tenth of its time
+            pause = max(10.0, 0.03 * _total_seconds(training), 10 * training.validation_seconds())
+            validate = now - last_validation > pause
         row: dict[str, Any] = {}
         if counters.step % config.log_every == 0 or done or validate:
             rate = window_tokens / (now - window_start)
@@ -233,7 +248,9 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         if validate and (done or not interrupted()):
             mark(Stage.VALIDATION)
             with marking(None):
+                validation_started = time.perf_counter()
                 row["validation_loss"] = validation_loss(training, config.evaluate_tokens)
+                training.last_validation_seconds = time.perf_counter() - validation_started
             if not math.isfinite(row["validation_loss"]):
                 raise not_finite(training, f"step {counters.step}: the validation loss is {row['validation_loss']}")
             mark(Stage.CHECKPOINT)
