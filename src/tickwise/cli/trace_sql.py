@@ -29,7 +29,8 @@ def run(arguments: Arguments) -> int:
         return 0
     found = table(*columns, right=0)
     for row in rows:
-        found.add_row(*("" if value is None else str(value) for value in row))
+        found.add_row(*("" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)
+                        for value in row))
     show(f"{len(rows):,} rows", found)
     return 0
 
