@@ -183,6 +183,9 @@ def test_a_learning_rate_that_explodes_ends_in_one_line(small_text, tmp_path, ti
     assert code == 2
     assert "step" in err.strip().splitlines()[-1]
     assert "finite" in err.strip().splitlines()[-1] or "loss is" in err.strip().splitlines()[-1]
+    code, _, err = tickwise_cli("train", small_text, "--out", tmp_path / "run", *FLAGS, "--max-steps", 4)
+    assert code == 2
+    assert "it left no checkpoint to go on from, replace it with --overwrite" in err
 
 
 def test_a_second_run_does_not_overwrite_the_first(small_text, tmp_path):

@@ -152,8 +152,8 @@ def _resume_path(config: TrainConfig) -> Path | None:
         remove_temporaries(out / "checkpoints")
     existing = checkpoint_paths(out)
     if config.resume == "never" and not config.overwrite and (existing or (out / "metrics.jsonl").exists()):
-        raise OutputError(f"{out}: holds a run already; go on with --resume auto, replace it with --overwrite, "
-                          "or give another --out")
+        go_on = "go on with --resume auto" if existing else "it left no checkpoint to go on from"
+        raise OutputError(f"{out}: holds a run already; {go_on}, replace it with --overwrite, or give another --out")
     return existing[-1] if existing and config.resume == "auto" else None
 
 
