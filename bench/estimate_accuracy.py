@@ -24,7 +24,7 @@ import torch
 
 from tickwise.engine.requests import Request
 from tickwise.engine.settings import GenerationSettings
-from tickwise.models.decoder import DecoderConfig
+from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.overheads import clock
 from tickwise.profiling.predict import find_machine
@@ -129,7 +129,8 @@ def training_times(rounds: int, refresh: bool) -> dict[str, Any]:
     if refresh and machine.times is not None:
         training_corrections(machine.times, CPU, refresh=True)
     predicted = {case: predict_step(case.model(), case.training(), case.dtype, machine).seconds for case in TRAINING}
-    runs = {case: step_runner(case.model(), case.training(), case.dtype, CPU) for case in TRAINING}
+    runs = {case: step_runner(Decoder(case.model()).initialise(seed=1), case.training(), case.dtype)
+            for case in TRAINING}
     return errors(measure(runs, rounds), predicted)
 
 
@@ -170,7 +171,7 @@ def grown_memory(purpose: str, case: Case) -> int:
     """Bytes by which the peak of this process's resident set grows beyond what a tiny model needs."""
     import psutil
 
-    tiny = dataclasses.replace(case, depth=1, width=64, vocabulary=64, batch=1, context=64)
+    tiny = dataclasses.replace(case, depth=1, width=32, batch=1, context=64)
     for one in (tiny, case):
         if one is case:
             before = psutil.Process().memory_info().rss
@@ -184,11 +185,17 @@ def grown_memory(purpose: str, case: Case) -> int:
 def run(purpose: str, case: Case) -> None:
     """Three steps, or texts that fill the context."""
     if purpose == "train":
+        from tickwise.training.loop import next_token_loss
         from tickwise.training.prediction import step_runner
 
-        step = step_runner(case.model(), case.training(), case.dtype, CPU)
+        module = Decoder(case.model()).initialise(seed=1)
+        step = step_runner(module, case.training(), case.dtype)
         for _ in range(3):
             step()
+        with torch.no_grad():  # as a run does at least once, at its end
+            rows = max(1, min(64, 8192 // case.context))
+            ids_BT = torch.zeros(rows, case.context, dtype=torch.long)
+            next_token_loss(module.eval(), ids_BT, ids_BT)
         return
     from tickwise.engine.prediction import random_decoder, text_engine
 

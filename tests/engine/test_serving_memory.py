@@ -16,7 +16,7 @@ def test_weights_and_cache_are_the_bytes_that_they_have():
         need = estimate_serving_memory(MODEL, batch=5, context=160, dtype=dtype)
         assert need.weights == itemsize * module.n_parameters()
         assert need.kv_cache == itemsize * 2 * 3 * 2 * 32 * 160 * 5
-        assert need.total == need.weights + need.kv_cache + need.activations
+        assert need.total == need.weights + need.kv_cache + need.activations + need.fragmentation
     runner = DecoderRunner(module, n_blocks=5 * 10, block_size=16)
     assert runner.state_bytes == estimate_serving_memory(MODEL, batch=5, context=160, dtype="fp32").kv_cache
 

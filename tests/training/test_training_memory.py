@@ -42,7 +42,7 @@ def test_terms_are_the_bytes_that_the_numbers_have():
     assert estimate(optimizer="sgd").optimizer == pytest.approx(4 * n, rel=1e-3)
     assert estimate(optimizer="muon").optimizer < need.optimizer
     assert estimate(ema_decay=0.9).weights == 8 * n
-    assert need.total == need.weights + need.gradients + need.optimizer + need.activations
+    assert need.total == need.weights + need.gradients + need.optimizer + need.activations + need.fragmentation
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_micro_batches():

@@ -170,12 +170,12 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
     if arguments.purpose == "train":
         train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device)
         terms = {"weights": train.weights, "gradients": train.gradients, "optimizer": train.optimizer,
-                 "activations": train.activations, "kv_cache": 0}
+                 "activations": train.activations, "fragmentation": train.fragmentation, "kv_cache": 0}
     else:
         serve = estimate_serving_memory(plan.model, batch=arguments.batch or 1, context=plan.training.context,
-                                        dtype=dtype)
+                                        dtype=dtype, on_cpu=machine.is_here and machine.device.type == "cpu")
         terms = {"weights": serve.weights, "gradients": 0, "optimizer": 0, "activations": serve.activations,
-                 "kv_cache": serve.kv_cache}
+                 "fragmentation": serve.fragmentation, "kv_cache": serve.kv_cache}
     return terms | {"total": sum(terms.values())}
 
 

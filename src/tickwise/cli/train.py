@@ -3,11 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from tickwise.training.run import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,20 @@ class Arguments(CommonArguments, TrainConfig):
     """Print the resolved settings and the memory estimate, and stop."""
     trace: Path | None = None
     """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
+
+
+def _step_time(made: "Plan") -> str:
+    from tickwise.core.console import format_count
+    from tickwise.profiling import overheads
+    from tickwise.profiling.predict import find_machine
+    from tickwise.training.prediction import predict_step
+
+    if made.device.type != "cpu" or not overheads.is_cached():
+        return "n/a: this machine is not calibrated yet; tickwise estimate does so in about a minute"
+    seconds = predict_step(made.model, made.config, made.dtype, find_machine("here")).seconds
+    assert made.config.batch_size is not None
+    rate = made.config.batch_size * made.config.context / seconds
+    return f"{seconds * 1e3:.3g} ms a step, {format_count(rate)} tokens/s"
 
 
 def run(arguments: Arguments) -> int:
@@ -39,6 +57,7 @@ def run(arguments: Arguments) -> int:
                 print(line)
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in dataclasses.asdict(made.memory).items())
             print(f"memory (modelled): {format_bytes(made.memory.total)}: {terms}")
+            print(f"time (modelled): {_step_time(made)}")
         return 0
     result = run_plan(made, data, arguments.trace)
     if arguments.json:

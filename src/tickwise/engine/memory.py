@@ -9,7 +9,7 @@ from tickwise.core.device import torch_dtype
 from tickwise.engine.engine import EngineOptions
 from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.profiling.dry_run import DryRun, convert
+from tickwise.profiling.dry_run import HOLES, DryRun, convert
 
 _COUNTED_ROWS = 64
 
@@ -23,13 +23,16 @@ class ServingMemory:
     """Keys and values of ``batch`` texts of ``context`` tokens, in whole blocks."""
     activations: int
     """Everything else that exists at that moment: outputs of the stages, gathered keys and values, logits."""
+    fragmentation: int
+    """What the C library keeps of freed memory, in holes between tensors that live on (CPU only)."""
 
     @property
     def total(self) -> int:
         return sum(asdict(self).values())
 
 
-def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, dtype: str) -> ServingMemory:
+def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, dtype: str,
+                            on_cpu: bool = True) -> ServingMemory:
     """Counted on two ticks: the last piece of a prompt that fills the context, and one more token for all texts."""
     size = EngineOptions.block_size
     blocks_per_row = -(-context // size)
@@ -57,4 +60,6 @@ def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, d
         if batch > counted:
             writing += (batch - counted) * (writing - decoding(counted // 2)) // (counted - counted // 2)
         kv_cache = runner.state_bytes // counted * batch
-    return ServingMemory(weights=weights, kv_cache=kv_cache, activations=max(reading, writing))
+    activations = max(reading, writing)
+    return ServingMemory(weights=weights, kv_cache=kv_cache, activations=activations,
+                         fragmentation=round(HOLES * activations) if on_cpu else 0)

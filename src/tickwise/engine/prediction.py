@@ -1,9 +1,10 @@
 """What a tick of the engine costs, predicted: the listing of its model part, and reference ticks for all else."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,6 +32,9 @@ from tickwise.profiling.predict import (
 from tickwise.profiling.program import Instruction
 from tickwise.profiling.reference import by_stage, cached_corrections, stage_seconds
 from tickwise.tokenizers.train import char_tokenizer
+
+if TYPE_CHECKING:
+    from tickwise.tokenizers.tokenizer import Tokenizer
 
 HOST_STAGES = (Stage.SCHEDULE, Stage.EMBED, Stage.SAMPLE, Stage.DETOKENIZE, Stage.HOST)
 """What goes by ticks and rows: all around the model, and the look-up of tokens and positions."""
@@ -162,8 +166,12 @@ def random_decoder(model: DecoderConfig, dtype: str, device: torch.device) -> De
 
 def text_engine(module: Decoder, batch: int, tick_tokens: int = EngineOptions.tick_tokens) -> Engine:
     """An engine for ``batch`` texts, with a tokenizer of as many characters as the model has tokens."""
-    first_letter = 0x4E00
-    letters = Counter({chr(first_letter + index): 1 for index in range(module.config.vocab_size)})
-    tokenizer = char_tokenizer(letters, vocab_size=None, end_of_text=False, unknown=False)
     options = EngineOptions(max_rows=batch, tick_tokens=max(tick_tokens, batch), prefix_cache=False)
-    return Engine(module, tokenizer, options=options)
+    return Engine(module, _letters(module.config.vocab_size), options=options)
+
+
+@functools.lru_cache(maxsize=1)
+def _letters(n: int) -> "Tokenizer":
+    first_letter = 0x4E00
+    counts = Counter({chr(first_letter + index): 1 for index in range(n)})
+    return char_tokenizer(counts, vocab_size=None, end_of_text=False, unknown=False)

@@ -16,18 +16,28 @@ from torch.utils._pytree import tree_leaves
 
 from tickwise.profiling.stand_ins import StandIn, result_of, schema_of
 
+LARGEST_RECYCLED = 32 * 2**20
+"""Larger tensors get their memory from the system and give it back; smaller ones share the C library's heap (glibc's
+largest M_MMAP_THRESHOLD)."""
+
+HOLES = 0.8
+"""Resident memory beyond all live tensors, over the activations below ``LARGEST_RECYCLED``: 0.4 to 1.4, with a median
+of 0.85, after three training steps of 18 small models (glibc 2.36)."""
+
 
 class DryRun(TorchDispatchMode):
     """Inside the ``with`` block every new tensor is a stand-in, and nothing is computed.
 
-    ``now`` is the bytes of all of them that exist, ``peak`` the most there have been since ``reset_peak``. Code in the
-    block must not look at values (``.item()``), and must not leave stand-ins in caches that outlive it.
+    ``now`` is the bytes of all of them that exist, ``peak`` the most there have been since ``reset_peak``, and
+    ``peak_recycled`` how much of the peak is in tensors below ``LARGEST_RECYCLED``. Code in the block must not look at
+    values (``.item()``), and must not leave stand-ins in caches that outlive it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         """``device`` is where new tensors are that ask for none (the CPU)."""
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.peak_recycled = 0
+        self._recycled = 0
         self._device = device if device is not None else torch.device("cpu")
         self._storages: dict[int, weakref.ref[Any]] = {}
 
@@ -37,7 +47,7 @@ class DryRun(TorchDispatchMode):
         return False
 
     def reset_peak(self) -> None:
-        self.peak = self.now
+        self.peak, self.peak_recycled = self.now, self._recycled
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -65,14 +75,18 @@ class DryRun(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in self._storages:
             return
+        recycled = size if size < LARGEST_RECYCLED else 0
 
         def gone(_reference: Any) -> None:
             self._storages.pop(key, None)
             self.now -= size
+            self._recycled -= recycled
 
         self._storages[key] = weakref.ref(storage, gone)
         self.now += size
-        self.peak = max(self.peak, self.now)
+        self._recycled += recycled
+        if self.now > self.peak:
+            self.peak, self.peak_recycled = self.now, self._recycled
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tickwise.core.stages import Stage
+from tickwise.profiling.dry_run import LARGEST_RECYCLED
 from tickwise.profiling.hardware import Hardware, hardware_from_ceilings, named_hardware
 from tickwise.profiling.overheads import COLD, Overheads, by_kind
 from tickwise.profiling.program import Instruction
@@ -116,17 +117,13 @@ def pass_bytes(instruction: Instruction, kind: str) -> int:
     return itemsize * max((math.prod(shape) for shape in (*instruction.shapes, *instruction.outputs)), default=0)
 
 
-_LARGEST_RECYCLED = 32 * 2**20
-"""Larger tensors get their memory from the system each time (glibc's largest M_MMAP_THRESHOLD)."""
-
-
 def fresh_bytes(instruction: Instruction) -> int:
     """Bytes of results that are too large to get memory that was used before."""
     if instruction.op.endswith("_") or instruction.op == "aten.mm":  # large products write into buffers
         return 0
     itemsize = 2 if number_format(instruction.dtype) == "bf16" else 4
     sizes = (itemsize * math.prod(shape) for shape in instruction.outputs)
-    return sum(size for size in sizes if size >= _LARGEST_RECYCLED) if instruction.bytes_written else 0
+    return sum(size for size in sizes if size >= LARGEST_RECYCLED) if instruction.bytes_written else 0
 
 
 def roofline_seconds(instruction: Instruction, hardware: Hardware) -> float:

@@ -14,7 +14,7 @@ from tickwise.core.device import has_fast_bf16, torch_dtype
 from tickwise.core.errors import MemoryLimitError
 from tickwise.layers import attention
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.profiling.dry_run import DryRun, convert
+from tickwise.profiling.dry_run import HOLES, DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
 from tickwise.training.loop import _VALIDATION_BATCH_TOKENS, next_token_loss
@@ -25,9 +25,8 @@ _FLAGS = {
     "gradients": "--depth or --model.width",
     "optimizer": "--depth or --model.width",
     "activations": "--batch-size, --context or --vocab-size, or raise --accumulate",
+    "fragmentation": "--batch-size or --context, or raise --accumulate",
 }
-
-
 @dataclass(frozen=True)
 class TrainingMemory:
     """Modelled bytes by term at the worst moment of a step; they add up to ``total``."""
@@ -39,6 +38,8 @@ class TrainingMemory:
     """States that last from step to step."""
     activations: int
     """Everything else that exists at that moment: what autograd keeps, logits, the optimizer's temporaries."""
+    fragmentation: int
+    """What the C library keeps of freed memory, in holes between tensors that live on (CPU only)."""
 
     @property
     def total(self) -> int:
@@ -85,8 +86,10 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     states = _bytes(optimizer.state_tensors().values())
     _dry_validation(module, weights, average, config.context)
     held = buffers if buffers else _bytes(gradients)
-    return TrainingMemory(weights=n_weights, gradients=held, optimizer=states,
-                          activations=live.peak - n_weights - held - states)
+    activations = live.peak - n_weights - held - states
+    holes = round(HOLES * min(activations, live.peak_recycled)) if device.type == "cpu" else 0
+    return TrainingMemory(weights=n_weights, gradients=held, optimizer=states, activations=activations,
+                          fragmentation=holes)
 
 
 @torch.no_grad()

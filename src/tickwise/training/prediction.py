@@ -109,11 +109,11 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
         options = ModelOptions(architecture=architecture, width=width, n_heads=heads)
         model = decoder_from_dial(depth, context, vocabulary, options)
         config = TrainConfig(data=Path(), context=context, batch_size=batch, depth=depth, max_steps=1)
-        settings.append((model, resolve(config, model, n_parameters=1, n_train_tokens=1), dtype, device))
-    measured = stage_seconds([step_runner(*one) for one in settings])
+        settings.append((model, resolve(config, model, n_parameters=1, n_train_tokens=1), dtype))
+    measured = stage_seconds([step_runner(Decoder(model).initialise(seed=1).to(device), config, dtype)
+                              for model, config, dtype in settings])
     observed: dict[Phase, list[Observation]] = {"forward": [], "backward": [], "optimizer": []}
-    for one, seconds in zip(settings, measured, strict=True):
-        model, config, dtype, _ = one
+    for (model, config, dtype), seconds in zip(settings, measured, strict=True):
         instructions = step_program(model, config, dtype, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
         touched, total = footprint(instructions), sum(seconds.values())
         forward = by_stage([i for i in instructions if i.direction == "forward" and i.stage is not Stage.OPTIMIZER])
@@ -127,14 +127,16 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
     return {phase: fit_correction(rows) for phase, rows in observed.items()}
 
 
-def step_runner(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device) -> Callable[[], None]:
-    """A callable that trains a fresh model on one batch, by one step per call, marked like the training loop."""
+def step_runner(module: Decoder, config: TrainConfig, dtype: str) -> Callable[[], None]:
+    """A callable that trains ``module`` on one batch, by one step per call, marked like the training loop."""
     assert config.batch_size is not None
-    module = Decoder(model).initialise(seed=1).to(device).train()
+    device = next(module.parameters()).device
+    module.train()
     weights = MasterWeights(module, torch_dtype(dtype))
     optimizer = Optimizer(module, weights, config.optimizer, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     generator = torch.Generator().manual_seed(1)
-    ids_BT = torch.randint(model.vocab_size, (config.batch_size, config.context), generator=generator).to(device)
+    shape = (config.batch_size, config.context)
+    ids_BT = torch.randint(module.config.vocab_size, shape, generator=generator).to(device)
 
     def step() -> None:
         weights.clear()
