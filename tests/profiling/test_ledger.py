@@ -87,6 +87,26 @@ def test_a_tick_that_breaks_off_or_has_no_work_leaves_nothing(sink, clock):
         (0, Stage.HOST), (0, Stage.EMBED), (1, Stage.HOST), (1, Stage.HEAD)]
 
 
+def test_ctrl_c_in_the_last_moment_of_a_tick_drops_the_tick(sink, clock, monkeypatch):
+    ledger = Ledger(sink, roofline=ROOF)
+    run_tick(ledger, clock, [(Stage.EMBED, None, 100)])
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    ledger.begin_tick()
+    ledger.tick_work(FakeWork())
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ledger, "_now", interrupt)
+        ledger.end_tick(())
+    ledger.flush()
+    assert ledger.ticks == 1
+    assert sum(r["duration_ns"] for r in sink.rows) == 105
+    run_tick(ledger, clock, [(Stage.HEAD, None, 30)])
+    ledger.flush()
+    assert sink.of(Stage.HEAD, tick=1)["duration_ns"] == 30
+
+
 def test_work_grows_with_what_is_cached_and_is_unknown_where_nobody_counts(sink, clock):
     costs = linear_costs({(Stage.ATTENTION, 0): (1000, 400, 100)}, {(Stage.ATTENTION, 0): (20, 8, 0)})
     ledger = Ledger(sink, roofline=ROOF, costs=costs)

@@ -190,11 +190,17 @@ class Ledger:
         now_ns = self._now()
         marks = self._marks
         if len(marks) != self._finished:
-            del marks[self._finished :]
-            self._work = None
+            self._drop_unfinished()
         if now_ns > self._look_at_ns:
             self._look_after(now_ns)
         marks.extend((now_ns, _HOST, None))
+
+    def _drop_unfinished(self) -> None:
+        """Forget marks between ticks, and a tick that was broken off, be it in the middle of its end."""
+        self._work = None
+        while self._ticks and self._ticks[-1][0] > self._finished:
+            self._ticks.pop()
+        del self._marks[self._finished :]
 
     def _look_after(self, now_ns: int) -> None:
         """What is to be done now and then."""
@@ -209,15 +215,18 @@ class Ledger:
 
     def end_tick(self, tokens: Sequence[Token]) -> None:
         """The tick's wall time ends."""
-        now_ns = self._now()
         work = self._work
         if work is None:
             return
-        marks = self._marks
-        marks.extend((now_ns, None, None))
         self._work = None
-        self._finished = len(marks)
-        self._ticks.append((self._finished, work, tokens))
+        marks = self._marks
+        length = len(marks) + 3
+        self._ticks.append((length, work, tokens))
+        # The clock is read last, and nothing is made after it: the garbage collector's turn belongs to the tick.
+        marks.append(self._now())
+        marks.append(None)
+        marks.append(None)
+        self._finished = length
 
     def _measure_energy(self, now_ns: int) -> None:
         self._look_at_ns = now_ns + MEASURE_EVERY_NS
@@ -227,6 +236,8 @@ class Ledger:
 
     def flush(self) -> None:
         """Make rows of the finished ticks, hand them to the sink and forget them."""
+        if len(self._marks) != self._finished:
+            self._drop_unfinished()
         if not self._ticks:
             return
         self._measure_energy(time.perf_counter_ns())
