@@ -52,6 +52,12 @@ def test_activations_grow_with_the_batch_and_shrink_with_micro_batches():
     assert estimate(batch=128, context=256, accumulate=2).activations == pytest.approx(small, rel=0.15)
 
 
+def test_a_batch_too_large_to_count_is_extrapolated(monkeypatch):
+    counted = estimate(batch=512, context=64)
+    monkeypatch.setattr("tickwise.training.memory._COUNTED_TOKENS", 256 * 64)
+    assert estimate(batch=512, context=64).activations == pytest.approx(counted.activations, rel=0.01)
+
+
 def test_a_dry_run_leaves_nothing_behind_that_a_real_step_would_meet():
     model, config = setting()
     estimate_training_memory(model, config, 0, "fp32", CPU)

@@ -5,7 +5,7 @@ tensors (``profiling/dry_run.py``), so it follows every change of that code.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -27,6 +27,9 @@ _FLAGS = {
     "activations": "--batch-size, --context or --vocab-size, or raise --accumulate",
     "fragmentation": "--batch-size or --context, or raise --accumulate",
 }
+_COUNTED_TOKENS = 1 << 18
+
+
 @dataclass(frozen=True)
 class TrainingMemory:
     """Modelled bytes by term at the worst moment of a step; they add up to ``total``."""
@@ -52,7 +55,20 @@ class TrainingMemory:
 
 def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parameters: int,
                              dtype: str, device: torch.device) -> TrainingMemory:
-    """Counted on a dry run of two steps and one validation batch; the process itself comes on top."""
+    """Counted on a dry run of two steps and one validation batch; the process itself comes on top.
+
+    Activations grow by the same bytes for every sequence, so very large batches are not counted one by one.
+    """
+    assert config.batch_size is not None
+    rows, most = config.batch_size // config.accumulate, max(2, _COUNTED_TOKENS // config.context)
+    if rows > most:
+        fewer, more = (
+            estimate_training_memory(model, replace(config, batch_size=n * config.accumulate), n_parameters, dtype,
+                                     device) for n in (most // 2, most)
+        )  # fmt: skip
+        steps = (rows - most) / (most - most // 2)
+        activations = more.activations + round(steps * (more.activations - fewer.activations))
+        return replace(more, activations=activations)
     # Cached tensors of a dry run must not reach a real one, nor the other way round.
     attention._causal_bias.cache_clear()
     try:
