@@ -36,11 +36,9 @@ def model_from_config(path: Path, *, dtype: str = "fp32", library: Library = "au
             config = decoder_config(values, str(file))
             with torch.device("meta"):
                 return Decoder(config).to(torch_dtype(dtype)).eval()
-        except (ConfigError, CheckpointError) as problem:
+        except CheckpointError:
             if own:
-                raise CheckpointError(str(problem)) from None
-        except (TypeError, AttributeError) as problem:
-            raise CheckpointError(f"{file}: {problem}") from None
+                raise
     return _from_transformers(values, str(file)).to(torch_dtype(dtype)).eval()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tickwise.core.config import read_json
 from tickwise.core.device import resolve_device, torch_dtype
-from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.core.errors import CheckpointError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
 from tickwise.models.decoder import Decoder
@@ -115,11 +115,7 @@ def write_model_files(folder: Path, module: nn.Module, tokenizer: "Tokenizer", *
 
 def read_config(path: Path) -> Any:
     """The model's config from ``path/config.json``."""
-    values = read_json(path / CONFIG, "the model's config", CheckpointError)
-    try:
-        return decoder_config(values, str(path / CONFIG))
-    except (ConfigError, TypeError, AttributeError) as problem:
-        raise CheckpointError(f"{path / CONFIG}: {problem}") from None
+    return decoder_config(read_json(path / CONFIG, "the model's config", CheckpointError), str(path / CONFIG))
 
 
 def read_state(path: Path, module: Decoder) -> dict[str, Tensor]:

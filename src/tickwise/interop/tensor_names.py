@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tickwise.core.errors import CheckpointError
+from tickwise.core.config import from_dict
+from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.interop.config_keys import checked, rope_theta
 from tickwise.layers.feed_forward import Activation
 from tickwise.models.decoder import DecoderConfig
 
@@ -69,64 +71,77 @@ def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | Non
 def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
     """The decoder that computes what ``config.json`` describes.
 
-    Raises ``CheckpointError`` for another model type and for options that the decoder does not compute.
+    Raises ``CheckpointError`` for another model type, for keys that are missing, unknown or of the wrong type, and for
+    options that the decoder does not compute.
     """
-    from tickwise.core.config import from_dict
-
     kind = values.get("model_type")
-
-    def need(name: str) -> Any:
-        if name not in values:
-            raise CheckpointError(f"{where}: key '{name}' is missing")
-        return values[name]
-
-    if kind == TICKWISE_MODEL_TYPE:
-        return from_dict(DecoderConfig, need("decoder"), where=where)
-    if kind == "gpt2":
-        width, heads = need("n_embd"), need("n_head")
-        _refuse_options(values, {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}, where)
-        if heads < 1 or width % heads:
-            raise CheckpointError(f"{where}: n_head {heads} does not divide n_embd {width}")
-        named = values.get("activation_function", "gelu_new")
-        activations: dict[Any, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-        if named not in activations:
-            raise CheckpointError(f"{where}: activation_function '{named}' is not supported")
-        return DecoderConfig(
-            vocab_size=need("vocab_size"), context_length=need("n_positions"), width=width, n_layers=need("n_layer"),
-            n_heads=heads, n_kv_heads=heads, head_dim=width // heads, hidden=values.get("n_inner") or 4 * width,
-            positions="learned", norm="layernorm", norm_epsilon=values.get("layer_norm_epsilon", 1e-5),
-            activation=activations[named], bias=True, tie_embeddings=values.get("tie_word_embeddings", True),
-            dropout=values.get("resid_pdrop", 0.0),
-        )
-    if kind not in ("llama", "qwen3"):
+    readers = {"llama": _llama_config, "qwen3": _llama_config, "gpt2": _gpt2_config, TICKWISE_MODEL_TYPE: _own_config}
+    if not isinstance(kind, str) or kind not in readers:
         raise CheckpointError(f"{where}: model_type '{kind}' is not supported (llama, qwen3 and gpt2 are)")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise CheckpointError(f"{where}: rope_type '{rope.get('rope_type', rope.get('type'))}' is not supported")
-    if values.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{where}: hidden_act '{values['hidden_act']}' is not supported")
-    heads, width = need("num_attention_heads"), need("hidden_size")
-    _refuse_options(values, {"use_sliding_window": False, "pretraining_tp": 1}, where)
-    bias = bool(values.get("attention_bias", False))
-    if kind == "llama" and bias != bool(values.get("mlp_bias", False)):
-        raise CheckpointError(f"{where}: attention_bias and mlp_bias that differ are not supported")
-    if heads < 1 or (not values.get("head_dim") and width % heads):
-        raise CheckpointError(f"{where}: num_attention_heads {heads} does not divide hidden_size {width}")
+    given = checked(values, kind, where)
+    try:
+        return readers[kind](given, kind, where)
+    except ConfigError as problem:  # of the decoder that this would be
+        raise CheckpointError(f"{where}: {problem}") from None
+
+
+def _need(values: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in values:
+        raise CheckpointError(f"{where}: key '{name}' is missing")
+    return values[name]
+
+
+def _own_config(values: Mapping[str, Any], kind: str, where: str) -> DecoderConfig:
+    config = from_dict(DecoderConfig, _need(values, "decoder", where), where="decoder")
+    for name, twin in (("vocab_size", config.vocab_size), ("tie_word_embeddings", config.tie_embeddings)):
+        if values.get(name, twin) != twin:
+            raise CheckpointError(f"{where}: key '{name}' is {values[name]}, but 'decoder' says {twin}")
+    return config
+
+
+def _gpt2_config(values: Mapping[str, Any], kind: str, where: str) -> DecoderConfig:
+    width, heads = _need(values, "n_embd", where), _need(values, "n_head", where)
+    if heads < 1 or width % heads:
+        raise CheckpointError(f"{where}: n_head {heads} does not divide n_embd {width}")
+    named = values.get("activation_function", "gelu_new")
+    activations: dict[str, Activation] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+    if named not in activations:
+        raise CheckpointError(f"{where}: activation_function '{named}' is not supported; tickwise computes "
+                              f"{', '.join(activations)}")
     return DecoderConfig(
-        vocab_size=need("vocab_size"), context_length=need("max_position_embeddings"), width=width,
-        n_layers=need("num_hidden_layers"), n_heads=heads, n_kv_heads=values.get("num_key_value_heads") or heads,
-        head_dim=values.get("head_dim") or width // heads, hidden=need("intermediate_size"),
-        rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
-        norm_epsilon=values.get("rms_norm_eps", 1e-6), bias=bias, qk_norm=kind == "qwen3",
-        tie_embeddings=bool(values.get("tie_word_embeddings", False)),
+        vocab_size=_need(values, "vocab_size", where), context_length=_need(values, "n_positions", where), width=width,
+        n_layers=_need(values, "n_layer", where), n_heads=heads, n_kv_heads=heads, head_dim=width // heads,
+        hidden=values.get("n_inner", 4 * width), positions="learned", norm="layernorm",
+        norm_epsilon=values.get("layer_norm_epsilon", 1e-5), activation=activations[named], bias=True,
+        tie_embeddings=values.get("tie_word_embeddings", True), dropout=values.get("resid_pdrop", 0.0),
     )
 
 
-def _refuse_options(values: Mapping[str, Any], computed: Mapping[str, Any], where: str) -> None:
-    """Options that change the function and have only one value that the decoder computes."""
-    for name, value in computed.items():
-        if values.get(name, value) not in (value, None):
-            raise CheckpointError(f"{where}: {name} {values[name]} is not supported")
+def _llama_config(values: Mapping[str, Any], kind: str, where: str) -> DecoderConfig:
+    if values.get("hidden_act", "silu") not in ("silu", "swish"):
+        raise CheckpointError(f"{where}: hidden_act '{values['hidden_act']}' is not supported; tickwise computes silu")
+    heads, width = _need(values, "num_attention_heads", where), _need(values, "hidden_size", where)
+    bias, mlp_bias = values.get("attention_bias", False), values.get("mlp_bias", False)
+    if kind == "qwen3" and (bias or mlp_bias):
+        name = "attention_bias" if bias else "mlp_bias"
+        raise CheckpointError(f"{where}: {name} true is not supported with model_type qwen3; tickwise computes false")
+    if bias != mlp_bias:
+        raise CheckpointError(f"{where}: attention_bias and mlp_bias that differ are not supported; tickwise computes "
+                              "both true or both false")
+    if kind == "qwen3":  # its defaults are those of one model, not derived from the width
+        head_dim, kv_heads = _need(values, "head_dim", where), _need(values, "num_key_value_heads", where)
+    else:
+        kv_heads = values.get("num_key_value_heads", heads)
+        if "head_dim" not in values and (heads < 1 or width % heads):
+            raise CheckpointError(f"{where}: num_attention_heads {heads} does not divide hidden_size {width}")
+        head_dim = values["head_dim"] if "head_dim" in values else width // heads
+    return DecoderConfig(
+        vocab_size=_need(values, "vocab_size", where), context_length=_need(values, "max_position_embeddings", where),
+        width=width, n_layers=_need(values, "num_hidden_layers", where), n_heads=heads, n_kv_heads=kv_heads,
+        head_dim=head_dim, hidden=_need(values, "intermediate_size", where), rope_theta=rope_theta(values, where),
+        norm_epsilon=values.get("rms_norm_eps", 1e-6), bias=bias, qk_norm=kind == "qwen3",
+        tie_embeddings=values.get("tie_word_embeddings", False),
+    )
 
 
 def _stacked(config: DecoderConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
