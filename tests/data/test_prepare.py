@@ -162,11 +162,100 @@ def test_paragraphs_of_a_long_text_are_counted_once(tmp_path):
     text = "\n\n".join([*paragraphs, paragraphs[7], paragraphs[4000]])
     assert len(text) > 2 * (1 << 18)
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    data = prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char", duplicates="keep"
+    ))
     assert data.info.duplicates["units"] == 6002
     assert (data.info.duplicates["exact"], data.info.duplicates["removed"]) == (2, 0)
     assert data.info.duplicates["leaks"]["validation"] == 2
     assert len(data.split("train")) == int(0.9 * len(text))
+
+
+def distinct_paragraphs(n: int, seed: int = 11) -> list[str]:
+    rng = random.Random(seed)
+    return [sentence(rng, 30) for _ in range(n)]
+
+
+@pytest.mark.parametrize("joint", ["\n\n", "\n"])
+def test_one_text_shares_no_long_paragraph_between_its_splits(tmp_path, joint, capfd):
+    """Copies (exact and near) of training paragraphs are cut out of validation and test; the rest keeps its order."""
+    texts = distinct_paragraphs(200)
+    texts[150:150] = ["SCENE II."]
+    near = " ".join([*texts[5].split()[:-1], "changed"])
+    late = [texts[3], *distinct_paragraphs(20, 12), "SCENE II.", texts[7], texts[8], near, "end"]
+    later = [*distinct_paragraphs(20, 13), late[5], texts[9]]
+    whole = joint.join([*texts, *late, *later]) + "\n"
+    validation, test = joint.join(late) + joint, joint.join(later) + "\n"
+    (tmp_path / "a.txt").write_text(whole, encoding="utf-8")
+    fractions = {"validation_fraction": len(validation) / len(whole), "test_fraction": (len(test) - 0.5) / len(whole)}
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char", **fractions)
+    data = prepare(config)
+    assert texts_of(data, "train") == [joint.join(texts) + joint]
+    assert texts_of(data, "validation") == [joint.join([*late[1:22], "end"]) + joint]
+    assert [text.rstrip() for text in texts_of(data, "test")] == [joint.join(later[:20])]
+    assert data.info.duplicates["removed"] == 6
+    cut = {name: len(part) - data.split_info[name].bytes for name, part in (("validation", validation), ("test", test))}
+    assert data.info.duplicates["removed_from"] == {
+        "validation": {"paragraphs": 4, "bytes": cut["validation"]}, "test": {"paragraphs": 2, "bytes": cut["test"]},
+    }
+    assert data.info.duplicates["leaks"] == {"validation": 1, "test": 0}
+    said = capfd.readouterr().err
+    assert f"validation: 4 paragraphs ({cut['validation']} bytes) removed" in said
+    assert "validation: 1 paragraphs of less than 64 bytes are also in train and stay" in said
+
+
+def test_exact_copies_only_or_none_are_removed_from_one_text(tmp_path):
+    texts = distinct_paragraphs(100)
+    near = " ".join([*texts[5].split()[:-1], "changed"])
+    late = [*distinct_paragraphs(10, 12), texts[7], near]
+    whole = "\n\n".join([*texts, *late])
+    (tmp_path / "a.txt").write_text(whole, encoding="utf-8")
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), tokenizer="char",
+                           validation_fraction=(len("\n\n".join(late)) - 0.5) / len(whole))
+    exact = prepare(dataclasses.replace(config, out=tmp_path / "exact", duplicates="exact"))
+    assert texts_of(exact, "validation") == ["\n\n".join([*late[:10], near])]
+    assert exact.info.duplicates["leaks"]["validation"] == 1
+    kept = prepare(dataclasses.replace(config, out=tmp_path / "kept", duplicates="keep"))
+    assert texts_of(kept, "validation") == ["\n\n".join(late)]
+
+
+@pytest.mark.parametrize("n", [7, 40])
+def test_a_paragraph_across_the_cut_is_no_leak_either(tmp_path, n):
+    """The cut falls into the copy of a training paragraph, whose end goes too."""
+    texts = distinct_paragraphs(40)
+    own = distinct_paragraphs(3, 14)
+    whole = "\n\n".join([*texts, texts[n - 1], *own])
+    (tmp_path / "a.txt").write_text(whole, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char",
+        validation_fraction=(len("\n\n".join(["", *own])) + 90) / len(whole),
+    ))
+    assert texts_of(data, "validation") == ["\n\n".join(own)]
+
+
+def test_one_text_pasted_twice_has_nothing_to_validate_on(tmp_path):
+    text = "\n\n".join(distinct_paragraphs(100)) + "\n\n"
+    (tmp_path / "a.txt").write_text(text + text, encoding="utf-8")
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char")
+    with pytest.raises(DataError, match="all of its validation part is also in the text before it"):
+        prepare(config)
+    assert not (tmp_path / "out").exists()
+    split = prepare(dataclasses.replace(config, documents="paragraph"))
+    assert len(texts_of(split, "train")) + len(texts_of(split, "validation")) == 100
+
+
+def test_bpe_of_a_text_with_paragraphs_cut_out_has_the_ids_of_what_is_left(tmp_path):
+    texts = distinct_paragraphs(100)
+    late = [*distinct_paragraphs(10, 12), *texts[7:12], *distinct_paragraphs(10, 13), texts[3], "end"]
+    whole = "\n\n".join([*texts, *late])
+    (tmp_path / "a.txt").write_text(whole, encoding="utf-8")
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", vocab_size=400,
+        validation_fraction=(len("\n\n".join(late)) - 0.5) / len(whole),
+    ))
+    left = "\n\n".join([text for text in late if text not in texts])
+    assert data.split("validation").tokens.tolist() == data.tokenizer.encode(left)
+    assert data.split("validation").document_starts.tolist() == [0]
 
 
 def test_large_files_of_a_folder_are_a_document_each(tmp_path):

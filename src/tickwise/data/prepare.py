@@ -86,8 +86,9 @@ class PrepareConfig:
     clean: bool = True
     """Unicode NFC, no control characters, plain line ends (not with word style spaces)."""
     duplicates: Literal["near", "exact", "keep"] = "near"
-    """Which duplicate documents to remove: near (and exact ones), exact, or none. Those of one text in its order are
-    only counted, as paragraphs. Whatever is kept, copies go to the same split."""
+    """Which duplicate documents to remove: near (and exact ones), exact, or none. Whatever is kept, copies go to the
+    same split. Of one text in its order only those paragraphs (of 64 bytes or more) are removed from validation and
+    test that an earlier split has; with keep it stays whole."""
     near_threshold: float = 0.8
     """Jaccard similarity of shingles from which documents are near-duplicates."""
     remove_leaks: bool = False
@@ -224,7 +225,7 @@ class _Preparation:
             "removed": 0,
         }
         if self.contiguous:
-            return self._assign_in_order(spool, groups, bounds)
+            return self._assign_in_order(spool, exact, groups, bounds)
         if self.given_splits:
             numbers = np.array([one.split for one in self.inputs], dtype=np.uint8)
             splits = np.repeat(numbers, np.diff(bounds, prepend=0))
@@ -242,8 +243,10 @@ class _Preparation:
         self.duplicates["removed"] = int(np.count_nonzero(result == DROPPED))
         return result
 
-    def _assign_in_order(self, spool: Spool, groups: Groups, bounds: list[int]) -> npt.NDArray[np.uint8]:
-        """Cut the text where the fractions say, or where the given files end."""
+    def _assign_in_order(
+        self, spool: Spool, exact: Groups, groups: Groups, bounds: list[int]
+    ) -> npt.NDArray[np.uint8]:
+        """Cut the text where the fractions say, or where the given files end; the splits of the pieces."""
         config = self.config
         if config.remove_leaks:
             raise ConfigError("--remove-leaks needs documents to remove; add --documents line or paragraph")
@@ -258,12 +261,50 @@ class _Preparation:
             splits = np.array([0, 1, 2], dtype=np.uint8)
             cuts = np.array([*(spool.byte_of_character(cut) if cut < n else spool.n_bytes for cut in (first, second)),
                              spool.n_bytes])
-        spool.lengths = np.diff(cuts, prepend=0)
         unit_splits = splits[np.minimum(np.searchsorted(cuts, spool.unit_offsets, side="right"), len(cuts) - 1)]
+        if self.given_splits or config.duplicates == "keep":
+            lengths, result, ends = np.diff(cuts, prepend=0), splits, np.ones(len(cuts), dtype=np.uint8)
+        else:
+            removed = exact if config.duplicates == "exact" else groups
+            lengths, result, ends = self._without_leaks(spool, removed, unit_splits, cuts)
         self.duplicates["leaks"] = split_rules.count_leaks(groups, unit_splits)
-        result = splits.copy()
-        result[spool.lengths == 0] = DROPPED
-        return result
+        spool.divide(lengths, ends)
+        return np.where(lengths == 0, np.uint8(DROPPED), result)
+
+    def _without_leaks(
+        self, spool: Spool, groups: Groups, unit_splits: npt.NDArray[np.uint8], cuts: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Pieces of the text, where paragraphs of validation and test that an earlier split has are pieces to drop:
+        (lengths in bytes, splits, whether each is the last of its split). Marks the paragraphs in ``unit_splits``."""
+        stops = spool.unit_offsets + spool.unit_lengths
+        lengths, numbers, ends = [cuts[:1]], [np.array([split_rules.TRAIN])], [np.array([1])]
+        self.duplicates["removed_from"] = {}
+        for split in (split_rules.VALIDATION, split_rules.TEST):
+            begin, end = cuts[split - 1 : split + 1]
+            units = slice(*(int(n) for n in (np.searchsorted(stops, begin, side="right"),
+                                             np.searchsorted(spool.unit_offsets, end))))
+            remove = split_rules.leaking_paragraphs(groups, unit_splits, spool.unit_lengths, units, split)
+            if len(remove) and remove.all():
+                raise DataError(f"{self._origin()}: all of its {SPLIT_NAMES[split]} part is also in the text before "
+                                "it, so nothing of it would be left; prepare it with --documents paragraph, which "
+                                "splits it without copies (or with --duplicates keep)")
+            spans = split_rules.spans_to_remove(
+                remove, spool.unit_offsets[units], stops[units], int(begin), int(end)
+            )
+            pieces = np.diff(np.concatenate([[begin], spans.reshape(-1), [end]]))
+            number = np.full(len(pieces), split)
+            number[1::2] = DROPPED
+            last = np.zeros(len(pieces))
+            last[np.flatnonzero((number == split) & (pieces > 0))[-1:]] = 1
+            lengths, numbers, ends = [*lengths, pieces], [*numbers, number], [*ends, last]
+            inside = remove & (unit_splits[units] == split)
+            unit_splits[units][inside] = DROPPED
+            self.duplicates["removed"] += int(remove.sum())
+            self.duplicates["removed_from"][SPLIT_NAMES[split]] = {
+                "paragraphs": int(remove.sum()), "bytes": int(pieces[1::2].sum())
+            }
+        return (np.concatenate(lengths), np.concatenate(numbers).astype(np.uint8),
+                np.concatenate(ends).astype(np.uint8))
 
     # ---------------------------------------------------------------- tokenizer
 
@@ -357,8 +398,15 @@ class _Preparation:
         found = self.duplicates
         console.say(f"{found['units']} {found['unit']}s: {found['exact']} exact duplicates, {found['near']} near, "
                     f"{found['removed']} removed" + (" (one text keeps its order)" if self.contiguous else ""))
+        for name, removed in found.get("removed_from", {}).items():
+            if removed["paragraphs"]:
+                console.say(f"{name}: {removed['paragraphs']} paragraphs ({removed['bytes']} bytes) removed, because "
+                            "the text before it has them too")
         for name, leaks in found.get("leaks", {}).items():
-            if leaks:
+            if leaks and "removed_from" in found and self.config.duplicates == "near":
+                console.say(f"{name}: {leaks} paragraphs of less than {split_rules.LEAST_LEAK_BYTES} bytes are also "
+                            "in train and stay")
+            elif leaks:
                 remedy = "--remove-leaks" if self.given_splits and not self.contiguous else "--documents paragraph"
                 console.say(f"{name}: {leaks} {found['unit']}s are also in train; {remedy} avoids that")
         asked = {"train": 1.0, "validation": self.config.validation_fraction, "test": self.config.test_fraction}

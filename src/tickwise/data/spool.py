@@ -38,6 +38,7 @@ class Spool:
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._chunks: list[tuple[int, int]] = []  # (bytes, characters) before each chunk
         self.character_counts: dict[int, int] = {}
+        self._ends: npt.NDArray[np.uint8] | None = None  # None: every piece is a document
 
     def append(self, scanned: Message) -> None:
         """Add the answer of ``jobs.scan`` for the next chunk."""
@@ -88,6 +89,10 @@ class Spool:
             self.unit_lengths = _joined(self._tables.pop("unit_lengths"))
         self.hashes = _joined(self._hashes)
 
+    def divide(self, lengths: npt.NDArray[np.int64], ends: npt.NDArray[np.uint8]) -> None:
+        """Cut the text anew into pieces of ``lengths`` bytes; ``ends``: 1 for those that end their document."""
+        self.lengths, self._ends = lengths, ends
+
     def close(self) -> None:
         self._file.close()
         if hasattr(self, "_reader"):
@@ -125,29 +130,30 @@ class Spool:
         stops = np.cumsum(self.lengths)
         first = 0
         n = len(self.lengths)
+        all_end = np.ones(n, dtype=np.uint8) if self._ends is None else self._ends
         while first < n:
             start = int(stops[first] - self.lengths[first])
             last = max(int(np.searchsorted(stops, start + BLOCK_BYTES, side="right")), first + 1)
             if splits[first] == DROPPED and last == first + 1:
                 pass
             elif last == first + 1 and self.lengths[first] > BLOCK_BYTES:
-                yield from self._long_document(start, int(stops[first]), int(splits[first]))
+                yield from self._long_document(start, int(stops[first]), int(splits[first]), bool(all_end[first]))
             else:
                 yield {
                     "text": self.read(start, int(stops[last - 1]) - start), "lengths": self.lengths[first:last],
-                    "splits": splits[first:last], "ends": np.ones(last - first, dtype=np.uint8),
+                    "splits": splits[first:last], "ends": all_end[first:last],
                 }
             first = last
 
-    def _long_document(self, start: int, stop: int, split: int) -> Iterator[Message]:
+    def _long_document(self, start: int, stop: int, split: int, ends_document: bool) -> Iterator[Message]:
         while start < stop:
             data = self.read(start, min(BLOCK_BYTES, stop - start))
-            ends = start + len(data) == stop
-            if not ends:
+            is_last = start + len(data) == stop
+            if not is_last:
                 data = data[: safe_cut(data)]
             yield {
                 "text": data, "lengths": np.array([len(data)]), "splits": np.array([split], dtype=np.uint8),
-                "ends": np.array([ends], dtype=np.uint8),
+                "ends": np.array([is_last and ends_document], dtype=np.uint8),
             }
             start += len(data)
 

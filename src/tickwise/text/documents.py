@@ -11,6 +11,8 @@ from tickwise.text.sources import Chunk, ReadSettings, decode, text_of_field
 
 _SPACED_BLANK_LINE = re.compile(r"\n[ \t\u3000\r]+\n")
 _BLANK_LINES = re.compile(r"\r?\n(?:[ \t\u3000]*\r?\n)+")
+# Longer than this between blank lines it is no paragraph but a text with a paragraph or sentence on each line.
+_LONGEST_PARAGRAPH = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +61,21 @@ def split_documents(text: str, settings: ReadSettings) -> list[str]:
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """(offset in characters, paragraph) for the parts between blank lines that have a visible character."""
+    """(offset in characters, paragraph) for the parts between blank lines that have a visible character; of parts
+    longer than 4096 characters, their lines."""
     offset = 0
     for border in _BLANK_LINES.finditer(text):
-        piece = text[offset : border.start()]
-        if piece and not piece.isspace():
-            yield offset, piece
+        yield from _visible_lines(offset, text[offset : border.start()])
         offset = border.end()
-    if text[offset:].strip():
-        yield offset, text[offset:]
+    yield from _visible_lines(offset, text[offset:])
+
+
+def _visible_lines(offset: int, piece: str) -> Iterator[tuple[int, str]]:
+    """``piece`` whole, or its lines when it is long."""
+    for line in [piece] if len(piece) <= _LONGEST_PARAGRAPH else piece.split("\n"):
+        if line and not line.isspace():
+            yield offset, line
+        offset += len(line) + 1
 
 
 def _rows(chunk: Chunk, settings: ReadSettings) -> Iterator[str]:
