@@ -3,7 +3,6 @@
 Everything comes back as plain data with one name per figure, so that tables and JSON show the same.
 """
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -178,39 +177,31 @@ def slowest_ticks(trace: Trace, count: int) -> list[int]:
 def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
     """These ticks, stage by stage, beside the medians of their phases."""
     roof = roofline_of_trace(trace)
-    per_tick = trace.select(f"""SELECT tick, any_value(phase) AS phase, any_value(batch) AS batch,
-        any_value(kv_tokens) AS kv_tokens, stage, {_SUMS} FROM ledger GROUP BY tick, stage""")
-    by_tick: dict[int, list[dict[str, Any]]] = {}
-    for row in per_tick:
-        by_tick.setdefault(row["tick"], []).append(row)
-    walls: dict[str, list[int]] = {}
-    durations: dict[tuple[str, str], list[int]] = {}
-    for rows in by_tick.values():
-        phase = rows[0]["phase"]
-        walls.setdefault(phase, []).append(sum(row["duration_ns"] for row in rows))
-        for row in rows:
-            durations.setdefault((phase, row["stage"]), []).append(row["duration_ns"])
-    texts: dict[int, str] = {}
-    for token in trace.tokens():
-        texts[token["tick"]] = texts.get(token["tick"], "") + token["text"]
+    usual_walls = {row["phase"]: row["ns"] for row in trace.select(
+        "SELECT phase, median(ns) AS ns FROM (SELECT phase, sum(duration_ns) AS ns FROM ledger GROUP BY phase, tick) "
+        "GROUP BY phase")}
+    usual = {(row["phase"], row["stage"]): row["ns"] for row in trace.select(
+        "SELECT phase, stage, median(ns) AS ns FROM (SELECT phase, stage, sum(duration_ns) AS ns FROM ledger "
+        "GROUP BY phase, stage, tick) GROUP BY phase, stage")}
     reports = []
     for tick in ticks:
-        rows = by_tick[tick]
-        first = rows[0]
-        phase = first["phase"]
+        rows = trace.select(f"""SELECT any_value(phase) AS phase, any_value(batch) AS batch,
+            any_value(kv_tokens) AS kv_tokens, stage, {_SUMS} FROM ledger WHERE tick = ? GROUP BY stage""", [tick])
+        text = trace.select("SELECT text FROM tokens WHERE tick = ? ORDER BY rowid", [tick])
+        phase = rows[0]["phase"]
         reports.append(TickReport(
-            tick=tick, phase=phase, batch=first["batch"], kv_tokens=first["kv_tokens"],
-            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=statistics.median(walls[phase]),
-            text=texts.get(tick, ""),
-            stages=tuple(_against_median(row, durations[phase, row["stage"]], roof) for row in _in_order(rows)),
+            tick=tick, phase=phase, batch=rows[0]["batch"], kv_tokens=rows[0]["kv_tokens"],
+            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=usual_walls[phase],
+            text="".join(row["text"] for row in text),
+            stages=tuple(_against_median(row, usual[phase, row["stage"]], roof) for row in _in_order(rows)),
         ))  # fmt: skip
     return reports
 
 
-def _against_median(row: Mapping[str, Any], durations: list[int], roof: Roofline) -> StageAgainstMedian:
+def _against_median(row: Mapping[str, Any], median_ns: float, roof: Roofline) -> StageAgainstMedian:
     summary = _stage_summary(row, row["duration_ns"], roof)
-    return StageAgainstMedian(stage=row["stage"], duration_ns=row["duration_ns"],
-                              median_ns=statistics.median(durations), bound=summary.bound, sentence=summary.sentence)
+    return StageAgainstMedian(stage=row["stage"], duration_ns=row["duration_ns"], median_ns=median_ns,
+                              bound=summary.bound, sentence=summary.sentence)
 
 
 @dataclass(frozen=True, kw_only=True)
