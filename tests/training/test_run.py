@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tickwise
+from tickwise.cli import main
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, MemoryLimitError, NumericsError, OutputError
 from tickwise.data.prepare import PrepareConfig, prepare
 from tickwise.interop.directory import load_model, read_tensors
@@ -253,6 +254,37 @@ def test_text_shorter_than_a_context(tmp_path):
     with pytest.raises(DataError, match="context"):
         tickwise.train(TrainConfig(data=path, out=tmp_path / "run", max_steps=5, **(TINY | {"context": 512})))
     assert not (tmp_path / "run").exists()
+
+
+BY_FILE = "a-file/run"
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--model.width", "100", "--model.n-heads", "3"], "3 heads do not divide"),
+    (["--model.n-kv-heads", "3"], "n_kv_heads"),
+    (["--device", "no-such-device"], "no-such-device"),
+    (["--out", BY_FILE], "a-file is a file"),
+    (["--out", "a-file"], "a-file: is a file"),
+    (["--trace", BY_FILE], "a-file is a file"),
+    (["--context", "100000"], "one context needs 100,001 tokens"),
+])
+def test_what_no_text_can_mend_is_said_before_the_text_is_prepared(tmp_path, flags, said, monkeypatch, capsys):
+    (tmp_path / "a-file").touch()
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question\n" * 20)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["train", "text.txt", "--max-steps", "1", *FLAGS, *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["a-file", "text.txt"]
+
+
+def test_a_text_that_turns_out_too_short_is_refused_before_the_run_is_announced(small_text, tmp_path, capsys):
+    size = small_text.stat().st_size
+    with pytest.raises(DataError, match="one context needs"):
+        tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", **(TINY | {"context": size})))
+    assert "parameters" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("asked", [{"tokenizer": "char"}, {"tokenizer": "bpe", "vocab_size": 300}])

@@ -42,11 +42,13 @@ def run(arguments: Arguments) -> int:
     from tickwise.core import console
     from tickwise.core.console import format_bytes
     from tickwise.training.dial import describe
-    from tickwise.training.run import open_data, plan, run_plan
+    from tickwise.training.run import check_outputs, open_data, plan, run_plan
 
     names = {f.name for f in dataclasses.fields(TrainConfig)}
     config = TrainConfig(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(arguments)
                             if f.name in names})
+    if not arguments.dry_run:
+        check_outputs(config, arguments.trace)
     data = open_data(config)
     made = plan(config, data)
     if arguments.dry_run:

@@ -1,6 +1,7 @@
 """Build a run from its config, train it, and leave a run directory behind."""
 
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -83,12 +84,40 @@ def open_data(config: TrainConfig) -> "PreparedData":
     """The prepared data of ``config.data``, prepared now (and cached) when it is raw text."""
     from tickwise.data.prepare import PrepareConfig, open_or_prepare
 
+    _refuse_contradictions(config)
     data = open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
     own = data.tokenizer
     if data.path == config.data and (config.vocab_size is not None or config.tokenizer not in ("bpe", own.kind)):
         raise ConfigError(f"{config.data}: prepared data brings its own tokenizer ({own.kind}, {own.vocab_size} "
                           "entries); leave out --tokenizer and --vocab-size, or give raw text")
     return data
+
+
+def _refuse_contradictions(config: TrainConfig) -> None:
+    """What no text can mend, said before time goes into the text."""
+    decoder_from_dial(config.depth, config.context, config.vocab_size or 1, config.model)
+    resolve_device(config.device)
+    if config.data.suffix == ".txt" and config.data.is_file():
+        size = config.data.stat().st_size
+        if 3 * size < config.context:  # a token has at least one byte, and Unicode NFC may make three of one
+            raise DataError(f"{config.data}: has {size:,} bytes, one context needs {config.context + 1:,} tokens; add "
+                            "text or use a smaller --context")
+
+
+def check_outputs(config: TrainConfig, trace: Path | None = None) -> None:
+    """``OutputError`` when the run directory, or the folder for a trace, cannot be written or holds something."""
+    _resume_path(config)
+    for folder in (config.out, *([trace] if trace is not None else [])):
+        try:
+            there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        except OSError as problem:
+            raise output_error(problem, folder) from None
+        if not there.is_dir():
+            raise OutputError(f"{folder}: {there.name} is a file; give another folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise output_error(PermissionError(errno.EACCES, ""), folder)
+    if trace is not None:
+        check_trace_output(trace)
 
 
 def plan(config: TrainConfig, data: "PreparedData") -> Plan:
@@ -111,6 +140,7 @@ def train(config: TrainConfig) -> TrainResult:
     Raises a ``UserError`` for bad input, for numbers that stop being finite (the last checkpoint stays
     good) and for outputs that cannot be written.
     """
+    check_outputs(config)
     data = open_data(config)
     made = plan(config, data)
     return run_plan(made, data)
@@ -123,10 +153,10 @@ def run_plan(made: Plan, data: "PreparedData", trace: Path | None = None) -> Tra
     if made.device.type == "cpu":
         check_memory(made.memory)
     resumed_from = _resume_path(made.config)
-    for line in describe(made.model, made.config, made.n_parameters):
-        console.say(line)
     try:
         training = build(made, data)
+        for line in describe(made.model, made.config, made.n_parameters):
+            console.say(line)
         _open_out(made.config)  # only now: what could refuse this run has had its say
         if resumed_from is not None:
             restore_checkpoint(training, resumed_from)
