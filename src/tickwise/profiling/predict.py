@@ -239,7 +239,9 @@ def features(instructions: Iterable[Instruction], times: OperationTimes, footpri
     found: dict[str, float] = {}
     for instruction in instructions:
         kind = kind_of(instruction)
-        found[kind] = found.get(kind, 0.0) + times.seconds(instruction, footprint)
+        # Products run in another library for every number format.
+        name = f"{kind} {number_format(instruction.dtype)}" if "product" in kind else kind
+        found[name] = found.get(name, 0.0) + times.seconds(instruction, footprint)
         count = "views" if kind == "view" else "operations"
         found[count] = found.get(count, 0.0) + len(shares(instruction))
     found["cold operations"] = coldness(footprint) * found.get("operations", 0.0)

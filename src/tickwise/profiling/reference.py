@@ -14,7 +14,7 @@ from tickwise.profiling.overheads import clock
 from tickwise.profiling.predict import Correction
 from tickwise.profiling.program import Instruction
 
-_FORMAT_VERSION = 6
+_FORMAT_VERSION = 7
 
 
 class _StageClock:
