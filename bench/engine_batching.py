@@ -177,7 +177,7 @@ def identical(model: LanguageModel, ids: list[int], pairs: int, tokens: int) -> 
 
 
 def single(model: LanguageModel, ids: list[int], pairs: int, tokens: int) -> dict[str, Any]:
-    """Token by token in turn: both ways meet the same spells of the machine."""
+    """Token by token in turn, each way first every other time: both meet the same spells of the machine."""
     prompt = ids[:16]
     ticks: dict[str, list[float]] = {"engine": [], "plain": []}
     same = True
@@ -188,13 +188,14 @@ def single(model: LanguageModel, ids: list[int], pairs: int, tokens: int) -> dic
         loop = write_plainly(model.module, prompt, TokenChooser(greedy(tokens), prompt, model.tokenizer))
         events = engine.step()
         text.push(next(loop))
-        while not engine.idle:
-            started = time.perf_counter()
-            events = engine.step()
-            between = time.perf_counter()
-            text.push(next(loop))
-            ticks["engine"].append(between - started)
-            ticks["plain"].append(time.perf_counter() - between)
+        for number in range(1, tokens):
+            for way in ("engine", "plain") if number % 2 else ("plain", "engine"):
+                started = time.perf_counter()
+                if way == "engine":
+                    events = engine.step()
+                else:
+                    text.push(next(loop))
+                ticks[way].append(time.perf_counter() - started)
         (done,) = [e for e in events if isinstance(e, Generation)]
         same = same and list(done.token_ids) == text.token_ids
     medians = {name: statistics.median(seconds) for name, seconds in ticks.items()}
