@@ -468,7 +468,7 @@ def _runner(module: Decoder, options: EngineOptions) -> Runner:
 
 
 def _work(plan: Plan) -> TickWork:
-    return TickWork(tuple(
+    return TickWork(lambda: tuple(
         RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits)
         for item in plan.rows
     ))

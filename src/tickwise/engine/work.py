@@ -1,7 +1,6 @@
 """What a tick works on, and who is told about it. The engine fills these records; a ledger reads them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from tickwise.core.stages import Marker
@@ -23,11 +22,22 @@ class RowWork(NamedTuple):
     """For how many of the last new tokens the next token is asked; 0 in the middle of a prompt."""
 
 
-@dataclass(frozen=True, slots=True)
 class TickWork:
-    """All rows of one tick."""
+    """All rows of one tick; or how to make them, since making them in the tick would take microseconds of it."""
 
-    rows: tuple[RowWork, ...]
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: tuple[RowWork, ...] | Callable[[], tuple[RowWork, ...]]) -> None:
+        self._rows = rows
+
+    @property
+    def rows(self) -> tuple[RowWork, ...]:
+        if callable(self._rows):
+            self._rows = self._rows()
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"TickWork({self.rows})"
 
     @property
     def phase(self) -> Phase:
