@@ -65,6 +65,18 @@ def test_check_finds_changed_tokens(tickwise_cli, text, tmp_path):
     assert "changed since it was prepared" in err
 
 
+@pytest.mark.parametrize("verb", ["check", "prepare"])
+@pytest.mark.parametrize("names", [("config.json", "model.safetensors"), ("run.json", "metrics.jsonl")])
+def test_a_run_or_model_is_not_taken_for_text(tickwise_cli, tmp_path, verb, names):
+    for name in names:
+        (tmp_path / name).write_text('{"text": "not a corpus"}')
+    flags = ["--out", tmp_path / "out"] if verb == "prepare" else []
+    code, out, err = tickwise_cli("data", verb, tmp_path, *flags)
+    assert (code, out) == (2, "")
+    assert "is the directory of a model or of a training run, not data; give the text" in err
+    assert err.count("\n") == 1
+
+
 def test_ls_names_sets_and_says_which_are_here(tickwise_cli, tmp_path):
     (tmp_path / "tiny_shakespeare").mkdir()
     (tmp_path / "tiny_shakespeare" / "input.txt").write_text("To be")
@@ -81,6 +93,7 @@ def test_ls_names_sets_and_says_which_are_here(tickwise_cli, tmp_path):
 @pytest.mark.parametrize(("name", "content", "flags", "message"), [
     ("empty.txt", b"", [], "empty"),
     ("blank.txt", b"\r\n \x00"[:3], ["--documents", "line"], "no text in it"),
+    ("spaces.txt", b" \n\n\t", [], "no text in it"),
     ("image.png", b"\x89PNG\0\0", [], "binary"),
     ("latin.txt", b"caf\xe9", [], "byte 3 (0xe9)"),
     ("rows.jsonl", b'{"a": 1}\n', [], "line 1: no field 'text'"),

@@ -48,7 +48,8 @@ def texts_of(data: PreparedData, name: str) -> list[str]:
 
 
 def test_one_text_is_cut_like_nanogpt(tmp_path):
-    text = "".join(random.Random(0).choice("abc é我\n") for _ in range(1234))
+    rng = random.Random(0)
+    text = "".join(rng.choice("abc é我\n") for _ in range(1234))
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     data = prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
     characters = sorted(set(text))
@@ -288,7 +289,7 @@ def test_given_splits_and_what_they_share(tmp_path):
     data = prepare(config)
     assert data.info.duplicates["leaks"] == {"validation": 1, "test": 0}
     assert len(texts_of(data, "train")) == 3
-    cleaned = prepare(dataclasses.replace(config, remove_leaks=True))
+    cleaned = prepare(dataclasses.replace(config, remove_leaks=True, overwrite=True))
     assert texts_of(cleaned, "train") == ["one two three", "seven"]
     assert texts_of(cleaned, "validation") == ["four five six"]
 
@@ -329,7 +330,7 @@ def test_large_vocabulary_takes_four_bytes(tmp_path):
     assert data.tokenizer.decode(data.split("validation").tokens[:3].tolist()) == text[59400:59403]
 
 
-@pytest.mark.parametrize("text", ["x", "\n", "ab", "a\n\nb"])
+@pytest.mark.parametrize("text", ["x", "x\n", "ab", "a\n\nb"])
 @pytest.mark.parametrize("kind", ["char", "bpe", "word"])
 def test_tiny_text_is_prepared(tmp_path, text, kind):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
@@ -402,6 +403,32 @@ def test_folder_with_other_files_is_not_overwritten(tmp_path):
     assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"
 
 
+def test_prepared_data_is_replaced_only_when_asked(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("some text " * 20)
+    config = PrepareConfig(sources=(str(file),), out=tmp_path / "out", tokenizer="char")
+    first = prepare(config).fingerprint
+    file.write_text("other text " * 20)
+    with pytest.raises(OutputError, match=r"out: has prepared data in it; .*--overwrite"):
+        prepare(config)
+    assert PreparedData.open(tmp_path / "out").fingerprint == first
+    again = prepare(dataclasses.replace(config, overwrite=True))
+    assert again.fingerprint != first
+    assert "overwrite" not in again.info.settings
+
+
+@pytest.mark.parametrize("documents", ["auto", "file", "line", "<|endoftext|>"])
+def test_a_split_of_blank_lines_only_is_an_error(tmp_path, documents):
+    (tmp_path / "a.txt").write_text("some text")
+    (tmp_path / "b.txt").write_text(" \n\n\t\u3000\n")
+    with pytest.raises(DataError, match=r"b.txt: no text in it"):
+        prepare(PrepareConfig(
+            train=(str(tmp_path / "a.txt"),), validation=(str(tmp_path / "b.txt"),), out=tmp_path / "out",
+            documents=documents, min_frequency=1,
+        ))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_input_in_the_middle_leaves_nothing_behind_and_old_data_alone(tmp_path, workers):
     file, out = tmp_path / "a.txt", tmp_path / "out"
@@ -409,7 +436,7 @@ def test_bad_input_in_the_middle_leaves_nothing_behind_and_old_data_alone(tmp_pa
     before = prepare(PrepareConfig(sources=(str(file),), out=out, tokenizer="char")).fingerprint
     file.write_bytes(b"good text\n" * 100_000 + b"\xff\n")
     with pytest.raises(DataError, match="byte 1000000"):
-        prepare(PrepareConfig(sources=(str(file),), out=out, workers=workers))
+        prepare(PrepareConfig(sources=(str(file),), out=out, workers=workers, overwrite=True))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "out"]
     assert PreparedData.open(out).fingerprint == before
 
@@ -465,7 +492,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
             while stream.tell() < n_bytes:
                 stream.write("\n\n".join(sentence(rng, 90) for _ in range(200)) + "\n\n")
         command = [sys.executable, "-m", "tickwise", "data", "prepare", str(file), "--out", str(tmp_path / "out"),
-                   "--documents", "paragraph", "--quiet"]
+                   "--documents", "paragraph", "--overwrite", "--quiet"]
         process = psutil.Popen(command, stdout=subprocess.DEVNULL)
         highest = 0
         while process.poll() is None:

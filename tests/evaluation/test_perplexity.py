@@ -163,7 +163,9 @@ def test_data_that_is_not_known_gone_or_changed_is_one_line_that_asks_for_data(t
     run, prepared = trained
     with pytest.raises(ConfigError, match="give --data"):
         evaluate(model)
-    prepare(PrepareConfig(sources=(str(text_file),), out=prepared.path, tokenizer="char", test_fraction=0.3))
+    prepare(PrepareConfig(
+        sources=(str(text_file),), out=prepared.path, tokenizer="char", test_fraction=0.3, overwrite=True
+    ))
     with pytest.raises(DataError, match=r"prepared again since .* give --data"):
         evaluate(run)
     prepared.path.rename(prepared.path.with_name("elsewhere"))

@@ -35,7 +35,7 @@ def run(arguments: Arguments) -> int:
             f"disk needed while preparing: {'n/a' if size is None else console.format_bytes(2 * size)} (modelled)",
         ])
     else:
-        check_output(config.out)
+        check_output(config.out, config.overwrite)
         data = prepare(config)
         result = summary(data)
         text = f"prepared {data.path}: {', '.join(f'{name} {len(data.split(name))} tokens' for name in data.splits)}"

@@ -65,6 +65,9 @@ def find_inputs(
     for source in sources:
         if (Path(source) / DATASET_FILE).is_file():
             raise DataError(f"{source}: is prepared already; give the text it was made from")
+        if _is_model_or_run(Path(source)):
+            raise DataError(f"{source}: is the directory of a model or of a training run, not data; give the text it "
+                            "was trained on, or the folder of prepared data")
     if len(sources) == 1 and sources[0] != STANDARD_INPUT and not Path(sources[0]).exists():
         from tickwise.data.catalogue import find, inputs_of
 
@@ -72,6 +75,11 @@ def find_inputs(
         if entry is not None:
             return inputs_of(entry, read, data_dir)
     return [_files_input(sources, read, 0)]
+
+
+def _is_model_or_run(path: Path) -> bool:
+    is_run = (path / "run.json").is_file() and (path / "metrics.jsonl").is_file()
+    return is_run or ((path / "config.json").is_file() and any(path.glob("*.safetensors*")))
 
 
 def _files_input(sources: Sequence[str], read: ReadSettings, split: int) -> Input:

@@ -36,7 +36,8 @@ def scan(settings: Message) -> Job:
     instead of documents), ``characters`` (count each character).
     Answer: ``text`` (UTF-8, documents one after the other), ``lengths`` (bytes of each document),
     ``unit_offsets``, ``unit_lengths`` (bytes, the places of what is compared), ``hashes`` (uint64), ``signatures``
-    (uint16, 64 for each), ``n_characters``, ``removed``, ``normalised``, ``continues``.
+    (uint16, 64 for each), ``n_characters``, ``visible`` (whether there is a visible character),
+    ``removed``, ``normalised``, ``continues``.
     """
     read = ReadSettings(**settings["read"])
 
@@ -66,6 +67,7 @@ def scan(settings: Message) -> Job:
             "unit_lengths": unit_lengths,
             "hashes": np.array(hashes, dtype=np.uint64),
             "n_characters": sum(map(len, found.texts)),
+            "visible": not all(map(str.isspace, found.texts)),
             "n_read": len(chunk.data),
             "removed": found.removed,
             "normalised": found.normalised,

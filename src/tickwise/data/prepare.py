@@ -36,6 +36,7 @@ from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, WordStyle, char_tokenizer, train_tokenizer
 
 TokenizerKind = Literal["char", "word", "bpe"]
+_RULES_VERSION = 2  # changes when the same text and settings give other data; what is in the cache is made again then
 _WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
 # Frequencies of merges that occur hundreds of times in the sample are known to a few per cent.
 _SAMPLE_BYTES_PER_ENTRY = 2_000
@@ -100,15 +101,18 @@ class PrepareConfig:
     """Processes to use; by default one per core, at most 4, and none for small input."""
     data_dir: Path | None = None
     """Where the files of named data sets are."""
+    overwrite: bool = False
+    """Replace prepared data that is in the folder already."""
 
 
 def prepare(config: PrepareConfig) -> PreparedData:
     """Prepare into ``config.out`` and open it. Nothing is left there when it fails or is interrupted.
 
-    Raises ``ConfigError``, ``DataError`` or ``OutputError`` in one line. A prepared folder is replaced.
+    Raises ``ConfigError``, ``DataError`` or ``OutputError`` in one line. A prepared folder is replaced with
+    ``overwrite`` only.
     """
     check_config(config)
-    out = check_output(config.out)
+    out = check_output(config.out, config.overwrite)
     read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
     inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
     with contextlib.suppress(OSError):  # left by killed runs, as large as the text; often there is no folder yet
@@ -135,13 +139,16 @@ def check_config(config: PrepareConfig) -> None:
         raise ConfigError(f"--workers {config.workers}: must be 0 or more")
 
 
-def check_output(out: Path | None) -> Path:
-    """The output folder; ``OutputError`` if something that is not prepared data is there."""
+def check_output(out: Path | None, overwrite: bool) -> Path:
+    """The output folder; ``OutputError`` if something is there, other than prepared data to ``overwrite``."""
     if out is None:
         raise ConfigError("say where to write: --out DIR")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; choose another --out")
-    if out.is_dir() and not (out / DATASET_FILE).is_file() and any(out.iterdir()):
+    if (out / DATASET_FILE).is_file():
+        if not overwrite:
+            raise OutputError(f"{out}: has prepared data in it; replace it with --overwrite or choose another --out")
+    elif out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: has other files in it, which would be lost; choose another --out or empty it")
     return out
 
@@ -171,8 +178,6 @@ class _Preparation:
             cleanup.callback(spool.close)
             bounds = self.scan(spool)
             spool.finish()
-            if not len(spool.lengths):
-                raise DataError(f"{self._origin()}: no text in it after cleaning; give a file with text")
             document_splits = self.assign(spool, bounds)
             tokenizer = self.make_tokenizer(spool, document_splits)
             tokenizer.save(folder)
@@ -196,10 +201,15 @@ class _Preparation:
                     "paragraphs": self.contiguous,
                     "characters": self.config.tokenizer == "char" and self.config.tokenizer_from is None,
                 }
+                visible = False
                 with Workers("tickwise.data.jobs:scan", settings, self.n_workers or 0) as workers:
                     for scanned in workers.map(map(chunk_message, one.chunks)):
                         spool.append(scanned)
+                        visible |= scanned["visible"]
                         bar.advance(scanned["n_read"])
+                if not visible:
+                    raise DataError(f"{one.name}: no text in it after cleaning, at most blank lines; give a file "
+                                    "with text")
                 bounds.append(spool.n_units if not self.contiguous else spool.n_bytes)
         return bounds
 
@@ -377,7 +387,7 @@ class _Preparation:
     ) -> None:
         """Write ``dataset.json``."""
         settings = to_dict(self.config)
-        del settings["out"], settings["workers"]
+        del settings["out"], settings["workers"], settings["overwrite"]
         settings["clean"] = self.cleans
         settings["documents_are"] = "one text in its order" if self.contiguous else self.inputs[0].read.documents
         content = {
@@ -454,14 +464,15 @@ def open_or_prepare(source: Path | str, config: PrepareConfig) -> PreparedData:
     content = input_hash(inputs)
     if content is None:  # standard input cannot be read twice
         raise DataError(f"{source}: prepare it first: tickwise data prepare {source} --out DIR")
-    settings = to_dict(dataclasses.replace(config, workers=None, data_dir=None, sources=()))
-    key = xxhash.xxh3_128_hexdigest(f"{FORMAT_VERSION} {content} {json.dumps(settings, sort_keys=True)}".encode())
+    settings = to_dict(dataclasses.replace(config, workers=None, data_dir=None, sources=(), overwrite=False))
+    identity = f"{FORMAT_VERSION} {_RULES_VERSION} {content} {json.dumps(settings, sort_keys=True)}"
+    key = xxhash.xxh3_128_hexdigest(identity.encode())
     out = cache_directory() / "data" / key
     if (out / DATASET_FILE).is_file():
         with contextlib.suppress(DataError):  # a damaged copy is made again
             return PreparedData.open(out)
     console.say(f"{source}: preparing (kept in {out})")
-    return prepare(dataclasses.replace(config, out=out))
+    return prepare(dataclasses.replace(config, out=out, overwrite=True))
 
 
 def plan(config: PrepareConfig) -> dict[str, Any]:
