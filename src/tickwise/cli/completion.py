@@ -13,6 +13,8 @@ from typing import Any, Literal
 from tickwise.cli import VERBS
 from tickwise.core.errors import ConfigError
 
+SHELLS = ("bash", "zsh", "tcsh")
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
@@ -24,10 +26,9 @@ class Flag:
 
 def script(shell: str) -> str:
     """The completion script for ``bash``, ``zsh`` or ``tcsh``; ``ConfigError`` for another shell."""
-    writers = {"bash": _bash, "zsh": _zsh, "tcsh": _tcsh}
-    if shell not in writers:
-        raise ConfigError(f"tickwise completion: no shell '{shell}'; use {', '.join(writers)}")
-    return writers[shell]({verb: verb_flags(verb) for verb in VERBS})
+    if shell not in SHELLS:
+        raise ConfigError(f"tickwise completion: no shell '{shell}'; use {', '.join(SHELLS)}")
+    return {"bash": _bash, "zsh": _zsh, "tcsh": _tcsh}[shell]({verb: verb_flags(verb) for verb in VERBS})
 
 
 def verb_flags(verb: str) -> tuple[Flag, ...]:
@@ -76,7 +77,7 @@ def _first_words() -> str:
 
 def _second_words() -> dict[str, str]:
     """What follows a first word that is not a verb by itself."""
-    groups: dict[str, list[str]] = {"completion": ["bash", "zsh", "tcsh"]}
+    groups: dict[str, list[str]] = {"completion": list(SHELLS)}
     for verb in VERBS:
         first, _, second = verb.partition(" ")
         if second:

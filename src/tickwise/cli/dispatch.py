@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
             return arguments[0], ["--help"]
         options = ", ".join(verb.split(" ", 1)[1] for verb in children)
         raise ConfigError(f"tickwise {arguments[0]}: say which: {options}" + (f" (not '{given}')" if given else ""))
-    raise ConfigError(f"tickwise: no verb '{arguments[0]}'{closest(arguments[0], VERBS)}; see tickwise --help")
+    if arguments[0].startswith("-"):
+        raise ConfigError(f"{arguments[0]}: a verb comes first, then its flags; see tickwise --help")
+    raise ConfigError(f"no verb '{arguments[0]}'{closest(arguments[0], VERBS)}; see tickwise --help")
 
 
 def _config_path(arguments: Sequence[str]) -> Path | None:
@@ -81,24 +85,49 @@ def _one_line(verb: str, words: Sequence[str], boxed: str) -> str:
     for word in words:
         flag = word.split("=", 1)[0].replace("_", "-")
         if flag.startswith("--") and flag not in known:
-            return f"tickwise {verb}: no flag {flag}{closest(flag, known)}; see tickwise {verb} --help"
+            return f"tickwise {verb}: no flag {flag}{_near_flag(flag, known)}; see tickwise {verb} --help"
     kept: list[str] = []
     for line in boxed.splitlines()[1:]:
-        text = line.strip("│╰╯─ ").strip()
-        if not text and kept:
+        text = line.strip("│╰╯ ")
+        if text.strip("─-"):  # where the terminal has no box drawing, rules are of hyphens
+            kept.append(text)
+        elif kept:
             break
-        kept.append(text)
-    message = " ".join(kept).removeprefix("Error parsing Arguments: ").removeprefix("Error parsing ")
+    message = " ".join(kept).removeprefix("Error parsing Arguments: ").removeprefix("Error parsing ").rstrip(".")
+    for pattern, plain in _PLAIN_WORDS:
+        message = re.sub(pattern, plain, message)
     return f"tickwise {verb}: {message}; see tickwise {verb} --help"
 
 
-def _completion(words: Sequence[str]) -> int:
-    shell = words[0] if words else ""
-    if shell not in ("bash", "zsh", "tcsh"):
-        raise ConfigError(f"tickwise completion: no shell '{shell}'; use bash, zsh or tcsh")
-    from tickwise.cli.completion import script
+_PLAIN_WORDS = (  # for what the flag parser says
+    (r"invalid literal for int\(\) with base 10: (.*)", r"expected a whole number, got \1"),
+    (r"could not convert string to float: (.*)", r"expected a number, got \1"),
+    (r"no type matching (?:{None}\|)?INT could be instantiated from \[(.*)\]", r"expected a whole number, got \1"),
+    (r"no type matching (?:{None}\|)?FLOAT could be instantiated from \[(.*)\]", r"expected a number, got \1"),
+    (r"Missing value for argument '(.*)'\. Expected 1 values", r"\1: give a value after it"),
+)
 
-    print(script(shell))
+
+def _near_flag(flag: str, known: Iterable[str]) -> str:
+    """A suggestion for a flag that is not known: one that begins or ends with it, or that is spelt almost like it."""
+    word = flag.removeprefix("--")
+    names = [name.removeprefix("--") for name in known if name.startswith("--")]
+    longer = [name for name in names if name.rsplit(".", 1)[-1] == word or (len(word) > 2 and name.startswith(word))]
+    near = longer or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    return f"; did you mean '--{near[0]}'?" if len(near) == 1 else ""
+
+
+def _completion(words: Sequence[str]) -> int:
+    from tickwise.cli.completion import SHELLS, script
+
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: tickwise completion {'|'.join(SHELLS)}\n\n"
+              "Print a script that completes verbs, flags and their choices. Load it with:\n"
+              '  eval "$(tickwise completion bash)"')
+        return 0
+    if not words:
+        raise ConfigError(f"tickwise completion: say for which shell: {', '.join(SHELLS)}")
+    print(script(words[0]))
     return 0
 
 
