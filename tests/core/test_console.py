@@ -20,6 +20,19 @@ def test_counts_and_bytes():
     assert console.format_bytes(12) == "12 B"
 
 
+@pytest.mark.parametrize(("value", "text"), [
+    (999.4, "999 B"), (999.6, "1 kB"), (999_949, "1 MB"), (11_500e12, "11.5 PB"), (2.5e18, "2.5 EB"),
+    (5e21, "5,000 EB"), (9.9e30, "9,900,000,000,000 EB"),
+])
+def test_bytes_of_any_size_are_read_at_a_glance(value, text):
+    assert console.format_bytes(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(999.7, "1k"), (0.25, "0.25"), (999_600, "1M"), (5e18, "5,000P")])
+def test_counts_of_any_size_are_read_at_a_glance(value, text):
+    assert console.format_count(value) == text
+
+
 def test_plain_progress_gives_share_speed_and_time_left(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])

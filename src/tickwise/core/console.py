@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
@@ -50,20 +50,25 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str | None:
+    """``value`` in the largest unit of which it has one, with three digits; ``None`` when it has less than any."""
+    for divisor, unit in units:
+        if abs(value) >= 0.9995 * divisor:  # from here on three digits round up to one
+            scaled = value / divisor
+            return f"{scaled:.3g}{unit}" if abs(scaled) < 999.5 else f"{scaled:,.0f}{unit}"
+    return None
+
+
 def format_count(value: float) -> str:
-    """``950``, ``12.3k``, ``4.56M``, ``7.89G``."""
-    for divisor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= divisor:
-            return f"{value / divisor:.3g}{suffix}"
-    return f"{value:.3g}"
+    """``950``, ``12.3k``, ``4.56M``, ``7.89G``; ``5,000P`` beyond the largest unit."""
+    units = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    return _scaled(value, units) or f"{value:.3g}"
 
 
 def format_bytes(value: float) -> str:
-    """Decimal units: ``1.5 MB`` is 1,500,000 bytes."""
-    for divisor, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(value) >= divisor:
-            return f"{value / divisor:.3g} {suffix}"
-    return f"{value:.0f} B"
+    """Decimal units: ``1.5 MB`` is 1,500,000 bytes; ``5,000 EB`` beyond the largest unit."""
+    units = ((1e18, " EB"), (1e15, " PB"), (1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
+    return _scaled(value, units) or f"{value:.0f} B"
 
 
 class ProgressBar(Protocol):
