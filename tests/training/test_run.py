@@ -280,10 +280,10 @@ def test_what_no_text_can_mend_is_said_before_the_text_is_prepared(tmp_path, fla
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["a-file", "text.txt"]
 
 
-def test_a_text_that_turns_out_too_short_is_refused_before_the_run_is_announced(small_text, tmp_path, capsys):
-    size = small_text.stat().st_size
-    with pytest.raises(DataError, match="one context needs"):
-        tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", **(TINY | {"context": size})))
+def test_a_text_that_turns_out_too_short_is_refused_before_the_run_is_announced(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question\n" * 7)
+    with pytest.raises(DataError, match="one context needs"):  # a tenth of the text is held out
+        tickwise.train(TrainConfig(data=tmp_path / "text.txt", out=tmp_path / "run", **(TINY | {"context": 280})))
     assert "parameters" not in capsys.readouterr().err
 
 
