@@ -159,7 +159,7 @@ def main() -> None:
         for kind in options.tokenizers:
             vocabulary = ["--vocab-size", "8192"] if kind == "bpe" else []
             seconds, cpu, highest, result = measure(
-                [str(text), "--overwrite", "--documents", "paragraph", "--tokenizer", kind, *vocabulary, "--out", str(folder / kind)]
+                [str(text), "--documents", "paragraph", "--tokenizer", kind, *vocabulary, "--out", str(folder / kind)]
             )
             shutil.rmtree(folder / kind)
             value[kind] = {

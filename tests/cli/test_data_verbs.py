@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import re
 
 import pytest
 
@@ -110,6 +111,14 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tickwise_cli, tmp
     assert message in err
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_help_names_every_ending_that_a_folder_is_searched_for(tickwise_cli, tmp_path):
+    _, out, _ = tickwise_cli("data", "prepare", "--help")
+    _, _, err = tickwise_cli("data", "prepare", tmp_path, "--out", tmp_path / "out")
+    endings = re.findall(r"\.[a-z]+", err.split("files that end in")[1])
+    assert ".md" in endings
+    assert set(endings) <= set(re.findall(r"\.[a-z]+", out))
 
 
 def test_source_that_is_not_there(tickwise_cli, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
-from tickwise.data.prepare import PrepareConfig, open_or_prepare, prepare
+from tickwise.data.prepare import DEFAULT_CONTEXT, PrepareConfig, open_or_prepare, prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.data.spool import safe_cut
 from tickwise.text.shingles import jaccard
@@ -116,6 +116,66 @@ def test_exact_removal_keeps_near_copies_but_on_one_side(documents_with_copies, 
     beginnings = [{text[:60] for text in texts_of(data, name)} for name in ("train", "validation")]
     assert sum(map(len, beginnings)) == 300
     assert not beginnings[0] & beginnings[1]
+
+
+@pytest.mark.parametrize(("sizes", "share"), [
+    ((400, 300, 200, 100), 0.1), ((50, 350, 350, 250), 0.05), ((300, 310, 320, 70), 0.07),
+    ((60, 40, 450, 450), 0.1), (tuple(range(1, 31)), 0.1),
+])
+def test_few_files_are_chosen_to_come_near_the_share(tmp_path, sizes, share, capfd):
+    (tmp_path / "texts").mkdir()
+    for number, size in enumerate(sizes):
+        text = sentence(random.Random(number), 2_000)[: 10 * size]
+        (tmp_path / "texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+    config = PrepareConfig(sources=(str(tmp_path / "texts"),), tokenizer="char")
+    data = prepare(dataclasses.replace(config, out=tmp_path / "out"))
+    held_out = data.split_info["validation"].bytes
+    assert held_out / (held_out + data.split_info["train"].bytes) == pytest.approx(share, abs=0.002)
+    said = capfd.readouterr().err
+    assert "instead of" not in said
+    for number in range(len(sizes)):  # names and order do not matter
+        (tmp_path / "texts" / f"{number}.txt").rename(tmp_path / "texts" / f"z{100 - number}.txt")
+    assert sorted(texts_of(prepare(dataclasses.replace(config, out=tmp_path / "again")), "validation")) == sorted(
+        texts_of(data, "validation"))
+
+
+def test_a_share_that_whole_files_cannot_make_is_said(tmp_path, capfd):
+    (tmp_path / "texts").mkdir()
+    for number in range(2):
+        text = "\n\n".join(distinct_paragraphs(60, number))
+        (tmp_path / "texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+    config = PrepareConfig(sources=(str(tmp_path / "texts"),), tokenizer="char")
+    prepare(dataclasses.replace(config, out=tmp_path / "out"))
+    said = capfd.readouterr().err
+    assert "instead of 10 %, because documents are not cut; --documents paragraph" in said
+    assert said.count("instead of") == 1
+    prepare(dataclasses.replace(config, out=tmp_path / "again", documents="paragraph"))
+    assert "instead of" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_split_gets_a_document_while_there_are_enough(tmp_path, n):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in distinct_paragraphs(n)))
+    data = prepare(PrepareConfig(
+        sources=(str(tmp_path / "a.jsonl"),), out=tmp_path / "out", tokenizer="char", validation_fraction=0.5,
+        test_fraction=0.4,
+    ))
+    assert list(data.splits) == ["train", "validation", "test"][:n]
+
+
+def test_a_split_shorter_than_a_context_is_said(tmp_path, capfd):
+    (tmp_path / "a.txt").write_text("x" * 3000)
+    config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), tokenizer="char")
+    prepare(dataclasses.replace(config, out=tmp_path / "out"))
+    assert "context" not in capfd.readouterr().err
+    prepare(dataclasses.replace(config, out=tmp_path / "few", validation_fraction=0.001))
+    assert "validation: 3 tokens, 1 documents, 3 bytes (no more than a context of 256" in capfd.readouterr().err
+
+
+def test_context_is_that_of_training():
+    from tickwise.training.config import TrainConfig
+
+    assert TrainConfig(data=Path(), out=Path()).context == DEFAULT_CONTEXT
 
 
 def test_splits_are_stable_when_documents_are_added(tmp_path):

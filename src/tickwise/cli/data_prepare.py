@@ -16,7 +16,8 @@ from tickwise.data.prepared import PreparedData
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments, PrepareConfig):
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
-    """Files (.txt .jsonl .json .csv .tsv .parquet, also .gz), folders, - for standard input, or a data set's name."""
+    """Files or folders of them (.txt .text .md .jsonl .ndjson .json .csv .tsv .parquet, also .gz), - for standard
+    input, or a data set's name."""
     dry_run: bool = False
     """Print what would be done and stop."""
 

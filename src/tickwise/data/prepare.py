@@ -31,11 +31,12 @@ from tickwise.data.spool import Spool
 from tickwise.data.workers import Message, Workers
 from tickwise.data.writer import SplitWriter
 from tickwise.text.duplicates import Groups, TextPairs, exact_groups, near_groups
-from tickwise.text.sources import InputFormat, ReadSettings
+from tickwise.text.sources import InputFormat, ReadSettings, format_of
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, WordStyle, char_tokenizer, train_tokenizer
 
 TokenizerKind = Literal["char", "word", "bpe"]
+DEFAULT_CONTEXT = 256  # of tickwise train
 _RULES_VERSION = 2  # changes when the same text and settings give other data; what is in the cache is made again then
 _WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
 # Frequencies of merges that occur hundreds of times in the sample are known to a few per cent.
@@ -49,7 +50,8 @@ class PrepareConfig:
     """How text becomes data. Given are ``sources``, or else the splits as files of their own."""
 
     sources: tuple[str, ...] = ()
-    """Files (.txt .jsonl .json .csv .tsv .parquet, also .gz), folders, - for standard input, or a data set's name."""
+    """Files or folders of them (.txt .text .md .jsonl .ndjson .json .csv .tsv .parquet, also .gz), - for standard
+    input, or a data set's name."""
     out: Path | None = None
     """The folder to make."""
     tokenizer: TokenizerKind = "bpe"
@@ -241,17 +243,23 @@ class _Preparation:
             splits = np.repeat(numbers, np.diff(bounds, prepend=0))
             self.duplicates["leaks"] = split_rules.count_leaks(groups, splits)
         else:
+            # Groups stay together, so what is removed does not depend on the splits.
+            sizes = np.where(self._kept(exact, groups, np.zeros(len(spool.hashes), dtype=np.uint8)), spool.lengths, 0)
             splits = split_rules.assign_by_hash(
-                spool.hashes, groups, config.validation_fraction, config.test_fraction
+                spool.hashes, groups, sizes, config.validation_fraction, config.test_fraction
             )
-        result = splits.copy()
-        if config.duplicates != "keep":
-            removed = exact if config.duplicates == "exact" else groups
-            result[~split_rules.first_of_group_in_split(removed, splits)] = DROPPED
+        result = np.where(self._kept(exact, groups, splits), splits, np.uint8(DROPPED))
         if config.remove_leaks:
             result[split_rules.leaking_train_documents(groups, splits)] = DROPPED
         self.duplicates["removed"] = int(np.count_nonzero(result == DROPPED))
         return result
+
+    def _kept(self, exact: Groups, groups: Groups, splits: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """(documents,) whether each stays, being no duplicate inside its split of those to remove."""
+        if self.config.duplicates == "keep":
+            return np.ones(len(splits), dtype=bool)
+        removed = exact if self.config.duplicates == "exact" else groups
+        return split_rules.first_of_group_in_split(removed, splits)
 
     def _assign_in_order(
         self, spool: Spool, exact: Groups, groups: Groups, bounds: list[int]
@@ -420,12 +428,30 @@ class _Preparation:
                 remedy = "--remove-leaks" if self.given_splits and not self.contiguous else "--documents paragraph"
                 console.say(f"{name}: {leaks} {found['unit']}s are also in train; {remedy} avoids that")
         asked = {"train": 1.0, "validation": self.config.validation_fraction, "test": self.config.test_fraction}
+        n_bytes = sum(info["bytes"] for info in infos.values())
         for name, info in infos.items():
             if info["tokens"]:
-                console.say(f"{name}: {info['tokens']} tokens, {info['documents']} documents, {info['bytes']} bytes")
+                short = name != "train" and info["tokens"] <= DEFAULT_CONTEXT
+                console.say(f"{name}: {info['tokens']} tokens, {info['documents']} documents, {info['bytes']} bytes"
+                            + (f" (no more than a context of {DEFAULT_CONTEXT}: its loss will say little)" if short
+                               else ""))
             elif asked[name] > 0 and not self.given_splits:
                 console.say(f"{name}: empty, there is too little text for it")
+            if info["tokens"] and name != "train" and not self.given_splits and not self.contiguous:
+                self._tell_share(name, info["bytes"] / n_bytes, asked[name])
         console.note(f"written to {out}")
+
+
+    def _tell_share(self, name: str, share: float, asked: float) -> None:
+        """Say when whole documents do not make the share that was asked for, even by half."""
+        if abs(share - asked) <= asked / 2:
+            return
+        files = self.inputs[0].files
+        are_texts = self.inputs[0].read.documents == "file" and all((format_of(file) or "text") == "text"
+                                                                    for file in files)
+        remedy = "--documents paragraph (or line) makes smaller ones" if are_texts else "more documents come nearer"
+        console.say(f"{name}: {100 * share:.1f} % of the text instead of {100 * asked:g} %, because documents are not "
+                    f"cut; {remedy}")
 
 
 def token_type(vocab_size: int) -> np.dtype[Any]:
