@@ -35,6 +35,22 @@ def model_type(config: DecoderConfig) -> str:
     return "gpt2" if gpt2 else TICKWISE_MODEL_TYPE
 
 
+def saved_format(config: DecoderConfig) -> str:
+    """In which format a model of this config is saved, and who opens it, as one line for the user."""
+    kind = model_type(config)
+    if kind != TICKWISE_MODEL_TYPE:
+        return f"saved as: model_type {kind}, which transformers opens"
+    own = [name for name, chosen in (
+        ("relu2", config.activation == "relu2"), ("value residuals", config.value_residual),
+        ("a logit soft cap", config.logit_soft_cap is not None)) if chosen]
+    combined = [config.norm, f"{config.positions} positions", config.activation]
+    combined += ["grouped queries"] if config.n_kv_heads != config.n_heads else []
+    combined += ["biases"] if config.bias else []
+    combined += ["normed queries and keys"] if config.qk_norm else []
+    reason = f"has {' and '.join(own)}" if own else f"combines {', '.join(combined)}"
+    return f"saved as: model_type {kind}, which transformers does not open: no llama, qwen3 or gpt2 {reason}"
+
+
 def hugging_face_config(config: DecoderConfig, token_ids: Mapping[str, int | None]) -> dict[str, Any]:
     """``config.json`` for that model; ``token_ids`` may give ``bos_token_id`` and ``eos_token_id``."""
     kind = model_type(config)

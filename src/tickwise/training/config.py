@@ -12,8 +12,9 @@ class ModelOptions:
     """The decoder. Everything left out follows from ``--depth`` and ``--model.architecture``."""
 
     architecture: Literal["qwen3", "llama", "gpt2", "tickwise"] = "qwen3"
-    """``qwen3``, ``llama`` and ``gpt2`` open in other programs as they are; ``tickwise`` is ``qwen3`` with
-    value residuals, which lowered the loss in our measurements and which no other program computes."""
+    """``qwen3``, ``llama`` and ``gpt2`` open in other programs, unless a flag below changes what they compute;
+    ``tickwise`` is ``qwen3`` with value residuals, which lowered the loss in our measurements and which no other
+    program computes. A run says before its first step which it is."""
     width: int | None = None
     """Features of the residual stream (64 per layer of depth)."""
     n_heads: int | None = None
@@ -91,9 +92,13 @@ class TrainConfig:
     """Micro-batches that one update's sequences are split into."""
     label_smoothing: float = 0.0
     max_steps: int | None = None
+    """Updates. The run ends at the first limit that it reaches, or without any of the three after 20 tokens per
+    parameter or 10 epochs, whichever is less."""
     max_tokens: int | None = None
+    """Tokens trained on (see --max-steps for a run without limits)."""
     max_seconds: float | None = None
-    """Wall-clock time of the training loop, earlier parts of a resumed run included."""
+    """Wall-clock time of the training loop, earlier parts of a resumed run included (see --max-steps for a run
+    without limits)."""
     stop_at_loss: float | None = None
     """End as soon as the validation loss is at most this."""
     patience: int | None = None

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tickwise.core.errors import ConfigError
+from tickwise.interop.tensor_names import saved_format
 from tickwise.models.decoder import DecoderConfig
 from tickwise.training.config import ModelOptions, TrainConfig
 
@@ -77,4 +78,5 @@ def describe(model: DecoderConfig, config: TrainConfig, n_parameters: int) -> li
         + (f" in {config.accumulate} micro-batches" if config.accumulate > 1 else "")
         + f", {config.optimizer.name} at {config.optimizer.lr:.2g}, {config.schedule.name}, at most "
         + " or ".join(limits),
+        saved_format(model),
     ]
