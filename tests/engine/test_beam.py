@@ -14,8 +14,9 @@ def engine_for(module, tokenizer, **options):
 
 
 def search(engine, prompt, width, n=1, length_penalty=1.0, **settings):
-    asked = GenerationSettings(**{"temperature": 1.0, "n": n, "max_tokens": 6, "seed": 0, **settings})
-    engine.submit(Request(prompt=prompt, settings=asked, beam_width=width, length_penalty=length_penalty))
+    asked = GenerationSettings(**{"temperature": 1.0, "n": n, "max_tokens": 6, "seed": 0, "beam_width": width,
+                                  "length_penalty": length_penalty, **settings})
+    engine.submit(Request(prompt=prompt, settings=asked))
     found = []
     while not engine.idle:
         found += [e for e in engine.step() if isinstance(e, Generation)]
@@ -77,8 +78,8 @@ def test_a_beam_that_loses_its_blocks_finds_the_same(tiny_decoder, tokenizer):
 def test_the_text_comes_whole_and_a_cancelled_beam_gives_what_it_has(tiny_decoder, tokenizer):
     module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
     engine = engine_for(module, tokenizer)
-    settings = GenerationSettings(max_tokens=20, ignore_eos=True)
-    request_id = engine.submit(Request(prompt=[1, 2], settings=settings, beam_width=3))
+    settings = GenerationSettings(max_tokens=20, ignore_eos=True, beam_width=3)
+    request_id = engine.submit(Request(prompt=[1, 2], settings=settings))
     for _ in range(5):
         assert engine.step() == []
     engine.cancel(request_id)

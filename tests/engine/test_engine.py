@@ -250,8 +250,7 @@ def test_the_queue_is_bounded(make_engine):
     ({"prompt": []}, "no token"),
     ({"prompt": [1] * 20, "settings": settings_of(max_tokens=12, n=2, temperature=1.0)}, "need 11 blocks"),
     ({"prompt": [1], "settings": settings_of(n=5, temperature=1.0)}, "the engine has 4"),
-    ({"prompt": [1], "beam_width": 2, "past_context": "slide"}, "cannot slide"),
-    ({"prompt": [1], "beam_width": 2, "settings": settings_of(n=3, temperature=1.0)}, "widen"),
+    ({"prompt": [1], "settings": settings_of(beam_width=2), "past_context": "slide"}, "cannot slide"),
 ])
 def test_what_can_never_be_served_is_refused_in_one_line(make_engine, request_changes, message):
     engine, _ = make_engine(n_blocks=10)
@@ -406,11 +405,11 @@ def test_any_mixture_of_requests_keeps_the_books_and_changes_no_text(make_engine
     asked, done, cancelled = {}, {}, set()
     for number in range(30):
         prompt = system[: chooser.choice([0, 4, 9])] + [chooser.randrange(30) for _ in range(chooser.randint(1, 8))]
-        settings = settings_of(max_tokens=chooser.randint(1, 14), temperature=chooser.choice([0, 0.9]),
-                               seed=number, n=chooser.choice([1, 1, 2]))
-        beam_width = chooser.choice([1, 1, 1, 2]) if settings.n == 1 else 1
+        most, temperature, n = chooser.randint(1, 14), chooser.choice([0, 0.9]), chooser.choice([1, 1, 2])
+        beam_width = chooser.choice([1, 1, 1, 2]) if n == 1 else 1
+        settings = settings_of(max_tokens=most, temperature=temperature, seed=number, n=n, beam_width=beam_width)
         engine.submit(Request(prompt=prompt, settings=settings, id=str(number), tenant=chooser.choice("ab"),
-                              beam_width=beam_width, past_context="stop" if beam_width > 1 else "slide"))
+                              past_context="stop" if beam_width > 1 else "slide"))
         asked[str(number)] = (prompt, settings, beam_width)
         for _ in range(chooser.choice([0, 0, 1, 4])):
             if chooser.random() < 0.05:

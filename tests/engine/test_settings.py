@@ -20,6 +20,7 @@ from tickwise.engine.settings import GenerationSettings
         ("logit_bias", {"a": math.nan}), ("logit_bias", {"a": -101}), ("logit_bias", {1.5: 1}), ("logit_bias", {"": 1}),
         ("logit_bias", [1, 2]), ("logit_bias", "a"), ("json_schema", "{"), ("json_schema", "[]"), ("json_schema", 3),
         ("json_schema", {"const": {1, 2}}), ("json_schema", {"const": math.nan}), ("json_schema", '{"a":' * 60_000),
+        ("beam_width", 0), ("length_penalty", math.inf), ("speculate", "always"),
         ("regex", ""), ("regex", 3), ("choice", ("a", "")), ("grammar", " "), ("grammar", 3),
     ],
 )
@@ -34,6 +35,7 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line_that_names_it(name, val
     [
         {"regex": "a", "json_schema": {}}, {"choice": ["a"], "grammar": "start: /a/"},
         {"regex": "a", "ignore_eos": True}, {"json_schema": {}, "min_tokens": 3}, {"min_tokens": 11, "max_tokens": 10},
+        {"regex": "a", "beam_width": 2}, {"n": 3, "beam_width": 2}, {"beam_width": 2, "speculate": "lookup"},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(settings):

@@ -41,6 +41,8 @@ class WritingArguments(CommonArguments, GenerationSettings):
     """The text is one of the choices; give the flag once for each."""
     grammar: Path | None = None
     """File with a grammar in Lark's notation, which the text follows."""
+    draft: Path | None = None
+    """Model directory of a smaller model with the same tokenizer, for --speculate draft."""
     use_cache: Annotated[bool, tyro.conf.arg(name="cache")] = True
     """Keep keys and values of earlier tokens. Without it, every token computes the whole text again."""
     device: str = "auto"
@@ -61,10 +63,9 @@ class Arguments(WritingArguments):
 def run(arguments: Arguments) -> int:
     settings = settings_of(arguments)
     prompt = prompt_of(arguments)
-    from tickwise.engine.language_model import load
     from tickwise.engine.tracing import traced, writing_costs
 
-    model = load(arguments.model, arguments.device, arguments.dtype)
+    model = load_model(arguments)
     with traced(model, arguments.trace, writing_costs(model, settings.use_cache)):
         if not arguments.json:
             write(model, prompt, settings)
@@ -73,6 +74,16 @@ def run(arguments: Arguments) -> int:
     shown = {"samples": [_as_json(s) for s in samples]} if isinstance(samples, list) else _as_json(samples)
     print(json.dumps(shown, ensure_ascii=False))
     return 0
+
+
+def load_model(arguments: WritingArguments) -> "LanguageModel":
+    """The model, with its draft model if there is one."""
+    from tickwise.engine.language_model import load
+
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    if arguments.draft is not None:
+        model.draft = load(arguments.draft, arguments.device, arguments.dtype)
+    return model
 
 
 def write(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> None:

@@ -22,7 +22,6 @@ class Arguments(generate.WritingArguments):
 
 def run(arguments: Arguments) -> int:
     from tickwise.cli.trace_show import print_summaries, trace_as_json
-    from tickwise.engine.language_model import load
     from tickwise.engine.tracing import traced, writing_costs
     from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, read_coefficients
     from tickwise.profiling.trace_store import check_trace_output, open_trace
@@ -31,7 +30,7 @@ def run(arguments: Arguments) -> int:
     check_trace_output(arguments.out, arguments.overwrite)
     coefficients = DEFAULT_COEFFICIENTS if arguments.energy is None else read_coefficients(arguments.energy)
     settings, prompt = generate.settings_of(arguments), generate.prompt_of(arguments)
-    model = load(arguments.model, arguments.device, arguments.dtype)
+    model = generate.load_model(arguments)
     with traced(model, arguments.out, writing_costs(model, settings.use_cache), overwrite=arguments.overwrite,
                 coefficients=coefficients):
         if arguments.json:

@@ -172,23 +172,21 @@ class Engine:
         settings = replace(settings, seed=fresh_seed() if settings.seed is None else settings.seed)
         # Samples of a greedy generation are all equal: one row writes them.
         n_rows = 1 if settings.temperature == 0 else settings.n
-        if request.beam_width > 1:
-            n_rows = request.beam_width
+        if settings.beam_width > 1:
+            n_rows = settings.beam_width
         self._check_fits(request, len(prompt_ids), n_rows)
         constraint = compile_constraint(settings, self.tokenizer)
-        if constraint is not None and request.beam_width > 1:
-            raise ConfigError("beam search cannot follow a structure; leave one of them out")
         state = RequestState(request, settings, request_id, prompt_ids, self.runner.context_length, submitted_at)
         for index in range(n_rows):
             chooser = TokenChooser(settings, prompt_ids, self.tokenizer, index, constraint)
             row = Row(state, index, chooser, WrittenText(self.tokenizer, settings))
-            if self.options.speculate != "off" and request.beam_width == 1:
+            if self.options.speculate != "off" and settings.beam_width == 1:
                 row.proposer = Speculation(self._proposer(), self.options.draft_tokens, self._times, request_id)
             state.rows.append(row)
         state.forked = n_rows == 1
-        if request.beam_width > 1:
+        if settings.beam_width > 1:
             eos_id = None if settings.ignore_eos else self.tokenizer.eos_id
-            state.beam = BeamSearch(request.beam_width, request.length_penalty, eos_id, settings.max_tokens)
+            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, eos_id, settings.max_tokens)
         if self.scheduler.prefix_cache:
             state.first_digest = first_digest(self._model_id, request.tenant)
         if len(prompt_ids) > self.runner.context_length:
@@ -223,7 +221,7 @@ class Engine:
             raise ConfigError(f"{n_rows} samples need {n_rows} rows and the engine has {self.options.max_rows}")
         blocks_of = self.scheduler.blocks_of
         longest = min(context, n_prompt + request.settings.max_tokens)
-        alone = request.past_context == "slide" or request.beam_width > 1
+        alone = request.past_context == "slide" or request.settings.beam_width > 1
         shared = 0 if alone else n_prompt // self.runner.block_size
         needed = shared + n_rows * (blocks_of(longest) - shared)
         if needed > self.runner.n_blocks:
@@ -231,10 +229,8 @@ class Engine:
                 f"{n_rows} × {longest} tokens need {needed} blocks of {self.runner.block_size} tokens and the engine "
                 f"has {self.runner.n_blocks}; ask for fewer tokens"
             )
-        if request.beam_width > 1 and request.past_context == "slide":
+        if request.settings.beam_width > 1 and request.past_context == "slide":
             raise ConfigError("beam search cannot slide past the context; ask for fewer tokens")
-        if request.beam_width > 1 and request.settings.n > request.beam_width:
-            raise ConfigError(f"n: {request.settings.n} samples from a beam of {request.beam_width}; widen the beam")
 
     # ---------------------------------------------------------------- the thread that steps
 

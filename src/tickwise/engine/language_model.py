@@ -66,6 +66,8 @@ class LanguageModel:
         self.path = path
         self.ledger: TickListener | None = None
         """Who is told about the ticks of ``generate``, ``stream`` and ``events``."""
+        self.draft: LanguageModel | None = None
+        """A smaller model with the same tokenizer, whose guesses ``speculate="draft"`` checks."""
 
     @property
     def config(self) -> DecoderConfig:
@@ -85,13 +87,20 @@ class LanguageModel:
 
         At temperature 0 all ``n`` samples are equal, and only sample 0 appears here.
         """
-        if settings.temperature == 0:
+        if settings.temperature == 0 and settings.beam_width == 1:
             if settings.n > 1:
                 say(f"temperature 0 makes all {settings.n} samples equal: computing one")
             idle = [name for name, neutral in _NEUTRAL.items() if getattr(settings, name) != neutral]
             if idle:
                 say(f"temperature 0 always takes the most likely token: {', '.join(idle)} without effect")
-        return generate_events(self.module, self.tokenizer, prompt, settings, ledger=self.ledger)
+        draft = None
+        if settings.speculate == "draft":
+            if self.draft is None:
+                raise ConfigError("speculate: 'draft' needs a draft model, and none is set")
+            if self.draft.tokenizer.fingerprint != self.tokenizer.fingerprint:
+                raise ConfigError("speculate: the draft model has another tokenizer; its guesses would mean other text")
+            draft = self.draft.module
+        return generate_events(self.module, self.tokenizer, prompt, settings, ledger=self.ledger, draft=draft)
 
     def generate(self, prompt: str, **settings: Any) -> Generation | list[Generation]:
         """Continue ``prompt``; the keywords are those of ``GenerationSettings``.
@@ -107,7 +116,7 @@ class LanguageModel:
         done.sort(key=lambda generation: generation.sample)
         if asked.n == 1:
             return done[0]
-        if asked.temperature == 0:
+        if asked.temperature == 0 and asked.beam_width == 1:
             return [dataclasses.replace(done[0], sample=index) for index in range(asked.n)]
         return done
 

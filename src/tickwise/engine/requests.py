@@ -4,7 +4,6 @@ A request is one prompt with its settings. It is written in one row per sample; 
 per tick, with the blocks that hold its state.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -47,16 +46,8 @@ class Request:
     """Seconds from submission after which the request ends with what it has."""
     id: str | None = None
     """Name of the request; left out, the engine gives one."""
-    beam_width: int = 1
-    """Above 1, search for the most likely text among this many; the ``n`` best are the samples."""
-    length_penalty: float = 1.0
-    """Exponent of the length by which a beam's log-probabilities are divided; above 0 favours longer texts."""
 
     def __post_init__(self) -> None:
-        if self.beam_width < 1:
-            raise ConfigError(f"beam_width: must be at least 1, got {self.beam_width}")
-        if not math.isfinite(self.length_penalty):
-            raise ConfigError(f"length_penalty: {self.length_penalty} is not a finite number")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise ConfigError(f"deadline_s: must be above 0 seconds, got {self.deadline_s}")
 

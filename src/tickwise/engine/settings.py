@@ -64,6 +64,12 @@ class GenerationSettings:
     """The text is one of these."""
     grammar: str | Path | None = None
     """The text follows this grammar in Lark's notation: its text, or a file."""
+    beam_width: int = 1
+    """Above 1, search for the most likely text among this many; the ``n`` best are the samples."""
+    length_penalty: float = 1.0
+    """Exponent of the length by which a beam's log-probabilities are divided; above 0 favours longer texts."""
+    speculate: Literal["off", "lookup", "draft"] = "off"
+    """Guess tokens and check them together: guesses from the text itself, or from a draft model."""
     use_cache: bool = True
     """Keep keys and values of earlier tokens. Without it, every token computes the whole text again."""
 
@@ -81,6 +87,8 @@ class GenerationSettings:
         _whole("min_tokens", self.min_tokens, 0)
         _whole("top_k", self.top_k, 0)
         _whole("n", self.n, 1)
+        _whole("beam_width", self.beam_width, 1)
+        _number("length_penalty", self.length_penalty, "a finite number", lambda x: True)
         if self.seed is not None:
             _whole("seed", self.seed, 0)
         if self.logprobs is not None:
@@ -118,6 +126,15 @@ class GenerationSettings:
             raise ConfigError(f"{' and '.join(given)}: give only one of them; each says what the whole text looks like")
         if given and self.ignore_eos:
             raise ConfigError(f"ignore_eos and {given[0]}: leave one out; such a text ends where it is complete")
+        if self.speculate not in ("off", "lookup", "draft"):
+            raise ConfigError(f"speculate: {self.speculate!r} is not one of off, lookup, draft")
+        if self.beam_width > 1:
+            if given:
+                raise ConfigError(f"beam_width and {given[0]}: beam search cannot follow a structure; leave one out")
+            if self.n > self.beam_width:
+                raise ConfigError(f"n: {self.n} samples from a beam of beam_width {self.beam_width}; widen the beam")
+            if self.speculate != "off":
+                raise ConfigError("beam_width and speculate: a beam is not guessed; leave one out")
         if given and self.min_tokens:
             raise ConfigError(f"min_tokens and {given[0]}: leave one out; such a text ends where it is complete")
 

@@ -119,6 +119,8 @@ class MasterWeights:
             self._copy(kept)
 
     def clear(self) -> None:
+        if self.shared:
+            self.gradients = []  # they are the parameters' own, and would live on here
         for parameter in self.parameters:
             parameter.grad = None
 
