@@ -51,3 +51,12 @@ def test_a_model_that_transformers_does_not_open_is_announced_with_the_reason(op
     assert reason in said.split(": no llama, qwen3 or gpt2 ")[1]
     with pytest.raises(ValueError, match="tickwise-decoder"):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+
+
+def test_limits_are_written_out_in_full(tmp_path):
+    config = TrainConfig(data=tmp_path, depth=1, context=16, max_steps=3_000_000, max_seconds=0.5)
+    model = decoder_from_dial(config.depth, config.context, 300, config.model)
+    said = describe(model, resolve(config, model, 1000, 1000), 1000)[1]
+    assert said.endswith("at most 3,000,000 steps or 0.5 seconds")
+    without = resolve(TrainConfig(data=tmp_path, depth=1, context=16), model, 12_345_678, 10**12)
+    assert describe(model, without, 12_345_678)[1].endswith("at most 246,913,560 tokens")

@@ -66,7 +66,7 @@ def describe(model: DecoderConfig, config: TrainConfig, n_parameters: int) -> li
     """The lines that say what the dial stands at and what follows from it."""
     assert config.batch_size is not None
     assert config.optimizer.lr is not None
-    limits = [f"{value:,g} {unit}" for value, unit in
+    limits = [f"{value:,} {unit}" for value, unit in
               ((config.max_steps, "steps"), (config.max_tokens, "tokens"), (config.max_seconds, "seconds"))
               if value is not None]
     heads = f"{model.n_heads} heads" + (f" over {model.n_kv_heads} key-value heads"

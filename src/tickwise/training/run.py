@@ -213,9 +213,9 @@ def build(made: Plan, data: "PreparedData") -> Training:
         validation = data.split("validation")
     else:
         validation = None
-        console.say("no validation split: the last model is kept, not the best")
         if config.patience is not None or config.stop_at_loss is not None:
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
+        console.say("no validation split: the last model is kept, not the best")
     cursor = BatchCursor(train_split.tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
                          vocab_size=made.model.vocab_size)
     module = Decoder(made.model).initialise(config.seed).to(made.device)
