@@ -1,6 +1,5 @@
 """Scaled dot-product attention: causal self-attention with grouped queries, cache as an argument."""
 
-import functools
 import math
 from typing import Any, Protocol
 
@@ -35,11 +34,21 @@ class KeyValueCache(Protocol):
         """Count the new tokens as stored; called once, after the last layer."""
 
 
-@functools.lru_cache(maxsize=16)
+_causal_biases: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, T): 0 where a query may look, -inf where it may not."""
+    key = (length, dtype, device)
+    if key in _causal_biases:
+        return _causal_biases[key]
     with torch.inference_mode(False):
-        return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
+        bias_TT = torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
+    if type(bias_TT) is Tensor:  # tools that run a model without data get tensors of their own kind
+        if len(_causal_biases) >= 16:
+            _causal_biases.clear()
+        _causal_biases[key] = bias_TT
+    return bias_TT
 
 
 class _ShortCausalAttention(torch.autograd.Function):

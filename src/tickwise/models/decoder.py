@@ -171,7 +171,10 @@ class Decoder(nn.Module):
             with torch.inference_mode(False):  # tables first needed while generating may be needed to train
                 positions_T = torch.arange(self.config.context_length, device=device)
                 cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
-                self._rope_cache[key] = (cos.to(dtype), sin.to(dtype))
+                tables = (cos.to(dtype), sin.to(dtype))
+            if type(tables[0]) is not Tensor:  # a tool runs the model without data, on tensors of its own kind
+                return tables[0][positions], tables[1][positions]
+            self._rope_cache[key] = tables
         cos, sin = self._rope_cache[key]
         return cos[positions], sin[positions]
 

@@ -12,7 +12,6 @@ import torch
 from tickwise.core.console import format_bytes
 from tickwise.core.device import has_fast_bf16, torch_dtype
 from tickwise.core.errors import MemoryLimitError
-from tickwise.layers import attention
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import HOLES, DryRun, convert
 from tickwise.profiling.machine import memory_bytes
@@ -69,13 +68,8 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
         steps = (rows - most) / (most - most // 2)
         activations = more.activations + round(steps * (more.activations - fewer.activations))
         return replace(more, activations=activations)
-    # Cached tensors of a dry run must not reach a real one, nor the other way round.
-    attention._causal_bias.cache_clear()
-    try:
-        with DryRun(device) as live:
-            return _dry_steps(live, model, config, dtype, device)
-    finally:
-        attention._causal_bias.cache_clear()
+    with DryRun(device) as live:
+        return _dry_steps(live, model, config, dtype, device)
 
 
 def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: str,
