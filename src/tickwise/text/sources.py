@@ -19,6 +19,7 @@ import xxhash
 
 from tickwise.core import console
 from tickwise.core.errors import DataError
+from tickwise.text.encodings import guess_encoding, guess_utf16
 
 STANDARD_INPUT = "-"
 CHUNK_BYTES = 1 << 18
@@ -276,8 +277,9 @@ def _character_border(data: bytes) -> int:
 
 
 def _check_text(head: bytes, name: str) -> None:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{name}: looks like UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8")
+    guess = guess_utf16(head)
+    if guess:
+        raise DataError(f"{name}: is probably {guess.name} text; convert it first: iconv -f {guess.iconv} -t UTF-8")
     controls = sum(head.count(bytes([byte])) for byte in range(32) if byte not in b"\t\n\v\f\r\x1b")
     if b"\0" in head or controls > len(head) // 20:
         raise DataError(f"{name}: looks like a binary file, not text; give .txt, .jsonl, .csv, .tsv or .parquet")
@@ -387,8 +389,9 @@ def decode(data: bytes, name: str, offset: int, errors: str) -> str:
     try:
         return data.decode("utf-8", errors="strict" if errors == "strict" else "replace")
     except UnicodeDecodeError as problem:
-        at = offset + problem.start
+        guess = guess_encoding(data, problem.start)
+        likely = f"; it is probably {guess.name}" if guess else ""
         raise DataError(
-            f"{name}: not valid UTF-8 at byte {at} (0x{data[problem.start]:02x}); convert it "
-            "(iconv -f ISO-8859-1 -t UTF-8 is often right), or go on with --errors replace"
+            f"{name}: not valid UTF-8 at byte {offset + problem.start} (0x{data[problem.start]:02x}){likely}; convert "
+            f"it (iconv -f {guess.iconv if guess else 'ITS_ENCODING'} -t UTF-8), or go on with --errors replace"
         ) from None
