@@ -295,14 +295,15 @@ def test_a_paragraph_across_the_cut_is_no_leak_either(tmp_path, n):
 
 
 def test_one_text_pasted_twice_has_nothing_to_validate_on(tmp_path):
-    text = "\n\n".join(distinct_paragraphs(100)) + "\n\n"
+    """Headings too short to be removed are nothing to validate on either."""
+    text = "\n\n".join(f"PART {n}\n\n{one}" for n, one in enumerate(distinct_paragraphs(100))) + "\n\n"
     (tmp_path / "a.txt").write_text(text + text, encoding="utf-8")
     config = PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char")
     with pytest.raises(DataError, match="all of its validation part is also in the text before it"):
         prepare(config)
     assert not (tmp_path / "out").exists()
     split = prepare(dataclasses.replace(config, documents="paragraph"))
-    assert len(texts_of(split, "train")) + len(texts_of(split, "validation")) == 100
+    assert len(texts_of(split, "train")) + len(texts_of(split, "validation")) == 200
 
 
 def test_bpe_of_a_text_with_paragraphs_cut_out_has_the_ids_of_what_is_left(tmp_path):

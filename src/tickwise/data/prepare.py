@@ -301,10 +301,11 @@ class _Preparation:
             begin, end = cuts[split - 1 : split + 1]
             units = slice(*(int(n) for n in (np.searchsorted(stops, begin, side="right"),
                                              np.searchsorted(spool.unit_offsets, end))))
-            remove = split_rules.leaking_paragraphs(groups, unit_splits, spool.unit_lengths, units, split)
-            if len(remove) and remove.all():
+            leaks = split_rules.in_earlier_split(groups, unit_splits, units, split)
+            remove = leaks & (spool.unit_lengths[units] >= split_rules.LEAST_LEAK_BYTES)
+            if remove.any() and leaks.all():
                 raise DataError(f"{self._origin()}: all of its {SPLIT_NAMES[split]} part is also in the text before "
-                                "it, so nothing of it would be left; prepare it with --documents paragraph, which "
+                                "it, so nothing new would be left of it; prepare it with --documents paragraph, which "
                                 "splits it without copies (or with --duplicates keep)")
             spans = split_rules.spans_to_remove(
                 remove, spool.unit_offsets[units], stops[units], int(begin), int(end)

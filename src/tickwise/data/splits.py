@@ -82,18 +82,16 @@ def _nearest_sum(shares: npt.NDArray[np.float64], target: float) -> list[int]:
     return sorted(chosen)
 
 
-def leaking_paragraphs(
-    groups: Groups, unit_splits: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], units: slice, split: int
+def in_earlier_split(
+    groups: Groups, unit_splits: npt.NDArray[np.uint8], units: slice, split: int
 ) -> npt.NDArray[np.bool_]:
-    """(units in the slice,) whether a paragraph of a text in its order has an equal one in an earlier split.
+    """(units in the slice,) whether a paragraph of a text in its order has an equal one in a split before ``split``.
 
     unit_splits: (units,) the split in which each begins; the first one of the slice may begin before ``split``.
-    Paragraphs of less than 64 bytes are left alone.
     """
     first = groups.representative[units]
-    earlier = (unit_splits[first] < split) & (first != np.arange(units.start, units.stop))
-    leaking: npt.NDArray[np.bool_] = earlier & (lengths[units] >= LEAST_LEAK_BYTES)
-    return leaking
+    earlier: npt.NDArray[np.bool_] = (unit_splits[first] < split) & (first != np.arange(units.start, units.stop))
+    return earlier
 
 
 def spans_to_remove(
