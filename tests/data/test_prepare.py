@@ -306,6 +306,14 @@ def test_one_text_pasted_twice_has_nothing_to_validate_on(tmp_path):
     assert len(texts_of(split, "train")) + len(texts_of(split, "validation")) == 200
 
 
+def test_copies_are_found_across_the_chunks_of_a_file_with_spaces_in_its_blank_lines(tmp_path):
+    text = " \n \n".join(one.replace(" ", " \n ") for one in distinct_paragraphs(1900)) + " \n \n"
+    assert len(text) > 1.2 * (1 << 18)
+    (tmp_path / "a.txt").write_text(text + text, encoding="utf-8")
+    with pytest.raises(DataError, match="all of its validation part is also in the text before it"):
+        prepare(PrepareConfig(sources=(str(tmp_path / "a.txt"),), out=tmp_path / "out", tokenizer="char"))
+
+
 def test_bpe_of_a_text_with_paragraphs_cut_out_has_the_ids_of_what_is_left(tmp_path):
     texts = distinct_paragraphs(100)
     late = [*distinct_paragraphs(10, 12), *texts[7:12], *distinct_paragraphs(10, 13), texts[3], "end"]

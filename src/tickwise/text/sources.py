@@ -210,7 +210,7 @@ class ChunkReader:
             data = pending + block
             cut = len(data) if not block else _last_border(data, border)
             if block and separator is None:  # better between paragraphs than inside one
-                cut = data.rfind(b"\n\n") + 2 if b"\n\n" in data else cut
+                cut = _last_border(data, b"\n\n") or cut
             if cut == 0 and separator is None and len(data) >= 2 * self.chunk_bytes:
                 cut = _character_border(data)
             if cut:
