@@ -213,7 +213,7 @@ def test_flops_of_the_rows_sum_to_the_counted_total():
     by_stage = {(row.phase, row.stage): row for row in profile.by_stage()}
     assert by_stage["forward", Stage.HEAD].flops == 2 * 16 * 16 * 32
     assert by_stage["backward", Stage.HEAD].flops == 2 * by_stage["forward", Stage.HEAD].flops
-    assert profile.share_of_peak == pytest.approx(training.flops / (profile.plain_wall_ns * 1e-9) / 1e12)
+    assert profile.share_of_peak == pytest.approx(training.flops / (profile.wall_ns * 1e-9) / 1e12)
 
 
 def test_flops_follow_what_is_trained_and_are_none_where_nothing_was_listed():

@@ -16,7 +16,7 @@ from tickwise.core.errors import CheckpointError, ConfigError, DataError, Memory
 from tickwise.data.prepare import PrepareConfig, prepare
 from tickwise.interop.directory import load_model, read_tensors
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
-from tickwise.training.run import open_data, plan
+from tickwise.training.run import build, open_data, plan
 
 TINY = {"tokenizer": "char", "depth": 2, "context": 16, "batch_size": 8, "log_every": 1, "evaluate_every": 10,
         "model": ModelOptions(width=32, n_heads=2), "device": "cpu"}
@@ -495,15 +495,17 @@ def test_data_without_a_validation_split_keeps_the_last_model(small_text, tmp_pa
     load_model(result.model, device="cpu")
 
 
-def test_the_last_validation_belongs_to_the_seconds_of_a_run(small_text, tmp_path, monkeypatch):
-    def slow(training, max_tokens):
-        time.sleep(1.0)
-        return 1.0
-
-    monkeypatch.setattr("tickwise.training.loop.validation_loss", slow)
-    started = time.perf_counter()
-    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "out", **TINY | {"evaluate_every": 5}, max_seconds=5.0,
-                               compile="off"))
-    rows = metrics(tmp_path / "out")
-    assert rows[-1]["seconds"] < 4.5  # the loop stops when a validation still fits
-    assert time.perf_counter() - started < 15
+def test_the_last_validation_belongs_to_the_seconds_of_a_run(small_text, tmp_path):
+    config = TrainConfig(data=small_text, out=tmp_path / "out", **TINY, max_seconds=10.0)
+    data = open_data(config)
+    training = build(plan(config, data), data)
+    training.counters.seconds = 7.6
+    assert training.progress() == pytest.approx(0.76)
+    training.last_validation_seconds = 2.5
+    assert training.progress() > 1  # a validation just fits
+    training.last_validation_seconds = 100.0
+    assert training.progress() == pytest.approx(1.52)  # but half of the time is for training
+    training.last_validation_seconds = None
+    n_validated = len(data.split("validation").tokens)
+    training.counters.tokens = 8 * n_validated  # before the first one: a third of training on as many
+    assert training.progress() == pytest.approx(7.6 / (10 - 7.6 / 24))
