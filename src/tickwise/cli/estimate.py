@@ -33,8 +33,8 @@ class Arguments(CommonArguments):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation; auto is what train and generate would take."""
     hardware: str = "here"
-    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, a100-40gb, h100,
-    h100-pcie, h200, l4, l40s, rtx3090, rtx4090, t4."""
+    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, h100,
+    rtx4090, t4."""
     fit: Literal["batch", "context", "model"] | None = None
     """Find the largest batch, context or depth that fits into the memory."""
     price_per_hour: float | None = None
