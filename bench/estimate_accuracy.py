@@ -185,7 +185,7 @@ def grown_memory(purpose: str, case: Case) -> int:
 def run(purpose: str, case: Case) -> None:
     """Three steps, or texts that fill the context."""
     if purpose == "train":
-        from tickwise.training.loop import next_token_loss
+        from tickwise.training.next_token import next_token_loss
         from tickwise.training.prediction import step_runner
 
         module = Decoder(case.model()).initialise(seed=1)

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.program import ATTENTION, Program, list_program, list_training_program
-from tickwise.training.loop import next_token_loss
+from tickwise.training.next_token import next_token_loss
 
 BATCH, CONTEXT, VOCAB = 2, 24, 2100
 _OWN = {"vocab_size": VOCAB, "context_length": 512, "width": 32, "n_layers": 3, "n_heads": 4, "head_dim": 8,

@@ -335,7 +335,7 @@ def test_nothing_loads_the_compiler():
         import torch
         from tickwise.models.decoder import Decoder, DecoderConfig
         from tickwise.profiling.program import list_program, list_training_program
-        from tickwise.training.loop import next_token_loss
+        from tickwise.training.next_token import next_token_loss
         shape = dict(vocab_size=3000, context_length=64, width=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
                      hidden=64)
         gpt2 = dict(positions="learned", norm="layernorm", activation="gelu", bias=True, dropout=0.1)

@@ -10,7 +10,7 @@ from tickwise.engine.kv_cache import KVCache
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.program import ATTENTION, list_program, list_training_program, stage_costs
 from tickwise.profiling.stages import staged_modules
-from tickwise.training.loop import next_token_loss
+from tickwise.training.next_token import next_token_loss
 
 VOCAB, WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 96, 32, 3, 4, 2, 8, 80
 OWN = {"activation": "relu2", "qk_norm": True, "value_residual": True, "logit_soft_cap": 20.0}

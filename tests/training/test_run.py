@@ -164,10 +164,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(small_text, tmp_p
     original = loop.gradient
 
     def poisoned(training):
-        loss, gradients = original(training)
+        loss, gradients, n_tokens = original(training)
         if training.counters.step == 24:
             gradients[3].view(-1)[0] = float("nan")
-        return loss, gradients
+        return loss, gradients, n_tokens
 
     monkeypatch.setattr(loop, "gradient", poisoned)
     config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=60, checkpoint_every=10, **TINY)
@@ -308,18 +308,18 @@ def test_a_run_that_cannot_start_does_not_cost_the_run_it_would_replace(small_te
 def test_validating_averaged_weights_leaves_the_trained_ones_alone(small_text, tmp_path, monkeypatch, dtype):
     import tickwise.training.loop as loop
 
-    original, seen = loop.validation_loss, []
+    original, seen = loop.validation_figures, []
 
-    def watched(training, max_tokens):
+    def watched(training):
         before = [p.detach().clone() for p in training.module.parameters()]
-        loss = original(training, max_tokens)
+        figures = original(training)
         same = [torch.equal(a, b) for a, b in zip(before, training.module.parameters(), strict=True)]
         averaged = any(not torch.equal(a, m) for a, m in
                        zip(training.average, training.weights.masters, strict=True))
         seen.append((all(same), averaged))
-        return loss
+        return figures
 
-    monkeypatch.setattr(loop, "validation_loss", watched)
+    monkeypatch.setattr(loop, "validation_figures", watched)
     tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=20, ema_decay=0.9, dtype=dtype, **TINY))
     assert seen == [(True, True), (True, True)]
 
@@ -506,6 +506,6 @@ def test_the_last_validation_belongs_to_the_seconds_of_a_run(small_text, tmp_pat
     training.last_validation_seconds = 100.0
     assert training.progress() == pytest.approx(1.52)  # but half of the time is for training
     training.last_validation_seconds = None
-    n_validated = len(data.split("validation").tokens)
+    n_validated = len(data.split("validation").tokens) - 1
     training.counters.tokens = 8 * n_validated  # before the first one: a third of training on as many
     assert training.progress() == pytest.approx(7.6 / (10 - 7.6 / 24))

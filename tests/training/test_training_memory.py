@@ -9,8 +9,8 @@ import torch
 from tickwise.models.decoder import Decoder
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
 from tickwise.training.dial import decoder_from_dial, resolve
-from tickwise.training.loop import next_token_loss
 from tickwise.training.memory import estimate_training_memory, memory_message
+from tickwise.training.next_token import next_token_loss
 from tickwise.training.prediction import step_program
 
 CPU = torch.device("cpu")

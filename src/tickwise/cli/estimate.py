@@ -98,6 +98,7 @@ def _plan(arguments: Arguments) -> _Plan:
     from tickwise.core.config import from_dict, read_json, read_yaml
     from tickwise.interop.directory import read_config, resolve_model_path
     from tickwise.interop.tensor_names import decoder_config
+    from tickwise.models.families import DECODER
     from tickwise.training.config import TrainConfig
 
     path = arguments.model
@@ -114,7 +115,9 @@ def _plan(arguments: Arguments) -> _Plan:
         if path.suffix == ".json":
             model = decoder_config(read_json(path, "the model's config"), str(path))
         else:
-            model = read_config(resolve_model_path(path))
+            family, model = read_config(resolve_model_path(path))
+            if family is not DECODER:
+                raise ConfigError(f"{path}: estimates are for decoders so far, and this is the {family.name} family")
         config = dataclasses.replace(config, context=min(arguments.context or model.context_length,
                                                          model.context_length), depth=model.n_layers)
         if arguments.context is not None and arguments.context > model.context_length:

@@ -10,12 +10,14 @@ from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.sampling import TokenChooser
 from tickwise.engine.settings import GenerationSettings
+from tickwise.models.decoder import Decoder
 from tickwise.profiling.ceilings import Ceilings
 from tickwise.profiling.program import list_program, list_training_program
 from tickwise.profiling.step_profile import StageProfile, profile_decode_token, profile_training_step
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
-from tickwise.training.loop import next_token_loss, update
+from tickwise.training.loop import update
+from tickwise.training.next_token import next_token_loss
 from tickwise.training.run import Plan, build
 
 _DECODED_TOKENS = 31
@@ -27,9 +29,10 @@ def training_step(made: Plan, data: PreparedData, limits: Ceilings, budget_s: fl
     assert config.batch_size is not None
     training = build(made, data)
     module = training.module.train()
+    assert isinstance(module, Decoder)
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
-        inputs_BT, targets_BT = training.cursor.next_batch()
+        inputs_BT, targets_BT = training.objective.next_batch().inputs
         return inputs_BT.to(made.device), targets_BT.to(made.device)
 
     def optimizer_step() -> None:

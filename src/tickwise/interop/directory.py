@@ -6,7 +6,7 @@ No pickle is ever read or written.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,13 +18,21 @@ from tickwise.core.device import resolve_device, torch_dtype
 from tickwise.core.errors import CheckpointError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
-from tickwise.models.decoder import Decoder
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.models.families import DECODER, FAMILIES, Family, config_from_values, config_values, family_of
 
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _PICKLE_NAMES = ("pytorch_model.bin", "model.pt", "model.pth", "model.pkl", "model.bin")
+
+
+class Assets(Protocol):
+    """What makes a module usable on text, saved beside it: a tokenizer, features, label names."""
+
+    def save(self, folder: Path) -> None:
+        """Write its files into an existing folder."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -86,7 +94,7 @@ def resolve_model_path(path: Path) -> Path:
     raise CheckpointError(f"{path}: not a model directory ({CONFIG} is missing)")
 
 
-def save_model(path: Path, module: nn.Module, tokenizer: "Tokenizer", *, state: Mapping[str, Tensor] | None = None,
+def save_model(path: Path, module: nn.Module, assets: Assets, *, state: Mapping[str, Tensor] | None = None,
                run: Mapping[str, Any] | None = None, card: str | None = None) -> None:
     """Write a model directory, whole or not at all.
 
@@ -94,31 +102,44 @@ def save_model(path: Path, module: nn.Module, tokenizer: "Tokenizer", *, state: 
     ``run.json``; ``card`` becomes ``README.md``.
     """
     with atomic_directory(path) as temporary:
-        write_model_files(temporary, module, tokenizer, state=state, run=run, card=card)
+        write_model_files(temporary, module, assets, state=state, run=run, card=card)
 
 
-def write_model_files(folder: Path, module: nn.Module, tokenizer: "Tokenizer", *,
+def write_model_files(folder: Path, module: nn.Module, assets: Assets, *,
                       state: Mapping[str, Tensor] | None = None, run: Mapping[str, Any] | None = None,
                       card: str | None = None) -> None:
     """The files of a model directory into an existing folder."""
-    assert isinstance(module, Decoder)
-    config = module.config
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    write_text_atomic(folder / CONFIG, json.dumps(hugging_face_config(config, ids), indent=2) + "\n")
-    write_tensors(folder / WEIGHTS, to_checkpoint(config, state if state is not None else module.state_dict()))
-    tokenizer.save(folder)
+    model_type, family = family_of(module)
+    tensors = state if state is not None else module.state_dict()
+    if isinstance(module, Decoder):
+        ids = {name: getattr(assets, name.replace("_token", ""), None) for name in ("bos_token_id", "eos_token_id")}
+        config = hugging_face_config(module.config, ids)
+        tensors = to_checkpoint(module.config, tensors)
+    else:
+        config = {"model_type": model_type, "architectures": [family.module_name], **config_values(module)}
+        twins = {name for names in _tied_names(module) for name in names[1:]}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in twins}
+    write_text_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_tensors(folder / WEIGHTS, tensors)
+    assets.save(folder)
     if run is not None:
         write_text_atomic(folder / "run.json", json.dumps(run, indent=2) + "\n")
     if card is not None:
         write_text_atomic(folder / "README.md", card)
 
 
-def read_config(path: Path) -> Any:
-    """The model's config from ``path/config.json``."""
-    return decoder_config(read_json(path / CONFIG, "the model's config", CheckpointError), str(path / CONFIG))
+def read_config(path: Path) -> tuple[Family, Any]:
+    """The family and config of the model that ``path/config.json`` describes."""
+    file = path / CONFIG
+    values = read_json(file, "the model's config", CheckpointError)
+    family = FAMILIES.get(str(values.get("model_type")), DECODER)
+    if family is DECODER:
+        return family, decoder_config(values, str(file))
+    own = {name: value for name, value in values.items() if name not in ("model_type", "architectures")}
+    return family, config_from_values(family, own, str(file))
 
 
-def read_state(path: Path, module: Decoder) -> dict[str, Tensor]:
+def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:
     """The weights in ``path`` as a ``state_dict`` for ``module``, in their stored number format."""
     index = path / f"{WEIGHTS}.index.json"
     if index.exists():
@@ -128,31 +149,77 @@ def read_state(path: Path, module: Decoder) -> dict[str, Tensor]:
         if not (path / WEIGHTS).exists():
             _refuse_pickles(path)
         tensors = read_tensors(path / WEIGHTS)
-    return from_checkpoint(module.config, tensors, module.state_dict(), str(path / WEIGHTS))
+    expected, where = module.state_dict(), str(path / WEIGHTS)
+    if isinstance(module.config, DecoderConfig):
+        return from_checkpoint(module.config, tensors, expected, where)
+    first = {twin: names[0] for names in _tied_names(module) for twin in names}
+    state = {}
+    for name, like in expected.items():
+        source = first.get(name, name)
+        if source not in tensors:
+            raise CheckpointError(f"{where}: tensor '{source}' is missing")
+        if tensors[source].shape != like.shape:
+            raise CheckpointError(f"{where}: tensor '{source}' has shape {tuple(tensors[source].shape)}, "
+                                  f"the config asks for {tuple(like.shape)}")
+        state[name] = tensors[source]
+    left = sorted(set(tensors) - set(expected))
+    if left:
+        raise CheckpointError(f"{where}: tensor '{left[0]}' has no place in this model ({len(left)} such)")
+    return state
 
 
-def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tuple[Decoder, "Tokenizer"]:
-    """The model and tokenizer of a model (or run) directory, in evaluation mode.
+def _tied_names(module: nn.Module) -> list[list[str]]:
+    """Groups of names under which one and the same parameter stands in the module."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _tie(module: nn.Module, groups: list[list[str]]) -> None:
+    for first, *others in groups:
+        parameter = module.get_parameter(first)
+        for name in others:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, parameter)
+
+
+def load_module(path: Path, *, device: str = "auto", dtype: str = "fp32") -> nn.Module:
+    """The module of a model (or run) directory of any family, in evaluation mode.
 
     Raises ``CheckpointError`` for a file that is missing, damaged, unsafe or of another shape.
+    """
+    path = resolve_model_path(path)
+    family, config = read_config(path)
+    target, number = resolve_device(device), torch_dtype(dtype)
+    with torch.device("meta"):
+        module = family.module_class()(config)
+    groups = _tied_names(module)
+    state = {name: tensor.to(target, number if tensor.is_floating_point() else tensor.dtype)
+             for name, tensor in read_state(path, module).items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    _tie(module, groups)
+    return module.requires_grad_(False).eval()
+
+
+def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tuple[Any, "Tokenizer"]:
+    """The language model and tokenizer of a model (or run) directory, in evaluation mode.
+
+    Raises ``CheckpointError`` as ``load_module`` does, and for a model of another purpose.
     """
     from tickwise.tokenizers.tokenizer import Tokenizer
 
     path = resolve_model_path(path)
-    config = read_config(path)
-    target = resolve_device(device)
-    with torch.device("meta"):
-        module = Decoder(config)
-    state = read_state(path, module)
-    state = {name: tensor.to(target, torch_dtype(dtype)) for name, tensor in state.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    if config.tie_embeddings:
-        module.lm_head.weight = module.embed_tokens.weight
+    family, _ = read_config(path)
+    if family.purpose != "language model":
+        raise CheckpointError(f"{path}: a {family.name} is a {family.purpose}, not a language model")
+    module = load_module(path, device=device, dtype=dtype)
     tokenizer = Tokenizer.load(path)
-    if tokenizer.vocab_size > config.vocab_size:
+    vocab_size = module.config.vocab_size  # type: ignore[union-attr]
+    if tokenizer.vocab_size > vocab_size:  # type: ignore[operator]
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, "
-                              f"the model only {config.vocab_size}; they do not belong together")
-    return module.requires_grad_(False).eval(), tokenizer
+                              f"the model only {vocab_size}; they do not belong together")
+    return module, tokenizer
 
 
 def read_run(path: Path) -> dict[str, Any]:

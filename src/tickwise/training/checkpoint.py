@@ -26,6 +26,7 @@ from tickwise.interop.directory import (
     write_model_files,
     write_tensors,
 )
+from tickwise.models.families import config_values
 from tickwise.training.optimizers import total_norm
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Counters:
     seconds: float = 0.0
     best_loss: float | None = None
     best_step: int = 0
+    best_figures: dict[str, float] = dataclasses.field(default_factory=dict)
+    """All of the validation's figures at the best step."""
     evaluations_without_gain: int = 0
     compiled: bool | None = None
     """Whether torch.compile is used; ``None`` until decided. A resumed run keeps the decision, because
@@ -54,21 +57,26 @@ def save_best_model(training: "Training") -> None:
     """Write the run's ``model/`` from the averaged weights if there are any, else from the masters."""
     values = training.average if training.average is not None else training.weights.masters
     record = training.run_record()
-    save_model(training.config.out / "model", training.module, training.tokenizer,
+    save_model(training.config.out / "model", training.module, training.assets,
                state=training.weights.state_dict(training.module, values), run=record, card=model_card(record))
 
 
 def model_card(record: Mapping[str, Any]) -> str:
     """The ``README.md`` of a model directory."""
-    model, result = record["model"], record["result"]
-    loss = f"{result['best_loss']:.4f} nats per token" if result["best_loss"] is not None else "not measured"
+    family, result = record["family"], record["result"]
+    shape = ", ".join(f"{name} {value:,}" for name, value in record["model"].items()
+                      if isinstance(value, int) and not isinstance(value, bool) and value > 0)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in result["best_figures"].items()) or "not measured"
+    data = record["data"]
+    size = f" ({data['train_tokens']:,} tokens)" if "train_tokens" in data else ""
+    article = "an" if family[0] in "aeiou" else "a"
     return (
-        f"# A decoder language model\n\n"
-        f"- {record['parameters']:,} parameters: {model['n_layers']} layers, {model['width']} wide, context "
-        f"{model['context_length']}, vocabulary {model['vocab_size']}\n"
-        f"- trained on `{Path(record['data']['source']).name}` ({record['data']['train_tokens']:,} tokens) for "
+        f"# {article.capitalize()} {family}\n\n"
+        f"- {record['parameters']:,} parameters: {shape}\n"
+        f"- trained on `{Path(data['source']).name}`{size} for "
         f"{result['step']:,} steps, {result['tokens']:,} tokens, {result['seconds']:.0f} s\n"
-        f"- validation loss: {loss}\n- computed in {record['dtype']} on {record['device']}, seed {record['seed']}\n\n"
+        f"- on the validation part: {figures} (loss in nats)\n"
+        f"- computed in {record['dtype']} on {record['device']}, seed {record['seed']}\n\n"
         f"Trained with tickwise {record['versions']['tickwise']}. `run.json` has the exact command and versions.\n"
     )
 
@@ -82,16 +90,17 @@ def save_checkpoint(training: "Training") -> Path:
     path = folder / f"step-{training.counters.step}"
     tensors: dict[str, Tensor] = dict(training.optimizer.state_tensors())
     tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
+    tensors |= {f"carried.{name}": value for name, value in training.objective.state_tensors().items()}
     if training.average is not None:
         tensors |= {f"average.{n}": t for n, t in zip(training.weights.names, training.average, strict=True)}
     state = {
-        "format": FORMAT, "counters": dataclasses.asdict(training.counters), "cursor": training.cursor.state(),
+        "format": FORMAT, "counters": dataclasses.asdict(training.counters), "cursor": training.objective.state(),
         "data_fingerprint": training.data_fingerprint, "dtype": training.dtype_name,
-        "model": dataclasses.asdict(training.module.config), "run": training.run_record(),
+        "model": config_values(training.module), "run": training.run_record(),
     }
     with atomic_directory(path) as temporary:
         masters = training.weights.state_dict(training.module, training.weights.masters)
-        write_model_files(temporary, training.module, training.tokenizer, state=masters)
+        write_model_files(temporary, training.module, training.assets, state=masters)
         write_tensors(temporary / _TENSORS, tensors)
         write_text_atomic(temporary / _STATE, json.dumps(state, indent=2) + "\n")
     for old in checkpoint_paths(training.config.out)[: -training.config.keep_checkpoints]:
@@ -108,7 +117,7 @@ def restore_checkpoint(training: "Training", path: Path) -> None:
     for key in ("counters", "cursor", "data_fingerprint", "dtype", "model"):
         if key not in state:
             raise CheckpointError(f"{path / _STATE}: key '{key}' is missing")
-    _refuse_difference(path, state["model"], dataclasses.asdict(training.module.config))
+    _refuse_difference(path, state["model"], config_values(training.module))
     if state["data_fingerprint"] != training.data_fingerprint:
         raise CheckpointError(f"{path}: was trained on other data (or another tokenizer); give the same data, "
                               "or a new --out")
@@ -124,7 +133,8 @@ def restore_checkpoint(training: "Training", path: Path) -> None:
                 raise CheckpointError(f"{path / _TENSORS}: has no averaged weights; resume without --ema-decay")
             average.copy_(tensors[f"average.{name}"])
     training.counters = from_dict(Counters, state["counters"], where=str(path / _STATE))
-    training.cursor.restore(state["cursor"])
+    training.objective.restore(state["cursor"], {name.removeprefix("carried."): tensor for name, tensor in
+                                                 tensors.items() if name.startswith("carried.")})
     restore_rng_state({n.removeprefix("rng."): t.to(torch.uint8) for n, t in tensors.items() if n.startswith("rng.")})
 
 

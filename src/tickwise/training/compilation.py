@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.core.seeds import restore_rng_state, rng_state
 from tickwise.profiling.choices import compilation_possible
 from tickwise.profiling.machine import compiler
-from tickwise.training.loop import Training, next_token_loss
+from tickwise.training.loop import Training
 
 _TRIALS = 7
 # Compiling takes up to a minute on two cores, and the plain path has hand-written CPU kernels of its own: a trial
@@ -22,11 +23,11 @@ _LEAST_REMAINING_S = 1200.0
 _LEAST_GAIN = 1.05
 
 
-def _median_seconds(training: Training, loss_function: Callable[..., Tensor], inputs: Tensor, targets: Tensor) -> float:
+def _median_seconds(training: Training, loss: Callable[..., Any], inputs: Sequence[Tensor]) -> float:
     times = []
     for _ in range(_TRIALS):
         start = time.perf_counter()
-        loss_function(training.module, inputs, targets, training.config.label_smoothing).backward()
+        loss(training.module, *inputs)[0].backward()
         if training.device.type == "cuda":
             torch.cuda.synchronize(training.device)
         times.append(time.perf_counter() - start)
@@ -35,42 +36,43 @@ def _median_seconds(training: Training, loss_function: Callable[..., Tensor], in
 
 
 def decide_compilation(training: Training) -> None:
-    """Set ``training.loss_function`` and ``training.counters.compiled``.
+    """Set ``training.compiled_loss`` and ``training.counters.compiled``.
 
-    A resumed run keeps its decision. Neither weights, cursor nor random-number state are changed.
+    A resumed run keeps its decision. Neither weights, the data's order nor random-number state are changed.
     """
     config, counters = training.config, training.counters
     if counters.compiled is False or (counters.compiled is None and config.compile == "off"):
         counters.compiled = False
         return
     possible, why = compilation_possible(training.device, compiler())
+    if not training.objective.fixed_shapes:
+        possible, why = False, "the batches differ in shape, and each shape would be compiled anew"
     if not possible:
         if config.compile == "on" or counters.compiled:
             raise ConfigError(f"--compile on: torch.compile cannot run here: {why}; use --compile off and a new --out")
         counters.compiled = False
         console.note(f"torch.compile: off, {why}")
         return
-    compiled = torch.compile(next_token_loss, dynamic=False)
+    compiled = torch.compile(training.objective.loss, dynamic=False)
     if counters.compiled or config.compile == "on":
-        training.loss_function, counters.compiled = compiled, True
+        training.compiled_loss, counters.compiled = compiled, True
         console.say("torch.compile: on")
         return
-    cursor, states = training.cursor.state(), rng_state()
-    inputs, targets = (x.to(training.device) for x in training.cursor.next_batch())
-    rows = inputs.shape[0] // config.accumulate
-    inputs, targets = inputs[:rows], targets[:rows]
+    states = rng_state()
+    example = training.objective.split(training.objective.example(), config.accumulate)[0]
+    inputs = [x.to(training.device) for x in example.inputs]
     training.module.train()
     try:
-        plain = _median_seconds(training, next_token_loss, inputs, targets)
-        remaining = _remaining_seconds(training, plain * config.accumulate)
+        plain = _median_seconds(training, training.objective.loss, inputs)
+        remaining = _remaining_seconds(training, plain * config.accumulate, example.n_tokens * config.accumulate)
         if remaining < _LEAST_REMAINING_S:
             counters.compiled = False
             console.note(f"torch.compile: not tried, only about {format_seconds(remaining)} of work remain")
             return
         start = time.perf_counter()
         try:
-            compiled(training.module, inputs, targets, config.label_smoothing).backward()
-            fast = _median_seconds(training, compiled, inputs, targets)
+            compiled(training.module, *inputs)[0].backward()
+            fast = _median_seconds(training, compiled, inputs)
         except Exception as problem:  # a compiler can fail in any way; the plain path is always there
             counters.compiled = False
             console.say(f"torch.compile: not used, it failed ({type(problem).__name__})")
@@ -79,24 +81,22 @@ def decide_compilation(training: Training) -> None:
         gain = plain / fast
         counters.compiled = gain >= _LEAST_GAIN
         if counters.compiled:
-            training.loss_function = compiled
+            training.compiled_loss = compiled
         verdict = "on" if counters.compiled else "off"
         console.say(f"torch.compile: {verdict}, forward and backward measured {gain:.2f}× the plain speed after "
                     f"{cost:.0f}s of compiling")
     finally:
         training.weights.clear()
-        training.cursor.restore(cursor)
         restore_rng_state(states)
 
 
-def _remaining_seconds(training: Training, step_seconds: float) -> float:
+def _remaining_seconds(training: Training, step_seconds: float, step_tokens: int) -> float:
     config, counters = training.config, training.counters
-    assert config.batch_size is not None
     estimates = []
     if config.max_steps is not None:
         estimates.append((config.max_steps - counters.step) * step_seconds)
     if config.max_tokens is not None:
-        estimates.append((config.max_tokens - counters.tokens) / (config.batch_size * config.context) * step_seconds)
+        estimates.append((config.max_tokens - counters.tokens) / step_tokens * step_seconds)
     if config.max_seconds is not None:
         estimates.append(config.max_seconds - counters.seconds)
     return min(estimates)

@@ -66,23 +66,11 @@ class ScheduleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One training run. ``tickwise train --dry-run`` prints the resolved values."""
+class LoopConfig:
+    """What the training loop is told, whatever it trains."""
 
-    data: Path
-    """Prepared directory, text file or folder, or the name of a known data set."""
     out: Path = Path("out/run")
     """Run directory."""
-    tokenizer: Literal["char", "word", "bpe"] = "bpe"
-    """For raw text; prepared data brings its own."""
-    vocab_size: int | None = None
-    """For raw text: tokens of the bpe or word tokenizer."""
-
-    depth: int = 4
-    """The dial: layers. Width, heads, learning rate and batch follow from it."""
-    context: int = 256
-    """Tokens a window holds."""
-    model: ModelOptions = field(default_factory=ModelOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
 
@@ -131,16 +119,12 @@ class TrainConfig:
     """Replace a run that is already in ``out``."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "out"):  # plain strings from Python are welcome
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, Path(getattr(self, name)))
-        positive = ("depth", "context", "batch_size", "accumulate", "max_steps", "max_tokens", "max_seconds",
+        if isinstance(self.out, str):  # plain strings from Python are welcome
+            object.__setattr__(self, "out", Path(self.out))
+        positive = ("batch_size", "accumulate", "max_steps", "max_tokens", "max_seconds",
                     "patience", "evaluate_every", "evaluate_tokens", "log_every", "checkpoint_every",
-                    "checkpoint_seconds", "keep_checkpoints", "vocab_size")
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+                    "checkpoint_seconds", "keep_checkpoints")
+        _need_positive(self, positive)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"--label-smoothing: must be in [0, 1), got {self.label_smoothing}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -167,3 +151,33 @@ class TrainConfig:
             value = getattr(self.schedule, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"--schedule.{name}: must be in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """One training run of a language model. ``tickwise train --dry-run`` prints the resolved values."""
+
+    data: Path
+    """Prepared directory, text file or folder, or the name of a known data set."""
+    tokenizer: Literal["char", "word", "bpe"] = "bpe"
+    """For raw text; prepared data brings its own."""
+    vocab_size: int | None = None
+    """For raw text: tokens of the bpe or word tokenizer."""
+    depth: int = 4
+    """The dial: layers. Width, heads, learning rate and batch follow from it."""
+    context: int = 256
+    """Tokens a window holds."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str):
+            object.__setattr__(self, "data", Path(self.data))
+        _need_positive(self, ("depth", "context", "vocab_size"))
+        super().__post_init__()
+
+
+def _need_positive(config: LoopConfig, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")

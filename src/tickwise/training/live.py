@@ -89,9 +89,11 @@ def live_text(row: dict[str, Any], seconds_left: float | None) -> str:
     def number(key: str, form: str) -> str:
         return format(row[key], form) if row.get(key) is not None else "n/a"
 
+    more = "".join(f"  {key.removeprefix('validation_')} {value:.4f}" for key, value in row.items()
+                   if key.startswith("validation_") and key != "validation_loss")
     share = f"{100 * row['share_of_peak']:.0f}%" if row.get("share_of_peak") is not None else "n/a"
     memory = format_bytes(row["memory_bytes"]) if row.get("memory_bytes") is not None else "n/a"
     rate = format_count(row["tokens_per_s"]) if row.get("tokens_per_s") is not None else "n/a"
     left = format_seconds(seconds_left) if seconds_left is not None else "n/a"
     return (f"step {row.get('step', 0):>6,}  mean loss {number('loss', '.4f')}  "
-            f"val {number('validation_loss', '.4f')}  {rate} tok/s  {share} of peak  {memory}  {left} left")
+            f"val {number('validation_loss', '.4f')}{more}  {rate} tok/s  {share} of peak  {memory}  {left} left")

@@ -1,7 +1,4 @@
-"""The training loop: batch → loss → gradient → check → update, and what happens every so often.
-
-Shape legend: B sequences, T tokens, C width, V vocabulary.
-"""
+"""The training loop of every family: batch → loss → gradient → check → update, and what happens every so often."""
 
 import math
 import time
@@ -10,56 +7,34 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tickwise.core.errors import NumericsError
 from tickwise.core.stages import Stage, mark, marking
-from tickwise.data.batches import BatchCursor, evaluation_windows
 from tickwise.interop.directory import checkpoint_paths
-from tickwise.layers.loss import head_and_loss
-from tickwise.models.decoder import Decoder
 from tickwise.profiling.ledger import Ledger, TrainingWork
 from tickwise.training.checkpoint import Counters, save_best_model, save_checkpoint
-from tickwise.training.config import TrainConfig
+from tickwise.training.config import LoopConfig
 from tickwise.training.live import Journal
+from tickwise.training.objective import Batch, Objective
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 from tickwise.training.schedule import lr_scale
 
 if TYPE_CHECKING:
-    from tickwise.data.prepared import TokenSplit
-    from tickwise.tokenizers.tokenizer import Tokenizer
-
-_VALIDATION_BATCH_TOKENS = 8_192
-_LARGE_VOCABULARY = 2048
-
-
-def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy (nats) of the next token, in float32.
-
-    Large vocabularies go through a head that never holds all logits at once.
-    """
-    hidden = module.hidden_states(inputs_BT).flatten(0, 1)
-    targets = targets_BT.flatten()
-    if module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY:
-        mark(Stage.HEAD)
-        return head_and_loss(hidden, module.lm_head.weight, targets, label_smoothing)
-    logits = module.logits(hidden).float()
-    mark(Stage.LOSS)
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    from tickwise.interop.directory import Assets
 
 
 @dataclass(kw_only=True)
 class Training:
     """All that a run consists of; ``training/run.py`` builds it, checkpoints store it."""
 
-    config: TrainConfig
-    module: Decoder
-    tokenizer: "Tokenizer"
+    config: LoopConfig
+    module: nn.Module
+    objective: Objective
+    assets: "Assets"
+    """What makes a saved module usable: its tokenizer, its features."""
     weights: MasterWeights
     optimizer: Optimizer
-    cursor: BatchCursor
-    validation: "TokenSplit | None"
     counters: Counters
     device: torch.device
     dtype_name: str
@@ -70,7 +45,7 @@ class Training:
     """What ``run.json`` says of the run's settings, data and machine."""
     average: list[Tensor] | None = None
     """Averaged weights, in the order of the masters."""
-    loss_function: Callable[..., Tensor] = next_token_loss
+    compiled_loss: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] | None = None
     last_validation_seconds: float | None = None
     ledger: Ledger | None = None
     """Where the steps' stages are recorded, if anywhere."""
@@ -85,6 +60,11 @@ class Training:
     def end_step(self) -> None:
         if self.ledger is not None:
             self.ledger.end_tick(())
+
+    @property
+    def validates(self) -> bool:
+        """There is something to validate on."""
+        return self.objective.n_validation_tokens > 0
 
     def run_record(self) -> dict[str, Any]:
         """``run.json``: the record, and how far the run is now."""
@@ -106,41 +86,43 @@ class Training:
 
     def validation_seconds(self) -> float:
         """What one validation takes: measured, or before the first one a third of training on as many tokens."""
-        if self.validation is None:
+        if not self.validates:
             return 0.0
         if self.last_validation_seconds is not None:
             return self.last_validation_seconds
         if not self.counters.tokens:
             return 0.0
-        n_tokens = min(self.config.evaluate_tokens, len(self.validation.tokens))
+        n_tokens = min(self.config.evaluate_tokens, self.objective.n_validation_tokens)
         return n_tokens * self.counters.seconds / self.counters.tokens / 3
 
 
-def gradient(training: Training) -> tuple[float, list[Tensor]]:
-    """One batch's mean loss and float32 gradients, in ``accumulate`` micro-batches."""
-    config = training.config
+def gradient(training: Training) -> tuple[float, list[Tensor], int]:
+    """One batch's mean loss and float32 gradients, in ``accumulate`` micro-batches, and its tokens."""
+    config, objective = training.config, training.objective
     mark(Stage.DATA)
-    inputs_BT, targets_BT = (x.to(training.device, non_blocking=True) for x in training.cursor.next_batch())
+    batch = objective.next_batch()
     total = 0.0
     training.weights.clear()
-    micro = zip(inputs_BT.chunk(config.accumulate), targets_BT.chunk(config.accumulate), strict=True)
     gradients: list[Tensor] = []
-    for index, (inputs, targets) in enumerate(micro):
-        loss = _loss(training, inputs, targets) / config.accumulate
+    micro_batches = [batch] if config.accumulate == 1 else objective.split(batch, config.accumulate)
+    for index, micro in enumerate(micro_batches):
+        loss, state = _loss(training, micro)
+        loss = loss / len(micro_batches)
         mark(Stage.BACKWARD)
         loss.backward()
         total += loss.item()
         gradients = training.weights.collect(first=index == 0)
-    return total, gradients
+        objective.carry(state, index)
+    return total, gradients, batch.n_tokens
 
 
-def _loss(training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    smoothing = training.config.label_smoothing
-    if not training.counters.compiled:
-        return training.loss_function(training.module, inputs_BT, targets_BT, smoothing)
+def _loss(training: Training, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    inputs = [x.to(training.device, non_blocking=True) for x in batch.inputs]
+    if training.compiled_loss is None:
+        return training.objective.loss(training.module, *inputs)
     mark(Stage.FORWARD)
     with marking(None):  # marks inside compiled code would have it compiled in pieces
-        return training.loss_function(training.module, inputs_BT, targets_BT, smoothing)
+        return training.compiled_loss(training.module, *inputs)
 
 
 def update(training: Training, gradients: list[Tensor], scale: float) -> float:
@@ -168,23 +150,14 @@ def not_finite(training: Training, what: str) -> NumericsError:
 
 
 @torch.no_grad()
-def validation_loss(training: Training, max_tokens: int | None) -> float:
-    """Mean nats per token over non-overlapping windows of the validation split, with averaged weights if any."""
-    assert training.validation is not None
-    module, config = training.module, training.config
-    windows = evaluation_windows(training.validation.tokens, config.context, max_tokens,
-                                 vocab_size=module.config.vocab_size)
-    total, count = 0.0, 0
-    rows = max(1, min(64, _VALIDATION_BATCH_TOKENS // config.context))
+def validation_figures(training: Training) -> dict[str, float]:
+    """The objective's figures on its validation part, with averaged weights if any."""
+    module = training.module
     module.eval()
     with training.weights.replaced_by(training.average):
-        for inputs_NT, targets_NT in windows:
-            for inputs, targets in zip(inputs_NT.split(rows), targets_NT.split(rows), strict=True):
-                loss = next_token_loss(module, inputs.to(training.device), targets.to(training.device))
-                total += loss.item() * targets.numel()
-                count += targets.numel()
+        figures = training.objective.validate(module, training.device, training.config.evaluate_tokens)
     module.train()
-    return total / count
+    return figures
 
 
 def ended(training: Training) -> str:
@@ -211,15 +184,13 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
     while not reason:
         training.begin_step()
         progress = training.progress()
-        loss, gradients = gradient(training)
+        loss, gradients, n_tokens = gradient(training)
         if not math.isfinite(loss):
             raise not_finite(training, f"step {counters.step + 1}: the loss is {loss}; nothing was updated")
         scale = lr_scale(config.schedule, progress)
         norm = update(training, gradients, scale)
         mark(Stage.HOST)
-        assert config.batch_size is not None
         assert config.optimizer.lr is not None
-        n_tokens = config.batch_size * config.context
         counters.step += 1
         counters.tokens += n_tokens
         window_tokens += n_tokens
@@ -228,7 +199,7 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         loss_average = loss if loss_average is None else 0.9 * loss_average + 0.1 * loss
 
         done = training.progress() >= 1.0
-        if training.validation is None:
+        if not training.validates:
             validate = False
         elif done or evaluate_every is not None:
             validate = done or counters.step % (evaluate_every or 1) == 0
@@ -241,7 +212,7 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
             share = None
             if training.flops_per_token is not None and training.peak_flops_per_s is not None:
                 share = rate * training.flops_per_token / training.peak_flops_per_s
-            row = {"step": counters.step, "tokens": counters.tokens, "epoch": training.cursor.epochs_done,
+            row = {"step": counters.step, "tokens": counters.tokens, "epoch": training.objective.epochs_done,
                    "seconds": counters.seconds, "loss": loss,
                    "lr": config.optimizer.lr * scale, "grad_norm": norm, "tokens_per_s": rate,
                    "share_of_peak": share, "memory_bytes": memory_in_use(training.device)}
@@ -249,12 +220,13 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
             mark(Stage.VALIDATION)
             with marking(None):
                 validation_started = time.perf_counter()
-                row["validation_loss"] = validation_loss(training, config.evaluate_tokens)
+                figures = validation_figures(training)
+                row |= {f"validation_{name}": value for name, value in figures.items()}
                 training.last_validation_seconds = time.perf_counter() - validation_started
             if not math.isfinite(row["validation_loss"]):
                 raise not_finite(training, f"step {counters.step}: the validation loss is {row['validation_loss']}")
             mark(Stage.CHECKPOINT)
-            _note_validation(training, row["validation_loss"])
+            _note_validation(training, figures)
             mark(Stage.HOST)
             last_validation = time.perf_counter()
         if row:
@@ -277,11 +249,11 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
     return reason
 
 
-def _note_validation(training: Training, loss: float) -> None:
+def _note_validation(training: Training, figures: dict[str, float]) -> None:
     """Keep the best model."""
     counters = training.counters
-    if counters.best_loss is None or loss < counters.best_loss:
-        counters.best_loss, counters.best_step = loss, counters.step
+    if counters.best_loss is None or figures["loss"] < counters.best_loss:
+        counters.best_loss, counters.best_step, counters.best_figures = figures["loss"], counters.step, figures
         counters.evaluations_without_gain = 0
         save_best_model(training)
     else:

@@ -29,8 +29,15 @@ class Objective(Protocol):
     def epochs_done(self) -> float:
         """How many times the training data has been read, with the fraction of the current pass."""
 
+    @property
+    def fixed_shapes(self) -> bool:
+        """Every batch has the same shapes: one listing and one compilation hold for all of them."""
+
     def next_batch(self) -> Batch:
         """The next update's examples; endless."""
+
+    def example(self) -> Batch:
+        """A batch of the usual shapes, to count its work; takes nothing from the data's order."""
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """``batch`` in ``n`` micro-batches of equal weight."""

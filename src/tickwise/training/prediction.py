@@ -27,7 +27,7 @@ from tickwise.profiling.program import Instruction, list_call, list_training_pro
 from tickwise.profiling.reference import by_stage, cached_corrections, stage_seconds
 from tickwise.training.config import ModelOptions, TrainConfig
 from tickwise.training.dial import decoder_from_dial, resolve
-from tickwise.training.loop import next_token_loss
+from tickwise.training.next_token import next_token_loss
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
 

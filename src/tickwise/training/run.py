@@ -10,13 +10,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from tickwise.core import console
 from tickwise.core.config import to_dict
@@ -26,19 +27,22 @@ from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
 from tickwise.core.seeds import seed_everything
 from tickwise.data.batches import BatchCursor
-from tickwise.interop.directory import checkpoint_paths
+from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.models.families import config_values, family_of
 from tickwise.profiling.ceilings import ceilings
 from tickwise.profiling.choices import training_dtype
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.trace_store import check_trace_output
 from tickwise.training.checkpoint import Counters, drop_metrics_after, restore_checkpoint, save_best_model
 from tickwise.training.compilation import decide_compilation
-from tickwise.training.config import TrainConfig
+from tickwise.training.config import LoopConfig, TrainConfig
 from tickwise.training.dial import decoder_from_dial, describe, resolve
 from tickwise.training.live import Journal
-from tickwise.training.loop import Training, ended, next_token_loss, train_until_done
+from tickwise.training.loop import Training, ended, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
+from tickwise.training.next_token import NextToken
+from tickwise.training.objective import Objective
 from tickwise.training.optimizers import MasterWeights, Optimizer
 from tickwise.training.tracing import heard, traced
 
@@ -48,7 +52,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run came to. ``loss`` values are nats per token; ``None`` without a validation split."""
+    """What a run came to. ``loss`` values are nats (per token, where tokens are predicted); ``None`` without a
+    validation part."""
 
     out: Path
     model: Path
@@ -58,6 +63,8 @@ class TrainResult:
     seconds: float
     n_parameters: int
     validation_loss: float | None
+    validation: dict[str, float]
+    """All figures of the best validation."""
     best_step: int
     interrupted: bool
 
@@ -104,7 +111,7 @@ def _refuse_contradictions(config: TrainConfig) -> None:
                             "text or use a smaller --context")
 
 
-def check_outputs(config: TrainConfig, trace: Path | None = None) -> None:
+def check_outputs(config: LoopConfig, trace: Path | None = None) -> None:
     """``OutputError`` when the run directory, or the folder for a trace, cannot be written or holds something."""
     _resume_path(config)
     for folder in (config.out, *([trace] if trace is not None else [])):
@@ -148,30 +155,49 @@ def train(config: TrainConfig) -> TrainResult:
 
 def run_plan(made: Plan, data: "PreparedData", trace: Path | None = None) -> TrainResult:
     """Train what ``plan`` has laid out; with ``trace``, record every step's stages there."""
-    if trace is not None:
-        check_trace_output(trace)
     if made.device.type == "cpu":
         check_memory(made.memory)
-    resumed_from = _resume_path(made.config)
     try:
-        training = build(made, data)
-        for line in describe(made.model, made.config, made.n_parameters):
-            console.say(line)
-        _open_out(made.config)  # only now: what could refuse this run has had its say
-        if resumed_from is not None:
-            restore_checkpoint(training, resumed_from)
-            console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
-        drop_metrics_after(made.config.out / "metrics.jsonl", training.counters.step)
-        write_text_atomic(made.config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-        with traced(training, trace):
-            return _train(training)
+        return start(build(made, data), describe(made.model, made.config, made.n_parameters), trace)
     except (MemoryError, RuntimeError) as problem:
         if is_out_of_memory(problem):
             raise MemoryLimitError(memory_message(made.memory, None)) from None
         raise
 
 
-def _resume_path(config: TrainConfig) -> Path | None:
+def train_module(config: LoopConfig, module: nn.Module, objective: Objective, assets: Assets, *, data: dict[str, Any],
+                 lines: Sequence[str] = (), trace: Path | None = None) -> TrainResult:
+    """Train any module towards any objective; ``config.optimizer.lr`` and ``config.batch_size`` must be set.
+
+    ``data`` is what ``run.json`` says of the data: ``source`` (a path) and ``fingerprint``, and whatever else is worth
+    knowing. ``lines`` are said before the first step. Raises a ``UserError`` as ``train`` does.
+    """
+    check_outputs(config, trace)
+    device = resolve_device(config.device)
+    use_cores()
+    dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
+    return start(assemble(config, module, objective, assets, data, dtype, device), lines, trace)
+
+
+def start(training: Training, lines: Sequence[str] = (), trace: Path | None = None) -> TrainResult:
+    """Run ``training`` to its end, from its newest checkpoint if it is to be resumed."""
+    if trace is not None:
+        check_trace_output(trace)
+    config = training.config
+    resumed_from = _resume_path(config)
+    for line in lines:
+        console.say(line)
+    _open_out(config)  # only now: what could refuse this run has had its say
+    if resumed_from is not None:
+        restore_checkpoint(training, resumed_from)
+        console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
+    drop_metrics_after(config.out / "metrics.jsonl", training.counters.step)
+    write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+    with traced(training, trace):
+        return _train(training)
+
+
+def _resume_path(config: LoopConfig) -> Path | None:
     """The checkpoint to resume from, if any. Refuses to mix two runs; changes nothing."""
     out = config.out
     if out.exists() and not out.is_dir():
@@ -187,7 +213,7 @@ def _resume_path(config: TrainConfig) -> Path | None:
     return existing[-1] if existing and config.resume == "auto" else None
 
 
-def _open_out(config: TrainConfig) -> None:
+def _open_out(config: LoopConfig) -> None:
     """Make the run directory, empty of an earlier run if that is to be replaced."""
     out = config.out
     try:
@@ -202,55 +228,67 @@ def _open_out(config: TrainConfig) -> None:
 
 
 def build(made: Plan, data: "PreparedData") -> Training:
+    """The training of a language model: module, data, optimizer, nothing done yet."""
     config = made.config
     assert config.batch_size is not None
+    train_tokens = data.split("train").tokens
+    validation = data.split("validation").tokens if "validation" in data.splits else None
+    if validation is not None and len(validation) < 2:
+        validation = None
+    cursor = BatchCursor(train_tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
+                         vocab_size=made.model.vocab_size)
+    module = Decoder(made.model).initialise(config.seed)
+    about = {"source": str(config.data), "prepared": str(data.path.resolve()), "fingerprint": data.fingerprint,
+             "train_tokens": len(train_tokens)}
+    return assemble(config, module, NextToken(cursor, validation, config.label_smoothing), data.tokenizer, about,
+                    made.dtype, made.device)
+
+
+def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets: Assets, data: dict[str, Any],
+             dtype: str, device: torch.device) -> Training:
+    """A training ready for its first step. Takes the random-number state from ``config.seed``."""
     seed_everything(config.seed)
-    if made.device.type == "cpu":
+    if device.type == "cpu":
         use_cores()
         torch.set_flush_denormal(True)
-    train_split = data.split("train")
-    if "validation" in data.splits and len(data.split("validation").tokens) > 1:
-        validation = data.split("validation")
-    else:
-        validation = None
+    if not objective.n_validation_tokens:
         if config.patience is not None or config.stop_at_loss is not None:
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
         console.say("no validation split: the last model is kept, not the best")
-    cursor = BatchCursor(train_split.tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
-                         vocab_size=made.model.vocab_size)
-    module = Decoder(made.model).initialise(config.seed).to(made.device)
-    dtype = torch_dtype(made.dtype)
-    weights = MasterWeights(module, dtype)
-    product_dtype = torch.bfloat16 if has_fast_bf16(made.device) else torch.float32
-    flops, peak = _speed_reference(module, made)
-    started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
+    module = module.to(device)
+    n_parameters = sum(p.numel() for p in module.parameters())
+    weights = MasterWeights(module, torch_dtype(dtype))
+    product_dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    flops, peak = _speed_reference(module, objective, dtype, device)
     record = {
-        "command": shlex.join(sys.argv), "started": started_at, "config": to_dict(config),
-        "model": dataclasses.asdict(made.model), "parameters": made.n_parameters, "dtype": made.dtype,
-        "muon_products_dtype": str(product_dtype).removeprefix("torch."), "device": str(made.device),
-        "threads": torch.get_num_threads(), "seed": config.seed,
-        "data": {"source": str(config.data), "prepared": str(data.path.resolve()), "fingerprint": data.fingerprint,
-                 "train_tokens": len(train_split.tokens)},
+        "command": shlex.join(sys.argv), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": to_dict(config),
+        "family": family_of(module)[1].name, "model": config_values(module), "parameters": n_parameters,
+        "dtype": dtype, "muon_products_dtype": str(product_dtype).removeprefix("torch."), "device": str(device),
+        "threads": torch.get_num_threads(), "seed": config.seed, "data": data,
         "flops_per_token": flops, "peak_flops_per_s": peak, "versions": _versions(),
     }
     return Training(
-        config=config, module=module, tokenizer=data.tokenizer, weights=weights,
-        optimizer=Optimizer(module, weights, config.optimizer, product_dtype), cursor=cursor, validation=validation,
-        counters=Counters(), device=made.device, dtype_name=made.dtype, data_fingerprint=data.fingerprint,
+        config=config, module=module, objective=objective, assets=assets, weights=weights,
+        optimizer=Optimizer(module, weights, config.optimizer, product_dtype),
+        counters=Counters(), device=device, dtype_name=dtype, data_fingerprint=data["fingerprint"],
         flops_per_token=flops, peak_flops_per_s=peak, record=record,
         average=[m.clone() for m in weights.masters] if config.ema_decay is not None else None,
     )
 
 
-def _speed_reference(module: Decoder, made: Plan) -> tuple[float | None, float | None]:
-    """Counted FLOPs of one training token, and this machine's measured peak in the run's number format."""
+def _speed_reference(module: nn.Module, objective: Objective, dtype: str,
+                     device: torch.device) -> tuple[float | None, float | None]:
+    """Counted FLOPs of one training token, and this machine's measured peak in the run's number format. Not known
+    where batches differ in shape."""
     from tickwise.profiling.program import list_training_program
 
-    ids = torch.zeros(1, made.config.context, dtype=torch.long, device=made.device)
-    program = list_training_program(module, ids, ids, call=next_token_loss)
-    peak = ceilings(device=made.device, quick=True).peak_flops_per_s(made.dtype)
-    return program.flops / made.config.context, peak
+    peak = ceilings(device=device, quick=True).peak_flops_per_s(dtype)
+    if not objective.fixed_shapes:
+        return None, peak
+    batch = objective.example()
+    inputs = [x.to(device) for x in batch.inputs]
+    program = list_training_program(module, *inputs, call=lambda module, *x: objective.loss(module, *x)[0])
+    return program.flops / batch.n_tokens, peak
 
 
 def _versions() -> dict[str, str]:
@@ -301,7 +339,7 @@ def _train(training: Training) -> TrainResult:
         except OSError as problem:
             raise output_error(problem, config.out) from None
     model = config.out / "model"
-    if training.validation is None or not model.exists():
+    if not training.validates or not model.exists():
         save_best_model(training)
     write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
     _draw_loss(config.out)
@@ -316,8 +354,8 @@ def _train(training: Training) -> TrainResult:
                     f"{console.format_seconds(counters.seconds)}{best}; model in {model}")
     return TrainResult(
         out=config.out, model=model, reason=reason, step=counters.step, tokens=counters.tokens,
-        seconds=counters.seconds, n_parameters=training.module.n_parameters(), validation_loss=counters.best_loss,
-        best_step=counters.best_step, interrupted=interrupted_run,
+        seconds=counters.seconds, n_parameters=training.record["parameters"], validation_loss=counters.best_loss,
+        validation=counters.best_figures, best_step=counters.best_step, interrupted=interrupted_run,
     )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
-import torch
 from torch import Tensor, nn
 
 from tickwise.core.device import torch_dtype
@@ -25,7 +24,8 @@ _COUNTED = frozenset({
 
 
 class StepCosts:
-    """The ``CostModel`` of a training loop: every step does the same work, which is listed once.
+    """The ``CostModel`` of a training loop: every step does the same work, which is listed once. Where batches differ
+    in shape, nothing is counted.
 
     The backward pass is one row per layer, as the loop measures it; a compiled step is one row forward and one back.
     Asked only after a step was taken, because an optimizer makes its state in the first one.
@@ -41,6 +41,9 @@ class StepCosts:
         return TickCosts(self._table, ())
 
     def _make_table(self) -> CostTable:
+        if not self._training.objective.fixed_shapes:
+            nothing_03 = numpy.zeros((0, 3), dtype=numpy.int64)
+            return CostTable((), nothing_03, nothing_03[None], frozenset())
         figures: dict[StageKey, list[int]] = {}
         times = self._training.config.accumulate
         for program, n in ((self.listing(), times), (self._optimizer(), 1)):
@@ -55,24 +58,17 @@ class StepCosts:
     def _place(self, instruction: Instruction) -> StageKey:
         whole = bool(self._training.counters.compiled)
         if instruction.direction == "backward":
-            return Stage.BACKWARD, None if whole else instruction.layer
+            return Stage.BACKWARD, None if whole or not _layers(self._training.module) else instruction.layer
         if whole and instruction.stage is not Stage.OPTIMIZER:
             return Stage.FORWARD, None
         return instruction.stage, instruction.layer
 
     def listing(self) -> Program:
         """Forward and backward pass of one micro-batch."""
-        from tickwise.training.loop import next_token_loss
-
-        config = self._training.config
-        assert config.batch_size is not None
-        ids_BT = torch.zeros(config.batch_size // config.accumulate, config.context, dtype=torch.long,
-                             device=self._training.device)
-
-        def loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-            return next_token_loss(module, inputs, targets, config.label_smoothing)  # type: ignore[arg-type]
-
-        return list_training_program(self._training.module, ids_BT, ids_BT, call=loss)
+        training, objective = self._training, self._training.objective
+        micro = objective.split(objective.example(), training.config.accumulate)[0]
+        inputs = [x.to(training.device) for x in micro.inputs]
+        return list_training_program(training.module, *inputs, call=lambda module, *x: objective.loss(module, *x)[0])
 
     def _optimizer(self) -> Program:
         from tickwise.training.loop import update
@@ -104,11 +100,10 @@ def heard(training: "Training") -> Iterator[None]:
     if training.ledger is None:
         yield
         return
-    handles = [] if training.counters.compiled else [
-        layer.register_forward_hook(_backward_mark(index)) for index, layer in enumerate(training.module.layers)
-    ]
+    layers = _layers(training.module) if not training.counters.compiled else []
+    handles = [layer.register_forward_hook(_backward_mark(index)) for index, layer in enumerate(layers)]
     if handles:
-        handles.append(training.module.layers[0].register_forward_pre_hook(_embedding_mark))
+        handles.append(layers[0].register_forward_pre_hook(_embedding_mark))
     try:
         with marking(training.ledger):
             yield
@@ -117,10 +112,17 @@ def heard(training: "Training") -> Iterator[None]:
             handle.remove()
 
 
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The blocks whose backward passes are told apart: ``module.layers``, if there are any."""
+    layers = getattr(module, "layers", None)
+    return list(layers) if isinstance(layers, nn.ModuleList) else []
+
+
 def _backward_mark(layer: int) -> Any:
-    def hook(_module: nn.Module, _arguments: Any, output: tuple[Tensor, Tensor]) -> None:
-        if output[0].requires_grad:
-            output[0].register_hook(lambda _gradient: mark(Stage.BACKWARD, layer))
+    def hook(_module: nn.Module, _arguments: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+        stream = output if isinstance(output, Tensor) else output[0]
+        if stream.requires_grad:
+            stream.register_hook(lambda _gradient: mark(Stage.BACKWARD, layer))
 
     return hook
 

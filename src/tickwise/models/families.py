@@ -1,0 +1,66 @@
+"""The model families by the ``model_type`` under which they are saved; their code is imported when it is needed."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from tickwise.core.errors import CheckpointError
+
+Purpose = Literal["language model", "classifier", "tagger", "autoencoder"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One file of ``models/``: a frozen config and the module that it describes."""
+
+    name: str
+    """As people say it: "decoder", "LSTM"."""
+    purpose: Purpose
+    home: str
+    config_name: str
+    module_name: str
+
+    def config_class(self) -> type[Any]:
+        found: type[Any] = getattr(importlib.import_module(self.home), self.config_name)
+        return found
+
+    def module_class(self) -> type[nn.Module]:
+        found: type[nn.Module] = getattr(importlib.import_module(self.home), self.module_name)
+        return found
+
+
+DECODER = Family("decoder", "language model", "tickwise.models.decoder", "DecoderConfig", "Decoder")
+
+FAMILIES: dict[str, Family] = {
+    "tickwise-decoder": DECODER,
+}
+"""By ``model_type``. Other programs know decoders under further names (``interop/tensor_names.py``)."""
+
+
+def family_of(module: nn.Module) -> tuple[str, Family]:
+    """The ``model_type`` and family of a module of ours."""
+    for model_type, family in FAMILIES.items():
+        if type(module).__name__ == family.module_name and type(module).__module__ == family.home:
+            return model_type, family
+    raise AssertionError(f"{type(module).__name__} is in no family")
+
+
+def config_values(module: nn.Module) -> dict[str, Any]:
+    """The module's config as JSON-ready values."""
+    values: dict[str, Any] = dataclasses.asdict(module.config)  # type: ignore[call-overload]
+    return values
+
+
+def config_from_values(family: Family, values: Mapping[str, Any], where: str) -> Any:
+    """The family's config from its values; ``CheckpointError`` for keys that are missing, unknown or wrong."""
+    from tickwise.core.config import from_dict
+    from tickwise.core.errors import ConfigError
+
+    try:
+        return from_dict(family.config_class(), values, where=where)
+    except ConfigError as problem:
+        raise CheckpointError(f"{where}: {problem}".replace(f"{where}: {where}", where)) from None
