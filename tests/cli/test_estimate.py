@@ -4,10 +4,6 @@ import json
 
 import pytest
 
-from tickwise.interop.directory import save_model
-from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.tokenizers.train import train_tokenizer
-
 PLAN = ("--depth", 2, "--width", 128, "--vocab-size", 512, "--context", 64)
 
 
@@ -30,14 +26,6 @@ def refusal(tickwise_cli):
         return err
 
     return call
-
-
-@pytest.fixture
-def model_directory(tmp_path):
-    config = DecoderConfig(vocab_size=64, context_length=128, width=64, n_layers=2, n_heads=2, n_kv_heads=2,
-                           head_dim=32, hidden=192)
-    save_model(tmp_path / "model", Decoder(config).initialise(1), train_tokenizer("char", ["some text"]))
-    return tmp_path / "model"
 
 
 def test_json_has_the_promised_keys_and_the_parts_add_up(estimate):
@@ -81,13 +69,13 @@ def test_a_recipe_is_trained_as_it_says(estimate, tmp_path):
     assert found["run"]["seconds"] == pytest.approx(50 * found["time_s"]["total"])
 
 
-def test_a_model_directory_and_its_config_have_their_own_shape(estimate, refusal, model_directory):
-    for path in (model_directory, model_directory / "config.json"):
+def test_a_model_directory_and_its_config_have_their_own_shape(estimate, refusal, tiny_model):
+    for path in (tiny_model, tiny_model / "config.json"):
         found = estimate(path, "--hardware", "h100", "--batch", 3)
-        assert (found["model"]["width"], found["context"], found["batch"]) == (64, 128, 3)
-    assert "has its shape already" in refusal(model_directory, "--depth", 3, "--hardware", "h100")
-    assert "positions for 128 tokens" in refusal(model_directory, "--context", 129, "--hardware", "h100")
-    assert "has its depth already" in refusal(model_directory, "--fit", "model", "--hardware", "h100")
+        assert (found["model"]["width"], found["context"], found["batch"]) == (16, 32, 3)
+    assert "has its shape already" in refusal(tiny_model, "--depth", 3, "--hardware", "h100")
+    assert "positions for 32 tokens" in refusal(tiny_model, "--context", 33, "--hardware", "h100")
+    assert "has its depth already" in refusal(tiny_model, "--fit", "model", "--hardware", "h100")
 
 
 def hardware_file(tmp_path, **changes):

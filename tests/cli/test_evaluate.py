@@ -1,16 +1,11 @@
 import json
-from collections import Counter
 
 import pytest
-import torch
 
 from tickwise.cli.dispatch import dispatch
 from tickwise.core import console
 from tickwise.engine.language_model import load
 from tickwise.evaluation.perplexity import evaluate
-from tickwise.interop.directory import save_model
-from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.tokenizers.train import char_tokenizer
 
 TEXT = "a bad cafe.\nhead ache\n" * 60
 
@@ -22,20 +17,8 @@ def normal_verbosity():
 
 
 @pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    tokenizer = char_tokenizer(Counter(TEXT), vocab_size=None, end_of_text=True, unknown=False)
-    module = Decoder(DecoderConfig(
-        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
-        hidden=32,
-    ))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3, generator=generator)
-    path = tmp_path_factory.mktemp("run") / "model"
-    save_model(path, module, tokenizer)
-    return str(path)
+def model_path(tiny_model):
+    return str(tiny_model)
 
 
 @pytest.fixture

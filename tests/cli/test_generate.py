@@ -5,7 +5,6 @@ import sys
 from collections import Counter
 
 import pytest
-import torch
 
 from tickwise.cli.dispatch import dispatch
 from tickwise.core import console
@@ -16,20 +15,8 @@ from tickwise.tokenizers.train import char_tokenizer
 
 
 @pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    tokenizer = char_tokenizer(Counter("abcdefghij \né中"), vocab_size=None, end_of_text=True, unknown=False)
-    module = Decoder(DecoderConfig(
-        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
-        hidden=32,
-    ))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3, generator=generator)
-    run = tmp_path_factory.mktemp("run")
-    save_model(run / "model", module, tokenizer)
-    return str(run)
+def model_path(tiny_run):
+    return str(tiny_run)
 
 
 @pytest.fixture(autouse=True)

@@ -3,34 +3,19 @@ import io
 import itertools
 import json
 import math
-from collections import Counter
 
 import pytest
-import torch
 
 from tickwise.core.stages import Stage
 from tickwise.engine import engine as engine_module
-from tickwise.interop.directory import save_model
-from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.trace_store import open_trace
-from tickwise.tokenizers.train import char_tokenizer
+
+WIDTH, VOCABULARY = 16, 16
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    tokenizer = char_tokenizer(Counter("abcdefghij \n"), vocab_size=None, end_of_text=True, unknown=False)
-    module = Decoder(DecoderConfig(
-        vocab_size=tokenizer.vocab_size, context_length=64, width=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8,
-        hidden=32,
-    ))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3, generator=generator)
-    folder = tmp_path_factory.mktemp("model") / "model"
-    save_model(folder, module, tokenizer)
-    return str(folder)
+def model(tiny_model):
+    return str(tiny_model)
 
 
 FLAGS = ["--prompt", "abc", "--max-tokens", "12", "--ignore-eos", "--seed", "1"]
@@ -74,7 +59,7 @@ def test_json_is_alone_and_in_the_promised_shape(tickwise_cli, model, tmp_path):
             assert stage["energy_j"] != 0
             assert (stage["energy_j"] is None) == (stage["energy_source"] == "none")
     head = [next(s for s in tick["stages"] if s["stage"] == "head") for tick in ticks]
-    assert {stage["flops"] for stage in head} == {2 * 16 * 13}
+    assert {stage["flops"] for stage in head} == {2 * WIDTH * VOCABULARY}
     attention = [next(s for s in t["stages"] if s["stage"] == "attention" and s["layer"] == 1) for t in ticks[1:]]
     growth = {b["flops"] - a["flops"] for a, b in itertools.pairwise(attention)}
     assert growth == {2 * 2 * 2 * 8}, "one more key and value of 2 heads of 8"
@@ -191,7 +176,8 @@ def test_evaluation_is_recorded(tickwise_cli, model, tmp_path):
     assert {"data", "embed", "ffn", "head", "loss", "host"} <= {row["stage"] for row in rows}
     # The first window scores all of its 32 tokens, the others the 16 that are new.
     heads = {(row["batch"], row["flops"]) for row in rows if row["stage"] == "head"}
-    assert {(1, 2 * 32 * 16 * 13), (4, 4 * 2 * 16 * 16 * 13)} <= heads
+    of_token = 2 * WIDTH * VOCABULARY
+    assert {(1, 32 * of_token), (4, 4 * 16 * of_token)} <= heads
     assert all(row["flops"] is not None for row in rows if row["stage"] in ("embed", "norm", "ffn", "loss"))
     assert "aten" in str(trace.listing())
 

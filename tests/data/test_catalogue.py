@@ -5,7 +5,8 @@ import pytest
 
 from tickwise.core.errors import DataError
 from tickwise.data.catalogue import DATA_SETS, find
-from tickwise.data.prepare import PrepareConfig, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.data.rows import hub_rows
 
 # Rows as counted by those who collected the files.

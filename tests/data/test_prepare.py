@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
-from tickwise.data.prepare import DEFAULT_CONTEXT, PrepareConfig, open_or_prepare, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import open_or_prepare, prepare
 from tickwise.data.prepared import PreparedData
+from tickwise.data.remarks import DEFAULT_CONTEXT
 from tickwise.data.spool import safe_cut
 from tickwise.text.shingles import jaccard
 from tickwise.tokenizers.train import train_tokenizer

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from tickwise.core.errors import CheckpointError, DataError
-from tickwise.data.prepare import PrepareConfig, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.tokenizers.train import train_tokenizer
 

@@ -1,12 +1,15 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tickwise.cli import main
+from tickwise.profiling.trace_store import open_trace
 
 
 def run(out, seconds, cache):
@@ -26,12 +29,12 @@ def short(tmp_path_factory):
     return folder / "out", *run(folder / "out", 5, folder / "cache")[:2]
 
 
-def test_the_demo_leaves_text_model_and_report_and_says_where(short):
+def test_the_demo_leaves_text_model_and_pages_and_says_where(short):
     out, result, said = short
     assert (out / "text.txt").stat().st_size > 300_000
     assert (out / "run" / "model" / "model.safetensors").is_file()
-    assert result["report"] == str(out / "report.html")
-    assert str(out / "report.html") in said
+    assert said.splitlines()[-2:] == [result["report"], result["timeline"]] == [
+        str(out / "report.html"), str(out / "timeline.html")]
     assert "tickwise train" in said
     assert 0 < result["validation_loss"] < 9
 
@@ -44,9 +47,22 @@ def test_the_report_shows_the_samples_and_the_times(short):
     for sample in result["samples"]:
         assert sample["after"].strip()[:40] in page
         assert sample["before"] != sample["after"]
-    for text in ("One training step", "One generated token", "attention, backward", "optimizer", "host", "GFLOP/s",
-                 "tickwise demo --out"):
+    for text in ("One training step", "One generated token", "attention", "backward", "optimizer", "detokenize", "host",
+                 "GFLOP/s", "tickwise demo --out"):
         assert text in page
+    linked = set(re.findall(r'href="([^"]+)"', page))
+    assert linked == {"timeline.html", "training-timeline.html"}
+    assert all((out / name).is_file() for name in linked)
+
+
+def test_the_traces_hold_the_tokens_of_the_samples_and_steps_of_training(short):
+    out, result, _ = short
+    training, generation = (open_trace(Path(path)) for path in result["traces"])
+    assert {row["phase"] for row in training.rows()} == {"train"}
+    assert {"data", "attention", "backward", "optimizer"} <= {row["stage"] for row in training.rows()}
+    written = "".join(token["text"] for token in generation.tokens())
+    assert written == "".join(sample["after"] for sample in result["samples"])
+    assert (out / "timeline.html").stat().st_size > (out / "training-timeline.html").stat().st_size > 50_000
 
 
 def test_seconds_out_of_range_are_one_line(capsys):

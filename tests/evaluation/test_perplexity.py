@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError, DataError
-from tickwise.data.prepare import PrepareConfig, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.engine.language_model import LanguageModel, load
 from tickwise.evaluation.corpus import Corpus, count_words, words_and_bytes_per_block
 from tickwise.evaluation.perplexity import evaluate

@@ -9,7 +9,7 @@ from tickwise.core.stages import Stage
 from tickwise.engine.kv_cache import KVCache
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.program import ATTENTION, list_program, list_training_program, stage_costs
-from tickwise.profiling.stages import staged_modules
+from tickwise.profiling.stages import places_of
 from tickwise.training.next_token import next_token_loss
 
 VOCAB, WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 96, 32, 3, 4, 2, 8, 80
@@ -115,10 +115,11 @@ def test_the_path_that_the_cpu_takes_is_listed():
 
 
 def test_every_stage_of_the_decoder_is_recognised():
-    stages = [(stage, layer) for _, stage, layer in staged_modules(decoder()).values()]
-    per_layer = [Stage.NORM, Stage.ATTENTION, Stage.NORM, Stage.FFN]
-    layers = [(stage, layer) for layer in range(LAYERS) for stage in per_layer]
-    assert stages == [(Stage.EMBED, None), *layers, (Stage.NORM, None), (Stage.HEAD, None)]
+    places = set(places_of(decoder()).values())
+    per_layer = (Stage.NORM, Stage.QKV, Stage.ATTENTION, Stage.OUT, Stage.FFN)
+    layers = {(stage, layer) for layer in range(LAYERS) for stage in per_layer}
+    assert layers | {(Stage.EMBED, None), (Stage.NORM, None), (Stage.HEAD, None)} <= places
+    assert not any(stage is Stage.FORWARD for stage, _ in places)
 
 
 def test_listing_costs_a_fraction_of_a_second():

@@ -39,11 +39,12 @@ class Elements(HTMLParser):
 
 def breakdown(text="16 sequences"):
     rows = (
-        TimeRow(phase="forward", stage="attention", duration_ns=60e6, flops=12_900_000_000, share_of_peak=0.4),
-        TimeRow(phase="backward", stage="ffn", duration_ns=30e6, flops=None),
-        TimeRow(phase="host", stage="host", duration_ns=10e6, flops=0),
+        TimeRow(stage="attention", duration_ns=60e6, flops=12_900_000_000, share_of_peak=0.4, bound="compute"),
+        TimeRow(stage="ffn", duration_ns=30e6, flops=None),
+        TimeRow(stage="host", duration_ns=10e6, flops=0),
     )
-    return Breakdown(title="One step", text=text, wall_ns=100e6, rows=rows, flops=12_900_000_000)
+    return Breakdown(title="One step", text=text, wall_ns=100e6, rows=rows, flops=12_900_000_000,
+                     timeline=f"{text}.html")
 
 
 def report(text="plain"):
@@ -60,13 +61,16 @@ def test_hostile_text_stays_text_wherever_it_stands():
     assert not [tag for tag, _ in elements.tags if tag == "img"]
     assert sum(tag == "script" for tag, _ in elements.tags) == 2
     assert not [a for _, attributes in elements.tags for a in attributes if a.startswith("on")]
+    assert all("<" not in attributes.get("href", "") for _, attributes in elements.tags)
     assert elements.text.count(HOSTILE) >= 9
 
 
-def test_the_page_loads_nothing():
+def test_the_page_loads_nothing_and_links_the_timeline_beside_it():
     html = page(report())
     elements = Elements(html)
-    assert not [a for _, attributes in elements.tags for a in attributes if a in ("src", "href", "srcset", "data")]
+    assert not [a for _, attributes in elements.tags for a in attributes if a in ("src", "srcset", "data")]
+    assert [(tag, attributes["href"]) for tag, attributes in elements.tags if "href" in attributes] == [
+        ("a", "plain.html")]
     assert not re.search(r"@import|url\(", html)
     assert any("default-src 'none'" in attributes.get("content", "") for _, attributes in elements.tags)
 
@@ -74,14 +78,15 @@ def test_the_page_loads_nothing():
 def test_what_is_not_known_is_shown_as_not_available_and_every_figure_has_its_kind():
     text = Elements(page(report())).text
     assert "energyn/a" in text
-    assert "n/a" in text[text.index("ffn, backward"):]
-    assert "measured" in text
-    assert "counted" in text
+    assert text[text.index("ffn30 ms"):].startswith("ffn30 ms30.0%n/an/an/a")
+    assert "compute" in text
+    for kind in ("measured", "counted", "modelled"):
+        assert kind in text
 
 
 def test_rows_that_do_not_add_up_are_refused():
     with pytest.raises(AssertionError, match="add up"):
-        Breakdown(title="x", text="", wall_ns=100.0, rows=(TimeRow(phase="host", stage="host", duration_ns=98.0),))
+        Breakdown(title="x", text="", wall_ns=100.0, rows=(TimeRow(stage="host", duration_ns=98.0),))
 
 
 def test_the_hover_has_the_values_of_the_curve_and_the_curve_is_inside_the_picture():

@@ -1,5 +1,8 @@
 """Muon against torch's, orthogonality, master weights, and what a step may change."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,7 @@ from torch import nn
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.training import optimizers
 from tickwise.training.config import OptimizerOptions, ScheduleOptions
-from tickwise.training.optimizers import MasterWeights, Muon, Optimizer, orthogonalise, total_norm
+from tickwise.training.optimizers import AdamW, MasterWeights, Muon, Optimizer, orthogonalise, total_norm
 from tickwise.training.schedule import lr_scale
 
 CONFIG = DecoderConfig(vocab_size=17, context_length=8, width=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8,
@@ -49,6 +52,51 @@ def test_muon_with_torch_s_polynomials_equals_torch_muon(shape, monkeypatch):
         muon.step([gradient], 1.0)
     moved = (reference_parameter.detach() - start).norm()
     assert (mine - reference_parameter.detach()).norm() / moved < 0.02  # both round their products to bf16
+
+
+def test_adamw_is_torch_s_to_the_last_bit():
+    torch.manual_seed(0)
+    starts = [torch.randn(24, 40), torch.randn(3, 5), torch.randn(17)]
+    mine, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+
+    def groups(leaves):
+        return [{"params": leaves[:2], "weight_decay": 0.1, "lr": 0.01},
+                {"params": leaves[2:], "weight_decay": 0.0, "lr": 0.03}]
+
+    ours = AdamW(groups(mine), betas=(0.9, 0.95), eps=1e-10)
+    reference = torch.optim.AdamW(groups(theirs), betas=(0.9, 0.95), eps=1e-10, fused=True)
+    for _ in range(20):
+        for leaf, twin in zip(mine, theirs, strict=True):
+            leaf.grad = torch.randn(leaf.shape)
+            twin.grad = leaf.grad.clone()
+        for optimizer in (ours, reference):
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.9
+            optimizer.step()
+    for leaf, twin, start in zip(mine, theirs, starts, strict=True):
+        assert torch.equal(leaf, twin)
+        assert not torch.equal(leaf, start)
+        state, expected = ours.state[leaf], reference.state[twin]
+        assert state.keys() == expected.keys()
+        for key in state:
+            assert torch.equal(state[key], expected[key]), key
+            assert state[key].dtype == expected[key].dtype
+
+
+def test_nobody_waits_for_torch_s_compiler_to_be_imported():
+    code = """
+import sys, torch
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.training.config import OptimizerOptions
+from tickwise.training.optimizers import MasterWeights, Optimizer
+module = Decoder(DecoderConfig(vocab_size=17, context_length=8, width=16, n_layers=1, n_heads=2, n_kv_heads=2,
+                               head_dim=8, hidden=32))
+weights = MasterWeights(module, torch.float32)
+optimizer = Optimizer(module, weights, OptimizerOptions(name="muon", lr=0.01), torch.float32)
+optimizer.step([torch.ones_like(master) for master in weights.masters], 1.0)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])

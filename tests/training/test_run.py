@@ -13,7 +13,8 @@ import torch
 import tickwise
 from tickwise.cli import main
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, MemoryLimitError, NumericsError, OutputError
-from tickwise.data.prepare import PrepareConfig, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.interop.directory import load_model, read_tensors
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
 from tickwise.training.run import build, open_data, plan
@@ -325,7 +326,8 @@ def test_validating_averaged_weights_leaves_the_trained_ones_alone(small_text, t
 
 
 def test_metrics_come_at_their_interval_with_and_without_validation(small_text, tmp_path):
-    from tickwise.data.prepare import PrepareConfig, prepare
+    from tickwise.data.config import PrepareConfig
+    from tickwise.data.prepare import prepare
 
     prepare(PrepareConfig(sources=(str(small_text),), out=tmp_path / "data", tokenizer="char", validation_fraction=0.0))
     sparse = TINY | {"log_every": 25, "evaluate_every": None}
@@ -486,7 +488,8 @@ def test_compiled_training_follows_plain_training(small_text, tmp_path):
 
 
 def test_data_without_a_validation_split_keeps_the_last_model(small_text, tmp_path, capsys):
-    from tickwise.data.prepare import PrepareConfig, prepare
+    from tickwise.data.config import PrepareConfig
+    from tickwise.data.prepare import prepare
 
     prepare(PrepareConfig(sources=(str(small_text),), out=tmp_path / "data", tokenizer="char", validation_fraction=0.0))
     result = tickwise.train(TrainConfig(data=tmp_path / "data", out=tmp_path / "run", max_steps=12, **TINY))

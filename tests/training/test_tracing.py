@@ -1,11 +1,28 @@
+import time
+
 import pytest
+from torch import nn
 
 from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
-from tickwise.training.run import open_data, plan, run_plan
+from tickwise.training.loop import gradient, update
+from tickwise.training.run import build, open_data, plan, run_plan
+from tickwise.training.tracing import heard, traced
 
 STEPS = 6
+
+
+def tiny(out, small_text, **changes):
+    """The plan of a tiny run, and its data."""
+    options = {
+        "data": small_text, "tokenizer": "char", "depth": 2, "context": 16, "batch_size": 8, "max_steps": STEPS,
+        "evaluate_every": 3, "evaluate_tokens": 256, "compile": "off", "dtype": "fp32",
+        "model": ModelOptions(width=32, n_heads=2, n_kv_heads=2),
+    } | changes
+    config = TrainConfig(out=out, **options)
+    data = open_data(config)
+    return plan(config, data), data
 
 
 @pytest.fixture
@@ -13,14 +30,7 @@ def trace_of(small_text, tmp_path):
     """Trains a tiny model on a text and returns its trace."""
 
     def train(name="run", **changes):
-        options = {
-            "data": small_text, "tokenizer": "char", "depth": 2, "context": 16, "batch_size": 8, "max_steps": STEPS,
-            "evaluate_every": 3, "evaluate_tokens": 256, "compile": "off", "dtype": "fp32",
-            "model": ModelOptions(width=32, n_heads=2, n_kv_heads=2),
-        } | changes
-        config = TrainConfig(out=tmp_path / name, **options)
-        data = open_data(config)
-        run_plan(plan(config, data), data, tmp_path / f"{name}-trace")
+        run_plan(*tiny(tmp_path / name, small_text, **changes), tmp_path / f"{name}-trace")
         return open_trace(tmp_path / f"{name}-trace")
 
     return train
@@ -71,10 +81,41 @@ def test_micro_batches_and_adamw_in_bf16(trace_of):
 
 def test_training_is_the_same_with_and_without_a_trace(trace_of, small_text, tmp_path):
     trace_of("traced")
-    config = TrainConfig(out=tmp_path / "plain", data=small_text, tokenizer="char", depth=2, context=16, batch_size=8,
-                         max_steps=STEPS, evaluate_every=3, evaluate_tokens=256, compile="off", dtype="fp32",
-                         model=ModelOptions(width=32, n_heads=2, n_kv_heads=2))
-    data = open_data(config)
-    run_plan(plan(config, data), data)
+    run_plan(*tiny(tmp_path / "plain", small_text))
     traced, plain = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("traced", "plain"))
     assert traced == plain
+
+
+class Slow(nn.Module):
+    """A module that takes ``seconds`` longer in the forward pass and as long in the backward pass."""
+
+    def __init__(self, module, seconds):
+        super().__init__()
+        self.module, self.seconds = module, seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        y = self.module(x)
+        if y.requires_grad:
+            y.register_hook(lambda _gradient: time.sleep(self.seconds))
+        return y
+
+
+def test_time_is_charged_to_the_layer_that_takes_it_forward_and_backward(small_text, tmp_path):
+    training = build(*tiny(tmp_path / "run", small_text))
+    training.module.layers[1].mlp = Slow(training.module.layers[1].mlp, 0.1)
+
+    def step():
+        training.begin_step()
+        update(training, gradient(training)[1], 1.0)
+        training.end_step()
+
+    step()
+    with traced(training, tmp_path / "trace"), heard(training):
+        step()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in training.module.modules())
+    rows = stages_of(open_trace(tmp_path / "trace"), 0)
+    for slow in (("ffn", 1), ("backward", 1)):
+        assert rows.pop(slow)["duration_ns"] >= 100e6
+    # Far less than the sleep, and far more than what a busy machine adds by chance.
+    assert all(row["duration_ns"] < 60e6 for row in rows.values())

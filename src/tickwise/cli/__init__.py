@@ -1,9 +1,15 @@
-"""The command line: parse, call, print. Each verb is one module with ``Arguments`` and ``run(arguments)``.
+"""The command line: parse, call, print. Each verb is one module with ``Arguments`` and ``run(arguments)``;
+"module:Class" names another class of arguments than ``Arguments``.
 
 ``--help`` is answered from the table below without importing any verb.
 """
 
+import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from tickwise.cli.run import TASKS
 
 VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "what this machine has, its measured ceilings, what will be used and why"),
@@ -12,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data ls": ("data_ls", "named public data sets and where to find them"),
     "train": ("train", "train a model from text or prepared data"),
     "generate": ("generate", "write text with a model"),
+    **{f"run {task}": entry for task, entry in TASKS.items()},
     "disasm": ("disasm", "the program listing of one tick: operations, shapes, FLOPs, bytes"),
     "trace": ("trace", "write text and record what every tick cost, stage by stage"),
     "trace show": ("trace_show", "a trace as tables: stages, what bounds them, what would make them faster"),
@@ -42,6 +49,13 @@ def overview() -> str:
         "exit codes: 0 done, 1 a fault of tickwise, 2 a user's mistake (one line says which), 130 interrupted",
     ]
     return "\n".join(lines)
+
+
+def load_verb(verb: str) -> tuple[type, Callable[[Any], int]]:
+    """The class of the verb's arguments, and what runs it."""
+    module_name, _, class_name = VERBS[verb][0].partition(":")
+    module = importlib.import_module(f"tickwise.cli.{module_name}")
+    return getattr(module, class_name or "Arguments"), module.run
 
 
 def main(argv: list[str] | None = None) -> int:

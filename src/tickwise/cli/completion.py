@@ -4,13 +4,12 @@ The script is static, so that a press of the Tab key starts no Python.
 """
 
 import dataclasses
-import importlib
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from tickwise.cli import VERBS
+from tickwise.cli import VERBS, load_verb
 from tickwise.core.errors import ConfigError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -33,7 +32,7 @@ def script(shell: str) -> str:
 
 def verb_flags(verb: str) -> tuple[Flag, ...]:
     """Every flag that ``verb`` takes."""
-    arguments = importlib.import_module(f"tickwise.cli.{VERBS[verb][0]}").Arguments
+    arguments, _ = load_verb(verb)
     return (*_flags(arguments, ""), Flag(("--help", "-h")))
 
 

@@ -32,7 +32,7 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> int:
     from tickwise.data.check import check_prepared, check_raw
-    from tickwise.data.prepare import PrepareConfig
+    from tickwise.data.config import PrepareConfig
     from tickwise.data.prepared import DATASET_FILE
 
     if (Path(arguments.source) / DATASET_FILE).is_file():

@@ -9,7 +9,8 @@ import tyro
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.core import console
 from tickwise.core.config import to_dict
-from tickwise.data.prepare import PrepareConfig, check_config, check_output, plan, prepare
+from tickwise.data.config import PrepareConfig, check_config
+from tickwise.data.prepare import check_output, plan, prepare
 from tickwise.data.prepared import PreparedData
 
 

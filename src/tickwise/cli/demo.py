@@ -13,7 +13,7 @@ _INTERRUPTED = 130
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     out: Path = Path("out/demo")
-    """Folder for the text, the run and the report; an earlier demo there is replaced."""
+    """Folder for the text, the run, the traces and the pages; an earlier demo there is replaced."""
     seconds: float = 65.0
     """Wall-clock time of the training loop."""
 
@@ -27,16 +27,19 @@ def run(arguments: Arguments) -> int:
     result = run_demo(
         arguments.out, arguments.seconds, f"tickwise demo --out {arguments.out} --seconds {arguments.seconds:g}"
     )
+    say(f"next, train on a text of your own:\n"
+        f"    tickwise train YOUR_TEXT.txt --out out/mine\n"
+        f"or write with this model:\n"
+        f"    tickwise generate {result.model} --prompt \"Return a list of \"\n"
+        f"what came of the demo, and every token that it wrote, as pages for a browser:"
+        + (f"\n{result.report}\n{result.timeline}" if arguments.json else ""))
     if arguments.json:
         print(json.dumps({
-            "report": str(result.report), "model": str(result.model), "text": str(result.corpus),
+            "report": str(result.report), "timeline": str(result.timeline),
+            "traces": [str(path) for path in result.traces], "model": str(result.model), "text": str(result.corpus),
             "validation_loss": result.validation_loss,
             "samples": [dataclasses.asdict(sample) for sample in result.samples],
         }, ensure_ascii=False))  # fmt: skip
     else:
-        print(result.report)
-    say(f"open {result.report} in a browser; next, train on a text of your own:\n"
-        f"    tickwise train YOUR_TEXT.txt --out out/mine\n"
-        f"or write with this model:\n"
-        f"    tickwise generate {result.model} --prompt \"Return a list of \"")
+        print(result.report, result.timeline, sep="\n")
     return _INTERRUPTED if result.interrupted else 0

@@ -89,7 +89,7 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
         import torch
 
         from tickwise.profiling.program import list_training_program
-        from tickwise.training.next_token import next_token_loss
+        from tickwise.training.loop import next_token_loss
 
         ids_BT = torch.zeros(batch, context, dtype=torch.long)
         return list_training_program(module.train(), ids_BT, ids_BT, call=next_token_loss)

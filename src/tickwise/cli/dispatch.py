@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import importlib
 import io
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tickwise.cli import VERBS, overview
+from tickwise.cli import VERBS, load_verb, overview
 from tickwise.core import console
 from tickwise.core.config import closest, from_dict, read_yaml
 from tickwise.core.errors import ConfigError, UserError
@@ -54,8 +53,8 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     """The verb's frozen ``Arguments`` from its defaults, the YAML file and the flags, in rising priority."""
     import tyro
 
-    module = importlib.import_module(f"tickwise.cli.{VERBS[verb][0]}")
-    arguments_type = module.Arguments
+    arguments_type: Any
+    arguments_type, _ = load_verb(verb)
     path = _config_path(words)
     default: Any = None
     if path is not None:
@@ -69,12 +68,19 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(arguments_type, prog=f"tickwise {verb}", description=module.__doc__, default=default,
-                            args=list(words))
+            return tyro.cli(arguments_type, prog=f"tickwise {verb}", description=_description(arguments_type),
+                            default=default, args=list(words))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ConfigError(_one_line(verb, words, complaint.getvalue())) from None
+
+
+def _description(arguments_type: type) -> str | None:
+    """What a verb does: its module says so, or one of several classes of arguments in a module."""
+    if arguments_type.__name__ != "Arguments":
+        return arguments_type.__doc__
+    return sys.modules[arguments_type.__module__].__doc__
 
 
 def _one_line(verb: str, words: Sequence[str], boxed: str) -> str:
@@ -147,7 +153,7 @@ def dispatch(arguments: Sequence[str]) -> int:
             console.set_verbosity(console.QUIET)
         elif getattr(parsed, "verbose", False):
             console.set_verbosity(console.VERBOSE)
-        result = importlib.import_module(f"tickwise.cli.{VERBS[verb][0]}").run(parsed)
+        result = load_verb(verb)[1](parsed)
         sys.stdout.flush()
         return int(result or 0)
     except UserError as error:

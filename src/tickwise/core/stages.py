@@ -29,6 +29,8 @@ class Stage(enum.StrEnum):
     CROSS_ATTENTION = "cross_attention"
     FFN = "ffn"
     """The feed-forward block, and its addition to the residual stream."""
+    RECURRENT = "recurrent"
+    """A recurrent layer: what its steps take from the input, then the steps."""
     HEAD = "head"
     LOSS = "loss"
     SAMPLE = "sample"

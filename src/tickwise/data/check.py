@@ -9,7 +9,8 @@ import numpy as np
 
 from tickwise.core.config import to_dict
 from tickwise.core.errors import DataError
-from tickwise.data.prepare import PrepareConfig, prepare
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.data.prepared import PreparedData, SplitInfo, TokenSplit
 
 _COUNT_BLOCK_TOKENS = 1 << 24

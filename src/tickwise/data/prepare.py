@@ -1,7 +1,7 @@
 """Raw text to a prepared directory, in two passes and bounded memory.
 
 Pass 1 (``scan``): workers clean chunks of the input and hash their documents; the clean text goes to a spool file
-beside the output. Then duplicates are grouped, documents get their splits and the tokenizer is trained.
+beside the output. Then documents get their splits (``assignment``) and the tokenizer is trained.
 Pass 2 (``encode``): workers turn blocks of the spool into ids, which are appended to the token files in order.
 """
 
@@ -12,10 +12,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from tickwise.core import console
@@ -23,88 +22,26 @@ from tickwise.core.config import to_dict
 from tickwise.core.device import usable_cores
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_directory, cache_directory, remove_temporaries
-from tickwise.data import splits as split_rules
+from tickwise.data.assignment import Assignment, Splits, assign
+from tickwise.data.config import PrepareConfig, check_config
 from tickwise.data.inputs import Input, find_inputs, input_hash, total_bytes
-from tickwise.data.jobs import DROPPED, chunk_message
+from tickwise.data.jobs import chunk_message
 from tickwise.data.prepared import DATASET_FILE, FORMAT_VERSION, SPLIT_NAMES, PreparedData
+from tickwise.data.remarks import remarks
+from tickwise.data.splits import TRAIN
 from tickwise.data.spool import Spool
 from tickwise.data.workers import Message, Workers
 from tickwise.data.writer import SplitWriter
-from tickwise.text.duplicates import Groups, TextPairs, exact_groups, near_groups
-from tickwise.text.sources import InputFormat, ReadSettings, format_of
+from tickwise.text.sources import ReadSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, WordStyle, char_tokenizer, train_tokenizer
+from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, char_tokenizer, train_tokenizer
 
-TokenizerKind = Literal["char", "word", "bpe"]
-DEFAULT_CONTEXT = 256  # of tickwise train
 _RULES_VERSION = 2  # changes when the same text and settings give other data; what is in the cache is made again then
 _WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
 # Frequencies of merges that occur hundreds of times in the sample are known to a few per cent.
 _SAMPLE_BYTES_PER_ENTRY = 2_000
 _LEAST_SAMPLE_BYTES = 16_000_000
 _MOST_WORKERS = 4  # each takes about 150 MB
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareConfig:
-    """How text becomes data. Given are ``sources``, or else the splits as files of their own."""
-
-    sources: tuple[str, ...] = ()
-    """Files or folders of them (.txt .text .md .jsonl .ndjson .json .csv .tsv .parquet, also .gz), - for standard
-    input, or a data set's name."""
-    out: Path | None = None
-    """The folder to make."""
-    tokenizer: TokenizerKind = "bpe"
-    """char, word (English and Chinese) or byte-level bpe."""
-    vocab_size: int | None = None
-    """Most entries of the vocabulary; bpe takes 8192 when left out."""
-    min_frequency: int = 2
-    """A word or merge that is rarer is left out."""
-    unknown: bool = False
-    """Give a char vocabulary an <unk> for characters that it has not seen."""
-    word_style: WordStyle = "natural"
-    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
-    tokenizer_from: Path | None = None
-    """Use the tokenizer of this folder (a model, or prepared data) instead of training one."""
-    field: str = "text"
-    """The key or column that holds the text."""
-    input_format: InputFormat = "auto"
-    """What the sources are, when their names do not say it."""
-    documents: str = "auto"
-    """What a document is in a text file: file, line, paragraph, or the string that separates them. auto: one file is
-    one document in its order (the first part trains, the last validates), or those between its <|endoftext|> marks;
-    of many files each is a document."""
-    validation_fraction: float = 0.1
-    """Share held out for validation: of the characters of one text in its order, else of the documents."""
-    test_fraction: float = 0.0
-    """Share held out for the test."""
-    train: tuple[str, ...] = ()
-    """Files of the training split, instead of sources."""
-    validation: tuple[str, ...] = ()
-    """Files of the validation split."""
-    test: tuple[str, ...] = ()
-    """Files of the test split."""
-    errors: Literal["strict", "replace"] = "strict"
-    """At bytes that are not UTF-8: stop and say where, or put U+FFFD there."""
-    clean: bool = True
-    """Unicode NFC, no control characters, plain line ends (not with word style spaces)."""
-    duplicates: Literal["near", "exact", "keep"] = "near"
-    """Which duplicate documents to remove: near (and exact ones), exact, or none. Whatever is kept, copies go to the
-    same split. Of one text in its order only those paragraphs (of 64 bytes or more) are removed from validation and
-    test that an earlier split has; with keep it stays whole."""
-    near_threshold: float = 0.8
-    """Jaccard similarity of shingles from which documents are near-duplicates."""
-    remove_leaks: bool = False
-    """Remove from the training files what is also in the validation or test files."""
-    tokenizer_sample_bytes: int | None = None
-    """Learn bpe merges from at most this much text, spread over all of it; by default 2 kB for each entry of the
-    vocabulary, at least 16 MB."""
-    workers: int | None = None
-    """Processes to use; by default one per core, at most 4, and none for small input."""
-    data_dir: Path | None = None
-    """Where the files of named data sets are."""
-    overwrite: bool = False
-    """Replace prepared data that is in the folder already."""
 
 
 def prepare(config: PrepareConfig) -> PreparedData:
@@ -115,30 +52,15 @@ def prepare(config: PrepareConfig) -> PreparedData:
     """
     check_config(config)
     out = check_output(config.out, config.overwrite)
-    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
-    inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
+    inputs = _inputs_of(config)
     with contextlib.suppress(OSError):  # left by killed runs, as large as the text; often there is no folder yet
         remove_temporaries(out.parent)
     return _Preparation(config, inputs).run(out)
 
 
-def check_config(config: PrepareConfig) -> None:
-    """``ConfigError`` for settings that contradict or are out of range."""
-    held_out = config.validation_fraction + config.test_fraction
-    if config.validation_fraction < 0 or config.test_fraction < 0 or held_out >= 1:
-        raise ConfigError("--validation-fraction and --test-fraction must not be negative and must leave text to "
-                          f"train on (they add up to {held_out:g})")
-    if not 0.3 <= config.near_threshold <= 1:
-        raise ConfigError(f"--near-threshold {config.near_threshold:g}: must be between 0.3 and 1")
-    if config.vocab_size is not None and config.vocab_size < 2:
-        raise ConfigError(f"--vocab-size {config.vocab_size}: must be at least 2")
-    if config.documents == "":
-        raise ConfigError("--documents: the separator is empty; use file, line, paragraph or a string")
-    if config.remove_leaks and not config.train:
-        raise ConfigError("--remove-leaks is for splits given with --train, --validation and --test; "
-                          "splits made here never share documents")
-    if config.workers is not None and config.workers < 0:
-        raise ConfigError(f"--workers {config.workers}: must be 0 or more")
+def _inputs_of(config: PrepareConfig) -> list[Input]:
+    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
+    return find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
 
 
 def check_output(out: Path | None, overwrite: bool) -> Path:
@@ -166,12 +88,10 @@ class _Preparation:
         self.contiguous = all(one.contiguous for one in inputs)
         self.n_bytes = total_bytes(inputs)
         large = self.n_bytes is None or self.n_bytes >= _WORKERS_FROM_BYTES
-        self.n_workers = config.workers
-        if self.n_workers is None:
-            self.n_workers = min(usable_cores(), _MOST_WORKERS) if large else 0
+        by_default = min(usable_cores(), _MOST_WORKERS) if large else 0
+        self.n_workers = by_default if config.workers is None else config.workers
         # Text that was tokenized by someone else is counted by others too: not a character may change.
         self.cleans = config.clean and config.word_style == "natural"
-        self.duplicates: dict[str, Any] = {}
 
     def run(self, out: Path) -> PreparedData:
         with atomic_directory(out) as folder, contextlib.ExitStack() as cleanup:
@@ -180,18 +100,19 @@ class _Preparation:
             cleanup.callback(spool.close)
             bounds = self.scan(spool)
             spool.finish()
-            document_splits = self.assign(spool, bounds)
-            tokenizer = self.make_tokenizer(spool, document_splits)
+            assignment = assign(
+                spool, self.config, bounds=bounds, n_workers=self.n_workers,
+                given=[one.split for one in self.inputs] if self.given_splits else None,
+                origin=", ".join(one.name for one in self.inputs),
+            )  # fmt: skip
+            tokenizer = self.make_tokenizer(spool, assignment.splits)
             tokenizer.save(folder)
-            infos = self.encode(spool, document_splits, tokenizer, folder)
-            self.describe(spool, tokenizer, infos, folder)
-        self._tell(out, infos)
+            infos = self.encode(spool, assignment.splits, tokenizer, folder)
+            self.describe(spool, assignment, tokenizer, infos, folder)
+        for line in remarks(self.config, self.inputs, assignment.duplicates, infos, self.given_splits):
+            console.say(line)
+        console.note(f"written to {out}")
         return PreparedData.open(out)
-
-    def _origin(self) -> str:
-        return ", ".join(one.name for one in self.inputs)
-
-    # ---------------------------------------------------------------- pass 1
 
     def scan(self, spool: Spool) -> list[int]:
         """Fill the spool; the number of units at the end of each input."""
@@ -204,7 +125,7 @@ class _Preparation:
                     "characters": self.config.tokenizer == "char" and self.config.tokenizer_from is None,
                 }
                 visible = False
-                with Workers("tickwise.data.jobs:scan", settings, self.n_workers or 0) as workers:
+                with Workers("tickwise.data.jobs:scan", settings, self.n_workers) as workers:
                     for scanned in workers.map(map(chunk_message, one.chunks)):
                         spool.append(scanned)
                         visible |= scanned["visible"]
@@ -215,119 +136,7 @@ class _Preparation:
                 bounds.append(spool.n_units if not self.contiguous else spool.n_bytes)
         return bounds
 
-    # ---------------------------------------------------------------- duplicates and splits
-
-    def assign(self, spool: Spool, bounds: list[int]) -> npt.NDArray[np.uint8]:
-        """The split number of every document, ``DROPPED`` for those removed."""
-        config = self.config
-        exact = exact_groups(spool.hashes)
-        with Workers("tickwise.data.jobs:compare", {}, self.n_workers or 0) as workers:
-
-            def similarities(pairs: Iterator[TextPairs]) -> Iterator[npt.NDArray[np.float64]]:
-                for answer in workers.map({"first": first, "second": second} for first, second in pairs):
-                    yield answer["similarities"]
-
-            groups = near_groups(exact, spool.bands, config.near_threshold, spool.unit_text, similarities)
-        self.duplicates = {
-            "unit": "paragraph" if self.contiguous else "document",
-            "units": len(spool.hashes),
-            "exact": groups.exact_duplicates,
-            "near": groups.near_duplicates,
-            "near_threshold": config.near_threshold,
-            "removed": 0,
-        }
-        if self.contiguous:
-            return self._assign_in_order(spool, exact, groups, bounds)
-        if self.given_splits:
-            numbers = np.array([one.split for one in self.inputs], dtype=np.uint8)
-            splits = np.repeat(numbers, np.diff(bounds, prepend=0))
-            self.duplicates["leaks"] = split_rules.count_leaks(groups, splits)
-        else:
-            # Groups stay together, so what is removed does not depend on the splits.
-            sizes = np.where(self._kept(exact, groups, np.zeros(len(spool.hashes), dtype=np.uint8)), spool.lengths, 0)
-            splits = split_rules.assign_by_hash(
-                spool.hashes, groups, sizes, config.validation_fraction, config.test_fraction
-            )
-        result = np.where(self._kept(exact, groups, splits), splits, np.uint8(DROPPED))
-        if config.remove_leaks:
-            result[split_rules.leaking_train_documents(groups, splits)] = DROPPED
-        self.duplicates["removed"] = int(np.count_nonzero(result == DROPPED))
-        return result
-
-    def _kept(self, exact: Groups, groups: Groups, splits: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """(documents,) whether each stays, being no duplicate inside its split of those to remove."""
-        if self.config.duplicates == "keep":
-            return np.ones(len(splits), dtype=bool)
-        removed = exact if self.config.duplicates == "exact" else groups
-        return split_rules.first_of_group_in_split(removed, splits)
-
-    def _assign_in_order(
-        self, spool: Spool, exact: Groups, groups: Groups, bounds: list[int]
-    ) -> npt.NDArray[np.uint8]:
-        """Cut the text where the fractions say, or where the given files end; the splits of the pieces."""
-        config = self.config
-        if config.remove_leaks:
-            raise ConfigError("--remove-leaks needs documents to remove; add --documents line or paragraph")
-        if self.given_splits:
-            splits = np.array([one.split for one in self.inputs], dtype=np.uint8)
-            cuts = np.array(bounds)
-        else:
-            n = spool.n_characters
-            # A text of a character or two still has something to train on.
-            first = max(1, int(n * (1 - config.validation_fraction - config.test_fraction)))
-            second = max(first, int(n * (1 - config.test_fraction)))
-            splits = np.array([0, 1, 2], dtype=np.uint8)
-            cuts = np.array([*(spool.byte_of_character(cut) if cut < n else spool.n_bytes for cut in (first, second)),
-                             spool.n_bytes])
-        unit_splits = splits[np.minimum(np.searchsorted(cuts, spool.unit_offsets, side="right"), len(cuts) - 1)]
-        if self.given_splits or config.duplicates == "keep":
-            lengths, result, ends = np.diff(cuts, prepend=0), splits, np.ones(len(cuts), dtype=np.uint8)
-        else:
-            removed = exact if config.duplicates == "exact" else groups
-            lengths, result, ends = self._without_leaks(spool, removed, unit_splits, cuts)
-        self.duplicates["leaks"] = split_rules.count_leaks(groups, unit_splits)
-        spool.divide(lengths, ends)
-        return np.where(lengths == 0, np.uint8(DROPPED), result)
-
-    def _without_leaks(
-        self, spool: Spool, groups: Groups, unit_splits: npt.NDArray[np.uint8], cuts: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Pieces of the text, where paragraphs of validation and test that an earlier split has are pieces to drop:
-        (lengths in bytes, splits, whether each is the last of its split). Marks the paragraphs in ``unit_splits``."""
-        stops = spool.unit_offsets + spool.unit_lengths
-        lengths, numbers, ends = [cuts[:1]], [np.array([split_rules.TRAIN])], [np.array([1])]
-        self.duplicates["removed_from"] = {}
-        for split in (split_rules.VALIDATION, split_rules.TEST):
-            begin, end = cuts[split - 1 : split + 1]
-            units = slice(*(int(n) for n in (np.searchsorted(stops, begin, side="right"),
-                                             np.searchsorted(spool.unit_offsets, end))))
-            leaks = split_rules.in_earlier_split(groups, unit_splits, units, split)
-            remove = leaks & (spool.unit_lengths[units] >= split_rules.LEAST_LEAK_BYTES)
-            if remove.any() and leaks.all():
-                raise DataError(f"{self._origin()}: all of its {SPLIT_NAMES[split]} part is also in the text before "
-                                "it, so nothing new would be left of it; prepare it with --documents paragraph, which "
-                                "splits it without copies (or with --duplicates keep)")
-            spans = split_rules.spans_to_remove(
-                remove, spool.unit_offsets[units], stops[units], int(begin), int(end)
-            )
-            pieces = np.diff(np.concatenate([[begin], spans.reshape(-1), [end]]))
-            number = np.full(len(pieces), split)
-            number[1::2] = DROPPED
-            last = np.zeros(len(pieces))
-            last[np.flatnonzero((number == split) & (pieces > 0))[-1:]] = 1
-            lengths, numbers, ends = [*lengths, pieces], [*numbers, number], [*ends, last]
-            inside = remove & (unit_splits[units] == split)
-            unit_splits[units][inside] = DROPPED
-            self.duplicates["removed"] += int(remove.sum())
-            self.duplicates["removed_from"][SPLIT_NAMES[split]] = {
-                "paragraphs": int(remove.sum()), "bytes": int(pieces[1::2].sum())
-            }
-        return (np.concatenate(lengths), np.concatenate(numbers).astype(np.uint8),
-                np.concatenate(ends).astype(np.uint8))
-
-    # ---------------------------------------------------------------- tokenizer
-
-    def make_tokenizer(self, spool: Spool, splits: npt.NDArray[np.uint8]) -> Tokenizer:
+    def make_tokenizer(self, spool: Spool, splits: Splits) -> Tokenizer:
         """The tokenizer that is given, or one trained on the training documents (``char``: on all characters)."""
         config = self.config
         if config.tokenizer_from is not None:
@@ -353,10 +162,8 @@ class _Preparation:
             min_frequency=config.min_frequency, end_of_text=True, word_style=config.word_style,
         )
 
-    # ---------------------------------------------------------------- pass 2
-
     def encode(
-        self, spool: Spool, splits: npt.NDArray[np.uint8], tokenizer: Tokenizer, folder: Path
+        self, spool: Spool, splits: Splits, tokenizer: Tokenizer, folder: Path
     ) -> dict[str, dict[str, Any]]:
         """Write the token files; per split, what ``dataset.json`` says about it."""
         dtype = token_type(tokenizer.vocab_size)
@@ -371,7 +178,7 @@ class _Preparation:
 
         try:
             with (
-                Workers("tickwise.data.jobs:encode", settings, self.n_workers or 0) as workers,
+                Workers("tickwise.data.jobs:encode", settings, self.n_workers) as workers,
                 console.progress("tokenize", spool.n_bytes, "bytes") as bar,
             ):
                 for answer in workers.map(sent()):
@@ -392,7 +199,8 @@ class _Preparation:
                 writer.close()
 
     def describe(
-        self, spool: Spool, tokenizer: Tokenizer, infos: dict[str, dict[str, Any]], folder: Path
+        self, spool: Spool, assignment: Assignment, tokenizer: Tokenizer, infos: dict[str, dict[str, Any]],
+        folder: Path,
     ) -> None:
         """Write ``dataset.json``."""
         settings = to_dict(self.config)
@@ -408,51 +216,10 @@ class _Preparation:
             "splits": infos,
             "sources": [dataclasses.asdict(source) for one in self.inputs for source in one.chunks.sources],
             "settings": settings,
-            "duplicates": self.duplicates,
+            "duplicates": assignment.duplicates,
             "cleaning": {"characters_removed": spool.removed, "pieces_normalised": spool.normalised},
         }
         (folder / DATASET_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-    def _tell(self, out: Path, infos: dict[str, dict[str, Any]]) -> None:
-        found = self.duplicates
-        console.say(f"{found['units']} {found['unit']}s: {found['exact']} exact duplicates, {found['near']} near, "
-                    f"{found['removed']} removed" + (" (one text keeps its order)" if self.contiguous else ""))
-        for name, removed in found.get("removed_from", {}).items():
-            if removed["paragraphs"]:
-                console.say(f"{name}: {removed['paragraphs']} paragraphs ({removed['bytes']} bytes) removed, because "
-                            "the text before it has them too")
-        for name, leaks in found.get("leaks", {}).items():
-            if leaks and "removed_from" in found and self.config.duplicates == "near":
-                console.say(f"{name}: {leaks} paragraphs of less than {split_rules.LEAST_LEAK_BYTES} bytes are also "
-                            "in train and stay")
-            elif leaks:
-                remedy = "--remove-leaks" if self.given_splits and not self.contiguous else "--documents paragraph"
-                console.say(f"{name}: {leaks} {found['unit']}s are also in train; {remedy} avoids that")
-        asked = {"train": 1.0, "validation": self.config.validation_fraction, "test": self.config.test_fraction}
-        n_bytes = sum(info["bytes"] for info in infos.values())
-        for name, info in infos.items():
-            if info["tokens"]:
-                short = name != "train" and info["tokens"] <= DEFAULT_CONTEXT
-                console.say(f"{name}: {info['tokens']} tokens, {info['documents']} documents, {info['bytes']} bytes"
-                            + (f" (no more than a context of {DEFAULT_CONTEXT}: its loss will say little)" if short
-                               else ""))
-            elif asked[name] > 0 and not self.given_splits:
-                console.say(f"{name}: empty, there is too little text for it")
-            if info["tokens"] and name != "train" and not self.given_splits and not self.contiguous:
-                self._tell_share(name, info["bytes"] / n_bytes, asked[name])
-        console.note(f"written to {out}")
-
-
-    def _tell_share(self, name: str, share: float, asked: float) -> None:
-        """Say when whole documents do not make the share that was asked for, even by half."""
-        if abs(share - asked) <= asked / 2:
-            return
-        files = self.inputs[0].files
-        are_texts = self.inputs[0].read.documents == "file" and all((format_of(file) or "text") == "text"
-                                                                    for file in files)
-        remedy = "--documents paragraph (or line) makes smaller ones" if are_texts else "more documents come nearer"
-        console.say(f"{name}: {100 * share:.1f} % of the text instead of {100 * asked:g} %, because documents are not "
-                    f"cut; {remedy}")
 
 
 def token_type(vocab_size: int) -> np.dtype[Any]:
@@ -460,7 +227,7 @@ def token_type(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def _training_texts(spool: Spool, splits: npt.NDArray[np.uint8], share: float) -> Iterator[str]:
+def _training_texts(spool: Spool, splits: Splits, share: float) -> Iterator[str]:
     """Training text, block by block; of a ``share`` below 1 that part of the blocks, evenly spread."""
     due = 0.0
     for block in spool.blocks(splits):
@@ -470,7 +237,7 @@ def _training_texts(spool: Spool, splits: npt.NDArray[np.uint8], share: float) -
         due -= 1
         offset = 0
         for length, split in zip(block["lengths"].tolist(), block["splits"].tolist(), strict=True):
-            if split == split_rules.TRAIN:
+            if split == TRAIN:
                 yield block["text"][offset : offset + length].decode()
             offset += length
 
@@ -479,16 +246,14 @@ def open_or_prepare(source: Path | str, config: PrepareConfig) -> PreparedData:
     """``source`` as prepared data: a prepared folder is opened; a raw file, a folder of them or a named data set is
     prepared in the cache (once for the same content and settings).
 
-    ``config.sources`` and ``config.out`` are ignored.
+    ``config.out``, ``config.sources`` and splits of their own are ignored.
     """
     path = Path(source)
     if (path / DATASET_FILE).is_file():
         return PreparedData.open(path)
-    config = dataclasses.replace(config, sources=(str(source),), out=None)
+    config = dataclasses.replace(config, sources=(str(source),), out=None, train=(), validation=(), test=())
     check_config(config)
-    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
-    inputs = find_inputs(config.sources, ((), (), ()), read, config.data_dir)
-    content = input_hash(inputs)
+    content = input_hash(_inputs_of(config))
     if content is None:  # standard input cannot be read twice
         raise DataError(f"{source}: prepare it first: tickwise data prepare {source} --out DIR")
     settings = to_dict(dataclasses.replace(config, workers=None, data_dir=None, sources=(), overwrite=False))
@@ -505,8 +270,7 @@ def open_or_prepare(source: Path | str, config: PrepareConfig) -> PreparedData:
 def plan(config: PrepareConfig) -> dict[str, Any]:
     """What ``prepare`` would read, without reading it: files, bytes (None when unknown), what a document is."""
     check_config(config)
-    read = ReadSettings(config.documents, config.field, config.errors, config.input_format)
-    inputs = find_inputs(config.sources, (config.train, config.validation, config.test), read, config.data_dir)
+    inputs = _inputs_of(config)
     return {
         "files": [file for one in inputs for file in one.files],
         "input_bytes": total_bytes(inputs),

@@ -28,6 +28,9 @@ class DemoResult:
     """What the demo left behind."""
 
     report: Path
+    timeline: Path
+    """The page of the generated tokens."""
+    traces: tuple[Path, ...]
     model: Path
     corpus: Path
     validation_loss: float | None
@@ -38,13 +41,17 @@ class DemoResult:
 def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     """Train for ``seconds`` on two megabytes of Python's documentation and leave everything in ``out``.
 
-    ``out`` gets ``text.txt``, ``run/`` (a run directory) and ``report.html``; ``OutputError`` when there is a
-    ``text.txt`` of someone else's. ``command`` is what the report says how to get it again.
+    ``out`` gets ``text.txt``, ``run/`` (a run directory), ``report.html``, and of some training steps and of the
+    generated tokens a trace and its timeline page; ``OutputError`` when there is a ``text.txt`` or a trace's folder of
+    someone else's. ``command`` is what the report says how to get it again.
     """
-    from tickwise.demo.measure import decoded_token, training_step
+    from tickwise.demo.measure import trace_training, training_step, written_token
     from tickwise.engine.language_model import LanguageModel, load
+    from tickwise.engine.tracing import traced, writing_costs
     from tickwise.models.decoder import Decoder
     from tickwise.profiling.ceilings import ceilings
+    from tickwise.profiling.trace_store import check_trace_output
+    from tickwise.report.data import Sample
     from tickwise.report.metrics import read_metrics
     from tickwise.report.page import write_report
     from tickwise.training.config import ModelOptions, TrainConfig
@@ -52,6 +59,9 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
 
     console.say("1/5 gathering text: Python's language reference and the standard library's docstrings")
     corpus = out / "text.txt"
+    training_trace, generation_trace = out / "training-trace", out / "generation-trace"
+    for path in (training_trace, generation_trace):
+        check_trace_output(path, overwrite=True)
     earlier_demo = (out / "run").is_dir() or (out / "report.html").is_file()
     size = write_corpus(corpus, CORPUS_BYTES, replace=earlier_demo)
     console.say(f"    {format_bytes(size)} in {corpus}")
@@ -71,33 +81,34 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
     untrained = [_write(before, prompt, _SEED + index) for index, prompt in enumerate(PROMPTS)]
     console.say(f"    before: {_one_line(PROMPTS[0], untrained[0])}")
     result = run_plan(made, data)
+
+    console.say("4/5 measuring where the time goes, in tokens that the model writes and in more steps of training")
     model = load(result.model)
-    trained = [_write(model, prompt, _SEED + index) for index, prompt in enumerate(PROMPTS)]
+    with traced(model, generation_trace, writing_costs(model, use_cache=True), overwrite=True):
+        trained = [_write(model, prompt, _SEED + index) for index, prompt in enumerate(PROMPTS)]
     console.say(f"    after:  {_one_line(PROMPTS[0], trained[0])}")
+    trace_training(made, data, training_trace, budget_s=min(10.0, seconds / 3))
 
-    from tickwise.report.data import Sample
-
-    samples = tuple(Sample(p, b, a) for p, b, a in zip(PROMPTS, untrained, trained, strict=True))
-    console.say("4/5 measuring where the time goes")
-    budget_s = min(10.0, seconds / 3)
+    console.say("5/5 writing the pages")
+    report, timeline = out / "report.html", out / "timeline.html"
     breakdowns = (
-        training_step(made, data, limits, budget_s),
-        decoded_token(model, PROMPTS[0], limits, budget_s),
+        training_step(training_trace, made, limits.peak_flops_per_s(made.dtype), out / "training-timeline.html"),
+        written_token(generation_trace, limits.peak_flops_per_s("fp32"), timeline),
     )
-    console.say("5/5 writing the report")
+    samples = tuple(Sample(p, b, a) for p, b, a in zip(PROMPTS, untrained, trained, strict=True))
     metrics = read_metrics(result.out / "metrics.jsonl")
-    report = out / "report.html"
     write_report(report, _report(made, data, result, metrics, samples, limits, breakdowns, command))
     return DemoResult(
-        report=report, model=result.model, corpus=corpus, validation_loss=result.validation_loss,
-        interrupted=result.interrupted, samples=samples,
+        report=report, timeline=timeline, traces=(training_trace, generation_trace), model=result.model, corpus=corpus,
+        validation_loss=result.validation_loss, interrupted=result.interrupted, samples=samples,
     )  # fmt: skip
 
 
 def _write(model: "LanguageModel", prompt: str, seed: int) -> str:
     from tickwise.engine.generation import Generation
 
-    written = model.generate(prompt, max_tokens=_SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=seed)
+    written = model.generate(prompt, max_tokens=_SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=seed,
+                             ignore_eos=True)
     assert isinstance(written, Generation)
     return written.text
 
@@ -120,8 +131,9 @@ def _report(
     fell = f"the validation loss fell from {losses[0]:.2f} (first measured) to {losses[-1]:.2f} nats per token" \
         if len(losses) > 1 else f"the training took {result.step:,} steps"
     notes = ["FLOPs count matrix products and attention, two per multiply-add; elementwise work counts 0.",
-             "Stripes mark the backward pass. Attention includes its projections and rotary positions.",
-             "Share of peak is against the best rate that this machine was measured to sustain."]
+             "Share of peak is against the best rate that this machine was measured to sustain.",
+             "Bound says what holds a stage back: compute and memory are this machine's ceilings, and overhead is what "
+             "comes near neither."]
     if limits.disturbed:
         notes.append("Other programs used the processor while the ceilings were measured: they may be too low, so "
                      "shares of them are n/a. Run tickwise doctor --refresh when the machine is idle.")

@@ -1,128 +1,10 @@
-"""Where the time goes: a timer that code can carry, and hooks that time a module which carries none.
+"""Which stage of a tick a submodule is, by its name, where its code carries no marks."""
 
-Every nanosecond between the start and the end of a measured stretch belongs to exactly one row, and what
-belongs to no stage is the row ``host``, so the rows add up to the wall clock by construction.
-"""
-
-import contextlib
-import dataclasses
 import re
-import time
-from collections.abc import Iterator
 
 import torch
 
 from tickwise.core.stages import Stage
-
-
-@dataclasses.dataclass(frozen=True)
-class StageTime:
-    """Time of one stage of one layer (``None``: the stage is not part of a layer)."""
-
-    stage: Stage
-    layer: int | None
-    duration_ns: int
-
-
-class StageTimer:
-    """Splits the time between ``start`` and ``stop`` into stages.
-
-    >>> timer = StageTimer()
-    >>> timer.start()
-    >>> with timer.stage(Stage.ATTENTION, layer=3):
-    ...     _ = sum(range(1000))
-    >>> timer.stop()
-    >>> sum(row.duration_ns for row in timer.rows()) == timer.wall_ns
-    True
-
-    Stages may nest; the time of an inner one is not counted again in the outer one. On an accelerator,
-    which works behind the program's back, every mark waits for it to finish.
-    """
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._device = device if device is not None and device.type != "cpu" else None
-        self._durations: dict[tuple[Stage, int | None], int] = {}
-        self._stack: list[tuple[Stage, int | None]] = []
-        self._last_ns = 0
-        self.wall_ns = 0
-
-    def synchronize(self) -> None:
-        """Wait for the accelerator, where there is one."""
-        if self._device is not None:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            elif self._device.type == "mps":
-                torch.mps.synchronize()
-
-    def _now(self) -> int:
-        self.synchronize()
-        return time.perf_counter_ns()
-
-    def _charge(self) -> None:
-        """Give the time since the last change to the innermost stage."""
-        now = self._now()
-        key = self._stack[-1]
-        self._durations[key] = self._durations.get(key, 0) + now - self._last_ns
-        self._last_ns = now
-
-    def start(self) -> None:
-        """Forget everything and begin."""
-        self._durations = {}
-        self._stack = [(Stage.HOST, None)]
-        self._last_ns = self._start_ns = self._now()
-
-    def stop(self) -> None:
-        """End the stretch; ``rows`` and ``wall_ns`` are valid from here on."""
-        assert len(self._stack) == 1, "a stage was left open"
-        self._charge()
-        self.wall_ns = self._last_ns - self._start_ns
-
-    def enter(self, stage: Stage, layer: int | None = None) -> None:
-        """Begin a stage inside the current one; ``leave`` ends it."""
-        self._charge()
-        self._stack.append((stage, layer))
-
-    def leave(self) -> None:
-        self._charge()
-        self._stack.pop()
-
-    def mark(self, stage: Stage, layer: int | None = None) -> None:
-        """From here on time belongs to ``stage``, until the next mark or the end of the enclosing stage.
-
-        For straight-line code: a mark costs less than a ``with``.
-        """
-        self._charge()
-        self._stack[-1] = (stage, layer)
-
-    @contextlib.contextmanager
-    def stage(self, stage: Stage, layer: int | None = None) -> Iterator[None]:
-        """Time inside the block belongs to ``stage``."""
-        self.enter(stage, layer)
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def reassign_since(self, mark_ns: int, stage: Stage) -> None:
-        """Move what ``host`` got since ``mark_ns`` (a value of ``last_change_ns``) to ``stage``."""
-        self._charge()
-        moved = self._last_ns - mark_ns
-        host = (Stage.HOST, None)
-        assert 0 <= moved <= self._durations[host], "only host time can be moved"
-        self._durations[host] -= moved
-        self._durations[stage, None] = self._durations.get((stage, None), 0) + moved
-
-    @property
-    def last_change_ns(self) -> int:
-        """When the current stage began."""
-        return self._last_ns
-
-    def rows(self) -> list[StageTime]:
-        """One row per stage and layer in the order of first use, ``host`` last; they sum to ``wall_ns``."""
-        host = (Stage.HOST, None)
-        keys = [key for key in self._durations if key != host] + [host]
-        return [StageTime(*key, self._durations.get(key, 0)) for key in keys]
-
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block|blocks)\.(\d+)(?=\.|$)")
 _STAGES_BY_NAME = (
@@ -208,16 +90,3 @@ def places_of(module: torch.nn.Module) -> dict[str, tuple[Stage, int | None]]:
         elif next(child.parameters(), None) is not None:
             unknown.append(name)
     return places | {name: (Stage.FORWARD, layer_of(name)) for name in unknown if name not in containers}
-
-
-def staged_modules(module: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, Stage, int | None]]:
-    """The outermost submodules that are stages: a norm inside an attention block belongs to attention."""
-    found: dict[str, tuple[torch.nn.Module, Stage, int | None]] = {}
-    for name, child in module.named_modules():
-        ancestors = name.split(".")
-        if any(".".join(ancestors[:n]) in found for n in range(1, len(ancestors))):
-            continue
-        place = stage_of(name) if name else None
-        if place is not None:
-            found[name] = (child, *place)
-    return found

@@ -3,6 +3,7 @@
 import json
 import math
 from html import escape
+from urllib.parse import quote
 
 from tickwise.report.data import Breakdown
 from tickwise.report.metrics import Metric, loss_series, smoothed
@@ -130,27 +131,30 @@ def breakdown_section(data: Breakdown) -> str:
     segments, rows = [], []
     for row in data.rows:
         share = row.duration_ns / data.wall_ns
-        name = row.stage if row.phase in (row.stage, "decode") else f"{row.stage}, {row.phase}"
-        css = f"stage-{escape(row.stage)}{' backward' if row.phase == 'backward' else ''}"
-        label = escape(row.stage) if share > 0.09 else ""
-        segments.append(f'<span class="{css}" style="flex-grow:{share:.5f}" title="{escape(name)}: {share:.1%}">'
+        stage = escape(row.stage)
+        label = stage if share > 0.09 else ""
+        segments.append(f'<span class="stage-{stage}" style="flex-grow:{share:.5f}" title="{stage}: {share:.1%}">'
                         f"{label}</span>")
         peak = "n/a" if row.share_of_peak is None else f"{row.share_of_peak:.1%}"
         if row.flops == 0:
             peak = "–"
         rows.append(
-            f'<tr><th scope="row"><i class="{css}"></i>{escape(name)}</th><td>{duration(row.duration_ns)}</td>'
-            f'<td>{share:.1%}</td><td>{_flops(row.flops)}</td><td>{peak}</td></tr>'
+            f'<tr><th scope="row"><i class="stage-{stage}"></i>{stage}</th><td>{duration(row.duration_ns)}</td>'
+            f'<td>{share:.1%}</td><td>{_flops(row.flops)}</td><td>{peak}</td><td>{escape(row.bound or "n/a")}</td></tr>'
         )  # fmt: skip
     peak = "n/a" if data.share_of_peak is None else f"{data.share_of_peak:.1%}"
     columns = (("time", data.time_kind), ("share", data.time_kind), ("FLOPs", data.flops_kind),
-               ("of peak", data.time_kind))
+               ("of peak", data.time_kind), ("bound", "modelled"))
     head = "".join(f'<th scope="col">{name}<small>{kind}</small></th>' for name, kind in columns)
     return (
-        f"<h3>{escape(data.title)}</h3><p>{escape(data.text)}</p>"
+        f"<h3>{escape(data.title)}</h3><p>{escape(data.text)}{_link(data.timeline)}</p>"
         f'<div class="bar" aria-hidden="true">{"".join(segments)}</div>'
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(data.title)}, table"><table>'
         f'<thead><tr><th scope="col">stage</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         f'<tfoot><tr><th scope="row">all</th><td>{duration(data.wall_ns)}</td><td>100%</td>'
-        f"<td>{_flops(data.flops)}</td><td>{peak}</td></tr></tfoot></table></div>"
+        f"<td>{_flops(data.flops)}</td><td>{peak}</td><td></td></tr></tfoot></table></div>"
     )
+
+
+def _link(timeline: str | None) -> str:
+    return "" if timeline is None else f' <a href="{escape(quote(timeline))}">See each one on a timeline.</a>'

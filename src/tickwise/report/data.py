@@ -30,13 +30,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimeRow:
-    """Time of one stage; ``flops`` and ``share_of_peak`` ``None``: not known."""
+    """Time of one stage; what is ``None`` is not known."""
 
-    phase: str
     stage: str
     duration_ns: float
     flops: int | None = None
     share_of_peak: float | None = None
+    bound: str | None = None
+    """What holds it back: ``compute``, ``memory`` or ``overhead``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class Breakdown:
     flops: int | None = None
     share_of_peak: float | None = None
     """Of the whole step."""
+    timeline: str | None = None
+    """Name of the page beside this one that shows each tick."""
     time_kind: Kind = "measured"
     flops_kind: Kind = "counted"
 

@@ -15,6 +15,7 @@ h1 { font-size: clamp(1.5rem, 4.5vw, 2.2rem); line-height: 1.2; margin: .3rem 0 
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .8rem; }
 h3 { font-size: 1rem; margin: 1.8rem 0 .2rem; }
 p { margin: .3rem 0 .8rem; max-width: 46rem; }
+a { color: var(--accent); }
 .summary { font-size: 1.08rem; color: var(--soft); }
 small, .kind { font-size: .72rem; color: var(--soft); font-weight: 400; }
 dl.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem;
@@ -64,11 +65,11 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: .6r
   white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86rem; margin: .4rem 0; }
 ul { padding-left: 1.2rem; max-width: 46rem; } .versions { color: var(--soft); font-size: .86rem; }
 .stage-data { background: #7d8590; } .stage-embed { background: #3f8fc4; } .stage-norm { background: #8f7a12; }
-.stage-attention { background: #2f62ad; } .stage-cross_attention { background: #5b4fb0; }
+.stage-qkv { background: #3a6fc2; } .stage-rope { background: #5b4fb0; } .stage-attention { background: #2f62ad; }
+.stage-out { background: #264f8c; } .stage-schedule { background: #4b7480; } .stage-backward { background: #8d3d3d; }
 .stage-ffn { background: #b9501c; } .stage-head { background: #1c7f5e; } .stage-loss { background: #a84a82; }
 .stage-sample { background: #a84a82; } .stage-optimizer { background: #6f4fa8; }
-.stage-host { background: #6a6f78; } .stage-checkpoint { background: #4b7480; }
-.backward { background-image: repeating-linear-gradient(135deg, #fff0 0 5px, #ffffff3d 5px 8px); }
+.stage-detokenize { background: #7a6420; } .stage-host { background: #6a6f78; }
 @media (max-width: 40rem) { main { padding: 1.4rem .9rem 3rem; } .samples { grid-template-columns: 1fr; }
   .bar span { font-size: 0; } figure.chart { padding: .6rem; } .tick { font-size: 20px; }
   th, td { padding-left: .5rem; } output { margin-left: 0; width: 100%; } }

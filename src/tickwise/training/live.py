@@ -7,6 +7,7 @@ from typing import Any
 
 from tickwise.core import console
 from tickwise.core.console import format_bytes, format_count, format_seconds
+from tickwise.training.contention import OtherPrograms
 
 _PLAIN_INTERVAL_S = 5.0
 
@@ -14,13 +15,14 @@ _PLAIN_INTERVAL_S = 5.0
 class Journal:
     """Writes each metrics row to ``metrics.jsonl`` and TensorBoard, and shows it.
 
-    On a terminal one line is redrawn; elsewhere a plain line appears every few seconds. Use as a context
-    manager: leaving it flushes everything.
+    On a terminal one line is redrawn; elsewhere a plain line appears every few seconds. What ``others`` has to say of
+    other programs gets a line of its own. Use as a context manager: leaving it flushes everything.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, others: OtherPrograms | None = None) -> None:
         self._path = out / "metrics.jsonl"
         self._file = self._path.open("a", encoding="utf-8")
+        self._others = others
         self._events_folder = out / "tensorboard"
         self._writer: Any = None
         self._live: Any = None
@@ -62,6 +64,9 @@ class Journal:
 
     def show(self, row: dict[str, Any], seconds_left: float | None, *, important: bool = False) -> None:
         """Draw the live line; ``important`` rows (validations) always get a line of their own."""
+        warning = None if self._others is None else self._others.warning()
+        if warning is not None:
+            self.say(warning)
         self._latest |= {k: v for k, v in row.items() if v is not None}
         text = live_text(self._latest, seconds_left)
         if self._live is not None:

@@ -16,7 +16,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import HOLES, DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
-from tickwise.training.next_token import next_token_loss, validation_rows
+from tickwise.training.loop import _VALIDATION_BATCH_TOKENS, next_token_loss
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
 _FLAGS = {
@@ -105,7 +105,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
 @torch.no_grad()
 def _dry_validation(module: Decoder, weights: MasterWeights, average: list[torch.Tensor] | None, context: int) -> None:
     module.eval()
-    ids_BT = torch.zeros(validation_rows(context), context, dtype=torch.long)
+    ids_BT = torch.zeros(max(1, min(64, _VALIDATION_BATCH_TOKENS // context)), context, dtype=torch.long)
     with weights.replaced_by(average):
         next_token_loss(module, ids_BT, ids_BT)
 

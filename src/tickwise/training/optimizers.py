@@ -1,4 +1,4 @@
-"""Optimizers over float32 master weights: AdamW and SGD from torch, Muon batched over equal shapes."""
+"""Optimizers over float32 master weights: Muon batched over equal shapes, AdamW on torch's kernel, SGD from torch."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,6 +68,38 @@ class Muon:
             size = -lr * 0.2 * math.sqrt(shape[1])
             updates = [u if t.shape == shape else u.T for u, t in zip(update.unbind(), targets, strict=True)]
             torch._foreach_add_(targets, updates, alpha=size)
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Updates and state are those of ``torch.optim.AdamW(fused=True)``, to the last bit; but whoever makes one of torch's
+    optimizers waits a second for its compiler to be imported.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> None:
+        self.param_groups, self.betas, self.eps = groups, betas, eps
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of every parameter from its gradient."""
+        for group in self.param_groups:
+            states = [self._state_of(parameter) for parameter in group["params"]]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                group["params"], [parameter.grad for parameter in group["params"]],
+                [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], [], steps,
+                lr=group["lr"], beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"],
+                eps=self.eps, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            self.state[parameter] = {"step": torch.zeros((), device=parameter.device),
+                                     "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        return self.state[parameter]
 
 
 class MasterWeights:
@@ -182,12 +214,11 @@ class Optimizer:
             {"params": plain, "weight_decay": 0.0, "lr": lr, "peak": lr},
         ]
         groups = [g for g in groups if g["params"]]
+        self.rest: AdamW | torch.optim.SGD
         if options.name == "sgd":
-            self.rest: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=options.momentum,
-                                                               nesterov=options.momentum > 0,
-                                                               foreach=True)
+            self.rest = torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, foreach=True)
         else:
-            self.rest = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=1e-10, fused=True)
+            self.rest = AdamW(groups, betas=(options.beta1, options.beta2), eps=1e-10)
 
     def step(self, gradients: list[Tensor], scale: float) -> None:
         """One update of the masters from float32 ``gradients``, then of the module."""

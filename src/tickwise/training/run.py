@@ -37,6 +37,7 @@ from tickwise.profiling.trace_store import check_trace_output
 from tickwise.training.checkpoint import Counters, drop_metrics_after, restore_checkpoint, save_best_model
 from tickwise.training.compilation import decide_compilation
 from tickwise.training.config import LoopConfig, TrainConfig
+from tickwise.training.contention import OtherPrograms
 from tickwise.training.dial import decoder_from_dial, describe, resolve
 from tickwise.training.live import Journal
 from tickwise.training.loop import Training, ended, train_until_done
@@ -89,7 +90,8 @@ class Plan:
 
 def open_data(config: TrainConfig) -> "PreparedData":
     """The prepared data of ``config.data``, prepared now (and cached) when it is raw text."""
-    from tickwise.data.prepare import PrepareConfig, open_or_prepare
+    from tickwise.data.config import PrepareConfig
+    from tickwise.data.prepare import open_or_prepare
 
     _refuse_contradictions(config)
     data = open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
@@ -334,7 +336,8 @@ def _train(training: Training) -> TrainResult:
         console.say(f"this run had ended already: {reason}")
     else:
         try:
-            with _interrupt_flag() as interrupted, Journal(config.out) as journal, heard(training):
+            others = OtherPrograms(torch.get_num_threads()) if training.device.type == "cpu" else None
+            with _interrupt_flag() as interrupted, Journal(config.out, others) as journal, heard(training):
                 reason = train_until_done(training, journal, interrupted)
         except OSError as problem:
             raise output_error(problem, config.out) from None

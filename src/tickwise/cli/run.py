@@ -1,0 +1,8 @@
+"""The tasks of ``tickwise run TASK``: who answers each, without importing any.
+
+To add one: a line here, and a module in ``cli/`` with the named ``Arguments`` class (``cli/task_flags.py`` has what
+tasks share) and ``run(arguments)``.
+"""
+
+TASKS: dict[str, tuple[str, str]] = {}
+"""Task → ("module:class" in ``tickwise.cli``, what it does in a line)."""

@@ -1,0 +1,104 @@
+"""What the tasks of ``tickwise run`` share: the model, where texts come from, and what to train on."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.errors import ConfigError, DataError
+
+_TEXTS_AT_ONCE = 256
+_STANDARD_INPUT = "-"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskArguments(CommonArguments):
+    """Base of every task's ``Arguments``."""
+
+    model: tyro.conf.Positional[Path | None] = None
+    """Model directory, or run directory (its best model); left out with --train."""
+    text: tyro.conf.Positional[str | None] = None
+    """The text; - reads standard input, a text per line. Without a text and --input, a prompt asks for texts."""
+    input: Path | None = None
+    """File with a text per line."""
+    train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File to train on, or name of a known data set; several times for several files."""
+    dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File by which the best model is chosen and its probabilities are calibrated; a tenth of --train if left out."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File to evaluate on."""
+    out: Path | None = None
+    """Run directory of a training."""
+
+
+def check_task(arguments: TaskArguments) -> None:
+    """``ConfigError`` for flags that contradict each other: a task trains, evaluates, or reads texts."""
+    if arguments.train:
+        if arguments.model is not None or arguments.text is not None or arguments.input is not None:
+            raise ConfigError("--train makes a model: leave out the model directory, the text and --input")
+        if arguments.out is None:
+            raise ConfigError("--train: say with --out where the model goes")
+        return
+    if arguments.model is None:
+        raise ConfigError("give a model directory, or --train FILE --out DIRECTORY to make one")
+    for name in ("dev", "out"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name}: has a meaning with --train only")
+    given = [name for name in ("text", "input", "test") if getattr(arguments, name)]
+    if len(given) > 1:
+        raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
+
+
+def answer_texts(arguments: TaskArguments, answer: Callable[[list[str]], None]) -> None:
+    """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
+    typed. A blank line of a file stays a text, so that answers and lines keep their numbers."""
+    if arguments.text is not None and arguments.text != _STANDARD_INPUT:
+        answer([arguments.text])
+        return
+    if arguments.text is None and arguments.input is None and sys.stdin.isatty():
+        for line in _typed():
+            answer([line])
+        return
+    batch: list[str] = []
+    for line in _lines(arguments.input):
+        batch.append(line)
+        if len(batch) == _TEXTS_AT_ONCE:
+            answer(batch)
+            batch = []
+    if batch:
+        answer(batch)
+
+
+def _typed() -> Iterator[str]:
+    """Lines typed at the terminal, until end of file."""
+    print("a text per line; end with Ctrl-D", file=sys.stderr)
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            print(file=sys.stderr)
+            return
+        if line.strip():
+            yield line.rstrip("\r\n")
+
+
+def _lines(path: Path | None) -> Iterator[str]:
+    """The lines of a file or of standard input, without their ends."""
+    standard_input = path is None or str(path) == _STANDARD_INPUT
+    name = "standard input" if standard_input else str(path)
+    number = 0
+    try:
+        with sys.stdin.buffer if path is None or standard_input else path.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield line.rstrip("\r\n")
+    except OSError as problem:
+        raise DataError(f"{name}: cannot read it: {problem.strerror or problem}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{name}, line {number}: not UTF-8; convert it first") from None
+    if number == 0:
+        raise DataError(f"{name}: no text in it")

@@ -1,0 +1,174 @@
+"""The recurrent family: word embedding, RNN, LSTM or GRU layers, a head that shares the embedding's matrix.
+
+Shape legend: B sequences, T tokens, C embedding width, H features of a layer, V vocabulary, N positions.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tickwise.core.errors import ConfigError
+from tickwise.core.stages import Stage, mark
+from tickwise.layers.clustered_head import ClusteredHead
+from tickwise.layers.dropout import dropout
+from tickwise.layers.linear import Embedding, Linear
+from tickwise.layers.loss import head_and_loss
+from tickwise.layers.recurrent import CellKind, RecurrentLayers, State, locked_dropout
+
+_LARGE_VOCABULARY = 2048
+_TOKENS_AT_ONCE = 2048
+_WARM_UP = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentConfig:
+    """Shape and options of a recurrent language model. The dropouts act while training only."""
+
+    vocab_size: int
+    cell: CellKind = "lstm"
+    width: int
+    """Features of a token's embedding."""
+    hidden: int
+    """Features of every layer's output. Where it is not ``width``, a projection brings the last one to ``width``."""
+    n_layers: int
+    tie_embeddings: bool = True
+    """One matrix for the input embedding and the output head (Press & Wolf 2017)."""
+    cutoffs: tuple[int, ...] = ()
+    """Ids at which clusters of rare words begin (``layers/clustered_head.py``); none: every position meets all words.
+    The tokenizer's ids must be sorted by frequency, as those of word tokenizers are."""
+    word_dropout: float = 0.0
+    """Share of the words whose embedding is zero wherever they occur in a batch (Gal & Ghahramani 2016)."""
+    input_dropout: float = 0.0
+    """On the embedding, with one mask for all steps, as for the next two."""
+    dropout: float = 0.0
+    """Between layers."""
+    output_dropout: float = 0.0
+    """On the last layer."""
+    weight_drop: float = 0.0
+    """On the matrices from state to state (Merity et al. 2018)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "hidden", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}: must be at least 1, got {getattr(self, name)}")
+        bounds = (0, *self.cutoffs, self.vocab_size)
+        if any(a >= b for a, b in pairwise(bounds)):
+            raise ConfigError(f"model.cutoffs: {list(self.cutoffs)} must rise, between 0 and the vocabulary's "
+                              f"{self.vocab_size}")
+        for name in ("word_dropout", "input_dropout", "dropout", "output_dropout", "weight_drop"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"model.{name}: must be in [0, 1), got {getattr(self, name)}")
+
+
+class Recurrent(nn.Module):
+    """Token ids (B, T) and a state → logits (B, T, V) of the next token at each position, and the next state."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.width)
+        self.layers = RecurrentLayers(config.cell, config.width, config.hidden, config.n_layers,
+                                      dropout=config.dropout, weight_drop=config.weight_drop)
+        self.projection = None if config.hidden == config.width else Linear(config.hidden, config.width, bias=False)
+        self.lm_head = Linear(config.width, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.clusters = ClusteredHead(config.width, config.vocab_size, config.cutoffs) if config.cutoffs else None
+
+    def forward(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        hidden_BTC, state = self.hidden_states(ids_BT, state)
+        return self.logits(hidden_BTC), state
+
+    def hidden_states(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """(B, T, C) for ``logits``, and the state after the last token. Without a state the text begins here."""
+        outputs_BTH, state = self.layer_outputs(ids_BT, state)
+        return self.head_input(outputs_BTH), state
+
+    def layer_outputs(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """(B, T, H) of the last layer before any dropout, and the state after the last token."""
+        config = self.config
+        mark(Stage.EMBED)
+        ids_TB = ids_BT.t()
+        x_TBC = self.embed_tokens(ids_TB)
+        if self.training and config.word_dropout:
+            kept_V = dropout(x_TBC.new_ones(config.vocab_size), config.word_dropout, True)
+            x_TBC = x_TBC * kept_V[ids_TB].unsqueeze(-1)
+        x_TBC = locked_dropout(x_TBC, config.input_dropout, self.training)
+        outputs_BTH, state = self.layers(x_TBC.transpose(0, 1), state)
+        return outputs_BTH, state
+
+    def head_input(self, outputs_BTH: Tensor) -> Tensor:
+        """(B, T, C) from the last layer's outputs."""
+        mark(Stage.HEAD)
+        dropped_TBH = locked_dropout(outputs_BTH.transpose(0, 1), self.config.output_dropout, self.training)
+        return (dropped_TBH if self.projection is None else self.projection(dropped_TBH)).transpose(0, 1)
+
+    def logits(self, hidden_BTC: Tensor) -> Tensor:
+        """(B, T, V) from the output of ``hidden_states``."""
+        mark(Stage.HEAD)
+        if self.clusters is not None:
+            return self.clusters.logits(hidden_BTC, self.lm_head.weight)
+        logits_BTV: Tensor = self.lm_head(hidden_BTC)
+        return logits_BTV
+
+    def loss(self, hidden_NC: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy (nats, float32) of the words after ``hidden_NC``."""
+        mark(Stage.HEAD)
+        weight_VC = self.lm_head.weight
+        if self.clusters is not None:
+            if label_smoothing:
+                raise ConfigError("--label-smoothing: not with model.cutoffs, whose head never sees all words at once")
+            return self.clusters.loss(hidden_NC, weight_VC, targets_N)
+        if self.config.vocab_size >= _LARGE_VOCABULARY:
+            return head_and_loss(hidden_NC, weight_VC, targets_N, label_smoothing)
+        logits_NV = self.logits(hidden_NC).float()
+        mark(Stage.LOSS)
+        return F.cross_entropy(logits_NV, targets_N, label_smoothing=label_smoothing)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> "Recurrent":
+        """Fresh weights: normal with deviation 1/√fan-in, where the embedding's fan-in as a head is C."""
+        generator = torch.Generator().manual_seed(seed)
+        self.embed_tokens.weight.normal_(0, self.config.width**-0.5, generator=generator)
+        self.layers.initialise(generator)
+        if self.projection is not None:
+            self.projection.weight.normal_(0, self.config.hidden**-0.5, generator=generator)
+        if not self.config.tie_embeddings:
+            self.lm_head.weight.zero_()
+        return self
+
+    def n_parameters(self) -> int:
+        """Stored numbers; a tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+@torch.no_grad()
+def stream_losses(module: Recurrent, tokens: NDArray[Any], n_streams: int = 1) -> Tensor:
+    """Nats of ``tokens[1:]``, one after the other, each given everything before it.
+
+    With several streams the text is cut into as many parts that are read side by side, which is faster; each part then
+    knows only a little of the text before it.
+    """
+    device = next(module.parameters()).device
+    n_targets = len(tokens) - 1
+    length = -(-n_targets // n_streams)
+    warm_up = 0 if n_streams == 1 else min(_WARM_UP, length)
+    starts = numpy.arange(n_streams) * length - warm_up
+    places_BT = starts[:, None] + numpy.arange(length + warm_up + 1)
+    ids_BT = torch.from_numpy(numpy.asarray(tokens)[places_BT.clip(0, n_targets)].astype(numpy.int64))
+    state: State | None = None
+    parts: list[Tensor] = []
+    step = max(1, _TOKENS_AT_ONCE // n_streams)
+    for start in range(0, length + warm_up, step):
+        ids = ids_BT[:, start : start + step + 1].to(device)
+        hidden_BTC, state = module.hidden_states(ids[:, :-1], state)
+        logits_NV = module.logits(hidden_BTC).flatten(0, 1).float()
+        mark(Stage.LOSS)
+        parts.append(F.cross_entropy(logits_NV, ids[:, 1:].flatten(), reduction="none").view(n_streams, -1).cpu())
+    return torch.cat(parts, 1)[:, warm_up:].flatten()[:n_targets]

@@ -1,0 +1,176 @@
+"""A recurrent tagger: features and characters of each token → bidirectional LSTM → scores of tags → CRF.
+
+Sources: Lample et al. 2016 (LSTM-CRF), Ma & Hovy 2016 (characters by convolution), Gal & Ghahramani 2016 (one dropout
+mask for all tokens). Shape legend: B sentences, T tokens, F features of a token, L characters of a word, C width,
+K tags.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tickwise.core.errors import ConfigError
+from tickwise.core.stages import Stage, mark
+from tickwise.layers.crf import LinearChainCRF, token_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerConfig:
+    """``labels`` are IOBES tags with ``O`` among them; ``feature_sizes`` and ``feature_widths`` are the rows and
+    columns of each feature's embedding. ``n_characters`` 0: words are not spelt out."""
+
+    labels: tuple[str, ...]
+    feature_sizes: tuple[int, ...]
+    feature_widths: tuple[int, ...]
+    n_characters: int = 0
+    character_width: int = 30
+    character_filters: int = 50
+    hidden: int = 200
+    """Features of each direction."""
+    n_layers: int = 1
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.feature_sizes) != len(self.feature_widths) or not self.feature_sizes:
+            raise ConfigError("feature_sizes and feature_widths: must have one number for each feature")
+        for name in ("hidden", "n_layers", "character_width", "character_filters"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be positive, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout: must be in [0, 1), got {self.dropout}")
+        if len(set(self.labels)) != len(self.labels) or not self.labels:
+            raise ConfigError("labels: must be distinct, and at least one")
+
+
+def allowed_by_iobes(labels: tuple[str, ...]) -> Tensor:
+    """(K + 1, K + 1): which label may follow which; the last row and column are the sentence's start and end."""
+
+    def follows(before: str, after: str) -> bool:
+        (prefix, _, kind), (next_prefix, _, next_kind) = before.partition("-"), after.partition("-")
+        if prefix in ("B", "I"):
+            return next_prefix in ("I", "E") and next_kind == kind
+        return next_prefix in ("O", "B", "S")
+
+    around = [*labels, "O"]
+    return torch.tensor([[follows(before, after) for after in around] for before in around])
+
+
+def locked_dropout(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout with one mask for all tokens of a sentence."""
+    if not training or rate == 0:
+        return x_BTC
+    mask_B1C = torch.empty(x_BTC.shape[0], 1, x_BTC.shape[2], dtype=x_BTC.dtype, device=x_BTC.device)
+    return x_BTC * mask_B1C.bernoulli_(1 - rate).div_(1 - rate)
+
+
+class CharacterCNN(nn.Module):
+    """Character ids (B, T, L), 0 behind a word's end → (B, T, filters): the strongest answer of each filter of width 3
+    anywhere in the word."""
+
+    def __init__(self, n_characters: int, width: int, filters: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_characters, width, padding_idx=0)
+        self.convolution = nn.Conv1d(width, filters, kernel_size=3, padding=1)
+
+    def forward(self, characters_BTL: Tensor) -> Tensor:
+        words_NL = characters_BTL.flatten(0, 1)
+        answers_NCL = self.convolution(self.embedding(words_NL).transpose(1, 2))
+        beyond_NL = words_NL == 0
+        beyond_NL[:, 0] = False  # a padded token has no character; it may not be all -inf
+        strongest_NC = answers_NCL.masked_fill(beyond_NL[:, None], -torch.inf).amax(2)
+        return strongest_NC.view(*characters_BTL.shape[:2], -1)
+
+
+def backwards(lengths_B: Tensor, n_tokens: int) -> Tensor:
+    """(B, T): indices that read each sentence from its end; padding stays where it is. It is its own inverse."""
+    positions_T = torch.arange(n_tokens, device=lengths_B.device)
+    return torch.where(token_mask(lengths_B, n_tokens), lengths_B[:, None] - 1 - positions_T, positions_T)
+
+
+class BidirectionalLSTM(nn.Module):
+    """(B, T, C) → (B, T, 2H): one LSTM from the left, one from the right, padding exact in both."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.forwards = nn.LSTM(width, hidden, batch_first=True)
+        self.backwards = nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, x_BTC: Tensor, lengths_B: Tensor) -> Tensor:
+        order_BT1 = backwards(lengths_B, x_BTC.shape[1])[..., None]
+        left_BTH = self.forwards(x_BTC)[0]
+        right_BTH = self.backwards(x_BTC.gather(1, order_BT1.expand_as(x_BTC)))[0]
+        return torch.cat([left_BTH, right_BTH.gather(1, order_BT1.expand_as(right_BTH))], 2)
+
+
+class Tagger(nn.Module):
+    """Feature ids (B, T, F), character ids (B, T, L) and lengths (B) → scores of tags (B, T, K)."""
+
+    def __init__(self, config: TaggerConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = zip(config.feature_sizes, config.feature_widths, strict=True)
+        self.embeddings = nn.ModuleList(nn.Embedding(n, width, padding_idx=0) for n, width in sizes)
+        width = sum(config.feature_widths)
+        self.characters = None
+        if config.n_characters:
+            self.characters = CharacterCNN(config.n_characters, config.character_width, config.character_filters)
+            width += config.character_filters
+        self.layers = nn.ModuleList(
+            BidirectionalLSTM(width if i == 0 else 2 * config.hidden, config.hidden) for i in range(config.n_layers)
+        )
+        self.head = nn.Linear(2 * config.hidden, len(config.labels))
+        self.crf = LinearChainCRF(len(config.labels), allowed_by_iobes(config.labels))
+
+    def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor) -> Tensor:
+        mark(Stage.EMBED)
+        parts = [table(features_BTF[..., i]) for i, table in enumerate(self.embeddings)]
+        if self.characters is not None:
+            parts.append(self.characters(characters_BTL))
+        rate = self.config.dropout
+        x_BTC = locked_dropout(torch.cat(parts, 2), rate, self.training)
+        for index, layer in enumerate(self.layers):
+            mark(Stage.FFN, index)
+            x_BTC = locked_dropout(layer(x_BTC, lengths_B), rate, self.training)
+        mark(Stage.HEAD)
+        return self.head(x_BTC)
+
+    def loss(self, emissions_BTK: Tensor, tags_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Mean nats per token of the given tags."""
+        mark(Stage.LOSS)
+        return self.crf.loss(emissions_BTK, tags_BT, lengths_B).sum() / lengths_B.sum()
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> "Tagger":
+        """Fresh weights: uniform embeddings of variance 1/width, Glorot-uniform matrices, forget gates open
+        (bias 1), transitions zero."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                bound = (3.0 / module.embedding_dim) ** 0.5  # Ma & Hovy 2016
+                module.weight.uniform_(-bound, bound, generator=generator)
+                module.weight[0].zero_()
+            elif isinstance(module, nn.Linear | nn.Conv1d):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                assert module.bias is not None
+                module.bias.zero_()
+            elif isinstance(module, nn.LSTM):
+                for name, parameter in module.named_parameters():
+                    if name.startswith("weight"):
+                        for gate in parameter.chunk(4):
+                            nn.init.xavier_uniform_(gate, generator=generator)
+                    else:
+                        parameter.zero_()
+                        if name.startswith("bias_ih"):
+                            parameter.chunk(4)[1].fill_(1.0)
+            elif isinstance(module, LinearChainCRF):
+                for parameter in module.parameters():
+                    parameter.zero_()
+        return self
+
+    def n_parameters(self) -> int:
+        """Stored numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+
+__all__ = ["CharacterCNN", "Tagger", "TaggerConfig", "allowed_by_iobes", "backwards", "locked_dropout"]
