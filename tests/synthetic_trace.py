@@ -34,7 +34,7 @@ def _row(chooser, flops, read, written, pause=0):
     ideal = max(computing, moving) * 1e9
     duration = int((ideal * 1.25 + 11_000) * chooser.uniform(0.94, 1.12)) + pause
     share = ideal / duration
-    bound = "overhead" if share < 0.4 else "compute" if computing > moving else "memory"
+    bound = "overhead" if share < 0.5 else "compute" if computing > moving else "memory"
     return duration, bound, round(share, 4)
 
 

@@ -104,6 +104,11 @@ def test_show_tells_stages_tokens_and_slow_ticks(tickwise_cli, recorded):
     for stage in ("schedule", "embed", "norm", "qkv", "attention", "ffn", "head", "sample", "detokenize", "host"):
         assert f" {stage} " in out
     assert "faster: " in out
+    assert "slowest token" in out
+    assert "why: " in out
+    assert "overhead" in out.split("all ")[0], "no column is cut off"
+    assert "wrote 1 token," in out
+    assert "without sample" in out, "energy that nobody knows is not in the sum, which says so"
     code, out, _ = tickwise_cli("trace", "show", recorded, "--token", 4)
     assert code == 0
     assert "tick 4 (decode), wrote" in out
@@ -121,6 +126,19 @@ def test_sql_answers_people_and_programs(tickwise_cli, recorded):
     assert json.loads(out) == {"columns": ["stage", "n"], "rows": [["ffn", 24]]}
     code, out, _ = tickwise_cli("trace", "sql", recorded, "SELECT 'nan'::DOUBLE AS x", "--json")
     assert json.loads(out)["rows"] == [[None]]
+    sql = "SELECT 0.5 AS x, ['inf'::DOUBLE] AS y, {'a': 'nan'::DOUBLE} AS z"
+    code, out, _ = tickwise_cli("trace", "sql", recorded, sql, "--json")
+    assert json.loads(out)["rows"] == [[0.5, [None], {"a": None}]]
+    sql = "SELECT chr(27) || '[31m' || chr(10) AS x, 123456789.0::DOUBLE"
+    code, out, _ = tickwise_cli("trace", "sql", recorded, sql)
+    assert "\\x1b[31m\\n" in out
+    assert "123,456,789" in out
+
+
+def test_sql_describes_the_tables(tickwise_cli, recorded):
+    code, out, _ = tickwise_cli("trace", "sql", recorded, "DESCRIBE ledger", "--json")
+    assert code == 0
+    assert "duration_ns" in out
 
 
 def test_diff_compares_token_by_token(tickwise_cli, model, recorded, tmp_path):

@@ -6,6 +6,8 @@ import time
 import pytest
 
 import synthetic_trace
+from tickwise.core.stages import Stage
+from tickwise.profiling.roofline import Roofline, StageWork, judge
 from tickwise.report.timeline import timeline_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -282,6 +284,55 @@ def test_the_roofline_has_a_dot_for_each_stage_with_work_and_says_its_values(sho
     assert "FLOPs per byte" in page.locator("#roofline-values").inner_text()
     assert "host" in page.locator("#roofline").inner_text()
     assert "20 GB/s" in page.locator("#roofline").inner_html()
+
+
+def test_the_table_of_a_run_says_what_trace_show_says(show, conversation):
+    page = show(conversation)
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    assert level(page) == "run"
+    heads = page.locator("#table thead th").all_inner_texts()
+    ceiling, bound = ([head.split("\n")[0] for head in heads].index(name) for name in ("of ceiling", "bound"))
+    found = {}
+    for row in page.locator("#table tbody tr").all():
+        cells = row.locator("th, td").all_inner_texts()
+        found[cells[0]] = cells[ceiling], cells[bound]
+    roof = Roofline(number_format="bf16", flops_per_s=synthetic_trace.PEAKS["bf16"],
+                    bytes_per_s=synthetic_trace.BANDWIDTH)
+    decode = [row for row in conversation.ledger if row["phase"] == "decode"]
+    bounds = set()
+    for stage in ("norm", "qkv", "rope", "attention", "out", "ffn", "head"):
+        rows = [row for row in decode if row["stage"] == stage]
+        names = ("duration_ns", "flops", "bytes_read", "bytes_written")
+        sums = {name: sum(row[name] for row in rows) for name in names}
+        verdict = judge(StageWork(stage=Stage(stage), **sums), roof)
+        said, its_bound = found[stage]
+        assert its_bound == verdict.bound
+        assert float(said.split()[0]) == pytest.approx(100 * verdict.roofline_share, abs=0.51)
+        bounds.add(its_bound)
+    assert bounds == {"memory", "overhead"}
+
+
+def test_a_share_above_the_ceiling_says_why(show):
+    trace = synthetic_trace.Trace(n_layers=2)
+    trace.tick("decode", ["a"], 1, 100, [("a", 0, "x")])
+    for row in trace.ledger:
+        if row["stage"] == "head":
+            row["duration_ns"] //= 10
+        if row["stage"] == "ffn":
+            row.update(flops=10**9, duration_ns=5_000_000)
+    text = show(trace).locator("#table").inner_text()
+    assert "(cache)" in text
+    assert "(above peak)" in text
+
+
+def test_operations_of_another_tick_than_this_one_say_so(show, conversation):
+    page = show(conversation)
+    page.locator(".token").nth(0).click()
+    page.locator("#zoom .part[data-stage=ffn]").first.click()
+    page.locator("#zoom .part[data-stage=ffn]").first.click()
+    assert level(page) == "op"
+    assert "operations of another prefill tick" in page.locator("#zoom .notice").inner_text()
 
 
 def test_a_tick_that_was_slow_all_over_is_blamed_on_the_machine(show):

@@ -1,9 +1,10 @@
-import itertools
+import random
 
 import numpy
 import pytest
 
 from tickwise.core.stages import Stage
+from tickwise.engine import costs as costs_module
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
 from tickwise.engine.engine import Engine, EngineOptions
 from tickwise.engine.requests import Request
@@ -53,17 +54,52 @@ def test_the_cost_of_every_stage_equals_that_of_the_tick_s_own_listing(tiny_deco
         assert table.at(lengths) == listed(costs, tick), tick
 
 
-def test_ticks_of_one_kind_are_listed_once(tiny_decoder, monkeypatch):
-    costs = DecoderCosts(tiny_decoder(), BLOCK)
+def random_tick(chooser, context):
+    """Up to five rows that fit into the context: prompts, pieces of prompts, tokens, guesses."""
+    rows = []
+    for _ in range(chooser.randint(1, 5)):
+        cached = chooser.choice((0, 0, 1, chooser.randrange(context - 1)))
+        new = chooser.choice((1, 1, chooser.randint(1, context - cached)))
+        rows.append((new, cached, "prefill", chooser.choice((0, 1, 1, new))))
+    return work(*rows)
+
+
+@pytest.mark.parametrize("changes", [*CHANGES, {"context_length": 280, "vocab_size": 4200}, {"context_length": 4}])
+def test_any_tick_costs_what_its_own_listing_says(tiny_decoder, changes):
+    module = tiny_decoder(**changes)
+    costs, chooser = DecoderCosts(module, BLOCK), random.Random(1)
+    for _ in range(12):
+        tick = random_tick(chooser, module.config.context_length)
+        table, lengths = costs(tick)
+        assert table.at(lengths) == listed(costs, tick), tick
+
+
+def test_neither_lengths_nor_mixtures_of_rows_make_more_listings(tiny_decoder, monkeypatch):
+    module = tiny_decoder(context_length=64)
+    costs, chooser = DecoderCosts(module, BLOCK), random.Random(2)
     calls = []
     listing = costs.listing
     monkeypatch.setattr(costs, "listing", lambda tick: calls.append(tick) or listing(tick))
-    tables = {id(costs(work((1, cached, "decode"))).table) for cached in range(1, 31)}
-    assert len(tables) == 1
-    assert len(calls) == 2
-    for a, b in itertools.product(range(1, 30, 3), repeat=2):
-        costs(work((1, a, "decode"), (1, b, "decode")))
-    assert len(calls) == 4
+    for cached in range(1, 31):
+        costs(work((1, cached, "decode")))
+    assert len(calls) == 2, "decoding: one token, and one more in the cache"
+    for _ in range(300):
+        costs(random_tick(chooser, 64))
+    few = len(calls)
+    assert few < 60
+    for _ in range(1500):
+        costs(random_tick(chooser, 64))
+    assert len(calls) == few
+
+
+def test_the_tables_are_bounded(tiny_decoder, monkeypatch):
+    monkeypatch.setattr(costs_module, "_MOST_TABLES", 8)
+    costs, chooser = DecoderCosts(tiny_decoder(), BLOCK), random.Random(3)
+    for _ in range(100):
+        tick = random_tick(chooser, 32)
+        table, lengths = costs(tick)
+        assert len(costs._tables) <= 8
+    assert table.at(lengths) == listed(costs, tick)
 
 
 def test_every_row_of_a_batch_costs_what_it_reads_itself(tiny_decoder):

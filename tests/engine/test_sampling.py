@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError, NumericsError
-from tickwise.engine import sampling
-from tickwise.engine.sampling import LogitsError, TokenChooser, candidates, choose, draw, report, shaped_logits
+from tickwise.engine import sampling, truncation
+from tickwise.engine.sampling import LogitsError, TokenChooser, choose, draw, report, shaped_logits
 from tickwise.engine.settings import GenerationSettings
+from tickwise.engine.truncation import candidates
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import char_tokenizer
 
@@ -77,7 +78,7 @@ def test_the_shortcut_for_large_vocabularies_equals_a_full_sort(monkeypatch):
     logits = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)) * 4
     for settings in ({"top_p": 0.9}, {"typical_p": 0.3}):
         short = shape(logits, **settings)
-        monkeypatch.setattr(sampling, "_NUCLEUS_CANDIDATES", 5000)
+        monkeypatch.setattr(truncation, "_NUCLEUS_CANDIDATES", 5000)
         full = shape(logits, **settings)
         monkeypatch.undo()
         assert int((full > 0).sum(-1).max()) < 256

@@ -24,9 +24,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
-    """Writes a trace of ``n_ticks`` ticks, one token each; in tick ``slow`` layer 1 takes ten times as long."""
+    """Writes a trace of ``n_ticks`` ticks, one token each. In tick ``slow`` layer 1 takes ten times as long, in
+    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs."""
 
     def make(name: str = "trace", n_ticks: int = 20, slow: int | None = None, ffn_factor: float = 1.0,
+             slow_tick: int | None = None, extra: tuple[Stage, int] | None = None, phase: str | None = None,
              **header: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -39,7 +41,11 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
             factor = 10.0 if tick == slow else 1.0
             stretches = [(stage, layer, round(ns * ffn_factor * (factor if layer == 1 else 1)) if stage is Stage.FFN
                           else ns) for stage, layer, ns in STRETCHES]
-            work = FakeWork(phase="prefill" if tick == 0 else "decode", kv_tokens=10 + tick)
+            if tick == slow_tick:
+                stretches = [(stage, layer, 2 * ns) for stage, layer, ns in stretches]
+            if extra is not None and tick == extra[1]:
+                stretches.append((extra[0], None, 50_000))
+            work = FakeWork(phase=phase or ("prefill" if tick == 0 else "decode"), kv_tokens=10 + tick)
             run_tick(ledger, clock, stretches, work, (FakeToken("a", 10 + tick, tick, chr(97 + tick % 26)),))
             clock.passes(1_000)
         ledger.flush()

@@ -178,7 +178,7 @@ def test_rows_come_out_in_order_whatever_the_marks_of_a_tick(sink, clock):
     assert [r["start_ns"] for r in sink.rows] == sorted(r["start_ns"] for r in sink.rows)
 
 
-def test_memory_is_bounded_and_flushing_belongs_to_the_next_tick(sink, clock, monkeypatch):
+def test_memory_is_bounded_and_making_rows_meanwhile_belongs_to_no_tick(sink, clock, monkeypatch):
     monkeypatch.setattr(ledger_module, "_MOST_MARKS", 10)
     monkeypatch.setattr(ledger_module, "MEASURE_EVERY_NS", 0)
     ledger = Ledger(sink, roofline=ROOF)
@@ -197,7 +197,39 @@ def test_memory_is_bounded_and_flushing_belongs_to_the_next_tick(sink, clock, mo
     assert sink.flushes > 2
     assert [r["tick"] for r in sink.rows if r["stage"] is Stage.HEAD] == list(range(10))
     assert [tick for tick, _ in sink.tokens] == list(range(10))
-    assert {r["duration_ns"] for r in sink.rows if r["stage"] is Stage.HOST} == {5, 905}
+    assert {r["duration_ns"] for r in sink.rows if r["stage"] is Stage.HOST} == {5}
+    assert ledger.pauses == sink.flushes - 1
+    assert ledger.pause_ns == 900 * ledger.pauses, "what no tick pays is told all the same"
+
+
+def test_reading_a_slow_meter_belongs_to_no_tick(sink, clock, monkeypatch):
+    monkeypatch.setattr(ledger_module, "MEASURE_EVERY_NS", 0)
+    meter = Meter(clock)
+    ledger = Ledger(sink, roofline=ROOF, energy=meter)
+    read = meter.joules
+
+    def joules():
+        clock.passes(700)
+        return read()
+
+    meter.joules = joules
+    for _ in range(3):
+        run_tick(ledger, clock, [(Stage.EMBED, None, 10)])
+    ledger.flush()
+    assert {r["duration_ns"] for r in sink.rows if r["stage"] is Stage.HOST} == {5}
+
+
+def test_ticks_whose_costs_have_tables_of_their_own_leave_nothing_behind(sink, clock):
+    def costs(work):
+        return linear_costs({(Stage.FFN, 0): (work.kv_tokens, 1, 1)})(work)
+
+    ledger = Ledger(sink, roofline=ROOF, costs=costs)
+    for kv_tokens in range(50):
+        run_tick(ledger, clock, [(Stage.FFN, 0, 10)], FakeWork(kv_tokens=kv_tokens))
+    ledger.flush()
+    assert [sink.of(Stage.FFN, 0, tick)["flops"] for tick in range(50)] == list(range(50))
+    (layout,) = ledger._layouts.values()
+    assert len(layout._places) == 1
 
 
 def test_it_hears_marks_of_running_code_and_agrees_with_another_clock(sink):

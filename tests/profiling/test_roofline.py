@@ -1,3 +1,7 @@
+import dataclasses
+import random
+import re
+
 import numpy
 import pytest
 
@@ -23,7 +27,7 @@ def test_a_stage_near_the_bandwidth_is_memory_bound_and_says_how_near():
 def test_a_stage_near_the_peak_is_compute_bound():
     verdict = judge(stage(1_000_000, flops=80_000_000, read=1000), ROOF)
     assert verdict.bound == "compute"
-    assert verdict.sentence == "compute-bound: 80MFLOP at 80 % of this machine's measured fp32 peak"
+    assert verdict.sentence == "compute-bound: 80 MFLOP at 80 % of this machine's measured fp32 peak"
 
 
 def test_a_stage_far_from_both_is_overhead_bound():
@@ -41,8 +45,44 @@ def test_data_from_a_cache_never_reads_as_more_than_the_bandwidth():
 
 
 def test_written_bytes_count_like_read_ones():
-    assert judge(stage(100_000, read=100_000, written=700_000), ROOF).roofline_share == pytest.approx(0.8)
-    assert "wrote 700 kB" in judge(stage(100_000, read=100_000, written=700_000), ROOF).sentence
+    both = judge(stage(100_000, read=100_000, written=700_000), ROOF)
+    assert both.roofline_share == pytest.approx(0.8)
+    assert both.sentence == "memory-bound: read 100 kB and wrote 700 kB at 80 % of this machine's measured bandwidth"
+    assert "read" not in judge(stage(100_000, read=1_000, written=700_000), ROOF).sentence, "nothing worth the name"
+
+
+def percent_in(sentence):
+    return int(re.search(r"at (\d+) %", sentence)[1]) / 100
+
+
+def test_the_percentage_of_a_sentence_is_what_it_names_over_time_and_ceiling():
+    generator = random.Random(0)
+    for _ in range(200):
+        duration_ns = 10 ** generator.uniform(4, 7)
+        read, written = (generator.uniform(0, 0.5) * duration_ns * 10 for _ in range(2))
+        verdict = judge(stage(duration_ns, flops=1, read=read, written=written), ROOF)
+        if verdict.bound == "memory":
+            units, amounts = {"B": 1, "kB": 1e3, "MB": 1e6}, re.findall(r"([\d.]+) ([kM]?B) ", verdict.sentence)
+            named = sum(float(number) * units[unit] for number, unit in amounts)
+            assert named / duration_ns / 10 == pytest.approx(percent_in(verdict.sentence), abs=0.012)
+
+
+def test_a_share_above_one_says_why():
+    fast = stage(500_000, flops=80_000_000, name=Stage.ATTENTION)
+    assert judge(fast, ROOF).roofline_share == pytest.approx(1.6)
+    assert "causal mask" in judge(fast, ROOF).sentence
+    assert "160" not in judge(fast, ROOF).sentence
+    busy = dataclasses.replace(ROOF, disturbed=True)
+    assert "busy machine" in judge(stage(500_000, flops=80_000_000), busy).sentence
+    assert "busy machine" in judge(stage(100_000, flops=1, read=2_400_000), busy).sentence
+
+
+def test_nearly_all_of_the_time_is_not_all_of_it():
+    assert "over 99 %" in judge(stage(1_000_000, flops=1000, read=1000), ROOF).sentence
+
+
+def test_compiled_work_is_counted_before_compilation_and_says_so():
+    assert "before compilation" in judge(stage(100_000, read=900_000, name=Stage.FORWARD), ROOF).sentence
 
 
 def test_sums_over_ticks_are_told_per_tick():

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import duckdb
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.stages import Stage, mark, marking
@@ -138,7 +140,29 @@ def other_version(path):
     (path / "trace.json").write_text(json.dumps(header | {"format": 99}))
 
 
+def change_column(path, name, change):
+    table = parquet.read_table(path / "ledger.parquet")
+    index = table.schema.get_field_index(name)
+    parquet.write_table(table.set_column(index, name, change(table.column(name))), path / "ledger.parquet")
+
+
+def without(path, key):
+    header = json.loads((path / "trace.json").read_text())
+    del header[key]
+    (path / "trace.json").write_text(json.dumps(header))
+
+
+def other_stage(column):
+    names = column.combine_chunks()
+    words = [{"ffn": "moe"}.get(name, name) for name in names.dictionary.to_pylist()]
+    return pyarrow.DictionaryArray.from_arrays(names.indices, pyarrow.array(words))
+
+
 DAMAGE = [
+    (lambda p: change_column(p, "stage", lambda column: column.cast("string")), "its columns are not those of a trace"),
+    (lambda p: change_column(p, "duration_ns", lambda column: column.cast("double")), "its columns are not those"),
+    (lambda p: change_column(p, "stage", other_stage), "the stage 'moe', which this tickwise does not know"),
+    (lambda p: without(p, "counts"), "how many ticks"),
     (lambda p: cut_off(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
     (lambda p: cut_off(p / "tokens.parquet"), "tokens.parquet: is damaged or cut off"),
     (lambda p: flip(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
@@ -162,8 +186,14 @@ def test_a_damaged_trace_is_one_line(make_trace, damage, message):
 
 def test_files_of_two_traces_do_not_mix(make_trace):
     a, b = make_trace("a", n_ticks=3), make_trace("b", n_ticks=4)
+    kept = (a / "ledger.parquet").read_bytes()
     os.replace(b / "ledger.parquet", a / "ledger.parquet")
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match=r"ledger\.parquet and trace\.json do not belong together"):
+        open_trace(a)
+    (a / "ledger.parquet").write_bytes(kept)
+    open_trace(a)
+    os.replace(b / "tokens.parquet", a / "tokens.parquet")
+    with pytest.raises(DataError, match=r"tokens\.parquet and trace\.json do not belong together"):
         open_trace(a)
 
 

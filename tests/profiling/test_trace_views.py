@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
 from tickwise.profiling.trace_views import (
     difference,
@@ -32,7 +33,7 @@ def test_the_stages_of_a_phase_add_up_to_its_time(make_trace):
     assert stages["host"].bound == "overhead"
     # 16,000 FLOPs at 100 GFLOP/s take 160 ns, 5,000 bytes at 10 GB/s take 500 ns, of 900 ns.
     assert stages["ffn"].roofline_share == pytest.approx(500 / 900)
-    assert stages["ffn"].sentence == "memory-bound: read 4 kB at 56 % of this machine's measured bandwidth"
+    assert stages["ffn"].sentence.startswith("memory-bound: read 4 kB and wrote 1 kB at 56 % of")
 
 
 def test_json_has_every_tick_with_its_stages(make_trace):
@@ -59,6 +60,46 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
     assert report.slowest_part.excess_ns == 9 * 500
     assert {stage.stage: stage.excess_ns for stage in report.stages if stage.stage != "ffn"} == dict.fromkeys(
         ["embed", "norm", "head", "sample", "host"], 0)
+
+
+def test_a_slow_tick_says_why(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, slow=7))
+    slow, usual = tick_reports(trace, [7, 8])
+    assert slow.why.startswith("all of the 4 µs above the median are in ffn, which took 6 × its usual time")
+    assert "interruption" in slow.why
+    assert usual.why == ""
+    assert (slow.unusual, usual.unusual) == (True, False)
+    assert slow.slowest_stage.stage == "ffn"
+
+
+def test_a_tick_that_was_slow_all_over_blames_the_machine(make_trace):
+    slow = tick_reports(open_trace(make_trace(n_ticks=20, slow_tick=9)), [9])[0]
+    assert "another program" in slow.why
+
+
+def test_a_stage_that_few_ticks_have_is_what_makes_them_slow(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, extra=(Stage.VALIDATION, 11)))
+    assert slowest_ticks(trace, 1) == [11]
+    report = tick_reports(trace, [11])[0]
+    assert report.slowest_part.stage == "validation"
+    assert report.slowest_part.excess_ns == 50_000
+    assert "all of the 50 µs above the median are in validation, which most ticks do without" in report.why
+    assert not report.unusual
+
+
+def test_the_slowest_of_a_phase(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, slow=7))
+    assert slowest_ticks(trace, 1, "decode") == [7]
+    assert slowest_ticks(trace, 5, "prefill") == [0]
+
+
+def test_traces_without_a_phase_in_common_are_not_compared(make_trace):
+    a, b = open_trace(make_trace("a", n_ticks=5)), open_trace(make_trace("b", n_ticks=5, phase="train"))
+    with pytest.raises(ConfigError, match=r"a has prefill and decode ticks, .*b train ticks: nothing to compare"):
+        difference(a, b)
+    empty = open_trace(make_trace("empty", n_ticks=0))
+    with pytest.raises(DataError, match=r"empty: the trace has no ticks"):
+        difference(a, empty)
 
 
 def test_a_token_leads_to_its_tick_and_beyond_the_end_there_is_none(make_trace):

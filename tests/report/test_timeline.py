@@ -50,12 +50,9 @@ def test_the_columns_hold_every_row_of_the_ledger(conversation):
     assert data["requests"] == ["request-1", "request-2", "request-3"]
 
 
-def test_shares_and_energy_keep_enough_digits():
+def test_energy_keeps_enough_digits():
     trace = synthetic_trace.Trace()
     trace.tick("decode", ["a"], 1, 10)
-    for row, share in zip(trace.ledger, (0.71438, 1.25, 0.00031), strict=False):
-        row["roofline_share"] = share
-    assert compact(trace.ledger, [])["rows"]["share"][:3] == [714.4, 1250, 0.31]
     assert compact(trace.ledger, [])["rows"]["energy"][0] == pytest.approx(1e6 * trace.ledger[0]["energy_j"], rel=1e-3)
 
 
@@ -89,7 +86,7 @@ def test_what_is_not_known_stays_unknown():
     data = compact([row], [])
     assert data["energy_kind"] is None
     assert "energy" not in data["rows"]
-    assert data["rows"]["share"] == [None]
+    assert data["phases"][0]["stages"][0]["known"] == 0
     assert data["costs"] == {"flops": [None], "read": [None], "written": [None]}
     stage = data["phases"][0]["stages"][0]
     assert (stage["flops"], stage["read"], stage["energy"]) == (None, None, None)
@@ -160,7 +157,10 @@ def test_the_listing_keeps_the_shapes_readable_and_drops_stages_of_no_tick():
     row = {"stage": "ffn", "layer": 2, "op": "aten.mm", "shapes": [[1, 4], [4, 8]], "flops": 64, "bytes_read": 72,
            "bytes_written": 16}  # fmt: skip
     kept = compact_listing([row, {**row, "stage": "loss"}], ["norm", "ffn"])
-    assert kept == [[1, 2, "aten.mm", "1×4, 4×8", 64, 72, 16]]
+    assert kept == {"": [[1, 2, "aten.mm", "1×4, 4×8", 64, 72, 16]]}
+    both = compact_listing([{**row, "phase": "prefill"}, {**row, "phase": "decode", "op": "aten.mv"}], ["ffn"])
+    assert {phase: [one[2] for one in rows] for phase, rows in both.items()} == {
+        "prefill": ["aten.mm"], "decode": ["aten.mv"]}
 
 
 def test_the_number_format_finds_its_peak():

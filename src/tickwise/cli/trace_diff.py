@@ -42,10 +42,10 @@ def _plain(value: object) -> str:
 
 
 def _print_phase(phase: "PhaseDifference") -> None:
-    from tickwise.cli.trace_show import microseconds, show, table
+    from tickwise.cli.trace_show import microseconds, plural, show, table
 
     extra = "".join(f", {n:,} only in {name}" for name, n in (("A", phase.only_a), ("B", phase.only_b)) if n)
-    title = f"{phase.phase}: {phase.matched:,} {phase.unit}s in both{extra}"
+    title = f"{phase.phase}: {plural(phase.matched, phase.unit)} in both{extra}"
     if not phase.matched:
         print(f"{title}: nothing to compare")
         return

@@ -43,11 +43,7 @@ def run(arguments: Arguments) -> int:
 
 def _export_html(trace: "Trace", path: Path) -> None:
     from tickwise.core.paths import write_text_atomic
-    from tickwise.profiling.trace_views import phase_summaries
     from tickwise.report.timeline import timeline_page
 
-    sentences: dict[str, str] = {}
-    for phase in sorted(phase_summaries(trace), key=lambda one: one.wall_ns):
-        sentences |= {stage.stage: stage.sentence for stage in phase.stages}
     write_text_atomic(path, timeline_page(ledger=trace.rows(), tokens=trace.tokens(), listing=trace.listing(),
-                                          meta=trace.header | {"sentences": sentences}))
+                                          meta=trace.header))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tickwise.profiling.trace_views import PhaseSummary, StageSummary, TickReport
 
 _ADVISED = 3
+_WIDTH_OF_A_FILE = 120
 _WORTH_A_WORD = 0.02
 """Share of the time from which a stage gets a sentence."""
 
@@ -35,6 +36,7 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> int:
     from tickwise.profiling.trace_store import open_trace
     from tickwise.profiling.trace_views import (
+        check_has_ticks,
         phase_summaries,
         slowest_ticks,
         tick_of_token,
@@ -47,6 +49,7 @@ def run(arguments: Arguments) -> int:
     if arguments.slowest is not None and arguments.slowest < 1:
         raise ConfigError(f"--slowest {arguments.slowest}: must be at least 1")
     trace = open_trace(arguments.trace)
+    check_has_ticks(trace)
     chosen: list[int] | None = None
     if arguments.token is not None:
         chosen = [tick_of_token(trace, arguments.token)]
@@ -91,7 +94,10 @@ def show(title: str, body: "Table") -> None:
     from rich.console import Console
 
     print(title)
-    Console(highlight=False, markup=False).print(body)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH_OF_A_FILE)  # what a file holds is not cut off
+    console.print(body)
 
 
 def microseconds(nanoseconds: float) -> str:
@@ -108,23 +114,41 @@ def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
     busy = " on a busy machine, so they may be too low" if roof.get("disturbed") else ""
     print(f"{header.get('model')}, {header.get('dtype')} on {header.get('device')}; ceilings (measured{busy}): "
           f"{_rate(roof.get('flops_per_s'), 'FLOP/s')}, {_rate(roof.get('bytes_per_s'), 'B/s')}")
+    if header.get("device") not in (None, "cpu"):
+        print(header.get("timing"))
+    pauses = header.get("recording", {}).get("pauses", 0)
+    if pauses:
+        print(f"recording paused the run between ticks, {_times(pauses)}, for "
+              f"{microseconds(header['recording']['pause_ns'])} in all")
     if not phases:
         print("the trace has no ticks")
     for phase in phases:
         print()
-        _print_phase(phase, str(header.get("dtype")))
+        _print_phase(trace, phase, str(header.get("dtype")))
 
 
 def _rate(value: float | None, unit: str) -> str:
     return "n/a" if value is None else f"{value / 1e9:,.1f} G{unit}"
 
 
-def _print_phase(phase: "PhaseSummary", number_format: str) -> None:
-    ticks = "1 tick" if phase.ticks == 1 else f"{phase.ticks:,} ticks"
-    title = f"{phase.phase}: {ticks} of {microseconds(phase.median_tick_ns)} (median)"
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def plural(count: int, word: str) -> str:
+    """``1 token``, ``2 tokens``."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> None:
+    from tickwise.profiling.trace_views import slowest_ticks, tick_reports
+
+    title = f"{phase.phase}: {plural(phase.ticks, 'tick')} of {microseconds(phase.median_tick_ns)} (median)"
     if phase.tokens:
-        title += f", {phase.tokens:,} tokens, {phase.tokens / (phase.wall_ns * 1e-9):,.0f} tokens/s in ticks"
-    found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "bound", right=7)
+        title += f", wrote {plural(phase.tokens, 'token')}"
+    if phase.phase == "decode" and phase.tokens:  # how many tokens of prompts a tick reads is not known here
+        title += f", {phase.tokens / (phase.wall_ns * 1e-9):,.0f} tokens/s in ticks"
+    found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "ceiling", "bound", right=8)
     for stage in phase.stages:
         moved, duration = _moved(stage), stage.duration_ns
         found.add_row(
@@ -132,10 +156,9 @@ def _print_phase(phase: "PhaseSummary", number_format: str) -> None:
             "n/a" if stage.flops is None else format_count(stage.flops / phase.ticks),
             "n/a" if moved is None else format_bytes(moved / phase.ticks),
             "n/a" if stage.flops is None else _billions(stage.flops / duration),
-            "n/a" if moved is None else _billions(moved / duration),
-            stage.bound or "n/a",
+            "n/a" if moved is None else _billions(moved / duration), _ceiling(stage), stage.bound or "n/a",
         )  # fmt: skip
-    found.add_row("all", microseconds(phase.wall_ns / phase.ticks), "100.0 %", *[""] * 5)
+    found.add_row("all", microseconds(phase.wall_ns / phase.ticks), "100.0 %", *[""] * 6)
     show(f"{title}{_energy(phase)}; figures of a tick", found)
     said: set[str] = set()
     for stage in sorted(phase.stages, key=lambda one: -one.duration_ns):
@@ -146,6 +169,35 @@ def _print_phase(phase: "PhaseSummary", number_format: str) -> None:
         if advice not in said and len(said) < _ADVISED:
             said.add(advice)
             print(f"    faster: {advice}")
+    if phase.ticks > 1:
+        (slowest,) = tick_reports(trace, slowest_ticks(trace, 1, phase.phase))
+        _print_slowest_of(slowest, number_format)
+
+
+def _print_slowest_of(report: "TickReport", number_format: str) -> None:
+    """Which tick was slowest, in which stage, why, and what would help."""
+    from tickwise.report.timeline_advice import advice
+
+    stage = report.slowest_stage
+    unit = "step" if report.phase == "train" else "token" if report.text else "tick"
+    wrote = f" {_text(report.text)}" if report.text else ""
+    print(f"slowest {unit}{wrote} (tick {report.tick}): {microseconds(report.wall_ns)}, "
+          f"{report.wall_ns / report.median_wall_ns:.2f}× the median; slowest stage: {stage.stage} "
+          f"({100 * stage.duration_ns / report.wall_ns:.0f} %)")
+    print(f"    why: {report.why or stage.sentence}")
+    if report.unusual:
+        saved = min(1.0, (report.wall_ns - report.median_wall_ns) / report.wall_ns)
+        print(f"    faster: nothing in the model; a quiet machine would take {100 * saved:.0f} % off it")
+    else:
+        blamed = report.slowest_part if report.why else stage
+        print(f"    faster: {advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
+
+
+def _ceiling(stage: "StageSummary") -> str:
+    """The share of the roofline; above 1, the reason is in the stage's sentence."""
+    if stage.roofline_share is None:
+        return "n/a"
+    return "< 1 %" if 0 < stage.roofline_share < 0.01 else f"{100 * stage.roofline_share:.0f} %"
 
 
 def _billions(value: float) -> str:
@@ -169,7 +221,9 @@ def _energy(phase: "PhaseSummary") -> str:
     if not known:
         return ", energy n/a"
     joules = sum(stage.energy_j or 0.0 for stage in known)
-    return f", {_joules(joules / phase.ticks)} a tick ({known[0].energy_source})"
+    unknown = [stage.stage for stage in phase.stages if stage.energy_j is None]
+    without = f", without {' and '.join(unknown)}" if unknown else ""
+    return f", {_joules(joules / phase.ticks)} a tick ({known[0].energy_source}{without})"
 
 
 def _joules(value: float) -> str:
@@ -196,5 +250,5 @@ def _print_slowest(reports: "list[TickReport]") -> None:
         part = report.slowest_part
         found.add_row(str(report.tick), microseconds(report.wall_ns), f"{report.wall_ns / report.median_wall_ns:.2f}",
                       report.phase, _text(report.text),
-                      f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against its median; {part.sentence}")
+                      report.why or f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against its median")
     show("slowest ticks, against the median of their phase", found)

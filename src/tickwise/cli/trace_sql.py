@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.cli.trace_show import show, table
+    from tickwise.cli.trace_show import plural, show, table
     from tickwise.profiling.trace_store import open_trace
 
     columns, rows = open_trace(arguments.trace).query(arguments.sql)
@@ -29,12 +30,28 @@ def run(arguments: Arguments) -> int:
         return 0
     found = table(*columns, right=0)
     for row in rows:
-        found.add_row(*("" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)
-                        for value in row))
-    show(f"{len(rows):,} rows", found)
+        found.add_row(*map(_text, row))
+    show(plural(len(rows), "row"), found)
     return 0
 
 
+def _text(value: Any) -> str:
+    """Numbers as people read them; text with signs for what a terminal would obey (line ends, colours)."""
+    if value is None:
+        return ""
+    if isinstance(value, float | Decimal):
+        return f"{value:,.0f}" if abs(float(value)) >= 1e6 else f"{value:,.6g}"
+    if isinstance(value, str):
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in value)
+    return str(value)
+
+
 def _json(value: Any) -> Any:
-    """Numbers that JSON does not have become null."""
+    """Numbers that JSON does not have become null, decimals plain numbers; also inside of lists and structs."""
+    if isinstance(value, dict):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    if isinstance(value, Decimal):
+        value = float(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

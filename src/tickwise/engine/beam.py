@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tickwise.engine.sampling import LogitsError
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
@@ -36,8 +38,14 @@ class BeamSearch:
 
     def advance(self, logits_WV: Tensor) -> list[tuple[int, int]]:
         """Read the next tokens' logits of every unfinished text, one row each; returns which texts go on with which
-        token: (row before, token id), at most ``width`` of them."""
+        token: (row before, token id), at most ``width`` of them.
+
+        Raises ``LogitsError``, and changes nothing, when a row's logits are no numbers to choose by.
+        """
         log_probabilities_WV = logits_WV.float().log_softmax(dim=-1)
+        bad = log_probabilities_WV.isnan().any(dim=-1).nonzero().flatten().tolist()
+        if bad:
+            raise LogitsError(bad)
         totals_WV = log_probabilities_WV + torch.tensor(self._scores, device=logits_WV.device)[:, None]
         n_vocab = totals_WV.shape[1]
         # Every text has one way to end, so that width others remain among twice as many.

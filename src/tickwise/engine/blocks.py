@@ -117,6 +117,12 @@ class BlockPool:
             self._block_of[digest] = block
             self._digest_of[block] = digest
 
+    def forget(self, block: int) -> None:
+        """What the held block contains is not to be found again."""
+        digest = self._digest_of.pop(block, None)
+        if digest is not None:
+            del self._block_of[digest]
+
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Assert that every block is free, idle, or counted once per table that has it."""
         counted = Counter(block for table in tables for block in table)

@@ -1,20 +1,23 @@
-"""What the stages of a tick cost, counted from the program listing of that very tick.
+"""What the stages of a tick cost, counted from program listings.
 
-A tick's work depends on how many tokens each row reads, and linearly on what each row finds stored. So ticks of one
-kind (the same numbers of new tokens) are listed once per such length plus once, and every further tick of the kind is
-computed from that: exactly, because FLOPs and bytes are whole numbers that grow by the same step for every token.
+A tick's work is a sum: of what all of its rows share (reading the weights), of what each row adds, and of the logits
+that are asked. What a row adds is a polynomial in the tokens that it reads and finds stored, one for each of the few
+sorts of rows (``_Sort``), so a handful of short listings gives the work of every tick, exactly, because FLOPs and bytes
+are whole numbers. Neither the time nor the memory that this takes grows with the number of ticks or of lengths.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tickwise.core.stages import Stage
+from tickwise.core.stages import Stage, mark
 from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.engine.work import RowWork, TickWork
+from tickwise.layers.attention import keeps_scores
 from tickwise.models.decoder import Decoder
 from tickwise.profiling.ledger import CostTable, StageKey, TickCosts
 from tickwise.profiling.program import Instruction, Program, list_program, stage_costs
@@ -24,8 +27,29 @@ MODEL_STAGES = frozenset({
 })
 """What a listing of a decoder's forward pass covers."""
 
+_MOST_TABLES = 1024
+
 _Figures = dict[StageKey, tuple[int, int, int]]
-_Kind = tuple[Any, ...]
+_Work = NDArray[numpy.int64]
+"""(K, 3): FLOPs, bytes read and bytes written of K stages."""
+
+
+class _Sort(NamedTuple):
+    """Rows that run through the same operations, named by the shortest of them: one token; several after stored ones;
+    a fresh beginning, whose attention keeps whole score matrices; a longer one, whose attention does not."""
+
+    n_new: int
+    n_cached: int
+
+
+class _Part(NamedTuple):
+    """What rows of one sort add to a tick. With x and y, the tokens that a row reads and finds stored more than the
+    shortest one, a row adds ``per_row @ (1, x, x(x-1)/2, y, xy)``."""
+
+    shared: _Work
+    """Of the tick, however many rows it has."""
+    per_row: NDArray[numpy.int64]
+    """(5, K, 3)."""
 
 
 class DecoderCosts:
@@ -35,35 +59,57 @@ class DecoderCosts:
     >>> table, lengths = costs(TickWork((RowWork("a", 1, 99, "decode"),)))                # doctest: +SKIP
     >>> table.at(lengths)[Stage.ATTENTION, 0]                                            # doctest: +SKIP
 
-    Rows are taken to hold their state in blocks that lie side by side, as they do until blocks run short.
+    Every row is taken to be read by itself, from blocks that lie side by side. Not counted are the copies of scattered
+    blocks (behind a shared prefix), the padding of rows that are read as one batch, and the making of masks.
     """
 
     def __init__(self, module: Decoder, block_size: int) -> None:
         self._module, self._block_size = module, block_size
-        self._tables: dict[_Kind, CostTable] = {}
-        self._typical: TickWork | None = None
+        config, device = module.config, next(module.parameters()).device
+        # The shortest fresh beginning whose attention does not keep its scores.
+        heads = config.n_heads, config.n_kv_heads
+        self._long = 2
+        while self._long <= config.context_length and keeps_scores(device, self._long, *heads):
+            self._long += 1
+        self._keys: tuple[StageKey, ...] = ()
+        self._parts: dict[tuple[_Sort, bool], _Part] = {}
+        self._heads: dict[tuple[int, bool], _Figures] = {}
+        self._tables: dict[tuple[Any, ...], CostTable] = {}
+        self._typical: dict[str, TickWork] = {}
 
     def __call__(self, work: TickWork) -> TickCosts | None:
-        if not work.rows:
+        rows = work.rows
+        if not rows:
             return None
-        kind, lengths = self._kind(work.rows)
+        sums: dict[_Sort, list[int]] = {}
+        for row in rows:
+            sort = self._sort(row)
+            x, y = row.n_new - sort.n_new, row.n_cached - sort.n_cached
+            of_sort = sums.setdefault(sort, [0, 0, 0, 0, 0])
+            for index, value in enumerate((1, x, x * (x - 1) // 2, y, x * y)):
+                of_sort[index] += value
+        sorts = tuple(sorted(sums))
+        kind = (sorts, len(rows) == 1, sum(row.n_logits for row in rows), _picks(rows))
         table = self._tables.get(kind)
         if table is None:
-            table = self._tables[kind] = self._table(work.rows)
-        if self._typical is None or work.phase == "decode":
-            self._typical = work
-        return TickCosts(table, lengths)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+            table = self._tables[kind] = self._table(*kind)
+        if work.phase == "decode" or work.phase not in self._typical:
+            self._typical[work.phase] = work
+        return TickCosts(table, tuple(value for sort in sorts for value in sums[sort]))
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
-        """The instructions of the last decode tick (of the first tick if there was none), as JSON values."""
-        if self._typical is None:
-            return None
-        return [instruction_json(i) for i in self.listing(self._typical).instructions]
+        """The instructions of the last decode tick and of the first tick with a prompt, as JSON values with the phase;
+        ``None`` when there was no tick."""
+        found = [{"phase": phase, **instruction_json(instruction)} for phase, work in sorted(self._typical.items())
+                 for instruction in self.listing(work).instructions]
+        return found or None
 
     def listing(self, work: TickWork) -> Program:
         """The program of one tick."""
         inputs = self._inputs(work.rows)
-        n_blocks = sum(len(row.blocks) for row in inputs)
+        n_blocks = inputs[-1].blocks[-1] + 1
 
         def run(module: Decoder, rows: Sequence[RowInput]) -> Tensor | None:
             return DecoderRunner(module, n_blocks, self._block_size).run(rows)
@@ -72,49 +118,109 @@ class DecoderCosts:
 
     def _inputs(self, rows: Sequence[RowWork]) -> list[RowInput]:
         inputs: list[RowInput] = []
-        used = 0
+        lane = -(-self._module.config.context_length // self._block_size)
+        start = 0
         for row in rows:
-            needed = -(-(row.n_cached + row.n_new) // self._block_size)
-            inputs.append(RowInput([0] * row.n_new, row.n_cached, range(used, used + needed), row.n_logits))
-            used += needed
+            # Behind a gap and inside a lane, rows are no neighbours that the runner could read together.
+            start += 1 + (lane > 1 and (start + 1) % lane == 0)
+            end = start - (-(row.n_cached + row.n_new) // self._block_size)
+            inputs.append(RowInput([0] * row.n_new, row.n_cached, range(start, end), row.n_logits))
+            start = end
         return inputs
 
-    def _kind(self, rows: Sequence[RowWork]) -> tuple[_Kind, tuple[int, ...]]:
-        """What ticks must share to share a table, and the lengths in which they may differ."""
-        kind = tuple((row.n_logits, row.n_new, row.n_cached > 0) for row in rows)
-        return kind, tuple(row.n_cached for row in rows)
+    def _sort(self, row: RowWork) -> _Sort:
+        if row.n_new == 1:
+            return _Sort(1, 0)
+        if row.n_cached:
+            return _Sort(2, 1)
+        return _Sort(self._long if row.n_new >= self._long else 2, 0)
 
-    def _table(self, rows: Sequence[RowWork]) -> CostTable:
-        """From the shortest tick of the kind, and one more for every sort of row that can grow."""
-        shortest = [min(1, row.n_cached) for row in rows]
-        if 0 in shortest:
-            self._figures(rows, shortest)  # the first reading of a length makes its causal mask; later ones find it
-        base = self._figures(rows, shortest)
-        keys = tuple(base)
-        values = base_values = _array(base, keys)
-        steps: dict[tuple[int, int], NDArray[numpy.int64]] = {}  # rows with as many new tokens grow alike
-        for i, row in enumerate(rows):
-            sort = (row.n_new, shortest[i])
-            if sort not in steps:
-                grows = shortest[i] == 1 and 2 + row.n_new <= self._module.config.context_length
-                longer = [2 if j == i else n_cached for j, n_cached in enumerate(shortest)]
-                longer_values = _array(self._figures(rows, longer), keys) if grows else base_values
-                steps[sort] = longer_values - base_values
-            values = values - shortest[i] * steps[sort]
-        return CostTable(
-            keys, values, numpy.stack([steps[row.n_new, shortest[i]] for i, row in enumerate(rows)]), MODEL_STAGES
-        )
+    def _table(self, sorts: tuple[_Sort, ...], alone: bool, n_logits: int, picks: bool) -> CostTable:
+        parts = [self._part(sort, alone) for sort in sorts]
+        keys, base = self._keys, parts[0].shared
+        steps = numpy.concatenate([part.per_row for part in parts])
+        if n_logits:
+            head = self._head(n_logits, picks)
+            new = tuple(key for key in head if key not in keys)
+            base = numpy.concatenate([base, numpy.zeros((len(new), 3), dtype=numpy.int64)])
+            steps = numpy.concatenate([steps, numpy.zeros((len(steps), len(new), 3), dtype=numpy.int64)], 1)
+            keys = (*keys, *new)
+            base = base + numpy.array([head.get(key, (0, 0, 0)) for key in keys], dtype=numpy.int64)
+        return CostTable(keys, base, steps, MODEL_STAGES)
 
-    def _figures(self, rows: Sequence[RowWork], n_cached: Sequence[int]) -> _Figures:
-        changed = [row._replace(n_cached=n_cached[i]) for i, row in enumerate(rows)]
-        return {key: (cost.flops, cost.bytes_read, cost.bytes_written)
-                for key, cost in stage_costs(self.listing(TickWork(tuple(changed)))).items()
-                if key[0] in MODEL_STAGES}
+    def _part(self, sort: _Sort, alone: bool) -> _Part:
+        """Of rows of this sort, of which one is all the tick (``alone``) or which stand beside others."""
+        if (sort, alone) not in self._parts:
+            self._parts[sort, alone] = self._make_part(sort, alone)
+        return self._parts[sort, alone]
+
+    def _make_part(self, sort: _Sort, alone: bool) -> _Part:
+        others = [] if alone else [sort]
+
+        def at(x: int, y: int) -> _Work | None:
+            """``None`` past the model's context, where no row can come either."""
+            longer = _Sort(sort.n_new + x, sort.n_cached + y)
+            return self._body([longer, *others]) if sum(longer) <= self._module.config.context_length else None
+
+        shortest = self._body([sort, *others])
+        nothing = numpy.zeros_like(shortest)
+        read = stored = curve = both = nothing
+        if sort.n_new > 1:
+            one, two = at(1, 0), at(2, 0)
+            read = nothing if one is None else one - shortest
+            curve = nothing if two is None else two - shortest - 2 * read
+        if sort.n_new == 1 or sort.n_cached:
+            more = at(0, 1)
+            stored = nothing if more is None else more - shortest
+            if sort.n_new > 1:
+                more = at(1, 1)
+                both = nothing if more is None else more - shortest - read - stored
+        row = shortest if alone else self._body([sort, sort, sort]) - shortest
+        shared = nothing if alone else shortest - 2 * row
+        return _Part(shared, numpy.stack([row, read, curve, stored, both]))
+
+    def _body(self, rows: Iterable[_Sort]) -> _Work:
+        """What a tick of these rows does before it looks for logits."""
+        work = TickWork(tuple(RowWork("", row.n_new, row.n_cached, "prefill", 0) for row in rows))
+        if any(row.n_new > 1 and not row.n_cached for row in work.rows):
+            self.listing(work)  # the first reading of a length makes its causal mask; later ones find it
+        figures = _figures(self.listing(work))
+        if not self._keys:
+            self._keys = tuple(figures)
+        assert set(figures) == set(self._keys), "all ticks have the same stages"
+        return numpy.array([figures[key] for key in self._keys], dtype=numpy.int64)
+
+    def _head(self, n_logits: int, picks: bool) -> _Figures:
+        """From the residual stream to so many rows of logits; ``picks``: of tokens that do not stand side by side."""
+        if (n_logits, picks) not in self._heads:
+            weight = next(self._module.parameters())
+            hidden_1TC = torch.zeros(1, n_logits + 1, self._module.config.width, dtype=weight.dtype,
+                                     device=weight.device)
+
+            def logits(module: Decoder, hidden_1TC: Tensor) -> Tensor:
+                mark(Stage.NORM)
+                asked = [0, *range(2, n_logits + 1)] if picks else slice(n_logits)
+                return module.logits(hidden_1TC[:, asked])
+
+            self._heads[n_logits, picks] = _figures(list_program(self._module, hidden_1TC, call=logits))
+        return self._heads[n_logits, picks]
 
 
-def _array(figures: _Figures, keys: tuple[StageKey, ...]) -> NDArray[numpy.int64]:
-    assert set(figures) == set(keys), "ticks of one kind have the same stages"
-    return numpy.array([figures[key] for key in keys], dtype=numpy.int64)
+def _picks(rows: Sequence[RowWork]) -> bool:
+    """Whether logits are asked of tokens that do not stand side by side, so that their rows have to be copied."""
+    end = asked_end = 0
+    for row in rows:
+        end += row.n_new
+        if row.n_logits:
+            if asked_end and end - row.n_logits != asked_end:
+                return True
+            asked_end = end
+    return False
+
+
+def _figures(program: Program) -> _Figures:
+    return {key: (cost.flops, cost.bytes_read, cost.bytes_written) for key, cost in stage_costs(program).items()
+            if key[0] in MODEL_STAGES}
 
 
 def instruction_json(instruction: Instruction) -> dict[str, Any]:

@@ -5,9 +5,9 @@
 """
 
 import itertools
+import operator
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from tickwise.core.console import say
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, NumericsError, UserError
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.beam import BeamSearch, Hypothesis
 from tickwise.engine.blocks import BlockPool, first_digest, next_digest
-from tickwise.engine.next_tokens import next_tokens
+from tickwise.engine.next_tokens import NextTokens, next_tokens
+from tickwise.engine.recurrent_runner import RecurrentRunner
 from tickwise.engine.requests import (
     Event,
     Failure,
@@ -39,8 +40,11 @@ from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Spec
 from tickwise.engine.structured import compile_constraint
 from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
 from tickwise.models.decoder import Decoder
+from tickwise.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tickwise.tokenizers.tokenizer import Tokenizer
 
 
@@ -87,6 +91,9 @@ class Engine:
     'request-1'
     >>> while not engine.idle:                                                            # doctest: +SKIP
     ...     for event in engine.step(): ...
+
+    A request ends with a ``Generation`` per sample (of a greedy request only one: its samples are all equal) or with a
+    ``Failure``; from then on its id is not ``in`` the engine.
     """
 
     def __init__(
@@ -103,6 +110,11 @@ class Engine:
             raise ConfigError("speculate: 'draft' and a draft model go together; give both or neither")
         if draft is not None:
             check_draft(module, draft)
+        if tokenizer.vocab_size > module.config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens and the model {module.config.vocab_size}; "
+                "give the tokenizer that the model was trained with"
+            )
         self.runner = _runner(module, self.options)
         block_size = self.runner.block_size
         self.scheduler = Scheduler(
@@ -112,13 +124,18 @@ class Engine:
         )
         self.n_ticks = 0
         self._requests: dict[str, RequestState] = {}
-        self._submitted: deque[RequestState] = deque()
-        self._cancelled: deque[str] = deque()
+        self._submitted: list[RequestState] = []
+        self._cancelled: list[RequestState] = []
+        self._with_deadline: set[RequestState] = set()
+        self._events: list[Event] = []
+        """Not yet handed out: what a tick said before it raised comes with the next one."""
+        self._slid = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._numbers = itertools.count(1)
         self._times = TickTimes()
         self._written: list[TickToken] = []
+        self._inference = torch.inference_mode()  # one for all ticks: making one costs more than entering it
 
     # ---------------------------------------------------------------- any thread
 
@@ -130,7 +147,7 @@ class Engine:
         submitted_at = time.perf_counter() if since is None else since
         if self._n_waiting >= self.options.max_waiting:
             raise self._queue_full()
-        request_id = request.id if request.id is not None else f"request-{next(self._numbers)}"
+        request_id = request.id if request.id is not None else self._new_id()
         state = self._state(request, request_id, submitted_at)
         with self._lock:
             if self._n_waiting >= self.options.max_waiting:
@@ -144,17 +161,25 @@ class Engine:
 
     def cancel(self, request_id: str) -> None:
         """End a request with what it has; its slot and blocks are free in the next tick. Unknown ids are ignored."""
-        self._cancelled.append(request_id)
-        self._wake.set()
+        with self._lock:
+            state = self._requests.get(request_id)
+            if state is not None:
+                self._cancelled.append(state)
+                self._wake.set()
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a request waits or is written."""
+        return request_id in self._requests
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs or waits."""
-        return not (self._submitted or self.scheduler.has_work)
+        return not (self.scheduler.has_work or self._submitted or self._events)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until there is something to do; says whether there is."""
-        self._wake.wait(timeout_s)
+        if self.idle:
+            self._wake.wait(timeout_s)
         self._wake.clear()
         return not self.idle
 
@@ -165,11 +190,15 @@ class Engine:
     def _queue_full(self) -> QueueFullError:
         return QueueFullError(f"{self.options.max_waiting} requests wait already; try again later")
 
+    def _new_id(self) -> str:
+        return next(name for i in self._numbers if (name := f"request-{i}") not in self._requests)
+
     def _state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
         """Everything about a request that needs no tick: tokens, checks, choosers."""
         prompt_ids = self._prompt_ids(request.prompt)
         settings = request.settings
-        settings = replace(settings, seed=fresh_seed() if settings.seed is None else settings.seed)
+        if settings.seed is None:
+            settings = replace(settings, seed=fresh_seed())
         # Samples of a greedy generation are all equal: one row writes them.
         n_rows = 1 if settings.temperature == 0 else settings.n
         if settings.beam_width > 1:
@@ -177,8 +206,9 @@ class Engine:
         self._check_fits(request, len(prompt_ids), n_rows)
         constraint = compile_constraint(settings, self.tokenizer)
         state = RequestState(request, settings, request_id, prompt_ids, self.runner.context_length, submitted_at)
+        first = TokenChooser(settings, prompt_ids, self.tokenizer, 0, constraint)
         for index in range(n_rows):
-            chooser = TokenChooser(settings, prompt_ids, self.tokenizer, index, constraint)
+            chooser = first.fork(index) if index else first
             row = Row(state, index, chooser, WrittenText(self.tokenizer, settings))
             if self.options.speculate != "off" and settings.beam_width == 1:
                 row.proposer = Speculation(self._proposer(), self.options.draft_tokens, self._times, request_id)
@@ -202,10 +232,14 @@ class Engine:
     def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
             return encode_prompt(self.tokenizer, prompt)
-        if not len(prompt):
+        try:
+            ids = [operator.index(token_id) for token_id in prompt]
+        except TypeError:
+            raise ConfigError("prompt: give text, or token ids as whole numbers") from None
+        if not ids:
             raise ConfigError("the prompt has no token; give at least one")
-        self.tokenizer.check_ids(prompt)
-        return list(prompt)
+        self.tokenizer.check_ids(ids)
+        return ids
 
     def _proposer(self) -> Proposer:
         return PromptLookup() if self._draft is None else DraftModel(self._draft)
@@ -235,15 +269,21 @@ class Engine:
     # ---------------------------------------------------------------- the thread that steps
 
     def step(self) -> list[Event]:
-        """One tick: what was written in it. Without work, nothing happens."""
+        """One tick: what was written in it. Without work, nothing happens.
+
+        An error of one request ends that request with a ``Failure``. An error that concerns all of them, such as no
+        memory for the tick, is raised; the tick can be repeated, and no event is lost.
+        """
         if self.idle:
             return []
         if self._ledger is None:
-            return self._tick()
-        self._ledger.begin_tick()
-        with marking(self._ledger):
-            events = self._tick()
-        self._ledger.end_tick(self._written)
+            self._tick()
+        else:
+            self._ledger.begin_tick()
+            with marking(self._ledger):
+                self._tick()
+            self._ledger.end_tick(self._written)
+        events, self._events = self._events, []
         return events
 
     def run_until_idle(self) -> list[Event]:
@@ -253,49 +293,51 @@ class Engine:
             events += self.step()
         return events
 
-    def _tick(self) -> list[Event]:
+    def _tick(self) -> None:
         mark(Stage.SCHEDULE)
         self._written = []
-        events = self._take_messages()
+        if self._submitted or self._cancelled:
+            self._take_messages()
+        if self._with_deadline:
+            self._end_late_ones()
         plan = self.scheduler.schedule()
-        if self._ledger is not None:
-            self._ledger.tick_work(_work(plan))
         if plan.copies:
             self.runner.copy_blocks(plan.copies)
+        if self._ledger is not None:
+            self._ledger.tick_work(_work(plan))
         if plan.rows:
             self.n_ticks += 1
             started = time.perf_counter()
-            logits_RV = self.runner.run([item.input for item in plan.rows])
-            mark(Stage.SAMPLE)
-            chosen, failed = next_tokens(plan.rows, logits_RV)
-            self._weigh_guesses(plan, chosen, time.perf_counter() - started)
-            for request, problem in failed.items():
-                self._forget(request)
-                events.append(Failure(problem, request.id))
+            with self._inference:
+                logits_RV = self.runner.run([item.input for item in plan.rows])
+                mark(Stage.SAMPLE)
+                result = next_tokens(plan.rows, logits_RV)
+            if self.options.speculate != "off":
+                self._weigh_guesses(plan, result.chosen, time.perf_counter() - started)
             mark(Stage.DETOKENIZE)
-            self._commit(plan, chosen, events)
+            self._commit(plan, result)
         mark(Stage.HOST)
-        return events
 
-    def _take_messages(self) -> list[Event]:
-        """Requests that were submitted, cancelled, or are late."""
-        events: list[Event] = []
-        if self._submitted:
-            with self._lock:
-                while self._submitted:
-                    self.scheduler.add(self._submitted.popleft())
-        while self._cancelled:
-            state = self._requests.get(self._cancelled.popleft())
-            if state is not None:
-                self._end(state, "cancelled", events)
+    def _take_messages(self) -> None:
+        """Requests that were submitted or cancelled."""
+        with self._lock:
+            submitted, self._submitted = self._submitted, []
+            cancelled, self._cancelled = self._cancelled, []
+            # Still in the lock: whoever submits must count them as waiting all the time.
+            for state in submitted:
+                self.scheduler.add(state)
+        self._with_deadline.update(state for state in submitted if state.deadline is not None)
+        for state in cancelled:
+            self._end(state, "cancelled")
+
+    def _end_late_ones(self) -> None:
         now = time.perf_counter()
-        for state in [s for s in self.scheduler.requests if s.deadline is not None and s.deadline <= now]:
-            self._end(state, "deadline", events)
-        return events
+        for state in [state for state in self._with_deadline if state.deadline is not None and state.deadline <= now]:
+            self._end(state, "deadline")
 
     def _weigh_guesses(self, plan: Plan, chosen: dict[Row, list[Choice]], seconds: float) -> None:
         """Tell rows with guesses what they cost and gained; only ticks without prompts can be compared."""
-        if self.options.speculate == "off" or any(item.phase == "prefill" for item in plan.rows):
+        if any(item.phase == "prefill" for item in plan.rows):
             return
         n_rows = len(plan.rows)
         n_guessed = sum(item.input.n_logits - 1 for item in plan.rows)
@@ -311,32 +353,37 @@ class Engine:
                 accepted = len(chosen[item.row]) - 1
                 item.row.proposer.verified(own, accepted, plain_s=plain_s / n_rows, paid_s=paid_s)
 
-    def _commit(self, plan: Plan, chosen: dict[Row, list[Choice]], events: list[Event]) -> None:
+    def _commit(self, plan: Plan, result: NextTokens) -> None:
         """Enter what was read and chosen into texts, blocks and events."""
         now = time.perf_counter()
-        beams: list[RequestState] = []
+        for request, problem in result.failed.items():
+            self._fail(request, problem)
         for item in plan.rows:
             row = item.row
             request = row.request
-            if self._requests.get(request.id) is not request:
+            if request.ended:
                 continue
-            choices = chosen.get(row, ())
+            choices = result.chosen.get(row, ())
             # The last chosen token has not been read; of a guess, what did not come true does not count.
             self.scheduler.commit(row, len(choices) if item.phase == "decode" and choices else len(item.input.ids))
-            if request.beam is not None:
-                if item.input.n_logits and request not in beams:
-                    beams.append(request)
-            elif item.input.n_logits:
-                if not request.forked:
+            if not item.input.n_logits or request.beam is not None:
+                continue
+            try:
+                if request.forked:
+                    self._write(row, choices, now)
+                else:
                     self.scheduler.fork(request)
                     for writer in tuple(request.rows):
-                        self._write(writer, chosen[writer], events, now)
-                else:
-                    self._write(row, choices, events, now)
-        for request in beams:
-            self._advance_beam(request, events, now)
+                        self._write(writer, result.chosen[writer], now)
+            except UserError as problem:
+                self._fail(request, problem)
+        for request, logits in result.beams.items():
+            try:
+                self._advance_beam(request, torch.stack([logits[row] for row in request.read_rows]), now)
+            except UserError as problem:
+                self._fail(request, problem)
 
-    def _write(self, row: Row, choices: Sequence[Choice], events: list[Event], now: float) -> None:
+    def _write(self, row: Row, choices: Sequence[Choice], now: float) -> None:
         """Append tokens to a row's text, and end it if that ends it."""
         request = row.request
         assert row.chooser is not None
@@ -349,17 +396,17 @@ class Engine:
             logged = () if choice.logprob is None else (choice,)
             row.choices += logged
             if text or logged:
-                events.append(TextPiece(row.index, text, logged, request.id))
+                self._events.append(TextPiece(row.index, text, logged, request.id))
             if self._ledger is not None:
                 self._written.append(TickToken(request.id, len(row.tokens) - 1, choice.token_id, text))
             if row.text.finish_reason is not None:
                 break
         else:
-            self._keep_within_context(row, events)
+            self._keep_within_context(row)
         if row.text.finish_reason is not None:
-            self._finish(row, events)
+            self._finish(row)
 
-    def _keep_within_context(self, row: Row, events: list[Event]) -> None:
+    def _keep_within_context(self, row: Row) -> None:
         """Stop or slide when the text has outgrown the model's context."""
         context = self.runner.context_length
         if len(row.tokens) - row.window_start <= context:
@@ -367,15 +414,15 @@ class Engine:
         if row.request.request.past_context == "stop":
             text = row.text.finish("length")
             if text:
-                events.append(TextPiece(row.index, text, (), row.request.id))
+                self._events.append(TextPiece(row.index, text, (), row.request.id))
             return
         self._slide(row)
 
     def _slide(self, row: Row) -> None:
         context = self.runner.context_length
         kept = max(1, context // 2)
-        if not row.request.said_that_it_slides:
-            row.request.said_that_it_slides = True
+        if not self._slid:
+            self._slid = True
             say(
                 f"the text is longer than the model's context of {context} tokens: "
                 f"going on from its last {kept} tokens whenever the context is full"
@@ -383,11 +430,10 @@ class Engine:
         self.scheduler.release(row)
         row.window_start = len(row.tokens) - kept
 
-    def _advance_beam(self, request: RequestState, events: list[Event], now: float) -> None:
+    def _advance_beam(self, request: RequestState, logits_WV: "Tensor", now: float) -> None:
         """All rows of a beam were read: keep the most likely texts, each with the state of the one it continues."""
         assert request.beam is not None
-        steps = request.beam.advance(torch.stack(request.beam_logits)[:, : self.tokenizer.vocab_size])
-        request.beam_logits.clear()
+        steps = request.beam.advance(logits_WV[:, : self.tokenizer.vocab_size])
         before = request.rows
         request.rows = []
         for index, (parent, token_id) in enumerate(steps):
@@ -402,30 +448,45 @@ class Engine:
         if full and not request.beam.done:
             request.beam.stop()
         if request.beam.done:
-            self._end(request, "length", events)
+            self._end(request, "length")
 
-    def _finish(self, row: Row, events: list[Event]) -> None:
+    def _finish(self, row: Row) -> None:
         """Report a finished sample; its slot and blocks are free."""
         request = row.request
-        events.append(request.finished(row))
+        self._events.append(request.finished(row))
         self.scheduler.release(row)
         request.rows.remove(row)
         if not request.rows:
             self._forget(request)
 
-    def _end(self, request: RequestState, reason: FinishReason, events: list[Event]) -> None:
-        """End all samples of a request where they are."""
-        if request.beam is not None:
-            rows = self._beam_results(request)
-        else:
-            rows = list(request.rows)
-        for row in rows:
-            text = row.text.finish(reason) if row.text.finish_reason is None else ""
-            if request.beam is not None:
-                text = "".join(row.text.pieces)
-            if text:
-                events.append(TextPiece(row.index, text, (), request.id))
-            events.append(request.finished(row))
+    def _end(self, request: RequestState, reason: FinishReason) -> None:
+        """End all samples of a request where they are, unless it has ended already."""
+        if request.ended:
+            return
+        events: list[Event] = []
+        try:
+            for row in list(request.rows) if request.beam is None else self._beam_results(request):
+                text = row.text.finish(reason) if row.text.finish_reason is None else ""
+                if request.beam is not None:
+                    text = "".join(row.text.pieces)
+                if text:
+                    events.append(TextPiece(row.index, text, (), request.id))
+                events.append(request.finished(row))
+        except UserError as problem:
+            self._fail(request, problem)
+            return
+        self._events += events
+        self._forget(request)
+
+    def _fail(self, request: RequestState, problem: UserError) -> None:
+        """End a request because of an error."""
+        if isinstance(problem, NumericsError):
+            # Others may read these blocks as padding, with weight 0, which only mutes finite numbers.
+            blocks = self.scheduler.own_blocks(request)
+            for block in blocks:
+                self.scheduler.pool.forget(block)
+            self.runner.clear_blocks(blocks)
+        self._events.append(Failure(problem, request.id))
         self._forget(request)
 
     def _beam_results(self, request: RequestState) -> list[Row]:
@@ -448,19 +509,24 @@ class Engine:
         return rows
 
     def _forget(self, request: RequestState) -> None:
-        del self._requests[request.id]
+        request.ended = True
+        self._with_deadline.discard(request)
         self.scheduler.remove(request)
+        del self._requests[request.id]
 
 
-def _runner(module: Decoder, options: EngineOptions) -> Runner:
-    config = module.config
+def _runner(module: Decoder | Recurrent, options: EngineOptions) -> Runner:
+    if isinstance(module, Recurrent):
+        if options.speculate != "off":
+            raise ConfigError("speculate: a recurrent model cannot take guesses back; use 'off'")
+        return RecurrentRunner(module, options.max_rows)
     if not isinstance(module, Decoder):
         raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a decoder")
-    n_blocks = options.n_blocks
-    if n_blocks is None:
-        n_blocks = options.max_rows * -(-config.context_length // options.block_size)
-    kind = DecoderRunner if options.use_cache else TextRunner
-    return kind(module, n_blocks, options.block_size)
+    lane = -(-module.config.context_length // options.block_size)
+    n_blocks = options.max_rows * lane if options.n_blocks is None else options.n_blocks
+    if options.use_cache:
+        return DecoderRunner(module, n_blocks, options.block_size, lane)
+    return TextRunner(module, n_blocks, options.block_size)
 
 
 def _work(plan: Plan) -> TickWork:

@@ -134,30 +134,37 @@ class KVBlocks:
     """Keys and values in ``n_blocks`` blocks of ``block_size`` tokens.
 
     Each layer and head has one plane of N = n_blocks · block_size token slots, so that blocks that lie side by side
-    are read as one view, like a plain cache; only rows that are scattered have to be gathered.
+    are read as one view, like a plain cache; only rows that are scattered have to be gathered. Rows that begin in
+    neighbouring lanes of ``lane`` blocks each are read as one batch.
     """
 
     def __init__(
         self, n_layers: int, n_kv_heads: int, head_dim: int, n_blocks: int, block_size: int, dtype: torch.dtype,
-        device: torch.device,
+        device: torch.device, lane: int | None = None,
     ) -> None:
-        shape_L1KND = (n_layers, 1, n_kv_heads, n_blocks * block_size, head_dim)
-        self.block_size = block_size
+        self.block_size, self.n_layers = block_size, n_layers
+        self.lane = lane
+        self.n_lanes = n_blocks // lane if lane else 0
+        # Keys of all layers, then values of all layers: one slice of everything costs less than one of each.
         # Padding is read, with weight 0, before it is written: it must be finite.
-        self._k_L1KND, self._v_L1KND = (_zeros(shape_L1KND, dtype, device) for _ in range(2))
-        self.k_layers, self.v_layers = self._k_L1KND[:, 0].unbind(0), self._v_L1KND[:, 0].unbind(0)
+        self._kv = _zeros((2 * n_layers, 1, n_kv_heads, n_blocks * block_size, head_dim), dtype, device)
+        planes = self._kv[:, 0].unbind(0)
+        self.k_layers, self.v_layers = planes[:n_layers], planes[n_layers:]
         self._scratch: Tensor | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes that are reserved, whether filled or not."""
-        return self._k_L1KND.nbytes + self._v_L1KND.nbytes
+        return self._kv.nbytes
 
     def copy(self, source: int, target: int) -> None:
         """Copy a block of every layer."""
         size = self.block_size
-        for planes in (self._k_L1KND, self._v_L1KND):
-            planes.narrow(3, target * size, size).copy_(planes.narrow(3, source * size, size))
+        self._kv.narrow(3, target * size, size).copy_(self._kv.narrow(3, source * size, size))
+
+    def clear(self, block: int) -> None:
+        """Overwrite a block of every layer, whose numbers may not be finite."""
+        self._kv.narrow(3, block * self.block_size, self.block_size).zero_()
 
     def tick(self, rows: Sequence["RowInput"]) -> KeyValueCache:
         """What the model needs to read these rows' new tokens, side by side in one sequence."""
@@ -169,20 +176,26 @@ class KVBlocks:
         """The row's blocks up to its last new token."""
         return row.blocks[: -(-(row.n_cached + len(row.ids)) // self.block_size)]
 
-    def views(self, first_slot: int, n_tokens: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Keys and values in a run of slots, a view (1, K, n_tokens, D) per layer."""
-        k_L1KSD = self._k_L1KND.narrow(3, first_slot, n_tokens)
-        return k_L1KSD.unbind(0), self._v_L1KND.narrow(3, first_slot, n_tokens).unbind(0)
+    def views(self, first_slot: int, n_tokens: int) -> tuple[Tensor, ...]:
+        """Keys, then values, in a run of slots: a view (1, K, n_tokens, D) for each layer."""
+        return self._kv.narrow(3, first_slot, n_tokens).unbind(0)
+
+    def lanes(self, first_lane: int, n_lanes: int, n_tokens: int) -> tuple[Tensor, ...]:
+        """Keys, then values, at the beginning of neighbouring lanes: a view (B, K, n_tokens, D) for each layer."""
+        assert self.lane is not None
+        n_slots = self.lane * self.block_size
+        kv = self._kv[:, 0].narrow(2, first_lane * n_slots, n_lanes * n_slots).unflatten(2, (n_lanes, n_slots))
+        return kv.narrow(3, 0, n_tokens).transpose(1, 2).unbind(0)
 
     def gather(self, layer: int, table: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
         """The first tokens of scattered blocks, (1, K, n_tokens, D), valid until the next call."""
-        n_blocks, width = len(table), self.block_size * self._k_L1KND.shape[-1]
+        n_blocks, width = len(table), self.block_size * self._kv.shape[-1]
         if self._scratch is None or self._scratch.shape[-2] < n_blocks:
-            n_kv_heads = self._k_L1KND.shape[2]
-            self._scratch = self._k_L1KND.new_empty(2, n_kv_heads * n_blocks, width).unflatten(1, (n_kv_heads, -1))
+            n_kv_heads = self._kv.shape[2]
+            self._scratch = self._kv.new_empty(2, n_kv_heads * n_blocks, width).unflatten(1, (n_kv_heads, -1))
         found = []
-        for planes_L1KND, scratch_KNW in zip((self._k_L1KND, self._v_L1KND), self._scratch, strict=True):
-            plane_KNW = planes_L1KND[layer, 0].unflatten(1, (-1, self.block_size)).flatten(2)
+        for plane, scratch_KNW in zip((self.k_layers[layer], self.v_layers[layer]), self._scratch, strict=True):
+            plane_KNW = plane.unflatten(1, (-1, self.block_size)).flatten(2)
             out_KNW = scratch_KNW.flatten()[: plane_KNW.shape[0] * n_blocks * width].view(-1, n_blocks, width)
             torch.index_select(plane_KNW, 1, table, out=out_KNW)
             found.append(out_KNW.unflatten(2, (self.block_size, -1)).flatten(1, 2)[:, :n_tokens].unsqueeze(0))
@@ -195,51 +208,44 @@ class _OneRun:
     def __init__(self, blocks: KVBlocks, row: "RowInput") -> None:
         n_new, n_all = len(row.ids), row.n_cached + len(row.ids)
         first = row.blocks[0] * blocks.block_size
+        self._n_layers = blocks.n_layers
         self._positions = slice(row.n_cached, n_all)
-        self._new_k, self._new_v = blocks.views(first + row.n_cached, n_new)
-        self._all_k, self._all_v = blocks.views(first, n_all)
-        self._mask = chunk_mask(n_new, n_all, self._new_k[0].device)
+        self._new = blocks.views(first + row.n_cached, n_new)
+        self._all = blocks.views(first, n_all)
+        self._mask = chunk_mask(n_new, n_all, self._new[0].device)
 
     def positions(self, n_new: int) -> slice:
         return self._positions
 
     def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
-        self._new_k[layer].copy_(k_1KTD)
-        self._new_v[layer].copy_(v_1KTD)
-        return causal_attention(q_1HTD, self._all_k[layer], self._all_v[layer], self._mask)
+        values = layer + self._n_layers
+        self._new[layer].copy_(k_1KTD)
+        self._new[values].copy_(v_1KTD)
+        return causal_attention(q_1HTD, self._all[layer], self._all[values], self._mask)
 
     def advance(self, n_new: int) -> None:
         """The engine counts."""
 
 
 class _Rows:
-    """A tick of several rows, each of which attends to its own tokens: views of blocks that lie side by side, copies
-    of scattered ones."""
+    """A tick of several rows, each of which attends to its own tokens."""
 
     def __init__(self, blocks: KVBlocks, rows: Sequence["RowInput"]) -> None:
         self._blocks = blocks
         size, device = blocks.block_size, blocks.k_layers[0].device
         positions: list[int] = []
         slots: list[int] = []
-        self._sizes: list[int] = []
-        self._lengths: list[int] = []
-        self._views: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None] = []
-        self._tables: list[Tensor] = []
-        self._masks: list[Tensor | None] = []
         for row in rows:
-            n_new, n_all, table = len(row.ids), row.n_cached + len(row.ids), blocks.table(row)
+            n_all, table = row.n_cached + len(row.ids), blocks.table(row)
             positions += range(row.n_cached, n_all)
             for index in range(row.n_cached // size, len(table)):
                 start = index * size
                 slots += range(
                     table[index] * size + max(0, row.n_cached - start), table[index] * size + min(size, n_all - start)
                 )
-            run = _is_run(table)
-            self._views.append(blocks.views(table[0] * size, n_all) if run else None)
-            self._tables.append(torch.tensor([] if run else list(table), device=device))
-            self._masks.append(chunk_mask(n_new, n_all, device))
-            self._sizes.append(n_new)
-            self._lengths.append(n_all)
+        self._parts = [_Lanes(blocks, part) if len(part) > 1 else _Part(blocks, part[0])
+                       for part in _parts(blocks, rows)]
+        self._sizes = [part.n_new for part in self._parts]
         self._positions_T = torch.tensor(positions, device=device)
         self._slots_T = torch.tensor(slots, device=device)
 
@@ -249,18 +255,82 @@ class _Rows:
     def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
         self._blocks.k_layers[layer].index_copy_(1, self._slots_T, k_1KTD[0])
         self._blocks.v_layers[layer].index_copy_(1, self._slots_T, v_1KTD[0])
-        out = []
-        for i, q in enumerate(q_1HTD.split(self._sizes, dim=2)):
-            views = self._views[i]
-            if views is not None:
-                k, v = views[0][layer], views[1][layer]
-            else:
-                k, v = self._blocks.gather(layer, self._tables[i], self._lengths[i])
-            out.append(causal_attention(q, k, v, self._masks[i]))
-        return torch.cat(out, dim=2)
+        if len(self._parts) == 1:
+            return self._parts[0].attend(layer, q_1HTD)
+        queries = q_1HTD.split(self._sizes, dim=2)
+        return torch.cat([part.attend(layer, q) for part, q in zip(self._parts, queries, strict=True)], dim=2)
 
     def advance(self, n_new: int) -> None:
         """The engine counts."""
+
+
+class _Part:
+    """One row: a view of blocks that lie side by side, a copy of scattered ones."""
+
+    def __init__(self, blocks: KVBlocks, row: "RowInput") -> None:
+        self.n_new, self._n_all, table = len(row.ids), row.n_cached + len(row.ids), blocks.table(row)
+        self._blocks = blocks
+        self._mask = chunk_mask(self.n_new, self._n_all, blocks.k_layers[0].device)
+        self._views: tuple[Tensor, ...] | None = None
+        if _is_run(table):
+            self._views = blocks.views(table[0] * blocks.block_size, self._n_all)
+        else:
+            self._table = torch.tensor(list(table), device=blocks.k_layers[0].device)
+
+    def attend(self, layer: int, q_1HTD: Tensor) -> Tensor:
+        if self._views is not None:
+            k, v = self._views[layer], self._views[layer + self._blocks.n_layers]
+        else:
+            k, v = self._blocks.gather(layer, self._table, self._n_all)
+        return causal_attention(q_1HTD, k, v, self._mask)
+
+
+class _Lanes:
+    """Rows with one new token each, in neighbouring lanes: one batch, in which shorter texts are padded."""
+
+    def __init__(self, blocks: KVBlocks, rows: Sequence["RowInput"]) -> None:
+        self.n_new, self._n_layers = len(rows), blocks.n_layers
+        lengths = [row.n_cached + 1 for row in rows]
+        longest = max(lengths)
+        assert blocks.lane is not None
+        self._views = blocks.lanes(rows[0].blocks[0] // blocks.lane, len(rows), longest)
+        self._mask: Tensor | None = None
+        if min(lengths) < longest:
+            first = self._views[0]
+            lengths_B111 = torch.tensor(lengths, device=first.device)[:, None, None, None]
+            padding = torch.arange(longest, device=first.device) >= lengths_B111
+            self._mask = torch.zeros(padding.shape, dtype=first.dtype, device=first.device)
+            self._mask.masked_fill_(padding, -math.inf)
+
+    def attend(self, layer: int, q_1HBD: Tensor) -> Tensor:
+        q_BH1D = q_1HBD.transpose(0, 2)
+        k, v = self._views[layer], self._views[layer + self._n_layers]
+        return causal_attention(q_BH1D, k, v, self._mask).transpose(0, 2)
+
+
+# A call costs about as much as reading so many tokens.
+_CHEAP_PADDING = 64
+
+
+def _parts(blocks: KVBlocks, rows: Sequence["RowInput"]) -> list[list["RowInput"]]:
+    """The rows in order, those together that are read as one batch: neighbouring lanes, not too different lengths."""
+    if not blocks.lane:
+        return [[row] for row in rows]
+    parts: list[list[RowInput]] = []
+    expected, shortest, longest = -1, 0, 0
+    for row in rows:
+        table = blocks.table(row)
+        lane, offset = divmod(table[0], blocks.lane)
+        alone = offset != 0 or lane >= blocks.n_lanes or len(row.ids) > 1 or not _is_run(table)
+        shorter, longer = min(shortest, row.n_cached), max(longest, row.n_cached)
+        if not alone and lane == expected and longer - shorter <= _CHEAP_PADDING:
+            parts[-1].append(row)
+            shortest, longest = shorter, longer
+        else:
+            parts.append([row])
+            shortest = longest = row.n_cached
+        expected = -1 if alone else lane + 1
+    return parts
 
 
 def _is_run(blocks: Sequence[int]) -> bool:

@@ -1,8 +1,8 @@
 """From a tick's logits to the next tokens of its rows."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from tickwise.core.errors import UserError
@@ -15,17 +15,28 @@ Chosen = dict[Row, list[Choice]]
 Failed = dict[RequestState, UserError]
 
 
-@torch.inference_mode()
-def next_tokens(items: Sequence[ScheduledRow], logits_RV: Tensor | None) -> tuple[Chosen, Failed]:
-    """The next tokens of every row whose text was read to its end: one, or what a guess brings.
+class NextTokens(NamedTuple):
+    """What a tick's logits say."""
+
+    chosen: Chosen
+    """The next tokens of every row whose text was read to its end: one, or what a guess brings."""
+    beams: dict[RequestState, dict[Row, Tensor]]
+    """Logits (V,) of the rows of every beam that was read to its end."""
+    failed: Failed
+    """Requests with a row that cannot choose."""
+
+
+def next_tokens(items: Sequence[ScheduledRow], logits_RV: Tensor | None) -> NextTokens:
+    """What follows in every row whose text was read to its end.
 
     ``logits_RV`` is what the runner gave for these rows. Rows of a prompt that was just read begin from the same
-    logits. Logits of a beam's rows are put by in their request. Requests with a row that cannot choose have failed.
+    logits.
     """
     chosen: Chosen = {}
     failed: Failed = {}
+    beams: dict[RequestState, dict[Row, Tensor]] = {}
     if logits_RV is None:
-        return chosen, failed
+        return NextTokens(chosen, beams, failed)
     rows: list[Row] = []
     places: list[int] = []
     guesses: list[tuple[Row, Sequence[int], int]] = []
@@ -36,7 +47,7 @@ def next_tokens(items: Sequence[ScheduledRow], logits_RV: Tensor | None) -> tupl
         if n_logits > 1 and row.proposer is not None and row.proposer.guess.probabilities is not None:
             _accept_drawn(row, logits_RV[at : at + n_logits], chosen, failed)
         elif n_logits and request.beam is not None:
-            request.beam_logits.append(logits_RV[at])
+            beams.setdefault(request, {})[row] = logits_RV[at]
         elif n_logits:
             writers = [row] if request.forked else request.rows
             rows += writers
@@ -44,7 +55,8 @@ def next_tokens(items: Sequence[ScheduledRow], logits_RV: Tensor | None) -> tupl
             if n_logits > 1:
                 guesses.append((row, item.input.ids[1:], at))
         at += n_logits
-    _choose(rows, places, logits_RV, chosen, failed)
+    if rows:
+        _choose(rows, places, logits_RV, chosen, failed)
     depth = 0
     while guesses := [guess for guess in guesses if _holds(*guess[:2], depth, chosen)]:
         depth += 1
@@ -52,7 +64,7 @@ def next_tokens(items: Sequence[ScheduledRow], logits_RV: Tensor | None) -> tupl
     for request in failed:
         for row in request.rows:
             chosen.pop(row, None)
-    return chosen, failed
+    return NextTokens(chosen, beams, failed)
 
 
 def _holds(row: Row, guess: Sequence[int], depth: int, chosen: Chosen) -> bool:

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tickwise.core.console import note
-from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.errors import ConfigError, DataError, UserError
 from tickwise.engine.sampling import Choice, EndReason, TokenChooser
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.stop_strings import StopStringFilter
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tickwise.engine.beam import BeamSearch
     from tickwise.engine.speculative import Speculation
     from tickwise.tokenizers.tokenizer import Tokenizer
@@ -48,8 +46,15 @@ class Request:
     """Name of the request; left out, the engine gives one."""
 
     def __post_init__(self) -> None:
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise ConfigError(f"deadline_s: must be above 0 seconds, got {self.deadline_s}")
+        if not isinstance(self.settings, GenerationSettings):
+            raise ConfigError(f"settings: give GenerationSettings, not {self.settings!r:.60}")
+        if self.past_context not in ("stop", "slide"):
+            raise ConfigError(f"past_context: {self.past_context!r:.60} is not one of stop, slide")
+        for name, value in (("tenant", self.tenant), ("id", self.id)):
+            if not isinstance(value, str) and (name, value) != ("id", None):
+                raise ConfigError(f"{name}: {value!r:.60} is not text")
+        if self.deadline_s is not None and not (isinstance(self.deadline_s, int | float) and self.deadline_s > 0):
+            raise ConfigError(f"deadline_s: must be above 0 seconds, got {self.deadline_s!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ Event = TextPiece | Generation | Failure
 def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
     """Ids of the prompt. An empty one becomes the beginning-of-text token, else the end-of-text token
     (which separates documents in training), else a newline; ``ConfigError`` if there is none of them."""
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise DataError("the prompt holds half a character (a lone surrogate), which is not text; leave it out")
     ids = tokenizer.encode(prompt)
     if ids:
         return ids
@@ -139,12 +146,15 @@ class WrittenText:
         self.finish_reason: FinishReason | None = None
 
     def push(self, token_id: int, end: EndReason | None = None) -> str:
-        """Take the next token; returns the text that may be shown. ``end``: why the text ends with it, if it does."""
+        """Take the next token; returns the text that may be shown. ``end``: why the text ends with it, if it does.
+
+        ``DataError`` when the tokenizer fails.
+        """
         if end in ("eos", "stop_token"):
             return self.finish("eos" if end == "eos" else "stop")
         self.token_ids.append(token_id)
         may_stop = len(self.token_ids) >= self._settings.min_tokens
-        shown = self._stop.push(self._decoder.push(token_id), may_stop=may_stop)
+        shown = self._stop.push(self._decoded(token_id), may_stop=may_stop)
         self.pieces.append(shown)
         if self._stop.stopped:
             self.finish_reason = "stop"
@@ -156,11 +166,18 @@ class WrittenText:
 
     def finish(self, reason: FinishReason) -> str:
         """End the text; returns what had been held back."""
-        shown = self._stop.push(self._decoder.flush())
+        shown = self._stop.push(self._decoded(None))
         self.finish_reason = "stop" if self._stop.stopped else reason
         shown += self._stop.flush()
         self.pieces.append(shown)
         return shown
+
+    def _decoded(self, token_id: int | None) -> str:
+        """The text that one more token makes certain; ``None``: no more come."""
+        try:
+            return self._decoder.flush() if token_id is None else self._decoder.push(token_id)
+        except Exception as problem:  # tokenizers that others made may raise anything; it concerns this text alone
+            raise DataError(f"the tokenizer cannot write token {self.token_ids[-1:]}: {problem}") from problem
 
 
 class Row:
@@ -232,13 +249,11 @@ class RequestState:
         self.forked = False
         """Whether every sample has its own row; before, only the first one is read."""
         self.beam: BeamSearch | None = None
-        self.beam_logits: list[Tensor] = []
-        """Of the beam's rows that were read in this tick."""
         self.first_digest = b""
         self.prompt_digests: list[bytes] = []
         """Of the prompt's full blocks; empty without a prefix cache."""
         self.cached_tokens = 0
-        self.said_that_it_slides = False
+        self.ended = False
 
     @property
     def read_rows(self) -> list[Row]:

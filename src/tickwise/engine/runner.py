@@ -47,6 +47,9 @@ class Runner(Protocol):
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, one after the other: (source, target)."""
 
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        """Overwrite blocks whose numbers may not be finite."""
+
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:
         """One forward pass: logits_RV, for every row in order ``n_logits`` rows; ``None`` when none are asked."""
 
@@ -54,15 +57,18 @@ class Runner(Protocol):
 class DecoderRunner:
     """Runs a decoder over all rows at once: their new tokens side by side in one sequence, each at its position."""
 
-    def __init__(self, module: Decoder, n_blocks: int, block_size: int) -> None:
+    def __init__(self, module: Decoder, n_blocks: int, block_size: int, lane: int | None = None) -> None:
+        """Texts that begin in neighbouring lanes of ``lane`` blocks attend as one batch; left out, each for itself."""
         config = module.config
         weight = next(module.parameters())
         self.context_length, self.vocab_size = config.context_length, config.vocab_size
         self.block_size, self.n_blocks = block_size, n_blocks
         self._module, self._device = module, weight.device
         self._blocks = KVBlocks(
-            config.n_layers, config.n_kv_heads, config.head_dim, n_blocks, block_size, weight.dtype, weight.device
+            config.n_layers, config.n_kv_heads, config.head_dim, n_blocks, block_size, weight.dtype, weight.device,
+            lane=lane,
         )
+        self._inference = torch.inference_mode()  # making one costs more than all the rest of a tick's bookkeeping
 
     @property
     def state_bytes(self) -> int:
@@ -72,18 +78,22 @@ class DecoderRunner:
         for source, target in copies:
             self._blocks.copy(source, target)
 
-    @torch.inference_mode()
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._blocks.clear(block)
+
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:
-        ids = [token_id for row in rows for token_id in row.ids]
-        ids_1T = torch.tensor([ids], device=self._device)
-        hidden_1TC = self._module.hidden_states(ids_1T, cache=self._blocks.tick(rows))
-        asked = _asked_positions(rows)
-        if not asked:
-            return None
-        if len(asked) < len(ids):
-            is_run = asked[-1] - asked[0] == len(asked) - 1
-            hidden_1TC = hidden_1TC[:, asked[0] : asked[-1] + 1] if is_run else hidden_1TC[:, asked]
-        return self._module.logits(hidden_1TC)[0]
+        with self._inference:
+            ids = [token_id for row in rows for token_id in row.ids]
+            ids_1T = torch.tensor([ids], device=self._device)
+            hidden_1TC = self._module.hidden_states(ids_1T, cache=self._blocks.tick(rows))
+            asked = _asked_positions(rows)
+            if not asked:
+                return None
+            if len(asked) < len(ids):
+                is_run = asked[-1] - asked[0] == len(asked) - 1
+                hidden_1TC = hidden_1TC[:, asked[0] : asked[-1] + 1] if is_run else hidden_1TC[:, asked]
+            return self._module.logits(hidden_1TC)[0]
 
 
 class TextRunner:
@@ -105,6 +115,9 @@ class TextRunner:
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         for source, target in copies:
             self._ids_NS[target] = self._ids_NS[source]
+
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        """Token ids are always finite."""
 
     @torch.inference_mode()
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:

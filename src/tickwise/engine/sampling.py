@@ -8,28 +8,27 @@ Shapes: B batch rows, V vocabulary, K candidates, N single logits of any rows.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy
-import numpy.typing
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tickwise.core.errors import ConfigError, DataError, NumericsError
+from tickwise.engine.penalties import occurrences_for, penalise
 from tickwise.engine.settings import BAN, GenerationSettings
 from tickwise.engine.structured import Constraint, compile_constraint
+from tickwise.engine.truncation import candidates
 
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
 
 EndReason = Literal["eos", "stop_token", "grammar"]
 
-# Sorting a large vocabulary costs more than a small model's whole tick; the nucleus seldom needs more.
-_NUCLEUS_CANDIDATES = 256
 # Keeps u * total strictly below total in float32, so that the inverse of the distribution stays in range.
 _BELOW_ONE = 1.0 - 2.0**-22
-_SMALLEST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
 class LogitsError(NumericsError):
@@ -85,10 +84,10 @@ class TokenChooser:
         self._generator: numpy.random.Generator | None = None
         self._eos_id = None if settings.ignore_eos else tokenizer.eos_id
         self._ending = _ending_ids(settings, tokenizer)
-        self.occurrences = _occurrences(settings, prompt_ids)
+        self.occurrences = occurrences_for(settings, prompt_ids)
         """The tokens that penalties apply to; ``None`` without penalties."""
         self._grammar = None if constraint is None else constraint.start()
-        self._allowed_V: numpy.typing.NDArray[numpy.bool_] | None = None
+        self._allowed_V: NDArray[numpy.bool_] | None = None
         bias = _resolved_bias(settings, tokenizer)
         self._bias = _Bias(bias)
         # Before min_tokens, what would end the text is ruled out.
@@ -113,7 +112,7 @@ class TokenChooser:
         )
 
     @property
-    def allowed(self) -> numpy.typing.NDArray[numpy.bool_] | None:
+    def allowed(self) -> NDArray[numpy.bool_] | None:
         """Which tokens the grammar allows next, (V,); ``None`` without a grammar."""
         self.prepare()
         return self._allowed_V
@@ -170,45 +169,6 @@ class _Bias:
         self.banned = self.ids[numpy.isneginf(self.values)]
 
 
-class _Occurrences:
-    """The different tokens that a row has seen, and how often it wrote each itself."""
-
-    def __init__(self, prompt_ids: Iterable[int]) -> None:
-        self._place: dict[int, int] = {}
-        self._ids = numpy.zeros(256, dtype=numpy.int64)
-        self._written = numpy.zeros(256, dtype=numpy.float32)
-        for token_id in prompt_ids:
-            self._find(token_id)
-
-    @property
-    def ids(self) -> numpy.typing.NDArray[numpy.int64]:
-        """Token ids (N,), each once."""
-        return self._ids[: len(self._place)]
-
-    @property
-    def written(self) -> numpy.typing.NDArray[numpy.float32]:
-        """How often the row wrote each of ``ids``, (N,); 0 for a token that is in the prompt only."""
-        return self._written[: len(self._place)]
-
-    def add(self, token_id: int) -> None:
-        """Count a token that the row wrote."""
-        place = self._find(token_id)
-        self._written[place] += 1
-
-    def copy(self) -> "_Occurrences":
-        twin = copy.copy(self)
-        twin._place, twin._ids, twin._written = self._place.copy(), self._ids.copy(), self._written.copy()
-        return twin
-
-    def _find(self, token_id: int) -> int:
-        place = self._place.setdefault(token_id, len(self._place))
-        if place == len(self._ids):
-            self._ids = numpy.concatenate([self._ids, numpy.zeros_like(self._ids)])
-            self._written = numpy.concatenate([self._written, numpy.zeros_like(self._written)])
-        self._ids[place] = token_id
-        return place
-
-
 def choose(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
     """The next token of every row, which each chooser takes note of.
 
@@ -252,15 +212,17 @@ def draw(weights_V: Tensor, chooser: TokenChooser) -> int:
 
 
 def report(logits_BV: Tensor, choosers: Sequence[TokenChooser], token_ids: Sequence[int]) -> list[Choice]:
-    """``token_ids`` with the log-probabilities that their rows ask for, in the distribution of ``logits_BV``."""
+    """``token_ids`` with the log-probabilities that their rows ask for, in the model's distribution over the
+    tokens that there are."""
     choices = [Choice(token_id) for token_id in token_ids]
     rows = [row for row, chooser in enumerate(choosers) if chooser.settings.logprobs is not None]
     if not rows:
         return choices
-    logprobs_BV = logits_BV[rows].float().log_softmax(dim=-1)
+    n_vocab = choosers[0].n_vocab
+    logprobs_BV = logits_BV[rows, :n_vocab].float().log_softmax(dim=-1)
     chosen_B1 = torch.tensor([[token_ids[row]] for row in rows], device=logits_BV.device)
     logprobs_B = logprobs_BV.gather(-1, chosen_B1).squeeze(-1).tolist()
-    most = min(max(choosers[row].settings.logprobs or 0 for row in rows), logits_BV.shape[-1])
+    most = min(max(choosers[row].settings.logprobs or 0 for row in rows), n_vocab)
     top_BK, ids_BK = logprobs_BV.topk(most, dim=-1)
     for row, logprob, ids, values in zip(rows, logprobs_B, ids_BK.tolist(), top_BK.tolist(), strict=True):
         wanted = choosers[row].settings.logprobs
@@ -278,7 +240,7 @@ def shaped_logits(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> Tensor
     shaped_BV = logits_BV[:, :n_vocab].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     penalised = [(row, c.settings, c.occurrences) for row, c in enumerate(choosers) if c.occurrences is not None]
     if penalised:
-        _penalise(shaped_BV, penalised)
+        penalise(shaped_BV, penalised)
     biased = [(row, chooser.bias) for row, chooser in enumerate(choosers) if len(chooser.bias.ids)]
     if biased:
         index_N = numpy.concatenate([bias.ids + row * n_vocab for row, bias in biased])
@@ -292,31 +254,7 @@ def shaped_logits(logits_BV: Tensor, choosers: Sequence[TokenChooser]) -> Tensor
     return shaped_BV
 
 
-def _penalise(shaped_BV: Tensor, penalised: Sequence[tuple[int, GenerationSettings, _Occurrences]]) -> None:
-    """Change the logits of tokens that occurred before, in place.
-
-    Repetition (Keskar et al. 2019, section 4.1): positive logits are divided, negative ones multiplied, so that both
-    move down. Then OpenAI's ``logit - count * frequency_penalty - (count > 0) * presence_penalty``, where ``count``
-    is how often the token was written.
-    """
-    lengths = [len(occurrences.ids) for _, _, occurrences in penalised]
-
-    def of_each(values: Sequence[float]) -> numpy.typing.NDArray[numpy.float32]:
-        return numpy.repeat(numpy.array(values, dtype=numpy.float32), lengths)
-
-    n_vocab = shaped_BV.shape[1]
-    index_N = _moved(numpy.concatenate([seen.ids + row * n_vocab for row, _, seen in penalised]), shaped_BV)
-    repetition_N = _moved(of_each([settings.repetition_penalty for _, settings, _ in penalised]), shaped_BV)
-    written_N = numpy.concatenate([seen.written for _, _, seen in penalised])
-    taken_N = written_N * of_each([settings.frequency_penalty for _, settings, _ in penalised])
-    taken_N += (written_N > 0) * of_each([settings.presence_penalty for _, settings, _ in penalised])
-    flat_N = shaped_BV.view(-1)
-    logits_N = flat_N[index_N]
-    logits_N = torch.where(logits_N > 0, logits_N / repetition_N, logits_N * repetition_N)
-    flat_N[index_N] = logits_N - _moved(taken_N, shaped_BV)
-
-
-def _moved(values: numpy.typing.NDArray[numpy.generic], like: Tensor) -> Tensor:
+def _moved(values: NDArray[numpy.generic], like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device)
 
 
@@ -361,83 +299,6 @@ def _greedy(logits_BV: Tensor) -> list[int]:
     return ids
 
 
-def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor, Tensor | None]:
-    """Weights of the tokens that may follow, and their ids.
-
-    Returns ``weights_BK, ids_BK``: probabilities up to a common factor per row, 0 for tokens that were
-    ruled out. ``ids_BK`` is ``None`` when the candidates are the whole vocabulary in its own order.
-    """
-    # Shifting by the maximum first keeps a temperature near 0 from overflowing.
-    logits_BV = logits_BV.float()
-    temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
-    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / temperature
-    n_vocab = scaled_BV.shape[-1]
-    ids_BK: Tensor | None = None
-    if 0 < settings.top_k < n_vocab:
-        scaled_BK, ids_BK = scaled_BV.topk(settings.top_k, dim=-1)
-        weights_BK = scaled_BK.softmax(dim=-1)
-        if settings.top_p < 1:
-            weights_BK = _up_to(weights_BK, settings.top_p)
-    else:
-        weights_BK = scaled_BV.softmax(dim=-1)
-        if settings.top_p < 1:
-            weights_BK, ids_BK = _smallest_set(weights_BK, weights_BK, settings.top_p)
-    if settings.min_p > 0:
-        floor_B1 = settings.min_p * weights_BK.amax(dim=-1, keepdim=True)
-        weights_BK = weights_BK.masked_fill(weights_BK < floor_B1, 0.0)
-    if settings.typical_p < 1:
-        weights_BK = weights_BK / weights_BK.sum(dim=-1, keepdim=True)
-        entropy_B1 = torch.special.entr(weights_BK).sum(dim=-1, keepdim=True)
-        typicality_BK = -(weights_BK.log() + entropy_B1).abs()
-        weights_BK, order_BK = _smallest_set(weights_BK, typicality_BK, settings.typical_p)
-        ids_BK = order_BK if ids_BK is None else ids_BK.gather(-1, order_BK)
-    return weights_BK, ids_BK
-
-
-def _smallest_set(probabilities_BK: Tensor, priority_BK: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    """The tokens of highest priority that together hold ``mass``: their weights (the others' are 0) and places.
-
-    A row whose first tokens hold enough takes those; another one needs them all. Which of the two does not depend
-    on the rows beside it.
-    """
-    first_BK = priority_BK.topk(min(_NUCLEUS_CANDIDATES, priority_BK.shape[-1]), dim=-1).indices
-    held_BK = probabilities_BK.gather(-1, first_BK)
-    few_B = held_BK.sum(dim=-1) >= mass
-    held_BK = _up_to(held_BK, mass)
-    if bool(few_B.all()):
-        return held_BK, first_BK
-    if priority_BK is probabilities_BK:
-        weights_BK = _above_threshold(probabilities_BK, mass)
-        places_BK = torch.arange(weights_BK.shape[-1], device=first_BK.device).repeat(len(weights_BK), 1)
-    else:
-        places_BK = priority_BK.argsort(dim=-1, descending=True)
-        weights_BK = _up_to(probabilities_BK.gather(-1, places_BK), mass)
-    weights_BK[few_B] = 0.0
-    weights_BK[few_B, : held_BK.shape[-1]], places_BK[few_B, : first_BK.shape[-1]] = held_BK[few_B], first_BK[few_B]
-    return weights_BK, places_BK
-
-
-def _above_threshold(probabilities_BV: Tensor, mass: float) -> Tensor:
-    """Weights (B, V) of the most likely tokens that together hold ``mass``, 0 for the others; of equally likely ones
-    at the edge, those with the smallest ids. Sorts values alone, which is far cheaper than sorting ids by them."""
-    if probabilities_BV.device.type == "cpu":
-        falling_BV = torch.from_numpy(numpy.sort(probabilities_BV.numpy(), axis=-1)).flip(-1)
-    else:
-        falling_BV = probabilities_BV.sort(dim=-1, descending=True).values
-    n_kept_B1 = (_up_to(falling_BV, mass) > 0).sum(dim=-1, keepdim=True).clamp(min=1)
-    edge_B1 = falling_BV.gather(-1, n_kept_B1 - 1)
-    above_BV, equal_BV = probabilities_BV > edge_B1, probabilities_BV == edge_B1
-    n_equal_B1 = n_kept_B1 - above_BV.sum(dim=-1, keepdim=True)
-    kept_BV = above_BV | (equal_BV & (equal_BV.cumsum(dim=-1) <= n_equal_B1))
-    return torch.where(kept_BV, probabilities_BV, 0.0)
-
-
-def _up_to(ordered_BK: Tensor, mass: float) -> Tensor:
-    """Keep the first tokens of each row that together hold ``mass``."""
-    before_BK = ordered_BK.cumsum(dim=-1) - ordered_BK
-    return ordered_BK.masked_fill(before_BK >= mass, 0.0)
-
-
 def _cumulative(weights_BK: Tensor) -> Tensor:
     """Sums of each row's weights up to each candidate; ``LogitsError`` for rows whose weights are not numbers."""
     cumulative_BK = weights_BK.cumsum(dim=-1)
@@ -462,12 +323,6 @@ def fresh_seed() -> int:
 
 def _generator(seed: int, sample_index: int) -> numpy.random.Generator:
     return numpy.random.default_rng(numpy.random.SeedSequence([seed, sample_index]))
-
-
-def _occurrences(settings: GenerationSettings, prompt_ids: Sequence[int]) -> _Occurrences | None:
-    if settings.repetition_penalty != 1:
-        return _Occurrences(prompt_ids)
-    return _Occurrences(()) if settings.presence_penalty or settings.frequency_penalty else None
 
 
 def _ending_ids(settings: GenerationSettings, tokenizer: "Tokenizer") -> frozenset[int]:

@@ -12,7 +12,7 @@ taken from, and one that would not fit alone is refused on submission, so some r
 
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -91,7 +91,13 @@ class Scheduler:
 
     def release(self, row: Row) -> None:
         """Give back what the row holds."""
+        self._remember(row)
         self.pool.release(row.forget_state())
+
+    def own_blocks(self, request: RequestState) -> list[int]:
+        """Blocks that no other request holds."""
+        counts = Counter(block for row in request.rows for block in row.blocks)
+        return [block for block, count in counts.items() if self.pool.holders(block) == count]
 
     def fork(self, request: RequestState) -> None:
         """The prompt is read: every other sample shares the first one's blocks."""
@@ -115,6 +121,8 @@ class Scheduler:
         self._fill(plan)
         while not plan.rows and self._take_back():
             self._fill(plan)
+        if len(plan.rows) > 1:  # rows whose state lies side by side can be read as one batch
+            plan.rows.sort(key=lambda item: (item.phase, item.input.blocks[0]))
         return plan
 
     def _fill(self, plan: Plan) -> None:
@@ -145,6 +153,8 @@ class Scheduler:
             if row.proposer is not None and row.chooser is not None:
                 room = row.room_for_guess(budget - spent - self.max_rows)
                 guess = row.proposer.propose(row.tokens, room, row.chooser)
+                if self._missing(row, 1 + len(guess)) > self.pool.available:
+                    guess = []  # nobody gives up blocks for a guess
             n_new = 1 + len(guess)
             if self._grow(row, n_new, plan):
                 ids = [row.tokens[-1], *guess]
@@ -176,11 +186,16 @@ class Scheduler:
         return spent
 
     def commit(self, row: Row, n_read: int) -> None:
-        """The state of ``n_read`` more tokens of the row's text is stored; full blocks become findable."""
+        """The state of ``n_read`` more tokens is stored; full blocks become findable, as far as the text is known."""
         row.n_cached += n_read
+        self._remember(row)
+
+    def _remember(self, row: Row) -> None:
+        """Let others find the row's full blocks. Of a guess that came true, the text may not have the tokens yet."""
         if not self.prefix_cache:
             return
-        while (len(row.digests) + 1) * self.block_size <= row.n_cached:
+        n_known = min(row.n_cached, len(row.tokens) - row.window_start)
+        while (len(row.digests) + 1) * self.block_size <= n_known:
             index = len(row.digests)
             digest = self._digest(row, index)
             row.digests.append(digest)
@@ -197,24 +212,30 @@ class Scheduler:
 
     def _grow(self, row: Row, n_new: int, plan: Plan) -> bool:
         """Blocks for ``n_new`` more tokens, the first of them in a block that is the row's alone."""
-        blocks, pool = row.blocks, self.pool
-        first = row.n_cached // self.block_size
-        missing = self.blocks_of(row.n_cached + n_new) - len(blocks)
-        shared = first < len(blocks) and pool.holders(blocks[first]) > 1
-        if missing <= 0 and not shared:
-            return True
-        while pool.available < max(0, missing) + shared:
+        while (missing := self._missing(row, n_new)) > self.pool.available:
             if not self._preempt_after(row.request, plan):
                 return False
-            shared = first < len(blocks) and pool.holders(blocks[first]) > 1
-        if shared:
+        if not missing:
+            return True
+        blocks, pool = row.blocks, self.pool
+        first = row.n_cached // self.block_size
+        if self._shares(row):
             own = pool.allocate(blocks[first - 1] if first else None)
             plan.copies.append((blocks[first], own))
             pool.release(blocks[first : first + 1])
             blocks[first] = own
-        for _ in range(missing):
+        while len(blocks) < self.blocks_of(row.n_cached + n_new):
             blocks.append(pool.allocate(blocks[-1] if blocks else None))
         return True
+
+    def _missing(self, row: Row, n_new: int) -> int:
+        """How many blocks the row needs besides its own to read ``n_new`` more tokens."""
+        return max(0, self.blocks_of(row.n_cached + n_new) - len(row.blocks)) + self._shares(row)
+
+    def _shares(self, row: Row) -> bool:
+        """Whether somebody else holds the block that the row's next token goes into."""
+        first = row.n_cached // self.block_size
+        return first < len(row.blocks) and self.pool.holders(row.blocks[first]) > 1
 
     def _preempt_after(self, request: RequestState, plan: Plan) -> bool:
         """Take the blocks of the request that was admitted last, unless that is ``request``."""

@@ -12,6 +12,12 @@ from tickwise.core.errors import ConfigError
 StructureKind = Literal["json_schema", "regex", "choice", "grammar"]
 BAN = -100.0
 """A logit bias of this much rules the token out."""
+_MOST_SAMPLES = 1024
+_NOT_IN_BEAMS = {
+    "min_tokens": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": (),
+    "stop_token_ids": (), "logprobs": None,
+}
+"""What a beam search, which follows the model's own distribution, does not do, and the values that ask for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +92,9 @@ class GenerationSettings:
         _whole("max_tokens", self.max_tokens, 1)
         _whole("min_tokens", self.min_tokens, 0)
         _whole("top_k", self.top_k, 0)
-        _whole("n", self.n, 1)
-        _whole("beam_width", self.beam_width, 1)
-        _number("length_penalty", self.length_penalty, "a finite number", lambda x: True)
+        _whole("n", self.n, 1, _MOST_SAMPLES)
+        _whole("beam_width", self.beam_width, 1, _MOST_SAMPLES)
+        _number("length_penalty", self.length_penalty, "from -10 to 10", lambda x: -10 <= x <= 10)
         if self.seed is not None:
             _whole("seed", self.seed, 0)
         if self.logprobs is not None:
@@ -97,7 +103,7 @@ class GenerationSettings:
         _number("top_p", self.top_p, "above 0 and at most 1", lambda x: 0 < x <= 1)
         _number("min_p", self.min_p, "from 0 to 1", lambda x: 0 <= x <= 1)
         _number("typical_p", self.typical_p, "above 0 and at most 1", lambda x: 0 < x <= 1)
-        _number("repetition_penalty", self.repetition_penalty, "above 0", lambda x: x > 0)
+        _number("repetition_penalty", self.repetition_penalty, "from 1e-9 to 1e9", lambda x: 1e-9 <= x <= 1e9)
         _number("presence_penalty", self.presence_penalty, "from -2 to 2", lambda x: -2 <= x <= 2)
         _number("frequency_penalty", self.frequency_penalty, "from -2 to 2", lambda x: -2 <= x <= 2)
         if self.regex is not None and (not isinstance(self.regex, str) or not self.regex):
@@ -135,6 +141,9 @@ class GenerationSettings:
                 raise ConfigError(f"n: {self.n} samples from a beam of beam_width {self.beam_width}; widen the beam")
             if self.speculate != "off":
                 raise ConfigError("beam_width and speculate: a beam is not guessed; leave one out")
+            for name, neutral in _NOT_IN_BEAMS.items():
+                if getattr(self, name) != neutral:
+                    raise ConfigError(f"beam_width and {name}: beam search has no {name}; leave one out")
         if given and self.min_tokens:
             raise ConfigError(f"min_tokens and {given[0]}: leave one out; such a text ends where it is complete")
 
@@ -215,9 +224,11 @@ def _read(path: Path, what: str) -> str:
         raise ConfigError(f"{path}: {what} is not UTF-8 at byte {problem.start}") from None
 
 
-def _whole(name: str, value: object, least: int) -> None:
+def _whole(name: str, value: object, least: int, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}: {value!r} is not a whole number of at least {least}")
+        raise ConfigError(f"{name}: {value!r:.60} is not a whole number of at least {least}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name}: at most {most} in one request")
 
 
 def _number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:

@@ -36,8 +36,8 @@ NO_LAYER = -1
 _HOST = Stage.HOST  # looking it up in the class costs as much as reading the clock
 _CODE = {stage: code for code, stage in enumerate(STAGES)}
 _PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
-# Marks kept in memory before rows are made of them: about 60 bytes each.
-_MOST_MARKS = 500_000
+# Marks kept in memory before rows are made of them between two ticks: about 60 bytes each.
+_MOST_MARKS = 200_000
 
 
 class RequestRow(Protocol):
@@ -169,6 +169,10 @@ class Ledger:
         self._work: Work | None = None
         self._n_flushed = 0
         self._layouts: dict[tuple[int | Stage | None, ...], _Layout] = {}
+        self.pauses = 0
+        """How often rows had to be made while the program ran, between two ticks."""
+        self.pause_ns = 0
+        """How long that took in all; it belongs to no tick."""
         self._now = _clock(synchronize)
         self.origin_ns = self._now()
         self._energy_times_ns: list[int] = []
@@ -192,7 +196,7 @@ class Ledger:
         if len(marks) != self._finished:
             self._drop_unfinished()
         if now_ns > self._look_at_ns:
-            self._look_after(now_ns)
+            now_ns = self._look_after(now_ns)
         marks.extend((now_ns, _HOST, None))
 
     def _drop_unfinished(self) -> None:
@@ -202,12 +206,16 @@ class Ledger:
             self._ticks.pop()
         del self._marks[self._finished :]
 
-    def _look_after(self, now_ns: int) -> None:
-        """What is to be done now and then."""
+    def _look_after(self, now_ns: int) -> int:
+        """What is to be done now and then, before a tick: it must not pay for that. Returns when the tick begins."""
         if self._finished > 3 * _MOST_MARKS:
             self.flush()
+            self.pauses += 1
+            self.pause_ns += time.perf_counter_ns() - now_ns
+            self._measure_energy(time.perf_counter_ns())
         else:
             self._measure_energy(now_ns)
+        return self._now()
 
     def tick_work(self, work: Work) -> None:
         """What this tick computes, known after scheduling."""
@@ -359,7 +367,9 @@ class _Layout:
         self._first_mark_R = numpy.array(first_mark)
         self._by_row_M = numpy.argsort(owner, kind="stable")
         self._row_ends_R = numpy.concatenate([[0], numpy.cumsum(numpy.bincount(owner))[:-1]])
-        self._places: dict[int, tuple[CostTable, NDArray[numpy.int64], NDArray[numpy.bool_]]] = {}
+        self._places: dict[
+            tuple[tuple[StageKey, ...], frozenset[Stage]], tuple[NDArray[numpy.int64], NDArray[numpy.bool_]]
+        ] = {}
 
     def rows(self, times_NM: NDArray[numpy.int64]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
         """Start and duration (N, R) from the times (N, M + 1) of the marks and of the tick's end."""
@@ -369,12 +379,13 @@ class _Layout:
 
     def places_in(self, table: CostTable) -> tuple[NDArray[numpy.int64], NDArray[numpy.bool_]]:
         """(R,) where each row is in the table (-1: nowhere), and whether it is then known to have done nothing."""
-        if id(table) not in self._places:
+        columns = table.keys, table.covers
+        if columns not in self._places:
             place_of = {key: index for index, key in enumerate(table.keys)}
             index_R = numpy.array([place_of.get(key, -1) for key in self.keys])
             covered_R = numpy.array([stage in table.covers for stage, _ in self.keys])
-            self._places[id(table)] = (table, index_R, (index_R < 0) & covered_R)
-        return self._places[id(table)][1:]
+            self._places[columns] = index_R, (index_R < 0) & covered_R
+        return self._places[columns]
 
 
 def _clock(synchronize: Callable[[], None] | None) -> Callable[[], int]:

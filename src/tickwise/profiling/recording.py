@@ -61,6 +61,7 @@ def record_trace(
         except KeyboardInterrupt as stop:
             interrupt = stop
         ledger.flush()
+        header["recording"] = {"pauses": ledger.pauses, "pause_ns": ledger.pause_ns}
         writer.close(header, listing())
     console.say(f"trace: {writer.n_ticks:,} ticks in {path}; look at it with tickwise trace show {path}")
     if interrupt is not None:

@@ -97,10 +97,24 @@ class Verdict:
     sentence: str
 
 
+_TOO_LOW = "that was measured on a busy machine and may be too low; run tickwise doctor --refresh"
+_OF_PYTHON = {
+    Stage.DATA: "overhead: the next batch is fetched; the model waits",
+    Stage.SCHEDULE: "overhead: choosing what the tick computes (a draft model guesses here, too)",
+    Stage.TOKENIZE: "overhead: text becomes tokens; the model waits",
+    Stage.DETOKENIZE: "overhead: tokens become text; the model waits",
+    Stage.CHECKPOINT: "overhead: files are written; the model waits",
+    Stage.HOST: "overhead: Python between the stages; the model waits",
+}
+
+
 def judge(work: StageWork, roof: Roofline) -> Verdict:
-    """Bound and share of a stage, and both in a sentence."""
+    """Bound and share of a stage, and both in a sentence.
+
+    The percentage in a sentence is what it names (bytes or FLOPs), divided by the time and by the ceiling.
+    """
     if work.stage in PYTHON_STAGES:
-        return Verdict("overhead", None, "overhead: the model does nothing here")
+        return Verdict("overhead", None, _OF_PYTHON[work.stage])
     if work.flops is None and work.bytes_moved is None:
         return Verdict(None, None, "n/a: the work of this stage is not counted")
     duration, flops, n_bytes = (
@@ -113,23 +127,40 @@ def judge(work: StageWork, roof: Roofline) -> Verdict:
     if share is None or bound is None:
         return Verdict(None, share, "n/a: a ceiling of this machine is not known; run tickwise doctor --refresh")
     if bound == "compute":
-        return Verdict(bound, share, f"compute-bound: {format_count(_per_tick(work.flops, work))}FLOP at "
-                       f"{100 * share:.0f} % of this machine's measured {roof.number_format} peak")
+        return Verdict(bound, share, _compute_sentence(work, roof, share))
     if bound == "memory":
         return Verdict(bound, share, _memory_sentence(work, roof, share))
-    return Verdict(bound, share, f"overhead-bound: {100 * (1 - share):.0f} % of the time is neither moving bytes nor "
-                   "computing")
+    lost = "over 99 %" if share < 0.005 else f"{100 * (1 - share):.0f} %"
+    return Verdict(bound, share, f"overhead-bound: {lost} of the time is neither moving bytes nor computing")
 
 
 def _per_tick(amount: float | None, work: StageWork) -> float:
     return (amount or 0.0) / max(1, work.ticks)
 
 
+def _compute_sentence(work: StageWork, roof: Roofline, share: float) -> str:
+    """Above the peak, with the reason."""
+    count = format_count(_per_tick(work.flops, work))
+    amount = f"{count[:-1]} {count[-1]}FLOP" if count[-1].isalpha() else f"{count} FLOP"
+    peak = f"this machine's measured {roof.number_format} peak"
+    if share <= 1:
+        return f"compute-bound: {amount} at {100 * share:.0f} % of {peak}"
+    masked = work.stage in (Stage.ATTENTION, Stage.FORWARD, Stage.BACKWARD)
+    why = ("attention counts in full, and its kernel leaves out what the causal mask hides" if masked
+           else _TOO_LOW if roof.disturbed else "the peak was measured on matrices that suit this machine less")
+    return f"compute-bound: {amount} in less time than {peak} allows: {why}"
+
+
 def _memory_sentence(work: StageWork, roof: Roofline, share: float) -> str:
-    reads = (work.bytes_read or 0.0) >= (work.bytes_written or 0.0)
-    moved = format_bytes(_per_tick(work.bytes_read if reads else work.bytes_written, work))
-    did = f"memory-bound: {'read' if reads else 'wrote'} {moved}"
+    read, written = work.bytes_read or 0.0, work.bytes_written or 0.0
+    moved = read + written
+    parts = [f"{verb} {format_bytes(_per_tick(amount, work))}" for verb, amount in (("read", read), ("wrote", written))
+             if amount >= 0.005 * moved]
+    did = "memory-bound: " + " and ".join(parts)
+    if work.stage is Stage.FORWARD:
+        did += " (counted before compilation, which moves less)"
     if share <= 1:
         return f"{did} at {100 * share:.0f} % of this machine's measured bandwidth"
-    rate = (work.bytes_moved or 0.0) / (work.duration_ns * 1e-9)
-    return f"{did} from cache, at {format_bytes(rate)}/s; main memory gives {format_bytes(roof.bytes_per_s or 0)}/s"
+    rate, ceiling = (f"{format_bytes(value)}/s" for value in (moved / (work.duration_ns * 1e-9), roof.bytes_per_s or 0))
+    doubt = f" ({_TOO_LOW})" if roof.disturbed else ""
+    return f"{did} from cache, at {rate}; main memory gives {ceiling}{doubt}"

@@ -206,14 +206,22 @@ def open_trace(path: Path) -> Trace:
     if not path.is_dir() or not (path / _HEADER).is_file():
         raise DataError(f"{path}: is not a trace (a folder with {_HEADER}, {_LEDGER} and {_TOKENS})")
     header = read_json(path / _HEADER, "the trace's description", DataError)
-    if header.get("format") != FORMAT:
+    if header.get("format") != FORMAT or isinstance(header["format"], bool):
         raise DataError(f"{path}: is a trace of format {header.get('format')!r}, and this tickwise reads {FORMAT}; "
                         "record it again, or use the version that wrote it")
     ledger_schema, token_schema = _schemas()
     tables = {"ledger": _read(path / _LEDGER, ledger_schema), "tokens": _read(path / _TOKENS, token_schema)}
     counts = header.get("counts")
-    if not isinstance(counts, dict) or counts.get("rows") != tables["ledger"].num_rows:
-        raise DataError(f"{path}: {_LEDGER} and {_HEADER} do not belong together; record the trace again")
+    if not isinstance(counts, dict) or not isinstance(counts.get("ticks"), int):
+        raise DataError(f"{path / _HEADER}: does not say how many ticks there are; record the trace again")
+    for name, key in ((_LEDGER, "rows"), (_TOKENS, "tokens")):
+        if counts.get(key) != tables[name.removesuffix(".parquet")].num_rows:
+            raise DataError(f"{path}: {name} and {_HEADER} do not belong together; record the trace again")
+    stages = set(tables["ledger"].column("stage").unique().to_pylist())
+    unknown = sorted(map(str, stages - {str(stage) for stage in STAGES}))
+    if unknown:
+        raise DataError(f"{path / _LEDGER}: has the stage {unknown[0]!r}, which this tickwise does not know; "
+                        "use the version that wrote it")
     return Trace(path, header, _connect(tables))
 
 
@@ -228,7 +236,7 @@ def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
     except (OSError, pyarrow.ArrowException) as problem:
         first = (str(problem).splitlines() or [""])[0]
         raise DataError(f"{path}: is damaged or cut off ({first}); record the trace again") from None
-    if table.schema.names != schema.names:
+    if not table.schema.equals(schema):
         raise DataError(f"{path}: its columns are not those of a trace; record it again")
     return table
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.config import from_dict
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.stages import Stage
 from tickwise.profiling.roofline import Roofline, StageWork, judge
 from tickwise.profiling.trace_store import Trace
 
 _ORDER = {str(stage): index for index, stage in enumerate(Stage)}
+_ENOUGH_TICKS = 3
+"""Of a phase, for its median to mean something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,12 @@ def roofline_of_trace(trace: Trace) -> Roofline:
     return from_dict(Roofline, trace.header.get("roofline", {}), where=f"{trace.path}: roofline")
 
 
+def check_has_ticks(trace: Trace) -> None:
+    """``DataError`` for a trace of a program that stopped before its first tick was over."""
+    if not trace.header["counts"]["ticks"]:
+        raise DataError(f"{trace.path}: the trace has no ticks; record it again")
+
+
 _SUMS = """sum(duration_ns)::BIGINT AS duration_ns, count(DISTINCT tick)::BIGINT AS ticks,
     sum(flops)::HUGEINT AS flops, sum(bytes_read)::HUGEINT AS bytes_read, sum(bytes_written)::HUGEINT AS bytes_written,
     sum(duration_ns) FILTER (flops IS NOT NULL)::BIGINT AS counted_ns, sum(energy_j) AS energy_j,
@@ -61,7 +69,7 @@ _SUMS = """sum(duration_ns)::BIGINT AS duration_ns, count(DISTINCT tick)::BIGINT
 
 
 def phase_summaries(trace: Trace) -> list[PhaseSummary]:
-    """The trace in a table per phase, in the order in which the phases first ran."""
+    """The trace in a table per phase, in the order in which the phases first ran; none for a trace without ticks."""
     roof = roofline_of_trace(trace)
     ticks = trace.select("""SELECT phase, count(*)::BIGINT AS ticks, sum(wall_ns)::BIGINT AS wall_ns,
         median(wall_ns) AS median_tick_ns, avg(batch) AS mean_batch FROM (SELECT phase, tick,
@@ -127,6 +135,7 @@ class StageAgainstMedian:
     stage: str
     duration_ns: int
     median_ns: float
+    """0 where most ticks of the phase do without the stage."""
     bound: str | None
     sentence: str
 
@@ -145,14 +154,66 @@ class TickReport:
     kv_tokens: int
     wall_ns: int
     median_wall_ns: float
+    ticks: int
+    """Of the phase."""
+    flops: int | None
+    mean_flops: float | None
+    """Of the phase's ticks."""
     text: str
     """Of the tokens that it wrote."""
     stages: tuple[StageAgainstMedian, ...]
 
     @property
+    def slowest_stage(self) -> StageAgainstMedian:
+        return max(self.stages, key=lambda stage: stage.duration_ns)
+
+    @property
     def slowest_part(self) -> StageAgainstMedian:
         """The stage that took the most time more than usual."""
         return max(self.stages, key=lambda stage: stage.excess_ns)
+
+    @property
+    def _same_work(self) -> bool:
+        return self.flops is None or self.flops <= 1.25 * (self.mean_flops or 0)
+
+    @property
+    def _over_ns(self) -> float:
+        """Above the median, where that is worth the name; else 0."""
+        over_ns = self.wall_ns - self.median_wall_ns
+        return over_ns if self.ticks >= _ENOUGH_TICKS and over_ns >= 0.1 * self.median_wall_ns else 0.0
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether nearly every stage took longer than usual."""
+        usual_ns = sum(stage.median_ns for stage in self.stages)
+        longer_ns = sum(stage.median_ns for stage in self.stages if stage.duration_ns > 1.4 * stage.median_ns)
+        return longer_ns > 0.75 * usual_ns
+
+    @property
+    def unusual(self) -> bool:
+        """Whether it took longer than usual for no more work than usual, which the model cannot have caused."""
+        part = self.slowest_part
+        return bool(self._over_ns) and self._same_work and (
+            self._everywhere or 0 < 3 * part.median_ns < part.duration_ns)
+
+    @property
+    def why(self) -> str:
+        """Why it took longer than the others, in a sentence; empty where it did not, or where there are few others."""
+        over_ns, part = self._over_ns, self.slowest_part
+        if not over_ns:
+            return ""
+        if self.unusual and self._everywhere:
+            return ("nearly every stage took longer than usual, for no more work than usual: most likely another "
+                    "program used the processor")
+        of_it = (f"all of the {over_ns / 1e3:,.0f} µs above the median are" if part.excess_ns > 0.95 * over_ns else
+                 f"{part.excess_ns / 1e3:,.0f} of the {over_ns / 1e3:,.0f} µs above the median are")
+        text = f"{of_it} in {part.stage}"
+        if not part.median_ns:
+            return f"{text}, which most ticks do without"
+        if self.unusual:
+            return (f"{text}, which took {part.duration_ns / part.median_ns:.0f} × its usual time for no more work: "
+                    "most likely an interruption or a first use")
+        return f"{text}; {part.sentence}"
 
 
 def tick_of_token(trace: Trace, number: int) -> int:
@@ -160,38 +221,45 @@ def tick_of_token(trace: Trace, number: int) -> int:
     found = trace.select("SELECT tick FROM tokens ORDER BY rowid LIMIT 1 OFFSET ?",
                          [max(0, number)])
     if number < 0 or not found:
-        n = trace.header.get("counts", {}).get("tokens", 0)
+        n = trace.header["counts"]["tokens"]
         raise ConfigError(f"--token {number}: the trace has tokens 0 to {n - 1}" if n else
                           f"--token {number}: the trace has no tokens")
     return int(found[0]["tick"])
 
 
-def slowest_ticks(trace: Trace, count: int) -> list[int]:
-    """Numbers of the ticks that took longest, compared with the median of their phase."""
+def slowest_ticks(trace: Trace, count: int, phase: str | None = None) -> list[int]:
+    """Numbers of the ticks (of one phase, if given) that took longest, compared with the median of their phase."""
     found = trace.select("""WITH walls AS (SELECT tick, phase, sum(duration_ns) AS wall FROM ledger GROUP BY ALL)
         SELECT tick FROM walls JOIN (SELECT phase, median(wall) AS usual FROM walls GROUP BY phase) USING (phase)
-        ORDER BY wall / usual DESC, tick LIMIT ?""", [count])
+        WHERE phase = coalesce(?, phase) ORDER BY wall / usual DESC, tick LIMIT ?""", [phase, count])
     return [row["tick"] for row in found]
+
+
+_USUAL = """WITH sums AS (SELECT phase, tick, stage, sum(duration_ns) AS ns FROM ledger GROUP BY ALL)
+    SELECT phase, stage, median(coalesce(ns, 0)) AS ns
+    FROM (SELECT DISTINCT phase, tick FROM sums) JOIN (SELECT DISTINCT phase, stage FROM sums) USING (phase)
+        LEFT JOIN sums USING (phase, tick, stage)
+    GROUP BY phase, stage"""
 
 
 def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
     """These ticks, stage by stage, beside the medians of their phases."""
     roof = roofline_of_trace(trace)
-    usual_walls = {row["phase"]: row["ns"] for row in trace.select(
-        "SELECT phase, median(ns) AS ns FROM (SELECT phase, sum(duration_ns) AS ns FROM ledger GROUP BY phase, tick) "
-        "GROUP BY phase")}
-    usual = {(row["phase"], row["stage"]): row["ns"] for row in trace.select(
-        "SELECT phase, stage, median(ns) AS ns FROM (SELECT phase, stage, sum(duration_ns) AS ns FROM ledger "
-        "GROUP BY phase, stage, tick) GROUP BY phase, stage")}
+    phases = {row["phase"]: row for row in trace.select(
+        "SELECT phase, median(ns) AS ns, count(*)::BIGINT AS ticks, avg(flops) AS flops FROM (SELECT phase, "
+        "sum(duration_ns) AS ns, sum(flops) AS flops FROM ledger GROUP BY phase, tick) GROUP BY phase")}
+    usual = {(row["phase"], row["stage"]): row["ns"] for row in trace.select(_USUAL)}
     reports = []
     for tick in ticks:
         rows = trace.select(f"""SELECT any_value(phase) AS phase, any_value(batch) AS batch,
             any_value(kv_tokens) AS kv_tokens, stage, {_SUMS} FROM ledger WHERE tick = ? GROUP BY stage""", [tick])
         text = trace.select("SELECT text FROM tokens WHERE tick = ? ORDER BY rowid", [tick])
         phase = rows[0]["phase"]
+        counted = [row["flops"] for row in rows if row["flops"] is not None]
         reports.append(TickReport(
             tick=tick, phase=phase, batch=rows[0]["batch"], kv_tokens=rows[0]["kv_tokens"],
-            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=usual_walls[phase],
+            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=phases[phase]["ns"],
+            ticks=phases[phase]["ticks"], flops=sum(counted) if counted else None, mean_flops=phases[phase]["flops"],
             text="".join(row["text"] for row in text),
             stages=tuple(_against_median(row, usual[phase, row["stage"]], roof) for row in _in_order(rows)),
         ))  # fmt: skip
@@ -265,8 +333,15 @@ _Unit = dict[tuple[int, int], dict[str, tuple[float, float | None, float | None]
 
 
 def difference(a: Trace, b: Trace) -> TraceDifference:
-    """Compare token by token (the n-th token of the n-th request), and tick by tick what writes no tokens."""
+    """Compare token by token (the n-th token of the n-th request), and tick by tick what writes no tokens.
+
+    ``ConfigError`` for traces that have no phase in common, ``DataError`` for one without ticks.
+    """
     phases = []
+    in_both = [_phases(trace) for trace in (a, b)]
+    if not set(in_both[0]) & set(in_both[1]):
+        has = [f"{trace.path} has {' and '.join(names)} ticks" for trace, names in zip((a, b), in_both, strict=True)]
+        raise ConfigError(f"{has[0]}, {has[1].replace(' has ', ' ', 1)}: nothing to compare")
     for unit, sql in (("token", _PER_TOKEN), ("tick", _PER_TICK)):
         in_a, in_b = _units(a, sql), _units(b, sql)
         for phase in dict.fromkeys([*in_a, *in_b]):
@@ -275,6 +350,12 @@ def difference(a: Trace, b: Trace) -> TraceDifference:
     settings = {name: (a.header.get(name), b.header.get(name)) for name in names
                 if a.header.get(name) != b.header.get(name)}
     return TraceDifference(settings=settings, phases=tuple(phases))
+
+
+def _phases(trace: Trace) -> list[str]:
+    """In the order in which they first ran."""
+    check_has_ticks(trace)
+    return [row["phase"] for row in trace.select("SELECT phase FROM ledger GROUP BY phase ORDER BY min(tick)")]
 
 
 def _units(trace: Trace, sql: str) -> dict[str, _Unit]:

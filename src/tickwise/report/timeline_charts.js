@@ -27,7 +27,7 @@ function partFigures(trace, sum) {
   if (Number.isNaN(sum.flops) && Number.isNaN(sum.bytes)) parts.push("FLOPs and bytes n/a");
   else {
     parts.push(Number.isNaN(sum.flops) ? "FLOPs n/a" : quantity(sum.flops, "FLOP"), `read ${quantity(sum.read, "B")}`,
-               `wrote ${quantity(sum.written, "B")}`, `${percent(sum.share)} of ceiling`);
+               `wrote ${quantity(sum.written, "B")}`, `${ofCeiling(sum)} of ceiling`);
   }
   if (Number.isFinite(sum.energy)) parts.push(energy(sum.energy));
   return parts.join(" · ");
@@ -36,7 +36,7 @@ function partFigures(trace, sum) {
 function rowSum(trace, row) {
   const sum = emptySum(trace.stage[row]);
   addRow(sum, trace, row);
-  return finish(sum);
+  return finish(trace, sum);
 }
 
 // One lane per stage; parts stand one after another in the order in which they ran, `full` is the amount that fills a lane.
@@ -278,7 +278,7 @@ function nameDot(svg, cx, cy, size, name, taken, dots) {
 }
 const rooflineText = (trace, { sum, name, x, y }) => [
   (name ? name + ": " : "") + trace.stages[sum.stage],
-  `${quantity(y, "FLOP/s")} at ${Number(x.toPrecision(3))} FLOPs per byte · ${percent(sum.share)} of ceiling · ${duration(sum.time)}`];
+  `${quantity(y, "FLOP/s")} at ${Number(x.toPrecision(3))} FLOPs per byte · ${ofCeiling(sum)} of ceiling · ${duration(sum.time)}`];
 
 function kindHead(name, kind) {
   return el("th", { scope: "col" }, name, el("small", {}, kind));
@@ -288,7 +288,7 @@ function stageTable(trace, sums, ticks) {
   const cells = (sum) => [
     duration(sum.time), ticks > 1 ? duration(sum.time / ticks) : null, percent(sum.time / all.time), quantity(sum.flops, "FLOP"),
     quantity(sum.read, "B"), quantity(sum.written, "B"), rate(sum.bytes, sum, "B/s"), rate(sum.flops, sum, "FLOP/s"),
-    percent(sum.share), sum.bound ? trace.bounds[sum.bound] : "n/a", energy(sum.energy),
+    ofCeiling(sum), sum.bound ? trace.bounds[sum.bound] : "n/a", energy(sum.energy),
   ].filter((text) => text !== null).map((text) => el("td", {}, text));
   const heads = [["time", "measured"], ticks > 1 ? ["per tick", "measured"] : null, ["share", "measured"], ["FLOPs", "counted"],
                  ["read", "counted"], ["written", "counted"], ["moved", "counted ÷ measured"], ["computed", "counted ÷ measured"],
@@ -330,25 +330,30 @@ function differenceTable(trace, a, b, width, names) {
 }
 
 // The operations of one stage of one layer, from the listing: counted, and their time at the ceilings, which is modelled.
-function operationTable(trace, stage, layer, width) {
-  const { bandwidth, peak } = trace.meta;
-  const rows = (trace.listing ?? []).filter((row) => row[0] === stage && row[1] === layer).map(([, , op, shapes, flops, read, written]) => {
+function operationTable(trace, tick, stage, layer, width) {
+  const { bandwidth, peak } = trace.meta, listing = trace.listing?.[tick.phase] ?? trace.listing?.[""];
+  const rows = (listing ?? []).filter((row) => row[0] === stage && row[1] === layer).map(([, , op, shapes, flops, read, written]) => {
     const bytes = plus(read ?? NaN, written ?? NaN);
     const ideal = bandwidth && peak && Number.isFinite(bytes) ? 1e9 * Math.max(bytes / bandwidth, (flops ?? 0) / peak) : NaN;
     return { op, shapes, flops: flops ?? NaN, read: read ?? NaN, written: written ?? NaN, bytes, time: ideal, energy: NaN };
   });
   if (!rows.length) {
-    return el("p", { class: "notice" }, trace.listing
-      ? "The listing has no operations here: this is time of the host, outside the model."
-      : "n/a: this page was made without a listing of operations.");
+    return el("p", { class: "notice" }, listing
+      ? "The listing has no operations here: this time is Python's, outside the model."
+      : trace.listing ? `n/a: the trace has no listing of a ${tick.phase} tick.` : "n/a: the trace has no listing of operations.");
   }
   const most = Math.max(...rows.map((row) => row[width] || 0)) || 1;
-  return el("table", { class: "operations" },
+  const here = stageSums(trace, [tick], (row) => trace.stage[row] === stage && trace.layer[row] === layer)[0];
+  const [flops, bytes] = ["flops", "bytes"].map((key) => rows.reduce((sum, row) => plus(sum, row[key]), NaN));
+  const other = !here || (flops === here.flops && bytes === here.bytes) ? null : el("p", { class: "notice" },
+    `These are the operations of another ${tick.phase} tick (${quantity(flops, "FLOP")}, ${quantity(bytes, "B")} moved); this one: `
+    + `${quantity(here.flops, "FLOP")}, ${quantity(here.bytes, "B")} moved.`);
+  return el("div", {}, other, el("table", { class: "operations" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "operation"), el("th", { scope: "col" }, "shapes"),
       kindHead("at ceilings", "modelled"), kindHead("FLOPs", "counted"), kindHead("read", "counted"),
       kindHead("written", "counted"), el("th", { "aria-hidden": "true" }))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, row.op)),
       el("td", { class: "shapes" }, row.shapes), el("td", {}, duration(row.time)), el("td", {}, quantity(row.flops, "FLOP")),
       el("td", {}, quantity(row.read, "B")), el("td", {}, quantity(row.written, "B")),
-      el("td", { class: "meter", "aria-hidden": "true" }, el("span", { style: { width: `${100 * row[width] / most || 0}%` } }))))));
+      el("td", { class: "meter", "aria-hidden": "true" }, el("span", { style: { width: `${100 * row[width] / most || 0}%` } })))))));
 }

@@ -154,18 +154,16 @@ def _totals(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
         if stage not in rows:
             continue
         bounds = [0] * len(BOUNDS)
-        ideal = known = 0.0
+        known = 0
         for row in rows[stage]:
             bounds[_bound(row["bound"])] += int(row["duration_ns"])
-            share = _known(row["roofline_share"])
-            if share is not None:
-                ideal += share * row["duration_ns"]
-                known += row["duration_ns"]
+            if _known(row["flops"]) is not None or _known(row["bytes_read"]) is not None:
+                known += int(row["duration_ns"])
         # A tick without the stage spent no time in it, and counts for its median.
         durations = per_tick[stage] + [0] * (len(ticks) - len(per_tick[stage]))
         found.append({
             "stage": index, "time": sum(per_tick[stage]), "median": statistics.median(durations), "bounds": bounds,
-            "ideal": round(ideal), "known": round(known),
+            "known": known,
             "flops": _sum(_known(row["flops"]) for row in rows[stage]),
             "read": _sum(_known(row["bytes_read"]) for row in rows[stage]),
             "written": _sum(_known(row["bytes_written"]) for row in rows[stage]),
@@ -200,7 +198,7 @@ def _columns(ticks: list[_Tick], stages: list[str]) -> dict[str, Any]:
     for tick in ticks:
         origin[tick.run] = min(origin.get(tick.run, tick.start_ns), tick.start_ns)
     columns: dict[str, list[Any]] = defaultdict(list)
-    rows: dict[str, list[Any]] = {"duration": [], "cost": [], "share": [], "energy": []}
+    rows: dict[str, list[Any]] = {"duration": [], "cost": [], "energy": []}
     bounds: list[str] = []
     said: dict[str, list[Any]] = {"tick": [], "request": [], "position": [], "id": [], "text": []}
     for index, tick in enumerate(ticks):
@@ -215,9 +213,7 @@ def _columns(ticks: list[_Tick], stages: list[str]) -> dict[str, Any]:
             layout += (stage_index[row["stage"]], -1 if row["layer"] is None else int(row["layer"]))
             rows["duration"].append(int(row["duration_ns"]))
             rows["cost"].append(costs[_known(row["flops"]), _known(row["bytes_read"]), _known(row["bytes_written"])])
-            share, energy = _known(row["roofline_share"]), _known(row["energy_j"])
-            rows["share"].append(_short(share, 1000))
-            rows["energy"].append(_short(energy, 1e6))
+            rows["energy"].append(_short(_known(row["energy_j"]), 1e6))
             bounds.append(str(_bound(row["bound"])))
         columns["layout"].append(layouts[tuple(layout)])
         for token in sorted(tick.tokens, key=lambda token: int(token["position"])):
@@ -236,14 +232,17 @@ def _columns(ticks: list[_Tick], stages: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compact_listing(listing: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> list[list[Any]]:
-    """Instructions as ``[stage, layer, op, shapes, flops, bytes_read, bytes_written]``; stages not in the trace are
-    left out."""
-    return [
-        [stages.index(row["stage"]), -1 if row["layer"] is None else int(row["layer"]), str(row["op"]),
-         _shapes(row.get("shapes")), _known(row["flops"]), _known(row["bytes_read"]), _known(row["bytes_written"])]
-        for row in listing if row["stage"] in stages
-    ]  # fmt: skip
+def compact_listing(listing: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> dict[str, list[list[Any]]]:
+    """By phase (``""`` where an instruction names none): instructions as ``[stage, layer, op, shapes, flops,
+    bytes_read, bytes_written]``; stages not in the trace are left out."""
+    found: dict[str, list[list[Any]]] = defaultdict(list)
+    for row in listing:
+        if row["stage"] in stages:
+            found[str(row.get("phase") or "")].append(
+                [stages.index(row["stage"]), -1 if row["layer"] is None else int(row["layer"]), str(row["op"]),
+                 _shapes(row.get("shapes")), _known(row["flops"]), _known(row["bytes_read"]),
+                 _known(row["bytes_written"])])
+    return found
 
 
 def _shapes(shapes: Any) -> str:

@@ -47,7 +47,7 @@ function loadTrace(raw) {
     ...raw, total,
     stage: new Uint16Array(total), layer: new Int32Array(total), bound: new Uint8Array(total),
     time: Float64Array.from(rows.duration), flops: new Float64Array(total), read: new Float64Array(total),
-    written: new Float64Array(total), bytes: new Float64Array(total), share: new Float64Array(total),
+    written: new Float64Array(total), bytes: new Float64Array(total),
     energy: new Float64Array(total).fill(NaN),
   };
   for (let row = 0; row < total; row += 1) {
@@ -57,7 +57,6 @@ function loadTrace(raw) {
     trace.read[row] = costs.read[cost] ?? NaN;
     trace.written[row] = costs.written[cost] ?? NaN;
     trace.bytes[row] = plus(trace.read[row], trace.written[row]);
-    trace.share[row] = rows.share[row] === null ? NaN : rows.share[row] / 1000;
     if (rows.energy && rows.energy[row] !== null) trace.energy[row] = rows.energy[row] / 1e6;
   }
   let first = 0;
@@ -77,7 +76,7 @@ function loadTrace(raw) {
     return tick;
   });
   trace.phaseOf = Object.fromEntries(raw.phases.map((phase) => [phase.name, {
-    ...phase, stages: phase.stages.map((sum) => runSum(sum)),
+    ...phase, stages: phase.stages.map((sum) => runSum(trace, sum)),
   }]));
   addCells(trace, said);
   return trace;
@@ -117,28 +116,30 @@ function cellName(cell) {
   return cell.tick.phase === "prefill" ? "part of the prompt" : "tick " + integer(cell.tick.number);
 }
 
-// Sums over rows, by stage. `bounds` is time by bound; `ideal` is the time at the ceilings of the rows that have one.
+// Sums over rows, by stage. `bounds` is time by bound; `known` is the time of the rows whose work is counted.
 const emptySum = (stage) => ({ stage, time: 0, flops: NaN, read: NaN, written: NaN, bytes: NaN, energy: NaN,
-                               bounds: [0, 0, 0, 0], ideal: 0, known: 0 });
+                               bounds: [0, 0, 0, 0], known: 0 });
 function addRow(sum, trace, row) {
   sum.time += trace.time[row];
   for (const key of ["flops", "read", "written", "bytes", "energy"]) sum[key] = plus(sum[key], trace[key][row]);
   sum.bounds[trace.bound[row]] += trace.time[row];
-  if (!Number.isNaN(trace.share[row])) {
-    sum.ideal += trace.share[row] * trace.time[row];
-    sum.known += trace.time[row];
-  }
+  if (!Number.isNaN(trace.flops[row]) || !Number.isNaN(trace.bytes[row])) sum.known += trace.time[row];
 }
-function finish(sum) {
-  sum.bound = sum.bounds.indexOf(Math.max(...sum.bounds));
-  sum.share = sum.known > sum.time / 2 ? sum.ideal / sum.known : NaN;
+// Share of the ceilings and bound of a stage, as the ledger has them for its rows (profiling/roofline.py).
+function finish(trace, sum) {
+  const { bandwidth, peak } = trace.meta, seconds = sum.known > sum.time / 2 ? sum.known / 1e9 : NaN;
+  const memory = sum.bytes / (bandwidth ?? NaN) / seconds, compute = sum.flops / (peak ?? NaN) / seconds;
+  sum.share = Number.isNaN(memory) ? compute : Number.isNaN(compute) ? memory : Math.max(memory, compute);
+  if (Number.isNaN(seconds)) sum.bound = sum.bounds.indexOf(Math.max(...sum.bounds));
+  else if (sum.share >= 0.5) sum.bound = memory === sum.share ? 2 : 1;
+  else sum.bound = Number.isNaN(memory) || Number.isNaN(compute) ? 0 : 3;
   return sum;
 }
-function runSum(raw) {
+function runSum(trace, raw) {
   const sum = { ...raw };
   for (const key of ["flops", "read", "written", "energy"]) sum[key] = raw[key] ?? NaN;
   sum.bytes = plus(sum.read, sum.written);
-  return finish(sum);
+  return finish(trace, sum);
 }
 function stageSums(trace, ticks, keep = () => true) {
   const sums = new Map();
@@ -150,45 +151,52 @@ function stageSums(trace, ticks, keep = () => true) {
       addRow(sums.get(stage), trace, row);
     }
   }
-  return [...sums.values()].map(finish);
+  return [...sums.values()].map((sum) => finish(trace, sum));
 }
+// Of stages that run one after the other: their times at the ceilings add up.
 function total(sums) {
   const all = emptySum(-1);
+  let ideal = 0;
   for (const sum of sums) {
-    for (const key of ["time", "ideal", "known"]) all[key] += sum[key];
+    for (const key of ["time", "known"]) all[key] += sum[key];
+    if (Number.isFinite(sum.share)) ideal += sum.share * sum.known;
     for (const key of ["flops", "read", "written", "bytes", "energy"]) all[key] = plus(all[key], sum[key]);
     sum.bounds.forEach((time, bound) => { all.bounds[bound] += time; });
   }
-  return finish(all);
+  all.share = all.known > all.time / 2 ? ideal / all.known : NaN;
+  return all;
 }
 function perTick(sum, ticks) {
   const mean = { ...sum };
-  for (const key of ["time", "flops", "read", "written", "bytes", "energy"]) mean[key] /= ticks;
+  for (const key of ["time", "known", "flops", "read", "written", "bytes", "energy"]) mean[key] /= ticks;
   return mean;
 }
+const ofCeiling = (sum) => percent(sum.share) + (sum.share > 1 ? (sum.bound === 2 ? " (cache)" : " (above peak)") : "");
 const largest = (sums) => sums.reduce((best, sum) => (sum.time > best.time ? sum : best));
 
 // Why a stage took its time, from its sums.
 function reason(trace, sum) {
   const { meta } = trace;
-  const rate = (value) => value / (sum.time / 1e9);
+  const rate = (value) => value / (sum.known / 1e9);
   if (sum.bound === 2) {
-    const moved = `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.time)}`;
-    if (!Number.isFinite(sum.share)) return `${moved}, ${quantity(rate(sum.bytes), "B/s")}.`;
+    const moved = `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.known)}`;
     const ceiling = meta.bandwidth ? quantity(meta.bandwidth, "B/s") : "n/a";
     if (sum.share > 1) return `${moved}, from cache: ${quantity(rate(sum.bytes), "B/s")}, where main memory gives ${ceiling}.`;
     return `${moved}, ${percent(sum.share)} of this machine's measured bandwidth (${ceiling}).`;
   }
   if (sum.bound === 1) {
-    const did = `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.time)}`;
-    if (!Number.isFinite(sum.share)) return `${did}, ${quantity(rate(sum.flops), "FLOP/s")}.`;
+    const did = `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.known)}`;
     const ceiling = meta.peak ? ` (${quantity(meta.peak, "FLOP/s")})` : "";
+    if (sum.share > 1) {
+      return `${did}, more than this machine's measured ${meta.dtype ?? ""} peak allows${ceiling}: attention counts in full, `
+        + "though its kernel leaves out what a causal mask hides, or the peak was measured too low.";
+    }
     return `${did}, ${percent(sum.share)} of this machine's measured ${meta.dtype ?? ""} peak${ceiling}.`;
   }
   if (sum.bound === 3) {
     return "Overhead-bound: " + (Number.isFinite(sum.share)
       ? `${sum.share < 0.005 ? "over 99 %" : percent(Math.max(0, 1 - sum.share))} of the time is neither moving bytes nor computing.`
-      : "no FLOPs and no bytes are counted for it; the time is Python, bookkeeping, waiting.");
+      : "Python, bookkeeping, waiting; the model does nothing here.");
   }
   return "What holds it back is n/a: its FLOPs and bytes, or the machine's ceilings, are not known.";
 }

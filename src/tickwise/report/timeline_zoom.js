@@ -197,9 +197,9 @@ function drawLayer() {
 }
 function drawOperations() {
   const where = state.layer < 0 ? "" : ` of layer ${state.layer}`;
-  title(`The operations of ${trace.stages[state.stage]}${where}`, "from the listing of one tick: counted from shapes, not measured");
+  title(`The operations of ${trace.stages[state.stage]}${where}`, `from the listing of a ${state.cell.tick.phase} tick: counted from shapes, not measured`);
   $("zoom").append(el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Operations" },
-                      operationTable(trace, state.stage, state.layer, state.width)));
+                      operationTable(trace, state.cell.tick, state.stage, state.layer, state.width)));
   if (state.row !== null) describePart(state.row);
   view = { move: () => {}, enter: () => {}, redraw: () => {} };
 }
@@ -257,7 +257,9 @@ function scope() {
 function drawScope() {
   const { sums, ticks, name, within } = scope();
   $("table-title").textContent = `Stages ${name}`;
-  $("table").replaceChildren(stageTable(trace, sums, ticks));
+  const unknown = sums.filter((sum) => !Number.isFinite(sum.energy)).map((sum) => trace.stages[sum.stage]);
+  $("table").replaceChildren(stageTable(trace, sums, ticks), trace.energy_kind && unknown.length
+    ? el("p", { class: "soft" }, `Energy of ${unknown.join(", ")} is not known, and not in the sum.`) : "");
   $("phases").hidden = !within || within.length < 2;
   $("phases").replaceChildren(...(within ?? []).map((phase) => el("button", { type: "button", role: "radio", "data-phase": phase,
     "aria-checked": String(phase === state.phase), click: () => { state.phase = phase; drawScope(); } }, phase)));
