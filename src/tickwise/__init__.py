@@ -9,20 +9,28 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tickwise.core.errors import UserError
+    from tickwise.engine.engine import Engine
     from tickwise.engine.language_model import LanguageModel, load
+    from tickwise.engine.requests import Request
+    from tickwise.engine.settings import GenerationSettings
     from tickwise.evaluation.perplexity import evaluate
     from tickwise.training.config import TrainConfig
     from tickwise.training.run import train
 
 _HOME = {
+    "Engine": "tickwise.engine.engine",
+    "GenerationSettings": "tickwise.engine.settings",
     "LanguageModel": "tickwise.engine.language_model",
+    "Request": "tickwise.engine.requests",
     "TrainConfig": "tickwise.training.config",
     "UserError": "tickwise.core.errors",
     "evaluate": "tickwise.evaluation.perplexity",
     "load": "tickwise.engine.language_model",
     "train": "tickwise.training.run",
 }
-__all__ = ["LanguageModel", "TrainConfig", "UserError", "evaluate", "load", "train"]
+__all__ = [
+    "Engine", "GenerationSettings", "LanguageModel", "Request", "TrainConfig", "UserError", "evaluate", "load", "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,6 +99,35 @@ def test_the_same_config_as_tickwise_and_as_transformers_costs_the_same_products
     assert ours["totals"]["flops"] == theirs["totals"]["flops"]
 
 
+def test_a_config_that_tickwise_refuses_is_listed_with_a_word_about_it(tmp_path, tickwise_cli):
+    """Otherwise a user would take the listing for what train and generate run."""
+    FOREIGN["llama"].save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"rope_parameters": {"rope_type": "linear", "factor": 2.0,
+                                                             "rope_theta": 10_000.0}}))
+    code, out, err = tickwise_cli("disasm", tmp_path, "--context", 12, "--json")
+    assert code == 0
+    assert json.loads(out)["library"] == "transformers"
+    assert len(err.strip().splitlines()) == 1
+    assert "refuses this config" in err
+    assert "linear" in err
+    assert tickwise_cli("disasm", tmp_path, "--library", "tickwise")[0] == 2
+    code, out, err = tickwise_cli("disasm", tmp_path, "--library", "transformers", "--context", 12, "--json")
+    assert (code, err) == (0, ""), "asked for"
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_recurrent_architectures_have_decode_ticks_too(tmp_path, tickwise_cli, phase):
+    transformers.MambaConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=2, state_size=4,
+                             expand=2).save_pretrained(tmp_path)
+    short, long = (listed(tickwise_cli, tmp_path, "--phase", phase, "--context", n)["totals"] for n in (5, 10))
+    if phase == "decode":
+        assert short == long, "the state does not grow"
+    else:
+        assert long["flops"] > short["flops"]
+
+
 def test_the_table_says_what_is_counted_and_ends_with_totals(own, tickwise_cli):
     code, out, _ = tickwise_cli("disasm", own, "--context", 20)
     assert code == 0

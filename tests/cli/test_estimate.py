@@ -110,7 +110,7 @@ def test_the_largest_model_and_context_that_fit(estimate, tmp_path):
 @pytest.mark.parametrize(("words", "hint"), [
     (("--hardware", "h100"), "--vocab-size"),
     ((*PLAN, "--hardware", "h1000"), "did you mean"),
-    ((*PLAN, "--hardware", "t4", "--dtype", "bf16"), "no figure flops_per_s.bf16"),
+    ((*PLAN, "--hardware", "h100", "--price-per-kwh", -1), "--price-per-kwh"),
     ((*PLAN, "--hardware", "h100", "--batch", 0), "--batch: must be positive"),
     ((*PLAN, "--hardware", "h100", "--price-per-hour", "nan"), "--price-per-hour"),
     ((*PLAN, "--hardware", "h100", "--fit", "context"), "give only one"),
@@ -122,7 +122,19 @@ def test_mistakes_are_one_line(refusal, words, hint):
     assert hint in refusal(*words)
 
 
+def test_electricity_is_paid_by_its_energy(estimate, tmp_path):
+    words = (*PLAN, "--hardware", "h100", "--price-per-kwh", 0.36)
+    found = estimate(*words)
+    assert found["cost"] == pytest.approx(found["energy_j"] * 1e-7)
+    both = estimate(*words, "--price-per-hour", 3.6)
+    assert both["cost"] == pytest.approx(found["cost"] + both["time_s"]["total"] * 0.001)
+    assert both["cost_kind"] == "modelled"
+    unknown = estimate(*PLAN, "--hardware", hardware_file(tmp_path), "--price-per-kwh", 0.36)
+    assert unknown["energy_j"] is unknown["cost"] is None
+
+
 def test_figures_that_a_file_lacks_are_named(refusal, tmp_path):
+    assert "no figure flops_per_s.bf16" in refusal(*PLAN, "--hardware", hardware_file(tmp_path), "--dtype", "bf16")
     path = hardware_file(tmp_path, read_bandwidth_bytes_per_s=None)
     assert "no figure read_bandwidth_bytes_per_s" in refusal(*PLAN, "--hardware", path, "--dtype", "fp32")
     path = hardware_file(tmp_path, memory_bytes=None)

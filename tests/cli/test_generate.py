@@ -222,6 +222,8 @@ def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
         (["--grammar", "/nothing/here.lark"], "cannot read the grammar"),
         (["--prompt", "a", "--prompt-file", "x"], "only one"),
         (["--prompt-file", "/nothing/here"], "cannot read the prompt"),
+        (["--prompts", "/nothing/here"], "cannot read the prompts"),
+        (["--prompts", "x", "--prompt", "a"], "only one"),
         (["--prompt", "Q"], "not in the vocabulary"),
         (["--device", "tpu9"], "--device"),
         (["--no-cache", "--top-k", "abc"], "abc"),
@@ -240,3 +242,81 @@ def test_a_mistake_is_one_line_and_exit_code_2(model_path, capsys, flags, messag
 def test_a_missing_model_is_one_line_and_exit_code_2(capsys):
     assert dispatch(["generate", "/nothing/here", "--prompt", "a"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def prompts_file(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("abc\n\nab ij\r\nabc\n", encoding="utf-8")
+    return file
+
+
+def alone(model_path, prompt, **settings):
+    return load(model_path).generate(prompt, max_tokens=12, seed=3, **settings).text
+
+
+def test_many_prompts_are_written_in_their_order(model_path, prompts_file, capsys):
+    assert dispatch(["generate", model_path, "--prompts", str(prompts_file), "--max-tokens", "12", "--seed", "3"]) == 0
+    captured = capsys.readouterr()
+    prompts = ["abc", "ab ij", "abc"]
+    assert captured.out == "".join(
+        f"--- prompt {i}: {p!r} ---\n{alone(model_path, p)}\n" for i, p in enumerate(prompts, 1))
+    assert "3 prompts, " in captured.err
+
+
+@pytest.mark.parametrize("source", ["lines", "jsonl", "stdin"])
+def test_many_prompts_as_json_are_a_line_each(model_path, prompts_file, capsys, monkeypatch, source):
+    if source == "jsonl":
+        prompts_file = prompts_file.with_suffix(".jsonl")
+        prompts_file.write_text('{"prompt": "abc", "x": 1}\n{"prompt": "ab ij"}\n{"prompt": "abc"}', encoding="utf-8")
+    elif source == "stdin":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompts_file.read_bytes())))
+        prompts_file = "-"
+    flags = ["--prompts", str(prompts_file), "--max-tokens", "12", "--seed", "3", "--json"]
+    assert dispatch(["generate", model_path, *flags]) == 0
+    lines = sorted((json.loads(line) for line in capsys.readouterr().out.splitlines()), key=lambda line: line["index"])
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    assert [line["text"] for line in lines] == [alone(model_path, prompt) for prompt in ("abc", "ab ij", "abc")]
+    assert {"token_ids", "timings", "finish_reason", "seed"} <= set(lines[0])
+
+
+def test_samples_of_many_prompts(model_path, prompts_file, capsys):
+    common = ["generate", model_path, "--prompts", str(prompts_file), "--max-tokens", "4", "--seed", "3", "--n", "2"]
+    assert dispatch([*common, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all([sample["sample"] for sample in line["samples"]] == [0, 1] for line in lines)
+    assert dispatch(common) == 0
+    assert "--- prompt 2, sample 1 of 2: 'ab ij' ---" in capsys.readouterr().out
+
+
+def test_a_prompt_that_fails_is_named_and_the_others_are_written(model_path, tmp_path, capsys):
+    file = tmp_path / "prompts.txt"
+    file.write_text("abc\nQQ\nab\n", encoding="utf-8")
+    common = ["generate", model_path, "--prompts", str(file), "--max-tokens", "4", "--seed", "3"]
+    assert dispatch(common) == 2
+    captured = capsys.readouterr()
+    assert captured.out.count("--- prompt") == 2
+    assert "prompt 2: character 'Q'" in captured.err
+    assert "1 of 3 prompts" in captured.err
+    assert dispatch([*common, "--json"]) == 2
+    lines = {line["index"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert "not in the vocabulary" in lines[1]["error"]
+    assert "text" in lines[2]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("prompts.txt", b"\n \n", "no prompt"),
+    ("prompts.txt", b"ab\xff", "not UTF-8 at byte 2"),
+    ("prompts.jsonl", b'{"prompt": "a"}\n{"text": "a"}', "line 2: give an object"),
+    ("prompts.jsonl", b'{"prompt": "a"}\n\n["a"]', "line 3: give an object"),
+    ("prompts.jsonl", b'{"prompt": 3}', "line 1: give an object"),
+    ("prompts.jsonl", b'{"prompt": ', "line 1: not JSON"),
+    ("prompts.jsonl", b'{"prompt": ' + b"[" * 100_000, "line 1: not JSON"),
+])
+def test_a_file_of_prompts_that_is_wrong_is_one_line(model_path, tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert dispatch(["generate", model_path, "--prompts", str(tmp_path / name)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err

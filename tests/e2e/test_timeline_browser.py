@@ -345,6 +345,22 @@ def test_a_tick_that_was_slow_all_over_is_blamed_on_the_machine(show):
     assert "A quiet machine" in answer
 
 
+def test_a_stage_that_often_takes_long_for_no_more_work_is_no_fault_of_the_model(show):
+    trace = synthetic_trace.conversation(1, 40)
+    for tick in range(5, 35, 4):
+        slow = next(row for row in rows_of(trace, tick) if (row["stage"], row["layer"]) == ("qkv", 2))
+        slow["duration_ns"] += 9_000_000
+    answer = show(trace).locator(".answer.slowest[data-phase=decode]").inner_text()
+    assert "qkv" in answer
+    assert "more than three times that in 8 of 39 decode ticks, for no more work" in answer
+    assert "Most likely an interruption" in answer
+    assert "Fewer, larger operations" not in answer
+
+
+def test_a_prompt_is_called_a_prompt(show, conversation):
+    assert "the prompt before" in show(conversation).locator(".answer.slowest[data-phase=prefill]").inner_text()
+
+
 def test_a_stage_that_only_some_ticks_have_is_no_interruption(show):
     trace = synthetic_trace.Trace()
     for step in range(12):

@@ -226,3 +226,55 @@ def test_log_probabilities_come_with_the_text(model):
     written = model.generate("abc", max_tokens=8, logprobs=2, ignore_eos=True, **GREEDY)
     assert [c.token_id for c in written.choices] == list(written.token_ids)
     assert all(c.top[0] == (c.token_id, c.logprob) for c in written.choices)
+
+
+PROMPTS = ["abc", "hello there", "x", "some more words, and then some", "", "abc", "abd", "zz", "the last", "q" * 50]
+
+
+@pytest.mark.parametrize("settings", [
+    {"temperature": 0.0}, {"seed": 3}, {"seed": 3, "n": 3}, {"temperature": 0.0, "n": 2}, {"beam_width": 2, "n": 2},
+    {"seed": 1, "speculate": "lookup"}, {"seed": 1, "use_cache": False, "stop": ["ab"]},
+], ids=str)
+def test_a_batch_of_prompts_writes_what_each_writes_alone(model, settings):
+    prompts = [prompt[:8] for prompt in PROMPTS] if "beam_width" in settings else PROMPTS
+    answers = {answer.index: answer for answer in model.generate_batch(prompts, max_tokens=15, **settings)}
+    assert sorted(answers) == list(range(len(prompts)))
+    for index, prompt in enumerate(prompts):
+        alone = model.generate(prompt, max_tokens=15, **settings)
+        alone = alone if isinstance(alone, list) else [alone]
+        assert answers[index].error is None
+        assert [s.token_ids for s in answers[index].samples] == [s.token_ids for s in alone]
+        assert [s.sample for s in answers[index].samples] == [s.sample for s in alone]
+
+
+def test_a_prompt_that_fails_does_not_disturb_the_batch(model):
+    answers = {a.index: a for a in model.generate_batch(["abc", "ÄÄ", "abd"], max_tokens=5, seed=1)}
+    assert "not in the vocabulary" in str(answers[1].error)
+    assert answers[1].samples == []
+    assert answers[2].samples[0].token_ids == model.generate("abd", max_tokens=5, seed=1).token_ids
+
+
+def test_a_batch_without_a_seed_draws_one_for_all(model):
+    answers = list(model.generate_batch(["abc", "abc", "x"], max_tokens=5, ignore_eos=True))
+    assert len({answer.samples[0].seed for answer in answers}) == 1
+    assert answers[0].samples[0].text == model.generate(
+        ["abc", "abc", "x"][answers[0].index], max_tokens=5, ignore_eos=True, seed=answers[0].samples[0].seed).text
+
+
+def test_prompts_are_taken_from_their_source_a_few_ahead_only(model):
+    taken = []
+
+    def source():
+        for number in range(1000):
+            taken.append(number)
+            yield "abc"
+
+    answers = model.generate_batch(source(), max_tokens=2, seed=0)
+    next(answers)
+    answers.close()
+    assert len(taken) < 50
+
+
+def test_a_wrong_setting_of_a_batch_is_said_at_once(model):
+    with pytest.raises(ConfigError, match="top_p"):
+        model.generate_batch(["abc"], top_p=2.0)

@@ -23,8 +23,8 @@ def test_hand_made_case():
 
 
 def test_the_example_in_seqeval_s_readme():
-    gold = ["O O O B-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
-    guess = ["O O B-MISC I-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
+    gold = [["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
+    guess = [["O", "O", "B-MISC", "I-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
     scores = entity_scores([chunks(tags) for tags in gold], [chunks(tags) for tags in guess])
     assert scores.overall.f1 == 0.5
     assert scores.by_type["MISC"].f1 == 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tickwise.layers.recurrent import RecurrentLayers, locked_dropout, recurrence, recurrence_stepwise
+from tickwise.layers.recurrent import RecurrentLayers, Weights, locked_dropout, recurrence, recurrence_stepwise
 
 KINDS = ("rnn", "lstm", "gru")
 _TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
@@ -20,16 +20,19 @@ def layers_of(kind, n_in=5, hidden=7, **options):
 @pytest.mark.parametrize("n_steps", [1, 6])
 def test_fast_recurrence_equals_its_slow_twin(kind, n_steps):
     torch.manual_seed(1)
-    gates, batch, hidden = _GATES[kind], 3, 4
-    leaves = [torch.randn(n_steps, batch, gates * hidden), torch.randn(gates * hidden, hidden),
-              torch.randn(gates * hidden), torch.randn(batch, hidden), torch.randn(batch, hidden)]
+    gates, batch, hidden, width = _GATES[kind], 3, 4, 5
+    leaves = [torch.randn(n_steps, batch, width), torch.randn(gates * hidden, width), torch.randn(gates * hidden),
+              torch.randn(gates * hidden, hidden), torch.randn(gates * hidden), torch.randn(batch, hidden),
+              torch.randn(batch, hidden)]
     results = []
     for function in (recurrence, recurrence_stepwise):
-        x, weight, bias, h, c = (leaf.double().requires_grad_() for leaf in leaves)
+        x, *weights, h, c = (leaf.double().requires_grad_() for leaf in leaves)
         state = (h, c) if kind == "lstm" else (h,)
-        parts = function(kind, x, weight, bias if kind == "gru" else None, state)
+        if kind != "gru":
+            weights[3] = None
+        parts = function(kind, x, Weights(*weights), state)
         loss = sum((part * torch.linspace(-1, 1, part.numel()).view_as(part)).sum() for part in parts)
-        used = [x, weight, *([bias] if kind == "gru" else []), *state]
+        used = [x, *(w for w in weights if w is not None), *state]
         results.append([*parts, *torch.autograd.grad(loss, used)])
     for fast, slow in zip(*results, strict=True):
         torch.testing.assert_close(fast, slow)

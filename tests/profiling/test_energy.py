@@ -62,11 +62,15 @@ def test_no_counter_says_so(tmp_path):
 
 def test_an_accelerator_is_read_through_nvml(monkeypatch):
     readings = iter([7_000, 7_000, 9_500])
-    library = types.SimpleNamespace(nvmlInit=lambda: None, nvmlDeviceGetHandleByIndex=lambda index: ("handle", index),
+    asked = []
+    properties = {torch.device("cuda:1"): types.SimpleNamespace(uuid="1234-abcd")}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    library = types.SimpleNamespace(nvmlInit=lambda: None, nvmlDeviceGetHandleByUUID=asked.append,
                                     nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(readings))
     monkeypatch.setitem(sys.modules, "pynvml", library)
     meter, name = energy.find_meter(torch.device("cuda:1"))
-    assert name == "NVML: accelerator 1"
+    assert asked == ["GPU-1234-abcd"], "NVML's numbers are not torch's where CUDA_VISIBLE_DEVICES hides some"
+    assert name == "NVML: accelerator GPU-1234-abcd"
     assert [meter.joules(), meter.joules()] == pytest.approx([0.0, 2.5])
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "tickwise[energy]" in energy.find_meter(torch.device("cuda"))[1]

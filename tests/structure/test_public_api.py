@@ -8,7 +8,10 @@ import tickwise
 
 
 def test_public_names_are_pinned():
-    assert tickwise.__all__ == ["LanguageModel", "TrainConfig", "UserError", "evaluate", "load", "train"]
+    assert tickwise.__all__ == [
+        "Engine", "GenerationSettings", "LanguageModel", "Request", "TrainConfig", "UserError", "evaluate", "load",
+        "train",
+    ]
     for name in tickwise.__all__:
         assert getattr(tickwise, name).__doc__
 

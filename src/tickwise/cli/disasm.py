@@ -42,7 +42,7 @@ class Arguments(CommonArguments):
     dtype: DType = "fp32"
     """Number format of weights, activations and cache."""
     library: Literal["auto", "tickwise", "transformers"] = "auto"
-    """Whose code to list; auto takes tickwise's where it has the architecture, else transformers'."""
+    """Whose code to list; auto takes tickwise's where it computes that config, else transformers'."""
 
 
 def run(arguments: Arguments) -> int:
@@ -89,7 +89,7 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
         import torch
 
         from tickwise.profiling.program import list_training_program
-        from tickwise.training.loop import next_token_loss
+        from tickwise.training.next_token import next_token_loss
 
         ids_BT = torch.zeros(batch, context, dtype=torch.long)
         return list_training_program(module.train(), ids_BT, ids_BT, call=next_token_loss)
@@ -105,11 +105,13 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
 def _as_json(
     module: "nn.Module", arguments: Arguments, context: int, program: "Program", shown: "list[Instruction]"
 ) -> dict[str, Any]:
+    from tickwise.models.decoder import Decoder
     from tickwise.profiling.program import instruction_json
 
     return {
         "model": str(arguments.model),
         "architecture": type(module).__name__,
+        "library": "tickwise" if isinstance(module, Decoder) else "transformers",
         "phase": arguments.phase,
         "batch": arguments.batch,
         "context": context,

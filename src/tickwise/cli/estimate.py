@@ -33,12 +33,13 @@ class Arguments(CommonArguments):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation; auto is what train and generate would take."""
     hardware: str = "here"
-    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, h100,
-    rtx4090, t4."""
+    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, h100, rtx4090."""
     fit: Literal["batch", "context", "model"] | None = None
     """Find the largest batch, context or depth that fits into the memory."""
     price_per_hour: float | None = None
     """Of the machine, in any currency; gives the cost."""
+    price_per_kwh: float | None = None
+    """Of electricity, in the same currency; its cost comes on top."""
     depth: int | None = None
     """Layers of a planned model."""
     width: int | None = None
@@ -85,7 +86,7 @@ def estimate(arguments: Arguments) -> dict[str, Any]:
 
 
 def _check(arguments: Arguments) -> None:
-    for name in ("batch", "context", "depth", "width", "vocab_size", "price_per_hour"):
+    for name in ("batch", "context", "depth", "width", "vocab_size", "price_per_hour", "price_per_kwh"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
@@ -218,7 +219,7 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
     tokens = config.batch_size * config.context
     found = _common(arguments, plan, machine, dtype) | {"batch": config.batch_size, "context": config.context}
     prediction = predict_step(plan.model, config, dtype, machine)
-    found |= _figures(prediction, machine, dtype, tokens, arguments.price_per_hour)
+    found |= _figures(prediction, machine, dtype, tokens, arguments)
     steps = config.max_steps
     if config.max_tokens is not None:
         steps = min(steps or config.max_tokens, -(-config.max_tokens // tokens))
@@ -226,7 +227,9 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
         seconds = steps * prediction.seconds
         if config.max_seconds is not None:
             seconds = min(seconds, config.max_seconds)
-        found["run"] = {"steps": steps, "seconds": seconds, "cost": _cost(seconds, arguments.price_per_hour)}
+        joules = None if found["energy_j"] is None else found["energy_j"] * seconds / prediction.seconds
+        found["run"] = {"steps": steps, "seconds": seconds, "energy_j": joules,
+                        "cost": _cost(seconds, joules, arguments)}
     return found
 
 
@@ -236,7 +239,7 @@ def _serving(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
     batch, context = arguments.batch or 1, plan.training.context
     found = _common(arguments, plan, machine, dtype) | {"batch": batch, "context": context}
     prediction = predict_tick(plan.model, batch=batch, context=context, dtype=dtype, machine=machine)
-    found |= _figures(prediction, machine, dtype, batch, arguments.price_per_hour)
+    found |= _figures(prediction, machine, dtype, batch, arguments)
     found["prefill_s"] = predict_prefill(plan.model, n_tokens=max(1, context - 1), dtype=dtype, machine=machine)
     return found
 
@@ -251,22 +254,32 @@ def _common(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
 
 
 def _figures(prediction: "Prediction", machine: "Machine", dtype: str, tokens: int,
-             price_per_hour: float | None) -> dict[str, Any]:
+             arguments: Arguments) -> dict[str, Any]:
     """Times, energy and cost of one step or tick that works on ``tokens`` tokens."""
     seconds = prediction.seconds
     joules, source = _energy(prediction, machine, dtype)
-    cost = _cost(seconds, price_per_hour)
+    cost = _cost(seconds, joules, arguments)
     return {
         "time_s": {stage.value: spent for stage, spent in prediction.by_stage().items()} | {"total": seconds},
         "time_is": "at best: no overheads are known" if prediction.at_best else "with calibrated overheads",
         "tokens_per_s": tokens / seconds,
         "energy_j": joules, "energy_source": source,
         "cost": cost, "cost_per_million_tokens": None if cost is None else cost / tokens * 1e6,
+        "cost_kind": "modelled",
     }
 
 
-def _cost(seconds: float, price_per_hour: float | None) -> float | None:
-    return None if price_per_hour is None else seconds / 3600 * price_per_hour
+def _cost(seconds: float, joules: float | None, arguments: Arguments) -> float | None:
+    """Of the machine's time and of the electricity, as far as prices were given; ``None`` where nothing was given, or
+    the energy is not known."""
+    parts = []
+    if arguments.price_per_hour is not None:
+        parts.append(seconds / 3600 * arguments.price_per_hour)
+    if arguments.price_per_kwh is not None:
+        if joules is None:
+            return None
+        parts.append(joules / 3.6e6 * arguments.price_per_kwh)
+    return sum(parts) if parts else None
 
 
 def _energy(prediction: "Prediction", machine: "Machine", dtype: str) -> tuple[float | None, str]:
@@ -329,4 +342,4 @@ def _print_tables(found: dict[str, Any]) -> None:
         console.print(f"the whole run: {run['steps']:,} steps, {format_seconds(run['seconds'])}"
                       + ("" if run["cost"] is None else f", cost {run['cost']:.4g}"))
     if found["cost"] is not None:
-        console.print(f"cost: {found['cost_per_million_tokens']:.4g} per million tokens")
+        console.print(f"cost, modelled: {found['cost_per_million_tokens']:.4g} per million tokens")

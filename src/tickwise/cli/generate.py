@@ -3,19 +3,21 @@
 import dataclasses
 import json
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_seconds, say
+from tickwise.core.console import format_seconds, progress, say
 from tickwise.core.device import DType
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.engine.settings import GenerationSettings
 
 if TYPE_CHECKING:
-    from tickwise.engine.generation import Generation
+    from tickwise.engine.generation import Answer, Generation
     from tickwise.engine.language_model import LanguageModel
 
 
@@ -56,17 +58,24 @@ class WritingArguments(CommonArguments, GenerationSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(WritingArguments):
+    prompts: Path | None = None
+    """Many texts to continue together: a file with one per line, or .jsonl with the field prompt; - reads lines from
+    standard input. With --json a line of JSON per prompt as soon as it is done, else the texts in order."""
     trace: Path | None = None
     """Folder for a trace: every tick's stages with time, FLOPs and bytes (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
     settings = settings_of(arguments)
+    prompts = None if arguments.prompts is None else prompts_of(arguments)
     prompt = prompt_of(arguments)
     from tickwise.engine.tracing import traced, writing_costs
 
     model = load_model(arguments)
     with traced(model, arguments.trace, writing_costs(model, settings.use_cache)):
+        if prompts is not None:
+            write_batch(model, prompts, settings, as_json=arguments.json)
+            return 0
         if not arguments.json:
             write(model, prompt, settings)
             return 0
@@ -128,20 +137,90 @@ def prompt_of(arguments: WritingArguments) -> str:
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise ConfigError("--prompt: not UTF-8; put the text into a file and use --prompt-file")
         return prompt
-    source = "standard input"
-    try:
-        if arguments.prompt_file is None or str(arguments.prompt_file) == "-":
-            content = sys.stdin.buffer.read()
-        else:
-            source = str(arguments.prompt_file)
-            content = arguments.prompt_file.read_bytes()
-        text = content.decode("utf-8")
-    except OSError as problem:
-        raise DataError(f"{source}: cannot read the prompt: {problem.strerror}") from None
-    except UnicodeDecodeError as problem:
-        raise DataError(f"{source}: the prompt is not UTF-8 at byte {problem.start}; convert it first") from None
+    text, _ = _read_text(arguments.prompt_file or Path("-"), "the prompt")
     # Editors and echo end a text with a newline that its author did not mean as part of the prompt.
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _read_text(path: Path, what: str) -> tuple[str, str]:
+    """The text of a file, or of standard input for ``-``, and what to call it."""
+    source = "standard input" if str(path) == "-" else str(path)
+    try:
+        return (sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()).decode("utf-8"), source
+    except OSError as problem:
+        raise DataError(f"{source}: cannot read {what}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise DataError(f"{source}: {what} cannot be read: not UTF-8 at byte {problem.start}; convert it") from None
+
+
+def prompts_of(arguments: Arguments) -> list[str]:
+    """The prompts of the file or standard input; ``DataError`` in one line that says where it is wrong."""
+    assert arguments.prompts is not None
+    if arguments.prompt is not None or arguments.prompt_file is not None:
+        raise ConfigError("--prompts and --prompt or --prompt-file: give only one of them")
+    text, source = _read_text(arguments.prompts, "the prompts")
+    prompts = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        prompt: Any = line.removesuffix("\r")
+        if arguments.prompts.suffix == ".jsonl":
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                raise DataError(f"{source}, line {number}: not JSON") from None
+            prompt = value.get("prompt") if isinstance(value, dict) else None
+            if not isinstance(prompt, str):
+                raise DataError(f"{source}, line {number}: give an object with the text of the prompt under \"prompt\"")
+        prompts.append(prompt)
+    if not prompts:
+        raise DataError(f"{source}: no prompt in it; give one per line")
+    return prompts
+
+
+def write_batch(model: "LanguageModel", prompts: list[str], settings: GenerationSettings, *, as_json: bool) -> None:
+    """Print every prompt's text: as JSON lines in the order in which they end, else in the order of the prompts.
+
+    ``DataError`` at the end when there were prompts that could not be continued; what is wrong with each is said.
+    """
+    out = sys.stdout  # a live bar on a terminal takes the name over
+    done: dict[int, Answer] = {}
+    printed = failed = tokens = 0
+    started = time.perf_counter()
+    bar = nullcontext() if out.isatty() else progress("writing", len(prompts), "prompts")
+    with bar as moving:
+        for answer in model.generate_batch(prompts, **dataclasses.asdict(settings)):
+            failed += answer.error is not None
+            tokens += sum(len(sample.token_ids) for sample in answer.samples)
+            if moving is not None:
+                moving.advance(1)
+            if as_json:
+                print(json.dumps(_answer_as_json(answer), ensure_ascii=False), file=out, flush=True)
+                continue
+            done[answer.index] = answer
+            while printed in done:
+                _print_answer(done.pop(printed), prompts[printed], out)
+                printed += 1
+    seconds = time.perf_counter() - started
+    say(f"{len(prompts)} prompts, {tokens} tokens in {seconds:.2f}s ({tokens / seconds:.0f} tokens/s)")
+    if failed:
+        raise DataError(f"{failed} of {len(prompts)} prompts could not be continued; see the lines with their numbers")
+
+
+def _answer_as_json(answer: "Answer") -> dict[str, Any]:
+    if answer.error is not None:
+        return {"index": answer.index, "error": str(answer.error)}
+    samples = [_as_json(sample) for sample in answer.samples]
+    return {"index": answer.index, **(samples[0] if len(samples) == 1 else {"samples": samples})}
+
+
+def _print_answer(answer: "Answer", prompt: str, out: TextIO) -> None:
+    if answer.error is not None:
+        print(f"prompt {answer.index + 1}: {answer.error}", file=sys.stderr)
+    for sample in answer.samples:
+        of = f", sample {sample.sample + 1} of {len(answer.samples)}" if len(answer.samples) > 1 else ""
+        start = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+        print(f"--- prompt {answer.index + 1}{of}: {start!r} ---\n{sample.text}", file=out, flush=True)
 
 
 def _stream(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> "Generation":

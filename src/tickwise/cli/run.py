@@ -4,5 +4,7 @@ To add one: a line here, and a module in ``cli/`` with the named ``Arguments`` c
 tasks share) and ``run(arguments)``.
 """
 
-TASKS: dict[str, tuple[str, str]] = {}
+TASKS: dict[str, tuple[str, str]] = {
+    "keywords": ("run_keywords:Arguments", "the words and phrases that matter in a text"),
+}
 """Task → ("module:class" in ``tickwise.cli``, what it does in a line)."""

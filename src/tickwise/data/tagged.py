@@ -107,8 +107,8 @@ def may_follow(before: str | None, after: str | None) -> bool:
 def detect_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:
     """The scheme that the prefixes in ``sentences`` (their tags) belong to.
 
-    With B and I alone it is bio when at least as many entities begin with B (after something else than their own type, where iob1
-    has no B) as with I.
+    With B and I alone it is bio when at least as many entities begin with B (where the token before is no entity of
+    their type, and iob1 has no B) as with I.
     """
     prefixes = {tag[0] for tags in sentences for tag in tags if tag}
     if "M" in prefixes:
@@ -300,3 +300,7 @@ def iobes_labels(types: Sequence[str]) -> tuple[str, ...]:
     """``O`` and the four tags of each type."""
     return ("O", *(f"{prefix}-{kind}" for kind in types for prefix in "BIES"))
 
+
+def count_matches(gold: Sequence[Span], predicted: Sequence[Span]) -> tuple[int, int, int]:
+    """Of one sentence: entities that are right (place and type), predicted, and there."""
+    return len(set(gold) & set(predicted)), len(set(predicted)), len(set(gold))

@@ -17,7 +17,7 @@ from torch import Tensor
 from tickwise.core.stages import Stage, mark
 from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.engine.work import RowWork, TickWork
-from tickwise.layers.attention import keeps_scores
+from tickwise.layers.attention import causal_attention, keeps_scores
 from tickwise.models.decoder import Decoder
 from tickwise.profiling.ledger import CostTable, StageKey, TickCosts
 from tickwise.profiling.program import Instruction, Program, list_program, stage_costs
@@ -182,8 +182,11 @@ class DecoderCosts:
     def _body(self, rows: Iterable[_Sort]) -> _Work:
         """What a tick of these rows does before it looks for logits."""
         work = TickWork(tuple(RowWork("", row.n_new, row.n_cached, "prefill", 0) for row in rows))
-        if any(row.n_new > 1 and not row.n_cached for row in work.rows):
-            self.listing(work)  # the first reading of a length makes its causal mask; later ones find it
+        weight = next(self._module.parameters())
+        for n in {row.n_new for row in work.rows if not row.n_cached}:
+            # The first reading of a length makes its causal mask; later ones, like those of an engine, find it.
+            x_11N1 = torch.zeros(1, 1, n, 1, dtype=weight.dtype, device=weight.device)
+            causal_attention(x_11N1, x_11N1, x_11N1)
         figures = _figures(self.listing(work))
         if not self._keys:
             self._keys = tuple(figures)

@@ -1,11 +1,16 @@
-"""One prompt through an engine of its own: the way from a prompt to text that ``LanguageModel`` takes."""
+"""Prompts through an engine of their own, one or many: the way from a prompt to text that ``LanguageModel`` takes."""
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tickwise.core.errors import UserError
 from tickwise.engine.engine import Engine, EngineOptions
 from tickwise.engine.requests import Failure, Generation, PastContext, Request, TextPiece, Timings, encode_prompt
+from tickwise.engine.sampling import fresh_seed
 from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder
 
@@ -13,7 +18,20 @@ if TYPE_CHECKING:
     from tickwise.engine.work import TickListener
     from tickwise.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["Generation", "TextPiece", "Timings", "encode_prompt", "generate_events"]
+__all__ = ["Answer", "Generation", "TextPiece", "Timings", "encode_prompt", "generate_batch", "generate_events"]
+_ROWS = 8
+"""Samples of a batch of prompts that are written at the same time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one prompt of a batch."""
+
+    index: int
+    """Which prompt, from 0."""
+    samples: list[Generation]
+    """In order; empty when it failed."""
+    error: UserError | None = None
 
 
 def generate_events(
@@ -29,8 +47,7 @@ def generate_events(
     prompt_ids = encode_prompt(tokenizer, prompt)
     options = options_for(module, len(prompt_ids), settings)
     engine = Engine(module, tokenizer, options=options, ledger=ledger, draft=draft)
-    past_context: PastContext = "slide" if settings.beam_width == 1 else "stop"
-    engine.submit(Request(prompt=prompt_ids, settings=settings, past_context=past_context), since=started)
+    engine.submit(Request(prompt=prompt_ids, settings=settings, past_context=_past_context(settings)), since=started)
     while not engine.idle:
         for event in engine.step():
             if isinstance(event, Failure):
@@ -42,9 +59,76 @@ def options_for(module: Decoder, n_prompt: int, settings: GenerationSettings) ->
     """An engine that is just large enough for one request, and reads its prompt in one tick."""
     block_size = 16
     longest = min(module.config.context_length, n_prompt + settings.max_tokens)
-    n_rows = settings.beam_width if settings.beam_width > 1 else 1 if settings.temperature == 0 else settings.n
+    n_rows = _rows_of(settings)
     return EngineOptions(
         max_rows=n_rows, tick_tokens=max(n_rows, module.config.context_length), block_size=block_size,
         n_blocks=n_rows * -(-longest // block_size), prefix_cache=False, use_cache=settings.use_cache,
         speculate=settings.speculate,
     )
+
+
+def generate_batch(
+    module: Decoder, tokenizer: "Tokenizer", prompts: Iterable[str], settings: GenerationSettings, *,
+    ledger: "TickListener | None" = None, draft: Decoder | None = None,
+) -> Iterator[Answer]:
+    """Every prompt's answer, as soon as it is whole; many prompts are written together in one engine.
+
+    A text is the one that its prompt gets alone with the same seed. Without a seed all prompts share one that is drawn
+    here. Prompts are read and tokenised a few ahead, in a thread of their own. One that cannot be served does not
+    disturb the others.
+    """
+    if settings.seed is None:
+        settings = replace(settings, seed=fresh_seed())
+    n_rows = max(_ROWS, _rows_of(settings))
+    engine = Engine(module, tokenizer, ledger=ledger, draft=draft, options=EngineOptions(
+        max_rows=n_rows, max_waiting=2 * n_rows, tick_tokens=max(EngineOptions.tick_tokens, n_rows),
+        use_cache=settings.use_cache, speculate=settings.speculate,
+    ))
+    left = enumerate(prompts)
+    submitting: dict[int, Future[str]] = {}
+    written: dict[int, list[Generation]] = {}
+    with ThreadPoolExecutor(max_workers=1) as tokenising:
+        while True:
+            for index, prompt in itertools.islice(left, 2 * n_rows - len(submitting) - len(written)):
+                request = Request(prompt=prompt, settings=settings, past_context=_past_context(settings), id=str(index))
+                submitting[index] = tokenising.submit(engine.submit, request)
+            if engine.idle:
+                if not submitting:
+                    return
+                wait(submitting.values(), return_when=FIRST_COMPLETED)
+            for index in [index for index, future in submitting.items() if future.done()]:
+                problem = submitting.pop(index).exception()
+                if problem is None:
+                    written.setdefault(index, [])
+                elif isinstance(problem, UserError):
+                    yield Answer(index, [], problem)
+                else:
+                    raise problem
+            for event in engine.step():
+                index = int(event.request_id)
+                if isinstance(event, Failure):
+                    yield Answer(index, [], event.error)
+                elif isinstance(event, Generation):
+                    written.setdefault(index, []).append(event)
+            for index in [index for index in written if index not in submitting and str(index) not in engine]:
+                samples = written.pop(index)
+                if samples:
+                    yield Answer(index, all_samples(samples, settings))
+
+
+def all_samples(written: list[Generation], settings: GenerationSettings) -> list[Generation]:
+    """Samples in order. Of a greedy generation one is written, and all ``n`` are equal."""
+    if settings.temperature == 0 and settings.beam_width == 1:
+        return [replace(written[0], sample=index) for index in range(settings.n)]
+    return sorted(written, key=lambda generation: generation.sample)
+
+
+def _past_context(settings: GenerationSettings) -> PastContext:
+    return "slide" if settings.beam_width == 1 else "stop"
+
+
+def _rows_of(settings: GenerationSettings) -> int:
+    """Rows of the engine that one prompt takes."""
+    if settings.beam_width > 1:
+        return settings.beam_width
+    return 1 if settings.temperature == 0 else settings.n

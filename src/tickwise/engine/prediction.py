@@ -137,17 +137,22 @@ def tick_runner(model: DecoderConfig, batch: int, context: int, dtype: str, devi
     context, on random weights."""
     # All prompts fit into one tick, so that all texts are equally long.
     engine = text_engine(random_decoder(model, dtype, device), batch, tick_tokens=max(256, batch * context))
-    settings = GenerationSettings(max_tokens=TICKS_PER_PROMPT, temperature=0.0, ignore_eos=True)
 
     def tick() -> None:
         if engine.idle:
-            for index in range(batch):
-                prompt = [(7 * index + place) % model.vocab_size for place in range(context - TICKS_PER_PROMPT)]
-                engine.submit(Request(prompt=prompt, settings=settings))
+            submit_texts(engine, model, batch, n_prompt=context - TICKS_PER_PROMPT, n_written=TICKS_PER_PROMPT)
             engine.step()
         engine.step()
 
     return tick
+
+
+def submit_texts(engine: Engine, model: DecoderConfig, batch: int, *, n_prompt: int, n_written: int) -> None:
+    """Ask for ``n_written`` tokens after each of ``batch`` prompts of ``n_prompt`` tokens."""
+    settings = GenerationSettings(max_tokens=n_written, temperature=0.0, ignore_eos=True)
+    for index in range(batch):
+        prompt = [(7 * index + place) % model.vocab_size for place in range(n_prompt)]
+        engine.submit(Request(prompt=prompt, settings=settings))
 
 
 def random_decoder(model: DecoderConfig, dtype: str, device: torch.device) -> Decoder:

@@ -13,8 +13,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tickwise.core.config import read_json
+from tickwise.core.console import say
 from tickwise.core.device import torch_dtype
 from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.interop.config_keys import HONOURED
 from tickwise.interop.directory import CONFIG, resolve_model_path
 from tickwise.interop.tensor_names import TICKWISE_MODEL_TYPE, decoder_config
 from tickwise.models.decoder import Decoder
@@ -25,21 +27,28 @@ Library = Literal["auto", "tickwise", "transformers"]
 def model_from_config(path: Path, *, dtype: str = "fp32", library: Library = "auto") -> nn.Module:
     """The model that a model directory, a run directory or a ``config.json`` describes, on the meta device.
 
-    ``auto`` takes tickwise's own code where it computes that config, else transformers'. ``CheckpointError`` for a
-    config that neither knows, ``ConfigError`` where transformers is needed and not installed.
+    ``auto`` takes tickwise's own code where it computes that config, else transformers'; where tickwise has the
+    architecture and refuses the config, it says so. ``CheckpointError`` for a config that neither knows,
+    ``ConfigError`` where transformers is needed and not installed.
     """
     file = path if path.is_file() else resolve_model_path(path) / CONFIG
     values = read_json(file, "the model's config", CheckpointError)
     own = library == "tickwise" or values.get("model_type") == TICKWISE_MODEL_TYPE
+    refusal: CheckpointError | None = None
     if library != "transformers" or own:
         try:
             config = decoder_config(values, str(file))
             with torch.device("meta"):
                 return Decoder(config).to(torch_dtype(dtype)).eval()
-        except CheckpointError:
+        except CheckpointError as problem:
             if own:
                 raise
-    return _from_transformers(values, str(file)).to(torch_dtype(dtype)).eval()
+            refusal = problem if values.get("model_type") in HONOURED else None
+    module = _from_transformers(values, str(file)).to(torch_dtype(dtype)).eval()
+    if refusal is not None:
+        say(f"tickwise refuses this config ({refusal}); this is transformers' code, which train and generate do not "
+            "run")
+    return module
 
 
 def _from_transformers(values: Mapping[str, Any], where: str) -> nn.Module:

@@ -7,9 +7,10 @@ What a step takes from its input is one product over all steps, and so are the g
 product of the state with ``from_state`` happens step by step. The slow twin is ``recurrence_stepwise``.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -31,18 +32,26 @@ def locked_dropout(x_TBC: Tensor, rate: float, training: bool) -> Tensor:
     return x_TBC * dropout(x_TBC.new_ones(x_TBC.shape[1:]), rate, True)
 
 
-def recurrence_stepwise(
-    kind: CellKind, x_TBG: Tensor, weight_GH: Tensor, bias_G: Tensor | None, state: State
-) -> tuple[Tensor, ...]:
-    """Outputs (T, B, H), with an LSTM also its cells, from the inputs' part of the gates.
+class Weights(NamedTuple):
+    """Of one cell: (G, C), (G,), (G, H), (G,)."""
+
+    input: Tensor
+    input_bias: Tensor
+    state: Tensor
+    state_bias: Tensor | None
+    """A GRU's; the others have no use for a second one."""
+
+
+def recurrence_stepwise(kind: CellKind, x_TBC: Tensor, weights: Weights, state: State) -> tuple[Tensor, ...]:
+    """Outputs (T, B, H), with an LSTM also its cells.
 
     Gates of an LSTM: output, input, forget, candidate (Gers et al. 2000, without peepholes); of a GRU: reset, update,
     candidate, with the reset gate behind the product as in cuDNN, ``n = tanh(x_n + r · (W h + b))``.
     """
     h_BH, outputs, cells = state[0], [], []
     c_BH = state[-1]
-    for x_BG in x_TBG.unbind():
-        product_BG = torch.nn.functional.linear(h_BH, weight_GH, bias_G)
+    for x_BG in F.linear(x_TBC, weights.input, weights.input_bias).unbind():
+        product_BG = F.linear(h_BH, weights.state, weights.state_bias)
         if kind == "rnn":
             h_BH = torch.tanh(x_BG + product_BG)
         elif kind == "lstm":
@@ -66,60 +75,74 @@ def _history(first_BH: Tensor, n_steps: int) -> Tensor:
     return history
 
 
+def _tanh_(x: Tensor) -> Tensor:
+    """``tanh`` in place, as 2 σ(2x) − 1: PyTorch's own takes a CPU three times as long."""
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
 def _weight_gradient(grad_TBG: Tensor, before_TBH: Tensor) -> Tensor:
     return grad_TBG.flatten(0, 1).t() @ before_TBH.flatten(0, 1)
 
 
+def _input_gradients(ctx: Any, grad_TBG: Tensor, x_TBC: Tensor, input_GC: Tensor) -> tuple[Tensor | None, ...]:
+    """Of the input, its matrix and its bias."""
+    return (grad_TBG @ input_GC if ctx.needs_input_grad[0] else None, _weight_gradient(grad_TBG, x_TBC),
+            grad_TBG.sum((0, 1)))
+
+
 class _RNN(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TBG: Tensor, weight_GH: Tensor, h_BH: Tensor) -> Tensor:
-        history = _history(h_BH, len(x_TBG))
+    def forward(ctx: Any, x_TBC: Tensor, input_GC: Tensor, bias_G: Tensor, weight_GH: Tensor, h_BH: Tensor) -> Tensor:
+        history = _history(h_BH, len(x_TBC))
         steps, weight_HG = history.unbind(), weight_GH.t()
-        for t, x_BG in enumerate(x_TBG.unbind()):
-            torch.addmm(x_BG, steps[t], weight_HG, out=steps[t + 1]).tanh_()
-        ctx.save_for_backward(history, weight_GH)
+        for t, x_BG in enumerate(F.linear(x_TBC, input_GC, bias_G).unbind()):
+            _tanh_(torch.addmm(x_BG, steps[t], weight_HG, out=steps[t + 1]))
+        ctx.save_for_backward(x_TBC, input_GC, history, weight_GH)
         return history[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
-        history, weight_GH = ctx.saved_tensors
+        x_TBC, input_GC, history, weight_GH = ctx.saved_tensors
         grad_gates = torch.ops.aten.tanh_backward(torch.ones_like(history[1:]), history[1:])
         gates, arriving, grad_h = grad_gates.unbind(), grad_TBH.unbind(), grad_TBH[-1]
         for t in reversed(range(len(gates))):
             gates[t].mul_(grad_h)
             if t:
                 grad_h = torch.addmm(arriving[t - 1], gates[t], weight_GH)
-        grad_first = gates[0] @ weight_GH if ctx.needs_input_grad[2] else None
-        return grad_gates, _weight_gradient(grad_gates, history[:-1]), grad_first
+        grad_first = gates[0] @ weight_GH if ctx.needs_input_grad[4] else None
+        return (*_input_gradients(ctx, grad_gates, x_TBC, input_GC), _weight_gradient(grad_gates, history[:-1]),
+                grad_first)
 
 
 class _LSTM(torch.autograd.Function):
     """Cells are float32 whatever the rest is: what they add up over many steps is often small."""
 
     @staticmethod
-    def forward(ctx: Any, x_TBG: Tensor, weight_GH: Tensor, h_BH: Tensor, c_BH: Tensor) -> tuple[Tensor, Tensor]:
-        n_steps, batch, width = len(x_TBG), *h_BH.shape
+    def forward(
+        ctx: Any, x_TBC: Tensor, input_GC: Tensor, bias_G: Tensor, weight_GH: Tensor, h_BH: Tensor, c_BH: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        n_steps, width = len(x_TBC), h_BH.shape[1]
         outputs, cells = _history(h_BH, n_steps), _history(c_BH, n_steps)
         squashed = torch.empty_like(outputs[1:])
-        gates_TB4H = x_TBG.new_empty(n_steps, batch, 4, width)
+        gates_TB4H = F.linear(x_TBC, input_GC, bias_G).unflatten(-1, (4, width))
         h, c, squashed_steps, weight_HG = outputs.unbind(), cells.unbind(), squashed.unbind(), weight_GH.t()
         flat, sigmoids = gates_TB4H.flatten(2).unbind(), gates_TB4H[:, :, :3].unbind()
         o, i, f, candidate = (gates.unbind() for gates in gates_TB4H.unbind(2))
-        for t, x_BG in enumerate(x_TBG.unbind()):
-            torch.addmm(x_BG, h[t], weight_HG, out=flat[t])
+        for t in range(n_steps):
+            flat[t].addmm_(h[t], weight_HG)
             sigmoids[t].sigmoid_()
-            candidate[t].tanh_()
+            _tanh_(candidate[t])
             torch.mul(f[t], c[t], out=c[t + 1]).addcmul_(i[t], candidate[t])
-            torch.mul(o[t], torch.tanh(c[t + 1], out=squashed_steps[t]), out=h[t + 1])
-        ctx.save_for_backward(gates_TB4H, outputs, cells, squashed, weight_GH)
+            torch.mul(o[t], _tanh_(squashed_steps[t].copy_(c[t + 1])), out=h[t + 1])
+        ctx.save_for_backward(x_TBC, input_GC, gates_TB4H, outputs, cells, squashed, weight_GH)
         ctx.set_materialize_grads(False)
         return outputs[1:], cells[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TBH: Tensor | None, grad_cells_TBH: Tensor | None) -> tuple[Tensor | None, ...]:
-        gates_TB4H, outputs, cells, squashed, weight_GH = ctx.saved_tensors
+        x_TBC, input_GC, gates_TB4H, outputs, cells, squashed, weight_GH = ctx.saved_tensors
         if grad_TBH is None:
             grad_TBH = torch.zeros_like(outputs[1:])
         o, i, f, candidate = gates_TB4H.unbind(2)
@@ -144,33 +167,36 @@ class _LSTM(torch.autograd.Function):
             if t:
                 grad_h = torch.addmm(arriving[t - 1], flat[t], weight_GH)
         grad_gates = factors.flatten(2)
-        grad_first = flat[0] @ weight_GH if ctx.needs_input_grad[2] else None
-        return grad_gates, _weight_gradient(grad_gates, outputs[:-1]), grad_first, grad_c
+        grad_first = flat[0] @ weight_GH if ctx.needs_input_grad[4] else None
+        return (*_input_gradients(ctx, grad_gates, x_TBC, input_GC), _weight_gradient(grad_gates, outputs[:-1]),
+                grad_first, grad_c)
 
 
 class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TBG: Tensor, weight_GH: Tensor, bias_G: Tensor, h_BH: Tensor) -> Tensor:
-        n_steps, width = len(x_TBG), h_BH.shape[1]
-        outputs, gates_TBG, products_TBG = _history(h_BH, n_steps), torch.empty_like(x_TBG), torch.empty_like(x_TBG)
+    def forward(
+        ctx: Any, x_TBC: Tensor, input_GC: Tensor, input_bias_G: Tensor, weight_GH: Tensor, bias_G: Tensor, h_BH: Tensor
+    ) -> Tensor:
+        n_steps, width = len(x_TBC), h_BH.shape[1]
+        gates_TBG = F.linear(x_TBC, input_GC, input_bias_G)
+        outputs, products_TBG = _history(h_BH, n_steps), torch.empty_like(gates_TBG)
         h, weight_HG = outputs.unbind(), weight_GH.t()
         products = products_TBG.unbind()
         sigmoids, candidate = gates_TBG[..., : 2 * width].unbind(), gates_TBG[..., 2 * width :].unbind()
         reset, update = gates_TBG[..., :width].unbind(), gates_TBG[..., width : 2 * width].unbind()
         product_sigmoids, product_n = products_TBG[..., : 2 * width].unbind(), products_TBG[..., 2 * width :].unbind()
-        x_sigmoids, x_n = x_TBG[..., : 2 * width].unbind(), x_TBG[..., 2 * width :].unbind()
         for t in range(n_steps):
             torch.addmm(bias_G, h[t], weight_HG, out=products[t])
-            torch.add(x_sigmoids[t], product_sigmoids[t], out=sigmoids[t]).sigmoid_()
-            torch.addcmul(x_n[t], reset[t], product_n[t], out=candidate[t]).tanh_()
+            sigmoids[t].add_(product_sigmoids[t]).sigmoid_()
+            _tanh_(candidate[t].addcmul_(reset[t], product_n[t]))
             torch.lerp(candidate[t], h[t], update[t], out=h[t + 1])
-        ctx.save_for_backward(gates_TBG, products_TBG, outputs, weight_GH)
+        ctx.save_for_backward(x_TBC, input_GC, gates_TBG, products_TBG, outputs, weight_GH)
         return outputs[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
-        gates_TBG, products_TBG, outputs, weight_GH = ctx.saved_tensors
+        x_TBC, input_GC, gates_TBG, products_TBG, outputs, weight_GH = ctx.saved_tensors
         n_steps, batch, width = len(grad_TBH), *grad_TBH.shape[1:]
         reset, update, candidate = gates_TBG.split(width, -1)
         sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
@@ -188,23 +214,22 @@ class _GRU(torch.autograd.Function):
             if t:
                 grad_h = torch.addmm(arriving[t - 1], flat[t], weight_GH).addcmul_(grad_h, kept[t])
         grad_products = factors.flatten(2)
-        grad_first = torch.addcmul(flat[0] @ weight_GH, grad_h, kept[0]) if ctx.needs_input_grad[3] else None
-        grad_x = torch.cat((grad_products[..., : 2 * width], by_candidate), -1)
-        return grad_x, _weight_gradient(grad_products, outputs[:-1]), grad_products.sum((0, 1)), grad_first
+        grad_first = torch.addcmul(flat[0] @ weight_GH, grad_h, kept[0]) if ctx.needs_input_grad[5] else None
+        grad_gates = torch.cat((grad_products[..., : 2 * width], by_candidate), -1)
+        return (*_input_gradients(ctx, grad_gates, x_TBC, input_GC), _weight_gradient(grad_products, outputs[:-1]),
+                grad_products.sum((0, 1)), grad_first)
 
 
-def recurrence(
-    kind: CellKind, x_TBG: Tensor, weight_GH: Tensor, bias_G: Tensor | None, state: State
-) -> tuple[Tensor, ...]:
+def recurrence(kind: CellKind, x_TBC: Tensor, weights: Weights, state: State) -> tuple[Tensor, ...]:
     """As ``recurrence_stepwise``, with the backward pass written out."""
     if torch.compiler.is_compiling():
-        return recurrence_stepwise(kind, x_TBG, weight_GH, bias_G, state)
+        return recurrence_stepwise(kind, x_TBC, weights, state)
     if kind == "rnn":
-        return (_RNN.apply(x_TBG, weight_GH, *state),)
+        return (_RNN.apply(x_TBC, *weights[:3], *state),)
     if kind == "lstm":
-        outputs: tuple[Tensor, ...] = _LSTM.apply(x_TBG, weight_GH, *state)
+        outputs: tuple[Tensor, ...] = _LSTM.apply(x_TBC, *weights[:3], *state)
         return outputs
-    return (_GRU.apply(x_TBG, weight_GH, bias_G, *state),)
+    return (_GRU.apply(x_TBC, *weights, *state),)
 
 
 class RecurrentLayer(nn.Module):
@@ -222,7 +247,8 @@ class RecurrentLayer(nn.Module):
         """Outputs of all steps (T, B, H), with an LSTM also all cells."""
         mark(Stage.RECURRENT, self.layer)
         weight_GH = dropout(self.from_state.weight, self.weight_drop, self.training)
-        return recurrence(self.kind, self.from_input(x_TBC), weight_GH, self.from_state.bias, state)
+        weights = Weights(self.from_input.weight, self.from_input.bias, weight_GH, self.from_state.bias)
+        return recurrence(self.kind, x_TBC, weights, state)
 
     def zero_state(self, batch: int) -> State:
         weight = self.from_state.weight

@@ -10,6 +10,7 @@ Shape legend: B batch, T tokens, H words of history, N positions, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,9 @@ class NgramConfig:
 class OrderTable(nn.Module):
     """The n-grams of one order."""
 
+    context_keys: Tensor
+    keys: Tensor
+
     def __init__(self, n_contexts: int, n_ngrams: int) -> None:
         super().__init__()
         self.register_buffer("context_keys", torch.zeros(n_contexts, dtype=torch.long))
@@ -73,6 +77,11 @@ class Ngram(nn.Module):
             OrderTable(contexts, ngrams) for contexts, ngrams in zip(config.n_contexts, config.n_ngrams, strict=True)
         )
 
+    @property
+    def tables(self) -> list[OrderTable]:
+        """Of orders 2, 3 …"""
+        return cast(list[OrderTable], list(self.orders))
+
     def forward(self, ids_BT: Tensor) -> Tensor:
         return self.logits(self.hidden_states(ids_BT))
 
@@ -92,7 +101,7 @@ class Ngram(nn.Module):
         row_N = torch.zeros_like(recent_NH[:, -1])
         is_open_N = torch.ones_like(row_N, dtype=torch.bool)
         rows = []
-        for order, table in enumerate(self.orders, start=2):
+        for order, table in enumerate(self.tables, start=2):
             mark(Stage.EMBED, order)
             word_N = recent_NH[:, 1 - order]
             found_N, index_N = _find(table.context_keys, row_N * n_vocab + word_N.clamp(min=0))
@@ -108,7 +117,7 @@ class Ngram(nn.Module):
         mark(Stage.HEAD, 1)
         n_vocab = self.config.vocab_size
         p_NV = self.unigram.expand(n, n_vocab).clone()
-        for order, (table, row_N) in enumerate(zip(self.orders, rows, strict=True), start=2):
+        for order, (table, row_N) in enumerate(zip(self.tables, rows, strict=True), start=2):
             if not len(table.keys):
                 continue
             mark(Stage.HEAD, order)
@@ -128,7 +137,7 @@ class Ngram(nn.Module):
     def probability_of(self, rows: Sequence[Tensor], targets_N: Tensor) -> Tensor:
         """Probabilities (N,) of one word each: two look-ups per order instead of a distribution."""
         p_N = self.unigram[targets_N]
-        for table, row_N in zip(self.orders, rows, strict=True):
+        for table, row_N in zip(self.tables, rows, strict=True):
             if not len(table.keys):
                 continue
             safe_N = row_N.clamp(min=0)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
-from tickwise.layers.crf import LinearChainCRF, token_mask
+from tickwise.layers.crf import LinearChainCRF
+from tickwise.layers.recurrent import RecurrentLayers, locked_dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class TaggerConfig:
     """Features of each direction."""
     n_layers: int = 1
     dropout: float = 0.5
+    context: int = 0
+    """Neighbouring sentences were read together up to this many tokens in training, and are so in use."""
 
     def __post_init__(self) -> None:
         if len(self.feature_sizes) != len(self.feature_widths) or not self.feature_sizes:
@@ -56,12 +59,9 @@ def allowed_by_iobes(labels: tuple[str, ...]) -> Tensor:
     return torch.tensor([[follows(before, after) for after in around] for before in around])
 
 
-def locked_dropout(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
+def _locked(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
     """Dropout with one mask for all tokens of a sentence."""
-    if not training or rate == 0:
-        return x_BTC
-    mask_B1C = torch.empty(x_BTC.shape[0], 1, x_BTC.shape[2], dtype=x_BTC.dtype, device=x_BTC.device)
-    return x_BTC * mask_B1C.bernoulli_(1 - rate).div_(1 - rate)
+    return locked_dropout(x_BTC.transpose(0, 1), rate, training).transpose(0, 1)
 
 
 class CharacterCNN(nn.Module):
@@ -82,27 +82,6 @@ class CharacterCNN(nn.Module):
         return strongest_NC.view(*characters_BTL.shape[:2], -1)
 
 
-def backwards(lengths_B: Tensor, n_tokens: int) -> Tensor:
-    """(B, T): indices that read each sentence from its end; padding stays where it is. It is its own inverse."""
-    positions_T = torch.arange(n_tokens, device=lengths_B.device)
-    return torch.where(token_mask(lengths_B, n_tokens), lengths_B[:, None] - 1 - positions_T, positions_T)
-
-
-class BidirectionalLSTM(nn.Module):
-    """(B, T, C) → (B, T, 2H): one LSTM from the left, one from the right, padding exact in both."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.forwards = nn.LSTM(width, hidden, batch_first=True)
-        self.backwards = nn.LSTM(width, hidden, batch_first=True)
-
-    def forward(self, x_BTC: Tensor, lengths_B: Tensor) -> Tensor:
-        order_BT1 = backwards(lengths_B, x_BTC.shape[1])[..., None]
-        left_BTH = self.forwards(x_BTC)[0]
-        right_BTH = self.backwards(x_BTC.gather(1, order_BT1.expand_as(x_BTC)))[0]
-        return torch.cat([left_BTH, right_BTH.gather(1, order_BT1.expand_as(right_BTH))], 2)
-
-
 class Tagger(nn.Module):
     """Feature ids (B, T, F), character ids (B, T, L) and lengths (B) → scores of tags (B, T, K)."""
 
@@ -116,9 +95,8 @@ class Tagger(nn.Module):
         if config.n_characters:
             self.characters = CharacterCNN(config.n_characters, config.character_width, config.character_filters)
             width += config.character_filters
-        self.layers = nn.ModuleList(
-            BidirectionalLSTM(width if i == 0 else 2 * config.hidden, config.hidden) for i in range(config.n_layers)
-        )
+        self.layers = RecurrentLayers("lstm", width, config.hidden, config.n_layers, bidirectional=True,
+                                      dropout=config.dropout)
         self.head = nn.Linear(2 * config.hidden, len(config.labels))
         self.crf = LinearChainCRF(len(config.labels), allowed_by_iobes(config.labels))
 
@@ -128,12 +106,10 @@ class Tagger(nn.Module):
         if self.characters is not None:
             parts.append(self.characters(characters_BTL))
         rate = self.config.dropout
-        x_BTC = locked_dropout(torch.cat(parts, 2), rate, self.training)
-        for index, layer in enumerate(self.layers):
-            mark(Stage.FFN, index)
-            x_BTC = locked_dropout(layer(x_BTC, lengths_B), rate, self.training)
+        x_BTC = _locked(torch.cat(parts, 2), rate, self.training)
+        hidden_BTC, _ = self.layers(x_BTC, lengths=lengths_B)
         mark(Stage.HEAD)
-        return self.head(x_BTC)
+        return self.head(_locked(hidden_BTC, rate, self.training))
 
     def loss(self, emissions_BTK: Tensor, tags_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Mean nats per token of the given tags."""
@@ -142,27 +118,19 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "Tagger":
-        """Fresh weights: uniform embeddings of variance 1/width, Glorot-uniform matrices, forget gates open
-        (bias 1), transitions zero."""
+        """Fresh weights: uniform embeddings of variance 1/width, Glorot-uniform filters and head, transitions zero."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 bound = (3.0 / module.embedding_dim) ** 0.5  # Ma & Hovy 2016
                 module.weight.uniform_(-bound, bound, generator=generator)
                 module.weight[0].zero_()
-            elif isinstance(module, nn.Linear | nn.Conv1d):
+            elif isinstance(module, nn.Conv1d) or module is self.head:
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
-            elif isinstance(module, nn.LSTM):
-                for name, parameter in module.named_parameters():
-                    if name.startswith("weight"):
-                        for gate in parameter.chunk(4):
-                            nn.init.xavier_uniform_(gate, generator=generator)
-                    else:
-                        parameter.zero_()
-                        if name.startswith("bias_ih"):
-                            parameter.chunk(4)[1].fill_(1.0)
+            elif isinstance(module, RecurrentLayers):
+                module.initialise(generator)
             elif isinstance(module, LinearChainCRF):
                 for parameter in module.parameters():
                     parameter.zero_()
@@ -171,6 +139,3 @@ class Tagger(nn.Module):
     def n_parameters(self) -> int:
         """Stored numbers."""
         return sum(p.numel() for p in self.parameters())
-
-
-__all__ = ["CharacterCNN", "Tagger", "TaggerConfig", "allowed_by_iobes", "backwards", "locked_dropout"]

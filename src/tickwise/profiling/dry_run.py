@@ -3,7 +3,8 @@
 The code runs on stand-ins (``profiling/stand_ins.py``), which have shapes and a device, but no memory. Every storage is
 counted when the first tensor on it appears and discounted when the last one is gone, so the count follows the real
 lifetimes: what autograd keeps for the backward pass, temporaries, updates in place, tied weights. What a kernel
-allocates and frees inside itself is not seen.
+allocates and frees inside itself is not seen. The same events go through a simulated heap (``profiling/heap.py``),
+which says how much memory stays resident for them on a CPU.
 """
 
 import weakref
@@ -14,32 +15,32 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tickwise.profiling.heap import Heap
 from tickwise.profiling.stand_ins import StandIn, result_of, schema_of
 
-LARGEST_RECYCLED = 32 * 2**20
-"""Larger tensors get their memory from the system and give it back; smaller ones share the C library's heap (glibc's
-largest M_MMAP_THRESHOLD)."""
-
-HOLES = 0.8
-"""Resident memory beyond all live tensors, over the activations below ``LARGEST_RECYCLED``: 0.4 to 1.8, with a median
-of 0.85, after three training steps of 18 small models (glibc 2.36)."""
+_BF16_PRODUCTS = {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm"}
+_KERNEL_BYTES = 258_376
+"""What oneDNN's code generator reserves for a kernel. It makes them for every new shape of a bf16 product, and its
+cache of 1,024 products keeps them: 78 blocks of this size for 48 products in a small model's serving."""
+_KERNELS_PER_PRODUCT = 1.6
 
 
 class DryRun(TorchDispatchMode):
     """Inside the ``with`` block every new tensor is a stand-in, and nothing is computed.
 
-    ``now`` is the bytes of all of them that exist, ``peak`` the most there have been since ``reset_peak``, and
-    ``peak_recycled`` how much of the peak is in tensors below ``LARGEST_RECYCLED``. Code in the block must not look at
-    values (``.item()``), and must not leave stand-ins in caches that outlive it.
+    ``now`` is the bytes of all of them that exist and ``peak`` the most there have been since ``reset_peak``;
+    ``heap.peak`` is the most that a process would have had resident for them. Code in the block must not look at values
+    (``.item()``), and must not leave stand-ins in caches that outlive it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         """``device`` is where new tensors are that ask for none (the CPU)."""
         super().__init__()
-        self.now = self.peak = self.peak_recycled = 0
-        self._recycled = 0
+        self.now = self.peak = 0
+        self.heap = Heap()
         self._device = device if device is not None else torch.device("cpu")
         self._storages: dict[int, weakref.ref[Any]] = {}
+        self._products: set[Any] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -47,7 +48,8 @@ class DryRun(TorchDispatchMode):
         return False
 
     def reset_peak(self) -> None:
-        self.peak, self.peak_recycled = self.now, self._recycled
+        self.peak = self.now
+        self.heap.reset_peak()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -65,28 +67,40 @@ class DryRun(TorchDispatchMode):
             device = torch.device(kwargs.get("device") or device)
             kwargs = {**kwargs, "device": device}
         output = result_of(func, args, kwargs, device)
+        if schema.packet in _BF16_PRODUCTS:
+            self._generate_kernels(schema.packet, tensors)
         for leaf in tree_leaves(output):
             if isinstance(leaf, StandIn):
                 self._hold(leaf)
         return output
+
+    def _generate_kernels(self, packet: str, tensors: list[Tensor]) -> None:
+        """Code that the library keeps for products of these shapes."""
+        if tensors[-1].dtype != torch.bfloat16 or tensors[-1].device.type != "cpu":
+            return
+        key = (packet, *((t.shape, t.stride(-1) == 1) for t in tensors))
+        if key not in self._products:
+            before = int(len(self._products) * _KERNELS_PER_PRODUCT)
+            self._products.add(key)
+            for _ in range(int(len(self._products) * _KERNELS_PER_PRODUCT) - before):
+                self.heap.allocate(_KERNEL_BYTES)
 
     def _hold(self, tensor: StandIn) -> None:
         storage = tensor.meta.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._storages:
             return
-        recycled = size if size < LARGEST_RECYCLED else 0
+        block = self.heap.allocate(size) if size else None
 
         def gone(_reference: Any) -> None:
             self._storages.pop(key, None)
             self.now -= size
-            self._recycled -= recycled
+            if block is not None:
+                self.heap.free(block)
 
         self._storages[key] = weakref.ref(storage, gone)
         self.now += size
-        self._recycled += recycled
-        if self.now > self.peak:
-            self.peak, self.peak_recycled = self.now, self._recycled
+        self.peak = max(self.peak, self.now)
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:

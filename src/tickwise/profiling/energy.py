@@ -61,14 +61,17 @@ class RaplMeter:
 class NvmlMeter:
     """The board's energy counter of one NVIDIA accelerator."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, device: "torch.device") -> None:
         """Raises ``ImportError`` without the library, and its ``NVMLError`` where the board has no counter."""
         import pynvml
+        import torch
 
         pynvml.nvmlInit()
-        self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)
+        # torch numbers the accelerators that it may use, NVML all that there are: they agree on the identifier only.
+        uuid = torch.cuda.get_device_properties(device).uuid
+        self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         self._start_mj = self._read_mj()
-        self.name = f"NVML: accelerator {index}"
+        self.name = f"NVML: accelerator GPU-{uuid}"
 
     def _read_mj(self) -> int:
         return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
@@ -94,7 +97,7 @@ def find_meter(device: "torch.device", root: Path = _POWERCAP) -> tuple[EnergyMe
     """The meter for ``device`` and its name, or ``None`` and why there is none."""
     if device.type == "cuda":
         try:
-            return _named(NvmlMeter(device.index or 0))
+            return _named(NvmlMeter(device))
         except ImportError:
             return None, "install tickwise[energy] to read the accelerator's energy counter"
         except Exception as problem:  # NVMLError is a class of the library that may be missing

@@ -72,7 +72,6 @@ _DATA_SHEETS = {
                     fp32=67, bf16=989.5, fp16=989.5, int8=1979),
     "rtx4090": _nvidia("GeForce RTX 4090", "Ada GPU architecture white paper", 24, 1008, 450,
                        fp32=82.6, bf16=165.2, fp16=165.2, int8=660.6),
-    "t4": _nvidia("T4", "T4 Tensor Core GPU data sheet", 16, 300, 70, fp32=8.1, fp16=65, int8=130),
 }
 
 

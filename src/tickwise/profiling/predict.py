@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tickwise.core.stages import Stage
-from tickwise.profiling.dry_run import LARGEST_RECYCLED
 from tickwise.profiling.hardware import Hardware, hardware_from_ceilings, named_hardware
+from tickwise.profiling.heap import LARGEST_RECYCLED
 from tickwise.profiling.overheads import COLD, Overheads, by_kind
 from tickwise.profiling.program import Instruction
 

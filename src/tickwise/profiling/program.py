@@ -81,6 +81,9 @@ def list_training_program(
     part of it: see ``list_call``.
     """
 
+    if not any(p.requires_grad for p in module.parameters()):
+        raise UserError(f"{type(module).__name__}: no parameter requires a gradient, so there is nothing to train")
+
     def forward_and_backward(run: Call, parameters: list[Tensor], recorder: Recorder) -> None:
         with torch.enable_grad():
             objective = run(*args, **kwargs)

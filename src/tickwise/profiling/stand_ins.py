@@ -188,7 +188,7 @@ def _in_order_of(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_strided(tensor.shape, strides, dtype=dtype, device="meta")
 
 
-def _broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def broadcast_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """As ``torch.broadcast_shapes``, which loads sympy first."""
     result = [1] * max(map(len, shapes), default=0)
     for shape in shapes:
@@ -208,7 +208,7 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     dtype = _dtype(func, args, kwargs)
     shape: Sequence[int] = operands[0].shape
     if any(t.shape != shape for t in operands):
-        shape = _broadcast([t.shape for t in operands])
+        shape = broadcast_shape([t.shape for t in operands])
     full = [t for t in operands if t.shape == shape and (0 not in t.stride() or t.ndim == 0)]
     if not full or full[0].is_contiguous():
         return _empty(shape, dtype)
@@ -285,7 +285,7 @@ def _index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = [indices[dim] for dim in at]
     if any(index.dtype in (torch.bool, torch.uint8) for index in given):
         raise NeedsValuesError("indexing with a mask depends on values")
-    found = _broadcast([index.shape for index in given])
+    found = broadcast_shape([index.shape for index in given])
     if at[-1] - at[0] + 1 == len(at):
         return _empty((*shape[: at[0]], *found, *shape[at[-1] + 1 :]), args[0].dtype)
     return _empty((*found, *(n for dim, n in enumerate(shape) if dim not in at)), args[0].dtype)

@@ -11,6 +11,8 @@ from tickwise.core.errors import ConfigError
 from tickwise.profiling.program import Program, list_program, list_training_program
 
 Phase = Literal["prefill", "decode", "train"]
+_STATES = ("past_key_values", "cache_params", "state")
+"""What architectures call their state between ticks: keys and values, Mamba's, RWKV's."""
 
 
 def longest_text(module: nn.Module) -> int | None:
@@ -52,14 +54,15 @@ def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context:
         options[read] = ids(1 if two_texts else context)
         return list_program(module, **source, **options)
     no_cache = ConfigError(f"{type(module).__name__}: keeps no cache, so it has no decode tick; use --phase prefill")
-    if "past_key_values" not in takes or "use_cache" not in takes:
+    name = next((name for name in _STATES if name in takes), None)
+    if name is None or "use_cache" not in takes:
         raise no_cache
 
     def cached(run: Callable[..., Any]) -> Mapping[str, Any]:
         output = run(**source, **{**options, read: ids(context)})
-        if getattr(output, "past_key_values", None) is None:
+        if getattr(output, name, None) is None:
             raise no_cache
-        state: dict[str, Any] = {"past_key_values": output.past_key_values}
+        state: dict[str, Any] = {name: getattr(output, name)}
         if two_texts:
             state["encoder_outputs"] = (output.encoder_last_hidden_state,)
         return state

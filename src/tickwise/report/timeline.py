@@ -94,7 +94,9 @@ def _machine(meta: Mapping[str, Any]) -> str | None:
     machine = meta.get("machine")
     if not isinstance(machine, Mapping):
         return None if machine is None else str(machine)
-    figures = ((str(name), value) for name, value in machine.items() if isinstance(value, str | int | float))
+    same = machine.get("device") == machine.get("processor")
+    figures = ((str(name), value) for name, value in machine.items()
+               if isinstance(value, str | int | float) and not (same and name == "device"))
     return ", ".join(_named(name, value) for name, value in figures)
 
 

@@ -221,15 +221,17 @@ function oftenAbove(trace, phase, stage, least) {
     return time > least;
   }).length;
 }
-// A stage that in this tick, and in few others, took more than three times what it usually takes, or that runs in few
-// ticks only (then it usually takes 0): {usual, often}, or null.
+// A stage that in this tick took more than three times what it usually takes, for no more work than usual (where work is
+// not counted: in few others), or that runs in few ticks only (then it usually takes 0): {usual, often}, or null.
 function exception(trace, tick, sum) {
-  const phase = trace.phaseOf[tick.phase], usual = phase.stages.find((one) => one.stage === sum.stage)?.median;
+  const phase = trace.phaseOf[tick.phase], all = phase.stages.find((one) => one.stage === sum.stage), usual = all?.median;
   if (phase.ticks < 8 || !(sum.time > 3 * usual)) return null;
+  const sameWork = sum.bytes <= 1.25 * all.bytes / phase.ticks && sum.flops <= 1.25 * all.flops / phase.ticks;
   phase.exceptions ??= new Map();
   if (!phase.exceptions.has(sum.stage)) phase.exceptions.set(sum.stage, oftenAbove(trace, phase, sum.stage, 3 * usual));
   const often = phase.exceptions.get(sum.stage);
-  return usual === 0 || often <= Math.max(1, 0.05 * phase.ticks) ? { usual, often } : null;
+  const seldom = often <= Math.max(1, 0.05 * phase.ticks);
+  return usual === 0 || sameWork || seldom ? { usual, often, seldom } : null;
 }
 
 // Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts.
@@ -242,8 +244,8 @@ function verdict(trace, tick, phase, sum, whole) {
   }
   if (rare) {
     return {
-      why: `An exception: usually ${duration(rare.usual)}, and more than three times that in only ${rare.often} of `
-        + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}.`,
+      why: `An exception: usually ${duration(rare.usual)}, and more than three times that in ${rare.seldom ? "only " : ""}${rare.often} of `
+        + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}${rare.seldom ? "" : ", for no more work"}.`,
       help: "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual "
         + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
     };

@@ -13,7 +13,7 @@ from tickwise.core.console import format_bytes
 from tickwise.core.device import has_fast_bf16, torch_dtype
 from tickwise.core.errors import MemoryLimitError
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.profiling.dry_run import HOLES, DryRun, convert
+from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
 from tickwise.training.loop import _VALIDATION_BATCH_TOKENS, next_token_loss
@@ -41,7 +41,7 @@ class TrainingMemory:
     activations: int
     """Everything else that exists at that moment: what autograd keeps, logits, the optimizer's temporaries."""
     fragmentation: int
-    """What the C library keeps of freed memory, in holes between tensors that live on (CPU only)."""
+    """What the C library keeps of freed memory, in holes between tensors that live on: simulated (CPU only)."""
 
     @property
     def total(self) -> int:
@@ -54,7 +54,7 @@ class TrainingMemory:
 
 def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parameters: int,
                              dtype: str, device: torch.device) -> TrainingMemory:
-    """Counted on a dry run of two steps and one validation batch; the process itself comes on top.
+    """Counted on a dry run of three steps and one validation batch; the process itself comes on top.
 
     Activations grow by the same bytes for every sequence, so very large batches are not counted one by one.
     """
@@ -66,8 +66,12 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
                                      device) for n in (most // 2, most)
         )  # fmt: skip
         steps = (rows - most) / (most - most // 2)
-        activations = more.activations + round(steps * (more.activations - fewer.activations))
-        return replace(more, activations=activations)
+
+        def extrapolated(name: str) -> int:
+            at_most = int(getattr(more, name))
+            return max(0, at_most + round(steps * (at_most - getattr(fewer, name))))
+
+        return replace(more, activations=extrapolated("activations"), fragmentation=extrapolated("fragmentation"))
     with DryRun(device) as live:
         return _dry_steps(live, model, config, dtype, device)
 
@@ -84,7 +88,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     optimizer = Optimizer(module, weights, config.optimizer,
                           torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     rows = config.batch_size // config.accumulate
-    for _ in range(2):  # states are made in the first step
+    for _ in range(3):  # states are made in the first step; then the heap settles
         weights.clear()
         inputs_BT = torch.zeros(config.batch_size, config.context, dtype=torch.long)
         for index in range(min(config.accumulate, 2)):
@@ -94,20 +98,21 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
         total_norm(gradients)
         optimizer.step(gradients, 1.0)
     states = _bytes(optimizer.state_tensors().values())
-    _dry_validation(module, weights, average, config.context)
+    with weights.replaced_by(average):
+        validate(module, config.context)
     held = buffers if buffers else _bytes(gradients)
     activations = live.peak - n_weights - held - states
-    holes = round(HOLES * min(activations, live.peak_recycled)) if device.type == "cpu" else 0
+    holes = max(0, live.heap.peak - live.peak) if device.type == "cpu" else 0
     return TrainingMemory(weights=n_weights, gradients=held, optimizer=states, activations=activations,
                           fragmentation=holes)
 
 
 @torch.no_grad()
-def _dry_validation(module: Decoder, weights: MasterWeights, average: list[torch.Tensor] | None, context: int) -> None:
+def validate(module: Decoder, context: int) -> None:
+    """One batch of a validation, as large as the training loop takes it."""
     module.eval()
     ids_BT = torch.zeros(max(1, min(64, _VALIDATION_BATCH_TOKENS // context)), context, dtype=torch.long)
-    with weights.replaced_by(average):
-        next_token_loss(module, ids_BT, ids_BT)
+    next_token_loss(module, ids_BT, ids_BT)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

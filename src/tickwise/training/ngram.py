@@ -3,6 +3,7 @@
 Everything is a sort of integer keys, so that a million tokens take a second or two.
 """
 
+import itertools
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tickwise.core.errors import ConfigError, DataError
-from tickwise.models.ngram import Ngram, NgramConfig, OrderTable
+from tickwise.models.ngram import Ngram, NgramConfig
 
 # Where a text is too small to estimate discounts from its counts of counts, as KenLM's --discount_fallback.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
@@ -32,7 +33,7 @@ def count_ngrams(
         raise DataError(f"{len(ids)} tokens are too few to count n-grams")
     assert vocab_size < _MOST_WORDS
     levels = _levels(numpy.asarray(ids, dtype=numpy.int64), vocab_size, order, boundary)
-    for lower, higher in zip(levels[:-1], levels[1:], strict=True):
+    for lower, higher in itertools.pairwise(levels):
         lower.use_continuations(higher, vocab_size, boundary)
     config = NgramConfig(
         vocab_size=vocab_size, order=order, boundary=boundary, context_length=context_length,
@@ -44,8 +45,7 @@ def count_ngrams(
     unigram = numpy.full(vocab_size, backoff[0] / vocab_size)
     unigram[levels[0].keys] += probabilities
     module.unigram.data = torch.from_numpy(unigram).float()
-    for level, table in zip(levels[1:], module.orders, strict=True):
-        assert isinstance(table, OrderTable)
+    for level, table in zip(levels[1:], module.tables, strict=True):
         probabilities, backoff = level.discounted(vocab_size)
         table.context_keys, table.keys = torch.from_numpy(level.context_keys), torch.from_numpy(level.keys)
         table.probabilities.data = torch.from_numpy(probabilities).float()

@@ -3,7 +3,7 @@
 Shape legend: B sequences, T tokens, F features of a token, L characters of a word, K tags.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.data.tag_features import UNKNOWN, EncodedSentence, TagFeatures, border
-from tickwise.data.tagged import Span, TaggedSentence, chunks, to_tags
+from tickwise.data.tagged import Span, TaggedSentence, chunks, count_matches, to_tags
 from tickwise.models.tagger import Tagger
 from tickwise.training.objective import Batch
 
@@ -114,22 +114,52 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 
 
 @torch.no_grad()
-def predict_entities(module: Tagger, data: Sequence[Example], device: torch.device,
-                     batch_tokens: int = 4096) -> list[list[Span]]:
-    """The entities of every sentence in ``data``, in order, by the most likely tags that IOBES allows."""
-    found: list[list[list[Span]]] = [[] for _ in data]
+def predict(module: Tagger, data: Sequence[Example], device: torch.device, *, probabilities: bool = False,
+            batch_tokens: int = 4096) -> list[list[tuple[Span, float | None]]]:
+    """The entities of every sentence in ``data``, in order, by the most likely tags that IOBES allows; with
+    ``probabilities`` also how likely the model finds just that entity there."""
+    found: list[list[list[tuple[Span, float | None]]]] = [[] for _ in data]
     was_training = module.training
     module.eval()
     for indices in batches_by_length([len(example.encoded) for example in data], batch_tokens):
         features, characters, _, lengths = (x.to(device) for x in collate([data[i] for i in indices]))
-        tags_BT = module.crf.decode(module(features, characters, lengths), lengths).tolist()
-        for index, row in zip(indices, tags_BT, strict=True):
-            labels = [module.config.labels[tag] for tag in row]
+        emissions_BTK = module(features, characters, lengths)
+        tags_BT = module.crf.decode(emissions_BTK, lengths)
+        for row, index in enumerate(indices):
             example = data[index]
-            found[index] = [chunks(labels[start : start + n])
+            labels = [module.config.labels[tag] for tag in tags_BT[row].tolist()]
+            per_sentence = [chunks(labels[start : start + n])
                             for start, n in zip(example.starts, example.lengths, strict=True)]
+            sure: list[float | None] = [None] * sum(map(len, per_sentence))
+            if probabilities:
+                placed = [(start + span.start, start + span.end)
+                          for start, spans in zip(example.starts, per_sentence, strict=True) for span in spans]
+                n = len(example.encoded)
+                sure = list(_probabilities(module, emissions_BTK[row, :n], tags_BT[row, :n], placed, batch_tokens))
+            rest = iter(sure)
+            found[index] = [[(span, next(rest)) for span in spans] for spans in per_sentence]
     module.train(was_training)
     return [entities for example in found for entities in example]
+
+
+def _probabilities(module: Tagger, emissions_TK: Tensor, tags_T: Tensor, places: Sequence[tuple[int, int]],
+                   batch_tokens: int) -> Iterator[float]:
+    """For each place, the probability of its tags there; some places at a time."""
+    n_tokens = len(tags_T)
+    at_once = max(1, batch_tokens // n_tokens)
+    for first in range(0, len(places), at_once):
+        part = torch.tensor(places[first : first + at_once], device=tags_T.device)
+        n = len(part)
+        logs = module.crf.span_log_probability(
+            emissions_TK.expand(n, -1, -1), tags_T.expand(n, -1), part[:, 0], part[:, 1],
+            torch.full((n,), n_tokens, device=tags_T.device),
+        )
+        yield from logs.exp().clamp(max=1.0).tolist()
+
+
+def predict_entities(module: Tagger, data: Sequence[Example], device: torch.device) -> list[list[Span]]:
+    """The entities of every sentence in ``data``, in order."""
+    return [[span for span, _ in entities] for entities in predict(module, data, device)]
 
 
 class TaggingObjective:
@@ -144,6 +174,11 @@ class TaggingObjective:
         self.epoch = self.position = 0
         self.n_training_tokens = sum(len(example.encoded) for example in training)
         self._order = self._batches(0)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the first epoch; another one's may have one more or less."""
+        return len(self._batches(0))
 
     @property
     def n_validation_tokens(self) -> int:
@@ -180,6 +215,15 @@ class TaggingObjective:
         self.position += 1
         return Batch((features, characters, tags, lengths), int(lengths.sum()))
 
+    @property
+    def fixed_shapes(self) -> bool:
+        return False
+
+    def example(self) -> Batch:
+        """The first batch of the first epoch, without dropped words."""
+        features, characters, tags, lengths = collate([self.training[i] for i in self._batches(0)[0]])
+        return Batch((features, characters, tags, lengths), int(lengths.sum()))
+
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Rows in ``n`` parts. A tagger's sentences differ in length, so the parts' weights do too, a little."""
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
@@ -195,10 +239,11 @@ class TaggingObjective:
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         """``loss`` is 1 − F1: a tagger is chosen by the entities that it finds."""
-        from tickwise.evaluation.entities import entity_scores
-
         assert isinstance(module, Tagger)
-        f1 = entity_scores(self.gold, predict_entities(module, self.validation, device), samples=0).overall.f1
+        guess = predict_entities(module, self.validation, device)
+        counts = [count_matches(*pair) for pair in zip(self.gold, guess, strict=True)]
+        correct, predicted, gold = (sum(column) for column in zip(*counts, strict=True))
+        f1 = 2 * correct / (predicted + gold) if correct else 0.0
         return {"loss": 1.0 - f1, "f1": f1}
 
     def state(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tickwise.core.device import torch_dtype
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling.ledger import CostTable, StageKey, TickCosts, TrainingWork
-from tickwise.profiling.program import Instruction, Program, list_call, list_training_program
+from tickwise.profiling.program import Instruction, Program, instruction_json, list_call, list_training_program
 from tickwise.profiling.recording import record_trace
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class StepCosts:
     """The ``CostModel`` of a training loop: every step does the same work, which is listed once. Where batches differ
     in shape, nothing is counted.
 
-    The backward pass is one row per layer, as the loop measures it; a compiled step is one row forward and one back.
-    Asked only after a step was taken, because an optimizer makes its state in the first one.
+    The backward pass is one row per layer, as the loop measures it; a compiled step is one row forward and one back,
+    counted as it is before compilation. A gradient counts as short enough not to be clipped. Asked only after a step
+    was taken, because an optimizer makes its state in the first one.
     """
 
     def __init__(self, training: "Training") -> None:
@@ -45,15 +46,55 @@ class StepCosts:
             nothing_03 = numpy.zeros((0, 3), dtype=numpy.int64)
             return CostTable((), nothing_03, nothing_03[None], frozenset())
         figures: dict[StageKey, list[int]] = {}
-        times = self._training.config.accumulate
-        for program, n in ((self.listing(), times), (self._optimizer(), 1)):
-            for one in program.instructions:
-                row = figures.setdefault(self._place(one), [0, 0, 0])
-                row[0] += n * one.flops
-                row[1] += n * one.bytes_read
-                row[2] += n * one.bytes_written
+        for place, one, n in self._instructions():
+            row = figures.setdefault(place, [0, 0, 0])
+            row[0] += n * one.flops
+            row[1] += n * one.bytes_read
+            row[2] += n * one.bytes_written
         base_K3 = numpy.array(list(figures.values()), dtype=numpy.int64)
         return CostTable(tuple(figures), base_K3, numpy.zeros((0, *base_K3.shape), dtype=numpy.int64), _COUNTED)
+
+    def _instructions(self) -> Iterator[tuple[StageKey, Instruction, int]]:
+        """Where the loop measures each instruction of a step, and how often it runs in one."""
+        times = self._training.config.accumulate
+        for program, n in ((self.listing(), times), (self._optimizer(), 1)):
+            yield from ((self._place(one), one, n) for one in program.instructions)
+        for first, n in ((True, 1), (False, times - 1)):
+            for layer, parameters in self._parameters_by_layer():
+                program = self._collected(parameters, first)
+                yield from (((Stage.BACKWARD, layer), one, n) for one in program.instructions if n)
+
+    def typical_listing(self) -> list[dict[str, Any]] | None:
+        """The instructions of a step (of one micro-batch, and the update), as JSON values; ``None`` before a step."""
+        if self._table is None:
+            return None
+        return [instruction_json(one) | {"stage": str(stage), "layer": layer, "phase": "train"}
+                for (stage, layer), one, _ in self._instructions()]
+
+    def _parameters_by_layer(self) -> list[tuple[int | None, list[nn.Parameter]]]:
+        """In float32 a gradient is added where autograd has it ready, in its layer; else after the backward pass."""
+        training = self._training
+        if training.counters.compiled or not training.weights.shared:
+            return [(None, training.weights.parameters)]
+        layers = [list(layer.parameters()) for layer in training.module.layers]
+        inside = {id(parameter) for layer in layers for parameter in layer}
+        rest = [parameter for parameter in training.weights.parameters if id(parameter) not in inside]
+        return [(None, rest), *enumerate(layers)]
+
+    def _collected(self, parameters: list[nn.Parameter], first: bool) -> Program:
+        """Gradients of a micro-batch go to (``first``) or are added to those of the whole batch, in float32."""
+        shared = self._training.weights.shared
+
+        def collect() -> None:
+            fresh = [torch.empty_like(parameter) for parameter in parameters]
+            sums = [torch.empty_like(parameter, dtype=torch.float32) for parameter in parameters]
+            if not first:
+                torch._foreach_add_(sums, fresh if shared else [gradient.float() for gradient in fresh])
+            elif not shared:
+                torch._foreach_copy_(sums, fresh)
+
+        with torch.no_grad():
+            return list_call(collect, stage=Stage.BACKWARD)
 
     def _place(self, instruction: Instruction) -> StageKey:
         whole = bool(self._training.counters.compiled)
@@ -85,7 +126,8 @@ def traced(training: "Training", path: Path | None, overwrite: bool = False) -> 
         return
     costs = StepCosts(training)
     with record_trace(path, model=str(training.config.out), dtype=torch_dtype(training.dtype_name),
-                      device=training.device, costs=costs, overwrite=overwrite) as ledger:
+                      device=training.device, costs=costs, listing=costs.typical_listing,
+                      overwrite=overwrite) as ledger:
         training.ledger = ledger
         try:
             yield

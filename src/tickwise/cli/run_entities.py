@@ -1,0 +1,107 @@
+"""Find named entities in text, train a tagger on your own tagged file, or evaluate one."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.core import console
+from tickwise.core.errors import ConfigError
+from tickwise.tasks.tag_options import TagOptions
+
+if TYPE_CHECKING:
+    from tickwise.tasks.tag import Entity, EntityTagger
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TaskArguments):
+    options: TagOptions = dataclasses.field(default_factory=TagOptions)
+    html: Path | None = None
+    """Also write the texts with their entities in colour as one HTML page."""
+    max_seconds: float | None = None
+    """End training after this time."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+    seed: int = 1
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+
+
+def run(arguments: Arguments) -> int:
+    check_task(arguments)
+    if arguments.html is not None and (arguments.train or arguments.test):
+        raise ConfigError("--html: is for texts; leave out --train and --test")
+    if arguments.train:
+        return _train(arguments)
+    from tickwise.tasks.tag import EntityTagger
+
+    assert arguments.model is not None
+    tagger = EntityTagger.load(arguments.model, arguments.device)
+    if arguments.test:
+        _evaluate(tagger, arguments, {})
+        return 0
+    answers: list[tuple[str, list[Entity]]] = []
+    colour = sys.stdout.isatty()
+
+    def answer(texts: list[str]) -> None:
+        from tickwise.report.entities import terminal_text
+
+        for text, entities in zip(texts, tagger.tag(texts), strict=True):
+            if arguments.json or arguments.html is not None:
+                answers.append((text, entities))
+            if not arguments.json:
+                print(terminal_text(text, entities, tagger.types, colour), flush=True)
+
+    answer_texts(arguments, answer)
+    if arguments.html is not None:
+        from tickwise.core.paths import write_text_atomic
+        from tickwise.report.entities import entity_page
+
+        page = entity_page([text for text, _ in answers], [found for _, found in answers], tagger.types, "Entities")
+        write_text_atomic(arguments.html, page)
+        console.say(f"wrote {arguments.html}")
+    if arguments.json:
+        rows = [{"text": text, "entities": [entity.to_json() for entity in found]} for text, found in answers]
+        print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
+    return 0
+
+
+def _train(arguments: Arguments) -> int:
+    from tickwise.tasks.tag import EntityTagger, train_tagger
+
+    assert arguments.out is not None
+    result = train_tagger(
+        arguments.train, arguments.dev, out=arguments.out, options=arguments.options, seed=arguments.seed,
+        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
+        device=arguments.device,
+    )
+    if result.interrupted:
+        return 130
+    figures = {"model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
+               "development_f1": result.validation.get("f1")}
+    tests = arguments.test or _own_test(arguments.train)
+    if tests:
+        tagger = EntityTagger.load(result.model, arguments.device)
+        _evaluate(tagger, dataclasses.replace(arguments, test=tests), figures)
+    elif arguments.json:
+        print(json.dumps(figures))
+    return 0
+
+
+def _own_test(train: tuple[str, ...]) -> tuple[str, ...]:
+    """The known data sets in ``train`` that have a test part."""
+    from tickwise.tasks.tag import data_set
+
+    return tuple(name for name in train if (entry := data_set(name)) is not None and "test" in entry.files)
+
+
+def _evaluate(tagger: "EntityTagger", arguments: Arguments, figures: dict[str, Any]) -> None:
+    from tickwise.evaluation.entities import table
+    from tickwise.tasks.tag import read_sentences
+
+    scores = tagger.evaluate(read_sentences(arguments.test, "test", arguments.options))
+    print(json.dumps(figures | scores.to_json()) if arguments.json else table(scores))

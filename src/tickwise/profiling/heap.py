@@ -1,0 +1,149 @@
+"""The heap of the C library, simulated: memory that stays resident although its tensors are gone.
+
+Freed memory serves again only what fits into the hole that it leaves, so a process holds more than its live tensors.
+These are the rules of glibc's malloc (malloc/malloc.c, "Trim and mmap thresholds", ``_int_malloc``, ``_int_memalign``)
+for blocks as large as tensors: best fit, neighbouring holes become one, the last one is the top of the heap and goes
+back to the system when it is large; what is above a threshold gets pages of its own, and the threshold grows to the
+largest such block that was freed.
+
+Those rules alone leave few holes. In a real process small blocks that live on (what alignment cuts off, Python's and
+C++'s objects) lie between the large ones and keep holes apart: a replay of all 4.4 million calls of a training run with
+a small block beside every n-th large one needs n of 15 to reach what the process held. So ``_SPLINTER_EVERY`` is a
+fitted number, from three training runs; none of them is among the configurations of ``bench/estimate_accuracy.py``.
+"""
+
+import bisect
+import dataclasses
+
+_PAGE = 4096
+_TOP_PAD = 128 * 1024
+"""What the heap grows by beyond a request, and what trimming leaves (M_TOP_PAD)."""
+_FIRST_THRESHOLD = 128 * 1024
+LARGEST_RECYCLED = 32 * 2**20
+"""The most that the threshold grows to (DEFAULT_MMAP_THRESHOLD_MAX): larger blocks always get pages of their own."""
+_TRIM_AFTER = 64 * 1024
+"""Only a hole at least this large makes the top be looked at (FASTBIN_CONSOLIDATION_THRESHOLD)."""
+_SPLINTER_EVERY, _SPLINTER = 15, 80
+_OVERHEAD = 16 + 64 + 32
+"""Header, and what PyTorch's alignment of 64 bytes makes the library ask for on top."""
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Block:
+    """A piece of the heap, in use or a hole, between its neighbours; or pages of its own."""
+
+    start: int
+    size: int
+    is_free: bool = False
+    is_mapped: bool = False
+    before: "Block | None" = None
+    after: "Block | None" = None
+
+
+class Heap:
+    """``allocate`` and ``free`` as the program does; ``resident`` bytes now and ``peak`` since ``reset_peak``."""
+
+    def __init__(self) -> None:
+        self.resident = self.peak = 0
+        self._mapped = 0
+        self._holes: list[tuple[int, int, Block]] = []  # by size, then address
+        self._last: Block | None = None  # the highest block in use or hole below the top
+        self._end = 0  # where the top ends
+        self._touched = 0  # the top is resident up to here
+        self._threshold = _FIRST_THRESHOLD
+        self._trim_above = _TOP_PAD
+        self._n_large = 0
+
+    def reset_peak(self) -> None:
+        self.peak = self.resident
+
+    def allocate(self, n_bytes: int) -> Block:
+        """Memory that is written to from end to end."""
+        size = -(-(n_bytes + _OVERHEAD) // 16) * 16
+        block = self._from_hole(size) or self._from_top(size)
+        if size >= _FIRST_THRESHOLD // 8 and not block.is_mapped:
+            self._n_large += 1
+            if self._n_large % _SPLINTER_EVERY == 0:
+                self._leave_splinter(block)
+        self._count()
+        return block
+
+    def _leave_splinter(self, block: Block) -> None:
+        """The end of the block stays in use for ever."""
+        block.size -= _SPLINTER
+        splinter = Block(block.start + block.size, _SPLINTER, before=block, after=block.after)
+        self._link(splinter, block.after)
+        block.after = splinter
+
+    def free(self, block: Block) -> None:
+        if block.is_mapped:
+            self._mapped -= block.size
+            if self._threshold < block.size <= LARGEST_RECYCLED:
+                self._threshold, self._trim_above = block.size, 2 * block.size
+        else:
+            self._release(block)
+        self._count()
+
+    def _count(self) -> None:
+        self.resident = self._mapped + self._touched
+        self.peak = max(self.peak, self.resident)
+
+    def _from_hole(self, size: int) -> Block | None:
+        index = bisect.bisect_left(self._holes, size, key=lambda hole: hole[0])
+        if index == len(self._holes):
+            return None
+        block = self._holes.pop(index)[2]
+        block.is_free = False
+        if block.size - size >= 32:
+            rest = Block(block.start + size, block.size - size, is_free=True, before=block, after=block.after)
+            block.size = size
+            self._link(block, rest)
+            self._link(rest, rest.after)
+            bisect.insort(self._holes, (rest.size, rest.start, rest))
+        return block
+
+    def _link(self, before: Block, after: Block | None) -> None:
+        before.after = after
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
+
+    def _from_top(self, size: int) -> Block:
+        start = 0 if self._last is None else self._last.start + self._last.size
+        if start + size + 32 > self._end:
+            if size >= self._threshold:
+                size = -(-(size + 16) // _PAGE) * _PAGE
+                self._mapped += size
+                return Block(0, size, is_mapped=True)
+            self._end = -(-(start + size + _TOP_PAD + 32) // _PAGE) * _PAGE
+        block = Block(start, size, before=self._last)
+        if self._last is not None:
+            self._last.after = block
+        self._last = block
+        self._touched = max(self._touched, start + size)
+        return block
+
+    def _release(self, block: Block) -> None:
+        for neighbour in (block.before, block.after):
+            if neighbour is not None and neighbour.is_free:
+                del self._holes[bisect.bisect_left(self._holes, (neighbour.size, neighbour.start))]
+                block.start = min(block.start, neighbour.start)
+                block.size += neighbour.size
+                if neighbour is block.before:
+                    block.before = neighbour.before
+                    if block.before is not None:
+                        block.before.after = block
+                else:
+                    self._link(block, neighbour.after)
+        if block.after is not None:
+            block.is_free = True
+            bisect.insort(self._holes, (block.size, block.start, block))
+            return
+        self._last = block.before
+        if self._last is not None:
+            self._last.after = None
+        top = self._end - block.start
+        if block.size >= _TRIM_AFTER and top >= self._trim_above:
+            self._end -= max(0, (top - _TOP_PAD - 32) // _PAGE * _PAGE)
+            self._touched = min(self._touched, self._end)

@@ -1,0 +1,235 @@
+"""Finding entities: train a tagger on tagged sentences, load it, and mark the entities of texts."""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tickwise.core.errors import CheckpointError, DataError
+from tickwise.data import catalogue
+from tickwise.data.tag_features import TagFeatures
+from tickwise.data.tagged import Span, TaggedSentence, entity_types, iobes_labels, read_tagged
+from tickwise.evaluation.entities import EntityScores, entity_scores
+from tickwise.models.tagger import Tagger, TaggerConfig
+from tickwise.tasks.tag_options import TagOptions
+from tickwise.text.sources import STANDARD_INPUT
+from tickwise.text.words import Place, split_characters, split_sentences, split_words
+from tickwise.training.tagging_objective import Example, TaggingObjective, examples, predict, predict_entities
+
+if TYPE_CHECKING:
+    from tickwise.training.run import TrainResult
+
+_LONGEST_TRAINED = 1000
+"""Longer sentences are cut for training, outside of entities: one of 10,000 tokens would be a batch of its own."""
+
+
+@dataclass(frozen=True)
+class TagData:
+    """Tagged sentences to train on, and to choose the best model by (none when there is just one sentence)."""
+
+    training: list[TaggedSentence]
+    development: list[TaggedSentence]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokens and entities that are trained on, in hexadecimal."""
+        digest = hashlib.sha256()
+        for sentence in self.training:
+            digest.update(repr((sentence.tokens, sentence.entities)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:32]
+
+
+def read_parts(train: Sequence[str], development: Sequence[str], options: TagOptions) -> TagData:
+    """The sentences of files or known data sets. A data set in ``train`` brings its own development part where none is
+    given; without any, every tenth sentence of the training data becomes the development part."""
+    training = read_sentences(train, "train", options)
+    own = [name for name in train if data_set(name) is not None]
+    developing = read_sentences(development or own, "validation", options)
+    if not developing and len(training) > 1:
+        developing = training[9::10] or training[-1:]
+        kept = {id(sentence) for sentence in developing}
+        training = [sentence for sentence in training if id(sentence) not in kept]
+    if not any(sentence.entities for sentence in training):
+        raise DataError(f"{', '.join(train)}: every tag is O; the training data needs entities")
+    return TagData(training, developing)
+
+
+def data_set(name: str) -> "catalogue.DataSet | None":
+    """The known data set of that name, None for a file."""
+    return None if Path(name).exists() or name == STANDARD_INPUT else catalogue.find(name)
+
+
+def read_sentences(sources: Sequence[str], split: str, options: TagOptions) -> list[TaggedSentence]:
+    """The tagged sentences of files, or of the ``split`` of known data sets."""
+    sentences: list[TaggedSentence] = []
+    for source in sources:
+        entry = data_set(source)
+        files: list[Path] | None = [Path(source)]
+        if entry is not None:
+            files = entry.local_files(None, split)
+            if files is None:
+                raise DataError(f"{source}: the files of its {split} part are not here; see tickwise data ls")
+        for file in files or ():
+            more = read_tagged(file, scheme=options.scheme, token_column=options.token_column,
+                               tag_column=options.tag_column)
+            after = sentences[-1].document + 1 if sentences else 0
+            sentences += [TaggedSentence(s.tokens, s.entities, s.line, s.document + after) for s in more]
+    return sentences
+
+
+def cut(sentence: TaggedSentence, longest: int) -> Iterator[TaggedSentence]:
+    """``sentence`` in pieces of at most about ``longest`` tokens, none of which ends inside an entity."""
+    start, n = 0, len(sentence.tokens)
+    while start < n:
+        end = min(start + longest, n)
+        end = next((span.end for span in sentence.entities if span.start < end < span.end), end)
+        inside = tuple(Span(s.start - start, s.end - start, s.type) for s in sentence.entities
+                       if start <= s.start and s.end <= end)
+        yield TaggedSentence(sentence.tokens[start:end], inside, sentence.line, sentence.document)
+        start = end
+
+
+@dataclass(frozen=True)
+class TagTraining:
+    """What the training loop takes: the module, its objective, and what makes it usable on text."""
+
+    module: Tagger
+    objective: TaggingObjective
+    features: TagFeatures
+
+
+def build_training(data: TagData, options: TagOptions, seed: int) -> TagTraining:
+    """A fresh tagger for the types in ``data`` and its objective."""
+    pieces = [piece for sentence in data.training for piece in cut(sentence, _LONGEST_TRAINED)]
+    labels = iobes_labels(entity_types(data.training))
+    features = TagFeatures.build([sentence.tokens for sentence in pieces], min_count=options.min_count)
+    narrow = options.feature_width or (25 if features.unit == "word" else 50)
+    config = TaggerConfig(
+        labels=labels, feature_sizes=tuple(features.sizes.values()),
+        feature_widths=tuple(options.word_width if name == "word" else narrow for name in features.sizes),
+        n_characters=features.n_characters, hidden=options.hidden, n_layers=options.n_layers, dropout=options.dropout,
+        context=options.context,
+    )
+    known = set(entity_types(data.training))
+    # What the training data has no example of cannot be found; it stays in the gold data and counts as missed.
+    reachable = [TaggedSentence(s.tokens, tuple(span for span in s.entities if span.type in known), s.line, s.document)
+                 for s in data.development]
+    objective = TaggingObjective(
+        examples(pieces, features, labels, options.context), examples(reachable, features, labels, options.context),
+        [sentence.entities for sentence in data.development], features, batch_tokens=options.batch_tokens,
+        word_dropout=options.word_dropout, seed=seed,
+    )
+    return TagTraining(Tagger(config).initialise(seed), objective, features)
+
+
+def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: Path,
+                 options: TagOptions | None = None, seed: int = 1, max_seconds: float | None = None,
+                 resume: bool = False, overwrite: bool = False, device: str = "auto") -> "TrainResult":
+    """Train a tagger on tagged files (or known data sets) and keep the model that finds the development part's
+    entities best. Raises a ``UserError`` for data that cannot be used."""
+    from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+    from tickwise.training.run import train_module
+
+    options = options or TagOptions()
+    data = read_parts(train, development, options)
+    made = build_training(data, options, seed)
+    steps = made.objective.n_batches
+    config = LoopConfig(
+        out=Path(out), seed=seed, device=device, dtype="fp32", compile="off", batch_size=1,
+        max_steps=max(1, round(options.epochs * steps)), max_seconds=max_seconds,
+        optimizer=OptimizerOptions(name="adamw", lr=options.lr, weight_decay=0.0, beta2=0.999),
+        schedule=ScheduleOptions(name="wsd", warmup=0.02, decay=0.7),
+        ema_decay=min(0.998, max(0.9, 1 - 1 / steps)), evaluate_every=steps, evaluate_tokens=sys.maxsize,
+        resume="auto" if resume else "never", overwrite=overwrite,
+    )
+    types = ", ".join(entity_types(data.training))
+    lines = [f"{len(data.training):,} sentences to train on, {len(data.development):,} to choose the model by; "
+             f"types: {types}",
+             f"BiLSTM-CRF over {made.features.unit}s: {made.module.n_parameters():,} parameters, "
+             f"{config.max_steps:,} steps"]
+    about = {"source": ", ".join(train), "fingerprint": data.fingerprint, "sentences": len(data.training)}
+    return train_module(config, made.module, made.objective, made.features, data=about, lines=lines)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """Characters ``start`` up to (not including) ``end`` of a text, its type, and the model's probability of just this
+    entity: these tokens, this type."""
+
+    start: int
+    end: int
+    text: str
+    type: str
+    probability: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "text": self.text, "type": self.type,
+                "probability": self.probability}
+
+
+class EntityTagger:
+    """A trained tagger on text.
+
+    >>> tagger = EntityTagger.load(Path("out/news/model"))
+    >>> tagger.tag(["Ada Lovelace lived in London."])[0][0].type
+    """
+
+    def __init__(self, module: Tagger, features: TagFeatures) -> None:
+        if tuple(features.sizes.values()) != module.config.feature_sizes:
+            raise CheckpointError("the feature table and the model do not belong together; copy both again")
+        self.module, self.features = module.eval(), features
+        self.device = next(module.parameters()).device
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> "EntityTagger":
+        """Of a model or run directory; ``CheckpointError`` when it is missing, damaged or no tagger."""
+        from tickwise.interop.directory import load_module, resolve_model_path
+
+        folder = resolve_model_path(Path(path))
+        module = load_module(folder, device=device)
+        if not isinstance(module, Tagger):
+            raise CheckpointError(f"{folder}: not a tagger; train one with tickwise run entities --train")
+        return cls(module, TagFeatures.load(folder))
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types that it can find."""
+        return tuple(dict.fromkeys(label[2:] for label in self.module.config.labels if label != "O"))
+
+    def _joined(self, sentences: Sequence[Sequence[str]]) -> list[Example]:
+        plain = [TaggedSentence(tuple(tokens), ()) for tokens in sentences]
+        return examples(plain, self.features, self.module.config.labels, self.module.config.context)
+
+    def tag_tokens(self, sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
+        """The entities of sentences that are tokens already, read as one document."""
+        return predict_entities(self.module, self._joined([s for s in sentences if s]), self.device)
+
+    def tag(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of each text, in order."""
+        placed: list[list[Place]] = []
+        owners: list[int] = []
+        data: list[Example] = []
+        split = split_words if self.features.unit == "word" else split_characters
+        for owner, text in enumerate(texts):
+            sentences = split_sentences(text, split(text))
+            placed += sentences
+            owners += [owner] * len(sentences)
+            if sentences:
+                data += self._joined([[text[p.start : p.end] for p in places] for places in sentences])
+        found: list[list[Entity]] = [[] for _ in texts]
+        predicted = predict(self.module, data, self.device, probabilities=True)
+        for places, owner, spans in zip(placed, owners, predicted, strict=True):
+            for span, probability in spans:
+                start, end = places[span.start].start, places[span.end - 1].end
+                found[owner].append(Entity(start, end, texts[owner][start:end], span.type, probability))
+        return found
+
+    def evaluate(self, sentences: Sequence[TaggedSentence], seed: int = 0) -> EntityScores:
+        """Precision, recall and F1 against the sentences' own entities."""
+        data = examples([TaggedSentence(s.tokens, (), s.line, s.document) for s in sentences], self.features,
+                        self.module.config.labels, self.module.config.context)
+        guess = predict_entities(self.module, data, self.device)
+        return entity_scores([s.entities for s in sentences], guess, seed=seed)
+

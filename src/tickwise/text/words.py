@@ -1,0 +1,75 @@
+"""Words and sentences of raw text with their places, for models that were trained on text split into words.
+
+The words follow the habits of tagged English news (CoNLL, Penn Treebank): punctuation stands alone, ``don't`` is ``do``
+and ``n't``, ``U.S.``, ``1,000.5``, ``1996-08-22`` and ``AL-AIN`` are one word each.
+"""
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+_WORD = re.compile(
+    r"https?://\S+|www\.\S+|[@#]\w+"  # addresses, mentions, tags
+    r"|(?:[^\W\d_]\.){2,}"  # U.S.
+    r"|\d+(?:[.,:/-]\d+)*%?"
+    r"|n['’]t\b|['’](?:s|re|ve|ll|d|m)\b|\w+?(?=n['’]t\b)"
+    r"|\w+(?:[-&]\w+)*|\S",
+    re.IGNORECASE,
+)
+_ENDS = {".", "!", "?", "…", "。", "！", "？"}
+_CLOSING = {'"', "'", "”", "’", ")", "]", "」", "』"}
+_JOINERS = {"\u200c", "\u200d", "\ufe0e", "\ufe0f"}
+
+
+class Place(NamedTuple):
+    """Characters ``start`` up to (not including) ``end`` of a text."""
+
+    start: int
+    end: int
+
+
+def split_words(text: str) -> list[Place]:
+    """The words of ``text`` in order; accents that stand alone, and what is joined to an emoji, stay with what is
+    before them."""
+    words: list[Place] = []
+    for match in _WORD.finditer(text):
+        start, end = match.span()
+        if words and words[-1].end == start and _are_joined(text[start - 1], text[start]):
+            words[-1] = Place(words[-1].start, end)
+        else:
+            words.append(Place(start, end))
+    return words
+
+
+def _are_joined(before: str, after: str) -> bool:
+    """Whether a combining mark, a joiner or an emoji's skin colour keeps two neighbouring characters in one word."""
+    if after in _JOINERS or _is_mark(after) or "🏻" <= after <= "🏿":
+        return True
+    return before == "\u200d" or ((_is_mark(before) or before == "\u200c") and after.isalnum())
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
+
+
+def split_characters(text: str) -> list[Place]:
+    """Every character but spaces as a word of its own."""
+    return [Place(i, i + 1) for i, c in enumerate(text) if not c.isspace()]
+
+
+def split_sentences(text: str, words: list[Place], longest: int = 500) -> list[list[Place]]:
+    """``words`` in sentences: up to an end mark before something that is not in lower case, or a line's end, and at
+    most ``longest`` words."""
+    sentences: list[list[Place]] = []
+    for index, word in enumerate(words):
+        begins = index == 0 or len(sentences[-1]) >= longest
+        if not begins:
+            before = words[index - 1]
+            ended = text[before.start : before.end] in _ENDS
+            first = text[word.start]
+            follows_on = first.islower() or first in _ENDS or first in _CLOSING
+            begins = (ended and not follows_on) or "\n" in text[before.end : word.start]
+        if begins:
+            sentences.append([])
+        sentences[-1].append(word)
+    return sentences

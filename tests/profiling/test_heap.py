@@ -1,0 +1,74 @@
+"""The simulated heap, against what malloc's manual and source promise."""
+
+import itertools
+
+import pytest
+
+from tickwise.profiling.heap import LARGEST_RECYCLED, Heap
+
+KB, MB = 1 << 10, 1 << 20
+
+
+def test_blocks_of_one_size_come_and_go_in_the_same_place():
+    heap = Heap()
+    kept = heap.allocate(MB)
+    for _ in range(10):
+        heap.free(heap.allocate(100 * KB))
+    assert heap.peak < MB + 150 * KB
+    heap.free(kept)
+
+
+def test_a_hole_is_filled_by_what_fits_and_not_by_what_does_not():
+    heap = Heap()
+    heap.free(heap.allocate(LARGEST_RECYCLED - MB))  # from now on blocks come from the heap
+    blocks = [heap.allocate(n * MB) for n in (1, 2, 1)]
+    before = heap.resident
+    heap.free(blocks[1])
+    assert heap.resident == before, "a hole stays"
+    heap.allocate(MB)
+    assert heap.resident == before
+    heap.allocate(3 * MB)
+    assert heap.resident > before + 2.9 * MB
+
+
+def test_neighbouring_holes_are_one():
+    heap = Heap()
+    heap.free(heap.allocate(LARGEST_RECYCLED - MB))
+    blocks = [heap.allocate(MB) for _ in range(4)]
+    before = heap.resident
+    for index in (0, 2, 1):
+        heap.free(blocks[index])
+    heap.allocate(3 * MB)
+    assert heap.resident == before
+
+
+def test_what_is_huge_goes_back_to_the_system_and_the_top_of_the_heap_too():
+    heap = Heap()
+    huge = heap.allocate(64 * MB)
+    assert heap.resident >= 64 * MB
+    heap.free(huge)
+    assert heap.resident < MB
+    pieces = [heap.allocate(100 * KB) for _ in range(9)]
+    for piece in reversed(pieces):
+        heap.free(piece)
+    assert heap.resident < 400 * KB
+    assert heap.peak > 64 * MB
+    heap.reset_peak()
+    assert heap.peak == heap.resident
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_byte_is_lost_or_held_twice(seed):
+    import random
+
+    draw = random.Random(seed)
+    heap, live = Heap(), []
+    for _ in range(3000):
+        if live and draw.random() < 0.5:
+            heap.free(live.pop(draw.randrange(len(live)))[0])
+        else:
+            n = draw.choice((2 * KB, 40 * KB, 300 * KB, 3 * MB, 40 * MB))
+            live.append((heap.allocate(n), n))
+        assert heap.resident >= sum(n for _, n in live)
+        taken = sorted((b.start, b.start + b.size) for b, _ in live if not b.is_mapped)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(taken))
