@@ -357,6 +357,15 @@ def test_a_stage_that_often_takes_long_for_no_more_work_is_no_fault_of_the_model
     assert "Fewer, larger operations" not in answer
 
 
+def test_ticks_that_gave_no_token_say_why_there_is_none(show):
+    trace = synthetic_trace.conversation(1, 6)
+    trace.tokens.clear()
+    page = show(trace)
+    assert "beam search" in page.locator("#tokens-note").inner_text()
+    assert "Slowest decode tick" in page.locator(".answer.slowest[data-phase=decode]").inner_text()
+    assert "Tick " in page.locator("#zoom-title").inner_text()
+
+
 def test_a_prompt_is_called_a_prompt(show, conversation):
     assert "the prompt before" in show(conversation).locator(".answer.slowest[data-phase=prefill]").inner_text()
 

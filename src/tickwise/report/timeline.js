@@ -156,7 +156,8 @@ function drawFrame() {
     $("thinned").textContent = `This page holds ${integer(trace.thinned.kept)} of the trace's ${integer(trace.thinned.of)} ticks: the slowest ones, `
       + "and evenly spaced others. Totals, medians and the table of the whole run are of all of them; ⋯ marks tokens left out.";
   }
-  $("tokens-note").textContent = `bar: time of the ${onlyTraining ? "step" : "tick that gave the token"}, measured; warmer is slower than usual`;
+  $("tokens-note").textContent = `bar: time of the ${onlyTraining ? "step" : "tick that gave the token"}, measured; warmer is slower than usual`
+    + (trace.cells.some((cell) => cell.text === null && cell.tick.phase === "decode") ? "; –: a tick whose text was settled later, as in beam search" : "");
   $("widths").replaceChildren(...WIDTHS.map(({ key, name, kind }, index) => el("button", {
     type: "button", role: "radio", "data-width": key, "aria-checked": String(key === state.width),
     "aria-disabled": key === "energy" && !trace.energy_kind ? "true" : null, click: () => setWidth(key),

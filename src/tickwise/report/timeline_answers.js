@@ -1,6 +1,7 @@
 // The short answer on top: which token, which stage, why, and what would make it faster.
 
 const ANSWERS = { decode: "generated token", prefill: "prompt", train: "training step" };
+const answerName = (phase) => (phase === "decode" && !trace.tokens.tick.length ? "decode tick" : ANSWERS[phase] ?? phase);
 const HEADS = ["Which", "Slowest stage", "Why", "What would make it faster"];
 
 function answerRow(kind, phase, button, cells) {
@@ -22,7 +23,7 @@ function slowestRow(phase) {
   const other = more && more.stage !== slow.stage && more.stageOver > 0.5 * more.over
     ? verdict(trace, tick, phase.name, sums.find((sum) => sum.stage === more.stage), tick.sums.time) : null;
   const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
-  const row = answerRow("slowest", phase.name, [`Slowest ${ANSWERS[phase.name] ?? phase.name}`, show], [
+  const row = answerRow("slowest", phase.name, [`Slowest ${answerName(phase.name)}`, show], [
     [el("bdi", {}, phase.name === "prefill" && worst.text !== null ? `the prompt before ${cellName(worst)}` : cellName(worst)),
      duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.median).toPrecision(2)} × the median `
        + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)})`) + ".",
@@ -51,7 +52,7 @@ function typicalRow(phase) {
   const slow = perTick(largest(phase.stages), phase.ticks), mean = phase.wall / phase.ticks;
   const { why, help } = verdict(trace, null, phase.name, slow, mean);
   const show = el("button", { type: "button", click: () => { state.comparing = false; state.pinned = null; state.phase = phase.name; zoomTo("run"); } }, "Show all");
-  return answerRow("typical", phase.name, [`Typical ${ANSWERS[phase.name] ?? phase.name}`, show], [
+  return answerRow("typical", phase.name, [`Typical ${answerName(phase.name)}`, show], [
     ["the average", `${duration(mean)}, over ${plural(phase.ticks, `${phase.name} tick`)}.`],
     [trace.stages[slow.stage], `${duration(slow.time)} per tick, ${percent(slow.time / mean)} of the time.`],
     [null, why],

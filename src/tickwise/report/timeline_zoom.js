@@ -179,7 +179,8 @@ function describePart(row) {
 
 function drawToken() {
   const { tick } = state.cell;
-  title(`The tick of ${cellName(state.cell)}: ${duration(tick.sums.time)}`, tickNote(state.cell));
+  const name = state.cell.text === null && tick.phase === "decode" ? `Tick ${integer(tick.number)}` : `The tick of ${cellName(state.cell)}`;
+  title(`${name}: ${duration(tick.sums.time)}`, tickNote(state.cell));
   const drawn = lanes(trace, tick, { width: state.width, label: "Stages of the tick" });
   $("zoom").append(drawn.node);
   walkable(drawn, { start: state.row ?? longestRow(tick), enter: (row) => { state.layer = trace.layer[row]; state.row = row; zoomTo("layer"); } });
