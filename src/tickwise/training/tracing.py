@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
+import torch
 from torch import Tensor, nn
 
 from tickwise.core.device import torch_dtype
@@ -66,7 +67,7 @@ class StepCosts:
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
         """The instructions of a step (of one micro-batch, and the update), as JSON values; ``None`` before a step."""
-        if self._table is None:
+        if self._table is None or not self._training.objective.fixed_shapes:
             return None
         return [instruction_json(one) | {"stage": str(stage), "layer": layer, "phase": "train"}
                 for (stage, layer), one, _ in self._instructions()]
@@ -76,7 +77,7 @@ class StepCosts:
         training = self._training
         if training.counters.compiled or not training.weights.shared:
             return [(None, training.weights.parameters)]
-        layers = [list(layer.parameters()) for layer in training.module.layers]
+        layers = [list(layer.parameters()) for layer in _layers(training.module)]
         inside = {id(parameter) for layer in layers for parameter in layer}
         rest = [parameter for parameter in training.weights.parameters if id(parameter) not in inside]
         return [(None, rest), *enumerate(layers)]
