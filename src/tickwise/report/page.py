@@ -10,7 +10,7 @@ from tickwise.report.data import Figure, ReportData, Sample
 from tickwise.report.style import CSS, SCRIPT
 
 # The page may run its own script and style and may load nothing, not even if something slipped in.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -23,11 +23,11 @@ def page(data: ReportData) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(data.title)} – tickwise</title><style>{CSS}</style></head><body><main>",
         f'<header><p class="brand">tickwise report</p><h1>{escape(data.title)}</h1>'
         f'<p class="summary">{escape(data.summary)}</p></header>',
-        _figures(data.figures),
+        figure_boxes(data.figures),
     ]
     chart = loss_chart(data.metrics)
     if chart:
@@ -40,7 +40,7 @@ def page(data: ReportData) -> str:
         )
     if data.ceilings:
         parts.append(f"<section><h2>What this machine can do</h2><p>{escape(data.machine)}</p>"
-                     f"{_figures(data.ceilings)}</section>")
+                     f"{figure_boxes(data.ceilings)}</section>")
     if data.command or data.versions or data.notes:
         versions = ", ".join(f"{name} {version}" for name, version in data.versions.items())
         notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
@@ -55,7 +55,7 @@ def page(data: ReportData) -> str:
     return "\n".join(parts)
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def figure_boxes(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
     boxes = "".join(

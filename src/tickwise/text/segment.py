@@ -6,14 +6,15 @@ import re
 # (U+001F, unit separator) that cleaning removes from every text, so it can never be content.
 SEPARATOR = "\x1f"
 
-_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_HAN_RUN = re.compile(f"[{_HAN}]+")
+# The characters themselves: the regular expressions of tokenizers would take a \U escape for letters and digits.
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN_RUN = re.compile(f"[{_HAN}]+")
 HAN_PATTERN = f"[{_HAN}]"
 
 
 def has_chinese(text: str) -> bool:
     """Whether the text has at least one Han character."""
-    return not text.isascii() and _HAN_RUN.search(text) is not None
+    return not text.isascii() and HAN_RUN.search(text) is not None
 
 
 def segment_chinese(text: str) -> str:
@@ -24,6 +25,12 @@ def segment_chinese(text: str) -> str:
     """
     if not has_chinese(text):
         return text
+    return HAN_RUN.sub(lambda run: SEPARATOR.join(("", *cut_chinese(run.group()), "")), text)
+
+
+def cut_chinese(run: str) -> list[str]:
+    """The words of a run of Han characters; joined they are the run."""
     import rjieba
 
-    return _HAN_RUN.sub(lambda run: SEPARATOR.join(("", *rjieba.cut(run.group(), True), "")), text)
+    words: list[str] = rjieba.cut(run, True)
+    return words

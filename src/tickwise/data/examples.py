@@ -1,0 +1,344 @@
+"""Labelled texts: a text and its class per row, from the formats in which people keep them."""
+
+import collections
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from tickwise.core.console import say
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.data import catalogue
+from tickwise.data.prepared import SPLIT_NAMES
+from tickwise.text.clean import clean
+from tickwise.text.encodings import guess_encoding
+
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "question", "title", "message", "sms", "body", "description")
+LABEL_COLUMNS = ("label", "class", "category", "target", "sentiment", "topic", "tag", "cat", "y", "labels")
+_SURE_LABEL_COLUMNS = {"label", "labels", "category", "sentiment", "target"}  # hardly ever a label themselves
+_FASTTEXT_MARK = "__label__"
+_SNIFFED_ROWS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadExamples:
+    """How rows become examples. What is left out is found out from the file and said."""
+
+    text_column: str | None = None
+    """Name of the text's column or key, or its number from 0."""
+    label_column: str | None = None
+    label_until: str | None = None
+    """Keep a label's part before this: with ``:`` the label COARSE:fine is COARSE."""
+    encoding: str = "utf-8"
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Texts and, at the same places, their labels."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int], name: str | None = None) -> "Examples":
+        return Examples(tuple(self.texts[i] for i in indices), tuple(self.labels[i] for i in indices),
+                        name or self.name)
+
+    def fingerprint(self) -> str:
+        """xxh3-128 of all texts and labels, in hexadecimal."""
+        digest = xxhash.xxh3_128()
+        for text, label in zip(self.texts, self.labels, strict=True):
+            digest.update(json.dumps([text, label]).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read_examples(sources: Sequence[str], read: ReadExamples, *, split: str = "train",
+                  labels: Path | None = None) -> Examples:
+    """The examples of files (.tsv, .csv, .jsonl, .json, .parquet, ``label text`` lines, each also as .gz or alone in
+    a .zip) or of the ``split`` of known data sets; with ``labels``, of a text per line and a label per line.
+
+    Rows without a text or without a label are left out and counted. Raises ``DataError`` when a file cannot be read,
+    has no column that could be the label, or is not as long as its ``labels``.
+    """
+    pairs: list[tuple[str, str]] = []
+    if labels is not None:
+        if len(sources) != 1:
+            raise ConfigError("labels in a file of their own: give one file of texts beside it")
+        pairs = _beside(sources[0], labels, read)
+    else:
+        for source in sources:
+            pairs += _pairs(source, read, split)
+    kept = [(clean(text).text.strip(), _label(label, read)) for text, label in pairs]
+    complete = [(text, label) for text, label in kept if text and label]
+    name = ", ".join(sources)
+    if len(complete) < len(kept):
+        no_text = sum(not text for text, _ in kept)
+        say(f"{name}: left out {no_text:,} rows without text, {len(kept) - len(complete) - no_text:,} without a label")
+    if not complete:
+        raise DataError(f"{name}: no row with a text and a label")
+    return Examples(tuple(text for text, _ in complete), tuple(label for _, label in complete), name)
+
+
+def _label(label: str, read: ReadExamples) -> str:
+    label = " ".join(clean(label).text.split())
+    return label.split(read.label_until)[0].strip() if read.label_until else label
+
+
+def _beside(texts: str, labels: Path, read: ReadExamples) -> list[tuple[str, str]]:
+    first, second = (_decoded(Path(path), read.encoding).splitlines() for path in (texts, labels))
+    if len(first) != len(second):
+        raise DataError(f"{labels}: {len(second):,} labels for the {len(first):,} lines of {texts}; line "
+                        f"{min(len(first), len(second)) + 1} is the first that only one of them has")
+    return list(zip(first, second, strict=True))
+
+
+def _pairs(source: str, read: ReadExamples, split: str) -> list[tuple[str, str]]:
+    path = Path(source)
+    if not path.exists():
+        entry = catalogue.find(source.partition("/")[0])
+        if entry is None:
+            raise DataError(f"{source}: no such file, and no data set of that name (see tickwise data ls)")
+        split = source.partition("/")[2] or split
+        if split not in SPLIT_NAMES:
+            raise DataError(f"{source}: a split is one of {', '.join(SPLIT_NAMES)}")
+        return _of_mappings(list(entry.rows(split)), source, read)
+    if not path.is_file():
+        raise DataError(f"{source}: not a file; give a file of labelled texts")
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return _of_mappings(_parquet(path), source, read)
+    if name.endswith(".zip"):
+        name = _only_member(path).lower()
+    content = _decoded(path, read.encoding)
+    if name.endswith((".jsonl", ".ndjson")):
+        return _of_mappings(list(_json_lines(content, source)), source, read)
+    if name.endswith(".json"):
+        return _of_mappings(_json_array(content, source), source, read)
+    if name.endswith(".csv"):
+        return _of_table(_csv_rows(content, source), source, read)
+    lines = [line for line in content.split("\n") if line.strip()]
+    if sum("\t" in line for line in lines[:_SNIFFED_ROWS]) > 0.5 * min(len(lines), _SNIFFED_ROWS):
+        return _of_table([line.rstrip("\r").split("\t") for line in lines], source, read)
+    return _label_first(lines, source, read)
+
+
+def _only_member(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+    except (OSError, zipfile.BadZipFile) as problem:
+        raise DataError(f"{path}: not a readable zip file ({problem}); fetch it again") from None
+    if len(names) != 1:
+        raise DataError(f"{path}: holds {len(names)} files; unpack it and name the one to read")
+    return names[0]
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    """The whole file as text with line feeds, unpacked if need be."""
+    try:
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read(_only_member(path))
+        elif path.suffix.lower() == ".gz":
+            data = gzip.decompress(path.read_bytes())
+        else:
+            data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError, zipfile.BadZipFile) as problem:
+        raise DataError(f"{path}: cannot read it: {getattr(problem, 'strerror', None) or problem}") from None
+    try:
+        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except LookupError:
+        raise ConfigError(f"--encoding {encoding}: no such encoding; utf-8, gb18030, iso-8859-1 are some") from None
+    except UnicodeDecodeError as problem:
+        guess = guess_encoding(data, problem.start)
+        hint = f"; it looks like {guess.name}: --encoding {guess.iconv.lower()}" if guess else "; say --encoding"
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise DataError(f"{path}, line {line}: not {encoding}{hint}") from None
+    return text.replace("\r\n", "\n")
+
+
+def _json_lines(content: str, source: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            raise DataError(f"{source}, line {number}: not valid JSON ({problem}); mend or remove that line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{source}, line {number}: not a JSON object with keys for text and label")
+        yield row
+
+
+def _json_array(content: str, source: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"{source}: not valid JSON ({problem})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{source}: not a JSON list of objects with keys for text and label")
+    return rows
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as problem:
+        raise DataError(f"{path}: not a readable parquet file ({problem})") from None
+    return rows
+
+
+def _csv_rows(content: str, source: str) -> list[list[str]]:
+    csv.field_size_limit(1 << 27)
+    try:
+        return [row for row in csv.reader(io.StringIO(content)) if any(cell.strip() for cell in row)]
+    except csv.Error as problem:
+        raise DataError(f"{source}: not valid CSV ({problem})") from None
+
+
+def _of_mappings(rows: list[dict[str, Any]], source: str, read: ReadExamples) -> list[tuple[str, str]]:
+    if not rows:
+        raise DataError(f"{source}: no rows")
+    keys = list(rows[0])
+    text, label = (_named(keys, wanted, known, flag, source) for wanted, known, flag in
+                   ((read.text_column, TEXT_COLUMNS, "text"), (read.label_column, LABEL_COLUMNS, "label")))
+    return [(_plain(row.get(keys[text])), _plain(row.get(keys[label]))) for row in rows]
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _named(keys: list[str], wanted: str | None, known: Sequence[str], what: str, source: str) -> int:
+    """The column of that name or number, else the first with a usual name."""
+    if wanted is not None:
+        if wanted in keys:
+            return keys.index(wanted)
+        if wanted.isdecimal() and int(wanted) < len(keys):
+            return int(wanted)
+        raise DataError(f"{source}: no column '{wanted}'; it has {', '.join(keys)}")
+    lowered = [key.strip().lower() for key in keys]
+    for name in known:
+        if name in lowered:
+            return lowered.index(name)
+    raise DataError(f"{source}: which column is the {what}? It has {', '.join(keys)}; say --{what}-column")
+
+
+def _of_table(rows: list[list[str]], source: str, read: ReadExamples) -> list[tuple[str, str]]:
+    """Rows with or without a header. Without one, the label's column is the one with the fewest different values."""
+    if not rows:
+        raise DataError(f"{source}: empty; give a file with labelled texts")
+    first = [cell.strip().lower().lstrip("\ufeff") for cell in rows[0]]
+    named = {name for name in (read.text_column, read.label_column) if name is not None and not name.isdecimal()}
+    usual = bool(set(first) & _SURE_LABEL_COLUMNS) or bool(
+        set(first) & set(LABEL_COLUMNS) and set(first) & set(TEXT_COLUMNS))
+    is_header = bool(named & set(rows[0])) or (usual and len(set(first)) == len(first))
+    width = len(rows[0])
+    if width < 2:
+        raise DataError(f"{source}: has one column only; a row needs a text and a label")
+    if is_header:
+        keys, rows, number = [cell.strip().lstrip("\ufeff") for cell in rows[0]], rows[1:], 2
+        text, label = (_named(keys, wanted, known, flag, source) for wanted, known, flag in
+                       ((read.text_column, TEXT_COLUMNS, "text"), (read.label_column, LABEL_COLUMNS, "label")))
+    else:
+        number = 1
+        distinct = [len({row[i].strip() for row in rows[:_SNIFFED_ROWS] if i < len(row)}) for i in range(width)]
+        length = [sum(len(row[i]) for row in rows[:_SNIFFED_ROWS] if i < len(row)) for i in range(width)]
+        order = sorted(range(width), key=lambda i: (distinct[i], length[i]))
+        keys = [str(i) for i in range(width)]
+        label = order[0] if read.label_column is None else _named(keys, read.label_column, (), "label", source)
+        longest = max((i for i in range(width) if i != label), key=lambda i: length[i])
+        text = longest if read.text_column is None else _named(keys, read.text_column, (), "text", source)
+    pairs = []
+    for line, row in enumerate(rows, start=number):
+        if len(row) <= max(text, label):
+            what = "text" if text > label else "label"
+            raise DataError(f"{source}, row {line}: {len(row)} columns, but the {what} is "
+                            f"in column {max(text, label) + 1}; mend that row")
+        pairs.append((row[text], row[label]))
+    return pairs
+
+
+def _label_first(lines: list[str], source: str, read: ReadExamples) -> list[tuple[str, str]]:
+    """``label text`` per line, or fastText's ``__label__x text``."""
+    if not lines:
+        raise DataError(f"{source}: empty; give a file with labelled texts")
+    pairs = []
+    marked = sum(line.startswith(_FASTTEXT_MARK) for line in lines[:_SNIFFED_ROWS]) > 0
+    for line in lines:
+        label, _, text = line.strip().partition(" ")
+        pairs.append((text, label.removeprefix(_FASTTEXT_MARK) if marked else label))
+    if not marked and len({_label(label, read) for _, label in pairs}) > max(2, len(pairs) // 2):
+        raise DataError(f"{source}: no labels found; a line is 'text<tab>label', 'label<tab>text' or 'label text'")
+    return pairs
+
+
+def unify_labels(parts: Sequence[Examples]) -> list[Examples]:
+    """The same parts with labels that differ in case only spelt alike, as the most frequent one is; says so."""
+    counts = collections.Counter(label for part in parts for label in part.labels)
+    best: dict[str, str] = {}
+    for label, count in counts.items():
+        folded = label.casefold()
+        if folded not in best or count > counts[best[folded]]:
+            best[folded] = label
+    changed = sorted(label for label in counts if best[label.casefold()] != label)
+    if changed:
+        say("labels that differ in case only are one class: " + ", ".join(
+            f"'{label}' is '{best[label.casefold()]}'" for label in changed[:5]) + (" …" if len(changed) > 5 else ""))
+    return [dataclasses.replace(part, labels=tuple(best[label.casefold()] for label in part.labels)) for part in parts]
+
+
+def without_texts(examples: Examples, others: Sequence[Examples]) -> Examples:
+    """``examples`` less those whose text is in ``others``, white space and case aside; says how many those were."""
+    known = {_identity(text) for other in others for text in other.texts}
+    kept = [i for i, text in enumerate(examples.texts) if _identity(text) not in known]
+    if len(kept) < len(examples):
+        say(f"{examples.name}: left out {len(examples) - len(kept):,} texts that are also in the parts to be "
+            "evaluated on")
+    return examples.take(kept)
+
+
+def distinct_texts(examples: Examples) -> Examples:
+    """The first of each group of equal texts, white space and case aside; says how many were left out."""
+    first: dict[str, int] = {}
+    for i, text in enumerate(examples.texts):
+        first.setdefault(_identity(text), i)
+    if len(first) < len(examples):
+        say(f"{examples.name}: left out {len(examples) - len(first):,} repeated texts")
+    return examples.take(list(first.values()))
+
+
+def _identity(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def split_examples(examples: Examples, share: float, salt: str) -> tuple[Examples, Examples]:
+    """(rest, part): each text goes by its own hash, so that neither order nor other rows matter and equal texts stay
+    together; of every class at least one stays in the rest.
+
+    share: of the part, in (0, 1). salt: another one draws another part.
+    """
+    taken = [xxhash.xxh3_64_intdigest(f"{salt}\0{_identity(text)}".encode("utf-8", "surrogatepass")) / 2**64 < share
+             for text in examples.texts]
+    left = {label for label, is_taken in zip(examples.labels, taken, strict=True) if not is_taken}
+    for i, label in enumerate(examples.labels):
+        if label not in left:
+            taken[i] = False
+            left.add(label)
+    part, rest = ([i for i, is_taken in enumerate(taken) if is_taken is wanted] for wanted in (True, False))
+    return examples.take(rest), examples.take(part)

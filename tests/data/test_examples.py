@@ -1,0 +1,149 @@
+"""Labelled texts from the formats that people have, and what is said of broken ones."""
+
+import gzip
+import json
+import zipfile
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from tickwise.core.errors import DataError
+from tickwise.data.examples import (
+    Examples,
+    ReadExamples,
+    distinct_texts,
+    read_examples,
+    split_examples,
+    unify_labels,
+    without_texts,
+)
+
+ROWS = [("the cat sat here", "animal"), ("a red car drove by", "thing"), ("dogs, and more dogs", "animal"),
+        ("the lamp is on", "thing")]
+
+
+def write(path, content):
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def read(*sources, **settings):
+    return read_examples(sources, ReadExamples(**settings))
+
+
+def pairs(examples):
+    return list(zip(examples.texts, examples.labels, strict=True))
+
+
+def in_every_format(tmp_path):
+    yield write(tmp_path / "a.tsv", "".join(f"{t}\t{c}\n" for t, c in ROWS))
+    yield write(tmp_path / "label_first.txt", "".join(f"{c}\t{t}\n" for t, c in ROWS))
+    yield write(tmp_path / "header.tsv", "sentence\tlabel\n" + "".join(f"{t}\t{c}\n" for t, c in ROWS))
+    yield write(tmp_path / "b.csv", "label,review\n" + "".join(f'{c},"{t}"\n' for t, c in ROWS))
+    yield write(tmp_path / "no_header.csv", "".join(f'{c},"{t}"\n' for t, c in ROWS))
+    yield write(tmp_path / "c.jsonl", "".join(json.dumps({"id": 1, "text": t, "label": c}) + "\n" for t, c in ROWS))
+    yield write(tmp_path / "d.json", json.dumps([{"content": t, "category": c} for t, c in ROWS]))
+    yield write(tmp_path / "spaces.txt", "".join(f"{c} {t}\n" for t, c in ROWS))
+    yield write(tmp_path / "fasttext.txt", "".join(f"__label__{c} {t}\n" for t, c in ROWS))
+    yield write(tmp_path / "windows.tsv", "\ufeff" + "".join(f"{t}\t{c}\r\n" for t, c in ROWS))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": t, "label": c} for t, c in ROWS]),
+                                tmp_path / "e.parquet")
+    yield str(tmp_path / "e.parquet")
+    (tmp_path / "f.tsv.gz").write_bytes(gzip.compress("".join(f"{t}\t{c}\n" for t, c in ROWS).encode()))
+    yield str(tmp_path / "f.tsv.gz")
+    with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
+        archive.writestr("inside.csv", "cat,label,review\n" + "".join(f'x,{c},"{t}"\n' for t, c in ROWS))
+    yield str(tmp_path / "g.zip")
+
+
+def test_every_format_gives_the_same_examples(tmp_path):
+    for source in in_every_format(tmp_path):
+        assert pairs(read(source)) == ROWS, source
+
+
+def test_columns_can_be_named_or_numbered(tmp_path):
+    path = write(tmp_path / "a.csv", "id,headline,kind\n1,the cat,x\n2,the dog,y\n")
+    assert pairs(read(path, text_column="headline", label_column="kind")) == [("the cat", "x"), ("the dog", "y")]
+    assert pairs(read(write(tmp_path / "b.tsv", "1\tcat\tx\n2\tdog\ty\n"), text_column="1", label_column="2")) == [
+        ("cat", "x"), ("dog", "y")]
+    with pytest.raises(DataError, match="no column 'title'; it has id, headline, kind"):
+        read(path, text_column="title", label_column="kind")
+
+
+def test_labels_lose_spaces_and_differences_of_case(tmp_path, capsys):
+    path = write(tmp_path / "a.tsv", "one text\tSpam \ntwo texts\t spam\nthree texts\tspam\nfour texts\tHam\n")
+    unified, = unify_labels([read(path)])
+    assert unified.labels == ("spam", "spam", "spam", "Ham")
+    assert "'Spam' is 'spam'" in capsys.readouterr().err
+
+
+def test_the_part_of_a_label_before_a_mark(tmp_path):
+    path = write(tmp_path / "a.txt", "NUM:date When was it ?\nHUM:ind Who was it ?\nNUM:count How many ?\n")
+    assert read(path, label_until=":").labels == ("NUM", "HUM", "NUM")
+
+
+def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", "label,text\n1,good one\n0,\n,bad one\n1,fine\n")
+    assert pairs(read(path)) == [("good one", "1"), ("fine", "1")]
+    assert "left out 1 rows without text, 1 without a label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.tsv", "", "empty"), ("a.csv", "text\nonly\n", "one column"), ("a.jsonl", "{\n", "line 1: not valid JSON"),
+    ("a.jsonl", '{"text": "x"}\n', "which column is the label"), ("a.tsv", "a b\tx\nc d\ty\nonly text\n", "row 3"),
+    ("a.txt", "no labels at all\nnothing in these lines\nyet another one\nand more of it\nfive now\n", "no labels"),
+    ("a.json", '{"text": "x"}', "not a JSON list"), ("a.parquet", "not parquet", "not a readable parquet"),
+    ("a.zip", "not a zip", "not a readable zip"),
+])
+def test_what_is_said_of_broken_files(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / name, content))
+
+
+def test_files_that_are_not_there_or_not_utf8(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read(str(tmp_path / "gone.tsv"))
+    chinese = "这是一条很好的评论,我们都喜欢\t好\n服务态度非常差,房间也很小\t差\n"
+    (tmp_path / "gb.tsv").write_bytes(chinese.encode("gb18030"))
+    with pytest.raises(DataError, match=r"line 1: not utf-8; it looks like GB18030 .*--encoding gb18030"):
+        read(str(tmp_path / "gb.tsv"))
+    assert read(str(tmp_path / "gb.tsv"), encoding="gb18030").labels == ("好", "差")
+
+
+def test_labels_in_a_file_of_their_own(tmp_path):
+    texts, labels = write(tmp_path / "texts.txt", "one\ntwo\nthree\n"), tmp_path / "labels.txt"
+    write(labels, "a\nb\na\n")
+    assert pairs(read_examples([texts], ReadExamples(), labels=labels)) == [("one", "a"), ("two", "b"), ("three", "a")]
+    write(labels, "a\nb\n")
+    with pytest.raises(DataError, match=r"2 labels for the 3 lines .*line 3 is the first"):
+        read_examples([texts], ReadExamples(), labels=labels)
+
+
+def test_parts_share_no_text():
+    train = Examples(("A b", "c", "c ", "d"), ("x", "x", "x", "y"), "train")
+    assert distinct_texts(train).texts == ("A b", "c", "d")
+    assert without_texts(train, [Examples(("a  B",), ("x",), "test")]).texts == ("c", "c ", "d")
+
+
+def test_a_split_depends_on_texts_alone_and_leaves_every_class_in_the_rest():
+    texts = tuple(f"text number {i}" for i in range(500))
+    examples = Examples(texts, tuple("rare" if i == 7 else str(i % 3) for i in range(500)), "all")
+    rest, part = split_examples(examples, 0.2, "test")
+    assert len(rest) + len(part) == 500
+    assert 70 <= len(part) <= 130
+    assert "rare" in rest.labels
+    backwards = examples.take(range(499, -1, -1))
+    assert set(split_examples(backwards, 0.2, "test")[1].texts) == set(part.texts)
+    assert set(split_examples(examples, 0.2, "dev")[1].texts) != set(part.texts)
+
+
+def test_published_sets_are_read_as_their_publishers_wrote_them(shared_data, monkeypatch):
+    monkeypatch.setenv("TICKWISE_DATA", str(shared_data))
+    trec = read_examples(["trec"], ReadExamples(label_until=":"), split="test")
+    assert len(trec) == 500
+    assert set(trec.labels) == {"ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"}
+    spam = read_examples([str(shared_data / "sms_spam" / "SMSSpamCollection")], ReadExamples())
+    assert (spam.labels.count("ham"), spam.labels.count("spam")) == (4827, 747)
+    hotel = read_examples([str(shared_data / "chnsenticorp_htl" / "ChnSentiCorp_htl_all.csv")], ReadExamples())
+    assert (hotel.labels.count("1"), hotel.labels.count("0")) == (5322, 2443)

@@ -1,0 +1,53 @@
+"""Probabilities that mean what they say."""
+
+import numpy as np
+import pytest
+
+from tickwise.evaluation.calibration import (
+    cross_entropy,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    softmax,
+)
+
+
+def drawn(n=20_000, seed=1):
+    """Logits whose softmax is exactly how the classes were drawn."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2, size=(n, 3))
+    cumulated = softmax(logits).cumsum(axis=1)
+    return logits, (generator.random((n, 1)) > cumulated).sum(axis=1).clip(max=2)
+
+
+def test_the_temperature_that_was_applied_is_found():
+    logits, classes = drawn()
+    assert fit_temperature(logits, classes) == pytest.approx(1.0, abs=0.05)
+    assert fit_temperature(3.0 * logits, classes) == pytest.approx(3.0, abs=0.15)
+    assert fit_temperature(0.25 * logits, classes) == pytest.approx(0.25, abs=0.02)
+
+
+def test_scaling_lowers_the_calibration_error():
+    logits, classes = drawn()
+    sure = 4.0 * logits
+    before = expected_calibration_error(reliability(softmax(sure), classes))
+    after = expected_calibration_error(reliability(softmax(sure, fit_temperature(sure, classes)), classes))
+    assert before > 0.1
+    assert after < 0.02
+
+
+def test_the_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    classes = np.array([0, 1, 1, 1])
+    bins = reliability(probabilities, classes, n_bins=10)
+    assert [b.n for b in bins] == [0, 0, 0, 0, 0, 2, 0, 0, 2, 0]
+    assert bins[8].accuracy == 0.5
+    assert bins[0].accuracy is None
+    assert expected_calibration_error(bins) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_extreme_logits_stay_finite():
+    logits, classes = np.array([[1e4, -1e4], [0.0, 0.0]]), np.array([1, 0])
+    assert np.isfinite(softmax(logits)).all()
+    assert cross_entropy(logits, classes) == pytest.approx((2e4 + np.log(2)) / 2)
+    assert 0.02 <= fit_temperature(logits, classes) <= 50.01

@@ -1,0 +1,54 @@
+"""Altered copies of training texts."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from tickwise.core.errors import ConfigError
+from tickwise.text.augment import AugmentOptions, altered, augmented
+
+TEXT = "the quick brown fox jumps over the lazy dog again and again"
+
+
+def test_copies_keep_their_label_and_differ():
+    texts, labels = augmented([TEXT, "one"], ["a", "b"], AugmentOptions(copies=3, swap=0.3, delete=0.2), seed=1)
+    assert texts[:2] == [TEXT, "one"]
+    assert Counter(labels)["a"] == 4
+    assert all(text != TEXT for text in texts[2:])
+    assert "" not in texts
+
+
+def test_the_seed_decides():
+    options = AugmentOptions(copies=2)
+    first, second, other = (augmented([TEXT], ["a"], options, seed)[0] for seed in (1, 1, 2))
+    assert first == second != other
+
+
+def test_each_kind_of_change_does_what_it_says():
+    chooser = random.Random(0)
+    swapped = altered(TEXT, AugmentOptions(swap=1.0, delete=0.0), chooser)
+    assert sorted(swapped.split()) == sorted(TEXT.split())
+    assert swapped != TEXT
+    deleted = altered(TEXT, AugmentOptions(swap=0.0, delete=0.5), chooser)
+    assert 0 < len(deleted.split()) < len(TEXT.split())
+    split = altered(TEXT, AugmentOptions(swap=0.0, delete=0.0, split=1.0), chooser)
+    assert split.replace(" ", "") == TEXT.replace(" ", "")
+    assert len(split.split()) > len(TEXT.split())
+    replaced = altered("good film", AugmentOptions(swap=0.0, delete=0.0, synonym=1.0), chooser,
+                       lambda word: ["great"] if word == "good" else [])
+    assert replaced == "great film"
+
+
+def test_at_least_one_word_stays_and_chinese_is_cut_into_words():
+    chooser = random.Random(3)
+    assert altered("hello", AugmentOptions(delete=1.0), chooser) == "hello"
+    text = "我们在北京大学学习"
+    shorter = altered(text, AugmentOptions(swap=0.0, delete=0.5), chooser)
+    assert 0 < len(shorter) < len(text)
+    assert set(shorter) <= set(text)
+
+
+def test_synonyms_need_vectors():
+    with pytest.raises(ConfigError, match="word vectors"):
+        augmented([TEXT], ["a"], AugmentOptions(copies=1, synonym=0.1), seed=1)
