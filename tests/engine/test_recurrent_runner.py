@@ -6,6 +6,7 @@ import torch
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage
 from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.generation import generate_events
 from tickwise.engine.recurrent_runner import RecurrentCosts, RecurrentRunner
 from tickwise.engine.requests import Generation, Request
 from tickwise.engine.runner import RowInput
@@ -92,9 +93,16 @@ def test_samples_and_beams_of_one_prompt_share_its_state(module, tokenizer):
     assert [e for e in engine.run_until_idle() if isinstance(e, Generation)]
 
 
-def test_guesses_are_refused(module, tokenizer):
-    with pytest.raises(ConfigError, match="speculate"):
-        Engine(module, tokenizer, options=EngineOptions(speculate="lookup"))
+def test_the_way_from_a_prompt_to_text_is_the_decoders(module, tokenizer):
+    settings = GenerationSettings(max_tokens=12, temperature=0, ignore_eos=True)
+    *_, last = generate_events(module, tokenizer, "abc", settings)
+    assert list(last.token_ids) == written_plainly(module, tokenizer.encode("abc"), 12)
+
+
+@pytest.mark.parametrize("options", [{"speculate": "lookup"}, {"use_cache": False}])
+def test_what_needs_a_decoder_is_refused(module, tokenizer, options):
+    with pytest.raises(ConfigError, match="a recurrent model always keeps its state"):
+        Engine(module, tokenizer, options=EngineOptions(**options))
 
 
 def test_costs_of_a_tick_are_those_of_its_listing(module):

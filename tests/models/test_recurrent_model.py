@@ -29,6 +29,7 @@ def test_logits_of_a_text_in_pieces_are_those_of_the_whole(changes):
     first, state = module(ids[:, :5])
     second, _ = module(ids[:, 5:], state)
     torch.testing.assert_close(torch.cat((first, second), 1), whole)
+    torch.testing.assert_close(module.logits(module.hidden_states(ids)), whole)
 
 
 @pytest.mark.parametrize("changes", [{}, {"vocab_size": 3000}, {"cutoffs": (10, 25)}])
@@ -36,6 +37,13 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(changes):
     module = tiny(**changes)
     hidden, targets = torch.randn(30, 12), torch.randint(0, 50, (30,))
     torch.testing.assert_close(module.loss(hidden, targets), F.cross_entropy(module.logits(hidden), targets))
+
+
+def test_a_text_that_is_read_in_parts_has_the_hidden_states_of_the_whole():
+    module, ids = tiny().eval(), torch.randint(0, 50, (2, 2500))
+    whole = module.hidden_states(ids)
+    with torch.no_grad():
+        torch.testing.assert_close(module.hidden_states(ids), whole)
 
 
 @pytest.mark.parametrize("name", DROPOUTS)

@@ -15,8 +15,6 @@ from tickwise.profiling.instructions import Program, instruction_json, stage_cos
 from tickwise.profiling.ledger import CostTable, TickCosts
 from tickwise.profiling.program import list_program
 
-LONGEST_TEXT = 2**20
-"""Tokens that the engine lets a recurrent model's text have; the model itself has no limit."""
 _STAGES = frozenset({Stage.EMBED, Stage.RECURRENT, Stage.HEAD})
 
 
@@ -26,9 +24,8 @@ class RecurrentRunner:
     What a block holds is the state after all of the row's tokens. It cannot go back, so guesses cannot be checked.
     """
 
-    context_length = block_size = LONGEST_TEXT
-
     def __init__(self, module: Recurrent, n_blocks: int) -> None:
+        self.context_length = self.block_size = module.config.context_length
         self.vocab_size, self.n_blocks = module.config.vocab_size, n_blocks
         self._module, self._device = module, next(module.parameters()).device
         self._state = module.layers.zero_state(n_blocks)
@@ -68,7 +65,7 @@ class RecurrentRunner:
             if row.n_cached == 0:  # whatever the block's last owner left
                 for part in state:
                     part[index] = 0
-        hidden_BTC, after = self._module.hidden_states(ids_BT, tuple(state))
+        hidden_BTC, after = self._module.read(ids_BT, tuple(state))
         for stored, part in zip(self._state, after, strict=True):
             stored[blocks] = part
         return hidden_BTC

@@ -5,7 +5,7 @@ Shape legend: B sequences, T tokens, C embedding width, H features of a layer, V
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 import torch
@@ -53,6 +53,9 @@ class RecurrentConfig:
     weight_drop: float = 0.0
     """On the matrices from state to state (Merity et al. 2018)."""
 
+    context_length: ClassVar[int] = 2**18
+    """The longest text that is read in one call. The model has no limit; what reads texts in windows needs one."""
+
     def __post_init__(self) -> None:
         for name in ("vocab_size", "width", "hidden", "n_layers"):
             if getattr(self, name) < 1:
@@ -82,11 +85,21 @@ class Recurrent(nn.Module):
         self.clusters = ClusteredHead(config.width, config.vocab_size, config.cutoffs) if config.cutoffs else None
 
     def forward(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        hidden_BTC, state = self.hidden_states(ids_BT, state)
+        hidden_BTC, state = self.read(ids_BT, state)
         return self.logits(hidden_BTC), state
 
-    def hidden_states(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(B, T, C) for ``logits``, and the state after the last token. Without a state the text begins here."""
+    def hidden_states(self, ids_BT: Tensor) -> Tensor:
+        """(B, T, C) for ``logits``, of texts that begin here."""
+        if torch.is_grad_enabled():
+            return self.read(ids_BT)[0]
+        parts, state = [], None
+        for ids in ids_BT.split(max(1, _TOKENS_AT_ONCE // len(ids_BT)), 1):
+            hidden_BTC, state = self.read(ids, state)
+            parts.append(hidden_BTC)
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+    def read(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """(B, T, C) for ``logits``, and the state after the last token. Without a state the texts begin here."""
         outputs_BTH, state = self.layer_outputs(ids_BT, state)
         return self.head_input(outputs_BTH), state
 
@@ -110,7 +123,7 @@ class Recurrent(nn.Module):
         return (dropped_TBH if self.projection is None else self.projection(dropped_TBH)).transpose(0, 1)
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
-        """(B, T, V) from the output of ``hidden_states``."""
+        """(B, T, V) from the output of ``read`` or ``hidden_states``."""
         mark(Stage.HEAD)
         if self.clusters is not None:
             return self.clusters.logits(hidden_BTC, self.lm_head.weight)
@@ -167,7 +180,7 @@ def stream_losses(module: Recurrent, tokens: NDArray[Any], n_streams: int = 1) -
     step = max(1, _TOKENS_AT_ONCE // n_streams)
     for start in range(0, length + warm_up, step):
         ids = ids_BT[:, start : start + step + 1].to(device)
-        hidden_BTC, state = module.hidden_states(ids[:, :-1], state)
+        hidden_BTC, state = module.read(ids[:, :-1], state)
         logits_NV = module.logits(hidden_BTC).flatten(0, 1).float()
         mark(Stage.LOSS)
         parts.append(F.cross_entropy(logits_NV, ids[:, 1:].flatten(), reduction="none").view(n_streams, -1).cpu())
