@@ -146,6 +146,11 @@ def change_column(path, name, change):
     parquet.write_table(table.set_column(index, name, change(table.column(name))), path / "ledger.parquet")
 
 
+def with_header(path, **changes):
+    header = json.loads((path / "trace.json").read_text())
+    (path / "trace.json").write_text(json.dumps(header | changes))
+
+
 def without(path, key):
     header = json.loads((path / "trace.json").read_text())
     del header[key]
@@ -163,6 +168,8 @@ DAMAGE = [
     (lambda p: change_column(p, "duration_ns", lambda column: column.cast("double")), "its columns are not those"),
     (lambda p: change_column(p, "stage", other_stage), "the stage 'moe', which this tickwise does not know"),
     (lambda p: without(p, "counts"), "how many ticks"),
+    (lambda p: with_header(p, roofline=[1]), r"trace\.json: roofline is damaged"),
+    (lambda p: with_header(p, recording=5), r"trace\.json: recording is damaged"),
     (lambda p: cut_off(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
     (lambda p: cut_off(p / "tokens.parquet"), "tokens.parquet: is damaged or cut off"),
     (lambda p: flip(p / "ledger.parquet"), "ledger.parquet: is damaged or cut off"),
@@ -182,6 +189,14 @@ def test_a_damaged_trace_is_one_line(make_trace, damage, message):
     with pytest.raises(DataError, match=message) as caught:
         open_trace(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ['[{"stage"', '{"a": 1}', "[5]", '[{"stage": "ffn"}]'])
+def test_a_damaged_listing_is_one_line(make_trace, content):
+    path = make_trace(n_ticks=2)
+    (path / "listing.json").write_text(content)
+    with pytest.raises(DataError, match=r"listing\.json: is damaged"):
+        open_trace(path).listing()
 
 
 def test_files_of_two_traces_do_not_mix(make_trace):

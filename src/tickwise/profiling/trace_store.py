@@ -27,6 +27,8 @@ LEDGER_COLUMNS = (
     "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
 )
 TOKEN_COLUMNS = ("tick", "request_id", "position", "token_id", "text")
+_SECTIONS = ("roofline", "ceilings", "machine", "energy", "kinds", "versions", "recording", "counts")
+_INSTRUCTION = {"stage", "layer", "op", "flops", "bytes_read", "bytes_written"}
 _HEADER, _LEDGER, _TOKENS, _LISTING = "trace.json", "ledger.parquet", "tokens.parquet", "listing.json"
 
 
@@ -193,8 +195,10 @@ class Trace:
             return None
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(rows, list)
-        except (OSError, ValueError, AssertionError):
+            whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= _INSTRUCTION for row in rows)
+            if not whole:
+                raise ValueError
+        except (OSError, ValueError):
             raise DataError(f"{path}: is damaged; record the trace again") from None
         return rows
 
@@ -211,6 +215,9 @@ def open_trace(path: Path) -> Trace:
                         "record it again, or use the version that wrote it")
     ledger_schema, token_schema = _schemas()
     tables = {"ledger": _read(path / _LEDGER, ledger_schema), "tokens": _read(path / _TOKENS, token_schema)}
+    for name in _SECTIONS:
+        if not isinstance(header.get(name, {}), dict):
+            raise DataError(f"{path / _HEADER}: {name} is damaged; record the trace again")
     counts = header.get("counts")
     if not isinstance(counts, dict) or not isinstance(counts.get("ticks"), int):
         raise DataError(f"{path / _HEADER}: does not say how many ticks there are; record the trace again")
