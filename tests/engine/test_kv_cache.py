@@ -139,3 +139,27 @@ def test_blocks_count_the_bytes_that_their_tensors_take():
     blocks = KVBlocks(3, 2, 4, n_blocks=5, block_size=8, dtype=torch.bfloat16, device=torch.device("cpu"))
     assert blocks.bytes == 2 * 3 * 2 * 5 * 8 * 4 * 2
     assert not blocks.k_layers[0].any()
+
+
+@pytest.mark.parametrize("n_heads", [2, 6])
+@pytest.mark.parametrize(("starts", "lengths"), [
+    ([0, 4, 8], [5, 5, 5]), ([0, 4, 8], [1, 9, 3]), ([4, 8], [7, 16]), ([0, 8, 4], [3, 3, 3]), ([0, 4, 12], [2, 6, 3]),
+    ([0, 5, 8], [4, 4, 4]),
+])
+def test_rows_in_neighbouring_lanes_attend_like_each_alone(n_heads, starts, lengths):
+    """Three whole lanes of four blocks and a broken one; starts and lengths of rows that read one token."""
+    torch.manual_seed(0)
+    storage = [KVBlocks(2, 2, 4, 14, 4, torch.float32, torch.device("cpu"), lane) for lane in (None, 4)]
+    rows = [row(range(start, start + -(-n // 4)), n - 1, 1) for start, n in zip(starts, lengths, strict=True)]
+    for one in rows:
+        if one.n_cached:
+            new = [(torch.randn(1, n_heads, one.n_cached, 4), *random_kv(1, one.n_cached)) for _ in range(2)]
+            for blocks in storage:
+                tick = blocks.tick([row(one.blocks, 0, one.n_cached)])
+                for layer in range(2):
+                    tick.attend(layer, *new[layer])
+    ticks = [blocks.tick(rows) for blocks in storage]
+    for layer in range(2):
+        new = torch.randn(1, n_heads, len(rows), 4), *random_kv(1, len(rows))
+        alone, together = (tick.attend(layer, *new) for tick in ticks)
+        torch.testing.assert_close(together, alone)

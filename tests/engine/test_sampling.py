@@ -449,3 +449,17 @@ def test_outputs_that_stand_for_no_token_are_never_chosen(settings):
 def test_bf16_logits_are_weighed_in_float32():
     row = chooser(temperature=0.0, logit_bias={2: 0.001})
     assert choose(torch.full((1, 4), 256.0, dtype=torch.bfloat16), [row])[0].token_id == 2
+
+
+@pytest.mark.parametrize("name", ["top_p", "typical_p"])
+@pytest.mark.parametrize("mass", [1e-30, 1e-50, 5e-324])
+def test_a_share_too_small_for_float32_keeps_one_token(name, mass):
+    assert int((shape(LOGITS, **{name: mass}) > 0).sum()) == 1
+    assert int((shape(LOGITS, **{name: mass, "top_k": 3}) > 0).sum()) == 1
+
+
+def test_log_probabilities_name_no_token_that_does_not_exist():
+    wide = torch.cat([LOGITS, torch.full((1, 3), 9.0)], dim=-1)
+    (choice,) = report(wide, [chooser(logprobs=7)], [1])
+    assert [token_id for token_id, _ in choice.top] == [0, 1, 2, 3]
+    assert choice.logprob == pytest.approx(math.log(0.25), abs=1e-5)

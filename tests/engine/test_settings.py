@@ -20,7 +20,8 @@ from tickwise.engine.settings import GenerationSettings
         ("logit_bias", {"a": math.nan}), ("logit_bias", {"a": -101}), ("logit_bias", {1.5: 1}), ("logit_bias", {"": 1}),
         ("logit_bias", [1, 2]), ("logit_bias", "a"), ("json_schema", "{"), ("json_schema", "[]"), ("json_schema", 3),
         ("json_schema", {"const": {1, 2}}), ("json_schema", {"const": math.nan}), ("json_schema", '{"a":' * 60_000),
-        ("beam_width", 0), ("length_penalty", math.inf), ("speculate", "always"),
+        ("beam_width", 0), ("length_penalty", math.inf), ("length_penalty", 1000), ("speculate", "always"),
+        ("n", 10**9), ("beam_width", 10**9), ("repetition_penalty", 1e300), ("repetition_penalty", 1e-300),
         ("regex", ""), ("regex", 3), ("choice", ("a", "")), ("grammar", " "), ("grammar", 3),
     ],
 )
@@ -36,6 +37,9 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line_that_names_it(name, val
         {"regex": "a", "json_schema": {}}, {"choice": ["a"], "grammar": "start: /a/"},
         {"regex": "a", "ignore_eos": True}, {"json_schema": {}, "min_tokens": 3}, {"min_tokens": 11, "max_tokens": 10},
         {"regex": "a", "beam_width": 2}, {"n": 3, "beam_width": 2}, {"beam_width": 2, "speculate": "lookup"},
+        {"beam_width": 2, "logit_bias": {1: 5}}, {"beam_width": 2, "stop_token_ids": [1]},
+        {"beam_width": 2, "min_tokens": 1},
+        {"beam_width": 2, "logprobs": 1}, {"beam_width": 2, "repetition_penalty": 1.1},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(settings):
