@@ -25,11 +25,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
     """Writes a trace of ``n_ticks`` ticks, one token each. In tick ``slow`` layer 1 takes ten times as long, in
-    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs."""
+    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs. Beams have ``said`` nothing.
+    """
 
     def make(name: str = "trace", n_ticks: int = 20, slow: int | None = None, ffn_factor: float = 1.0,
              slow_tick: int | None = None, extra: tuple[Stage, int] | None = None, phase: str | None = None,
-             **header: Any) -> Path:
+             said: bool = True, **header: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         writer = TraceWriter(folder, "run1")
@@ -46,7 +47,8 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
             if extra is not None and tick == extra[1]:
                 stretches.append((extra[0], None, 50_000))
             work = FakeWork(phase=phase or ("prefill" if tick == 0 else "decode"), kv_tokens=10 + tick)
-            run_tick(ledger, clock, stretches, work, (FakeToken("a", 10 + tick, tick, chr(97 + tick % 26)),))
+            token = FakeToken("a", 10 + tick, tick, chr(97 + tick % 26))
+            run_tick(ledger, clock, stretches, work, (token,) if said else ())
             clock.passes(1_000)
         ledger.flush()
         writer.close({"model": "a model", "dtype": "fp32", "device": "cpu", "command": "tickwise trace",

@@ -69,6 +69,7 @@ def test_a_slow_tick_says_why(make_trace):
     assert "interruption" in slow.why
     assert usual.why == ""
     assert (slow.unusual, usual.unusual) == (True, False)
+    assert slow.unusual_ns == 9 * 500
     assert slow.slowest_stage.stage == "ffn"
 
 
@@ -97,6 +98,9 @@ def test_traces_without_a_phase_in_common_are_not_compared(make_trace):
     a, b = open_trace(make_trace("a", n_ticks=5)), open_trace(make_trace("b", n_ticks=5, phase="train"))
     with pytest.raises(ConfigError, match=r"a has prefill and decode ticks, .*b train ticks: nothing to compare"):
         difference(a, b)
+    silent = open_trace(make_trace("silent", n_ticks=5, said=False))
+    with pytest.raises(ConfigError, match=r"no token or tick in common"):
+        difference(a, silent)
     empty = open_trace(make_trace("empty", n_ticks=0))
     with pytest.raises(DataError, match=r"empty: the trace has no ticks"):
         difference(a, empty)

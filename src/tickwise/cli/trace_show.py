@@ -186,8 +186,8 @@ def _print_slowest_of(report: "TickReport", number_format: str) -> None:
           f"({100 * stage.duration_ns / report.wall_ns:.0f} %)")
     print(f"    why: {report.why or stage.sentence}")
     if report.unusual:
-        saved = min(1.0, (report.wall_ns - report.median_wall_ns) / report.wall_ns)
-        print(f"    faster: nothing in the model; a quiet machine would take {100 * saved:.0f} % off it")
+        saved = report.unusual_ns / report.wall_ns
+        print(f"    faster: nothing in the model; at its usual time {100 * saved:.0f} % less")
     else:
         blamed = report.slowest_part if report.why else stage
         print(f"    faster: {advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")

@@ -197,6 +197,11 @@ class TickReport:
             self._everywhere or 0 < 3 * part.median_ns < part.duration_ns)
 
     @property
+    def unusual_ns(self) -> float:
+        """What it would save if what was ``unusual`` had taken its usual time."""
+        return self._over_ns if self._everywhere else min(self._over_ns, self.slowest_part.excess_ns)
+
+    @property
     def why(self) -> str:
         """Why it took longer than the others, in a sentence; empty where it did not, or where there are few others."""
         over_ns, part = self._over_ns, self.slowest_part
@@ -346,6 +351,9 @@ def difference(a: Trace, b: Trace) -> TraceDifference:
         in_a, in_b = _units(a, sql), _units(b, sql)
         for phase in dict.fromkeys([*in_a, *in_b]):
             phases.append(_phase_difference(phase, unit, in_a.get(phase, {}), in_b.get(phase, {})))
+    if not any(phase.matched for phase in phases):
+        raise ConfigError(f"{a.path} and {b.path} have no token or tick in common (one of them wrote by beam search, "
+                          "which settles its tokens at the end): nothing to compare")
     names = ("model", "dtype", "device", "threads", "machine", "versions", "command")
     settings = {name: (a.header.get(name), b.header.get(name)) for name in names
                 if a.header.get(name) != b.header.get(name)}
