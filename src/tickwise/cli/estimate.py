@@ -167,8 +167,13 @@ def _dtype(arguments: Arguments, machine: "Machine") -> str:
 
 
 def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, int]:
-    """Bytes by term; ``total`` is their sum."""
+    """Bytes by term; ``total`` is their sum.
+
+    On this machine's CPU it is the peak of the resident memory of the whole process, with what Python and PyTorch take
+    (measured); elsewhere that comes on top.
+    """
     from tickwise.engine.memory import estimate_serving_memory
+    from tickwise.profiling.reference import process_bytes
     from tickwise.training.memory import estimate_training_memory
 
     if arguments.purpose == "train":
@@ -180,6 +185,9 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
                                         dtype=dtype, on_cpu=machine.is_here and machine.device.type == "cpu")
         terms = {"weights": serve.weights, "gradients": 0, "optimizer": 0, "activations": serve.activations,
                  "fragmentation": serve.fragmentation, "kv_cache": serve.kv_cache}
+    if machine.is_here and machine.device.type == "cpu":
+        room = "training" if arguments.purpose == "train" else "engine"
+        terms["process"] = process_bytes(f"{room}-{dtype}", f"tickwise.{room}.prediction:run_smallest('{dtype}')")
     return terms | {"total": sum(terms.values())}
 
 

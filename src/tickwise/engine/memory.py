@@ -74,7 +74,7 @@ def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, d
         for _ in range(_WRITING_TICKS):
             run(batch, ())
         kv_cache = runner.state_bytes
-    holes = max(0, dry.heap.peak - dry.peak) if on_cpu else 0
+    holes = dry.resident_peak - dry.peak if on_cpu else 0
     return ServingMemory(weights=weights, kv_cache=kv_cache, activations=dry.peak - weights, fragmentation=holes)
 
 

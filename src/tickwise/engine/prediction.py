@@ -16,6 +16,7 @@ from tickwise.engine.requests import Request
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.work import RowWork, TickWork
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.machine import use_cores
 from tickwise.profiling.predict import (
     Correction,
     Machine,
@@ -145,6 +146,22 @@ def tick_runner(model: DecoderConfig, batch: int, context: int, dtype: str, devi
         engine.step()
 
     return tick
+
+
+def run_smallest(dtype: str) -> None:
+    """Serve a text with the smallest model."""
+    model = DecoderConfig(vocab_size=256, context_length=64, width=32, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=32,
+                          hidden=96, qk_norm=True)
+    run_texts(model, 1, 64, dtype)
+
+
+def run_texts(model: DecoderConfig, batch: int, context: int, dtype: str) -> None:
+    """Serve ``batch`` texts that fill the context with a fresh model."""
+    torch.set_flush_denormal(True)
+    use_cores()
+    engine = text_engine(random_decoder(model, dtype, torch.device("cpu")), batch)
+    submit_texts(engine, model, batch, n_prompt=context - 4, n_written=4)
+    engine.run_until_idle()
 
 
 def submit_texts(engine: Engine, model: DecoderConfig, batch: int, *, n_prompt: int, n_written: int) -> None:

@@ -7,6 +7,7 @@ allocates and frees inside itself is not seen. The same events go through a simu
 which says how much memory stays resident for them on a CPU.
 """
 
+import statistics
 import weakref
 from typing import Any
 
@@ -23,21 +24,23 @@ _KERNEL_BYTES = 258_376
 """What oneDNN's code generator reserves for a kernel. It makes them for every new shape of a bf16 product, and its
 cache of 1,024 products keeps them: 78 blocks of this size for 48 products in a small model's serving."""
 _KERNELS_PER_PRODUCT = 1.6
+_HEAPS = 5
+"""Holes depend on chance, in the simulation as in processes: so many are simulated, and their mean is taken."""
 
 
 class DryRun(TorchDispatchMode):
     """Inside the ``with`` block every new tensor is a stand-in, and nothing is computed.
 
     ``now`` is the bytes of all of them that exist and ``peak`` the most there have been since ``reset_peak``;
-    ``heap.peak`` is the most that a process would have had resident for them. Code in the block must not look at values
-    (``.item()``), and must not leave stand-ins in caches that outlive it.
+    ``resident_peak`` is the most that a process would have had resident for them. Code in the block must not look at
+    values (``.item()``), and must not leave stand-ins in caches that outlive it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         """``device`` is where new tensors are that ask for none (the CPU)."""
         super().__init__()
         self.now = self.peak = 0
-        self.heap = Heap()
+        self._heaps = [Heap(phase=number / _HEAPS) for number in range(_HEAPS)]
         self._device = device if device is not None else torch.device("cpu")
         self._storages: dict[int, weakref.ref[Any]] = {}
         self._products: set[Any] = set()
@@ -49,7 +52,13 @@ class DryRun(TorchDispatchMode):
 
     def reset_peak(self) -> None:
         self.peak = self.now
-        self.heap.reset_peak()
+        for heap in self._heaps:
+            heap.reset_peak()
+
+    @property
+    def resident_peak(self) -> int:
+        """Never less than the tensors themselves."""
+        return max(self.peak, round(statistics.fmean(heap.peak for heap in self._heaps)))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -83,20 +92,21 @@ class DryRun(TorchDispatchMode):
             before = int(len(self._products) * _KERNELS_PER_PRODUCT)
             self._products.add(key)
             for _ in range(int(len(self._products) * _KERNELS_PER_PRODUCT) - before):
-                self.heap.allocate(_KERNEL_BYTES)
+                for heap in self._heaps:
+                    heap.allocate(_KERNEL_BYTES)
 
     def _hold(self, tensor: StandIn) -> None:
         storage = tensor.meta.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._storages:
             return
-        block = self.heap.allocate(size) if size else None
+        blocks = [heap.allocate(size) for heap in self._heaps] if size else []
 
         def gone(_reference: Any) -> None:
             self._storages.pop(key, None)
             self.now -= size
-            if block is not None:
-                self.heap.free(block)
+            for heap, block in zip(self._heaps, blocks, strict=False):
+                heap.free(block)
 
         self._storages[key] = weakref.ref(storage, gone)
         self.now += size

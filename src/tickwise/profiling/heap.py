@@ -41,9 +41,12 @@ class Block:
 
 
 class Heap:
-    """``allocate`` and ``free`` as the program does; ``resident`` bytes now and ``peak`` since ``reset_peak``."""
+    """``allocate`` and ``free`` as the program does; ``resident`` bytes now and ``peak`` since ``reset_peak``.
 
-    def __init__(self) -> None:
+    ``phase`` (from 0 to 1) says where in the order of large blocks the first small one stays.
+    """
+
+    def __init__(self, phase: float = 0.0) -> None:
         self.resident = self.peak = 0
         self._mapped = 0
         self._holes: list[tuple[int, int, Block]] = []  # by size, then address
@@ -52,7 +55,7 @@ class Heap:
         self._touched = 0  # the top is resident up to here
         self._threshold = _FIRST_THRESHOLD
         self._trim_above = _TOP_PAD
-        self._n_large = 0
+        self._n_large = round(phase * _SPLINTER_EVERY)
 
     def reset_peak(self) -> None:
         self.peak = self.resident

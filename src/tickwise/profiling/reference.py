@@ -3,6 +3,8 @@
 import contextlib
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tickwise.core.config import read_json
@@ -82,6 +84,24 @@ def by_stage(instructions: Sequence[Instruction]) -> dict[Stage, list[Instructio
     found: dict[Stage, list[Instruction]] = {}
     for instruction in instructions:
         found.setdefault(instruction.stage, []).append(instruction)
+    return found
+
+
+def process_bytes(name: str, function: str, refresh: bool = False) -> int:
+    """What a process takes besides its model: the resident memory of a fresh one after ``function``
+    (``module:call()``), which runs the smallest model there is. From the cache (``name``), or measured now in some
+    seconds.
+    """
+    path = cache_directory() / f"process-{_FORMAT_VERSION}-{name}-{fingerprint()}.json"
+    if not refresh:
+        with contextlib.suppress(ConfigError, TypeError, KeyError, ValueError):
+            return int(read_json(path, "the size of a process")["bytes"])
+    module, _, call = function.partition(":")
+    code = f"import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    found = int(done.stdout)
+    with contextlib.suppress(OutputError, OSError):
+        write_text_atomic(path, json.dumps({"bytes": found}) + "\n")
     return found
 
 

@@ -102,7 +102,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
         validate(module, config.context)
     held = buffers if buffers else _bytes(gradients)
     activations = live.peak - n_weights - held - states
-    holes = max(0, live.heap.peak - live.peak) if device.type == "cpu" else 0
+    holes = live.resident_peak - live.peak if device.type == "cpu" else 0
     return TrainingMemory(weights=n_weights, gradients=held, optimizer=states, activations=activations,
                           fragmentation=holes)
 

@@ -11,6 +11,7 @@ from tickwise.core.device import has_fast_bf16, torch_dtype
 from tickwise.core.stages import Stage, mark
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun, convert
+from tickwise.profiling.machine import use_cores
 from tickwise.profiling.predict import (
     Correction,
     Machine,
@@ -27,6 +28,7 @@ from tickwise.profiling.program import Instruction, list_call, list_training_pro
 from tickwise.profiling.reference import by_stage, cached_corrections, stage_seconds
 from tickwise.training.config import ModelOptions, TrainConfig
 from tickwise.training.dial import decoder_from_dial, resolve
+from tickwise.training.memory import validate
 from tickwise.training.next_token import next_token_loss
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
@@ -125,6 +127,24 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
         for phase, members, spent in rows:
             observed[phase].append(Observation(features(members, times, touched), spent, total))
     return {phase: fit_correction(rows) for phase, rows in observed.items()}
+
+
+def run_smallest(dtype: str) -> None:
+    """Three steps and a validation of the smallest model."""
+    model = decoder_from_dial(1, 64, 256, ModelOptions(width=32))
+    config = TrainConfig(data=Path(), context=64, batch_size=1, depth=1, max_steps=1)
+    run_steps(model, resolve(config, model, n_parameters=1, n_train_tokens=1), dtype)
+
+
+def run_steps(model: DecoderConfig, config: TrainConfig, dtype: str) -> None:
+    """Three steps and a validation of a fresh model."""
+    torch.set_flush_denormal(True)
+    use_cores()
+    module = Decoder(model).initialise(seed=1)
+    step = step_runner(module, config, dtype)
+    for _ in range(3):
+        step()
+    validate(module, config.context)
 
 
 def step_runner(module: Decoder, config: TrainConfig, dtype: str) -> Callable[[], None]:
