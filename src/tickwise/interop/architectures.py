@@ -17,10 +17,10 @@ from tickwise.core.console import say
 from tickwise.core.device import torch_dtype
 from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.interop.config_keys import HONOURED
-from tickwise.interop.directory import CONFIG, resolve_model_path
-from tickwise.interop.tensor_names import TICKWISE_MODEL_TYPE, decoder_config
-from tickwise.models.decoder import Decoder
+from tickwise.interop.directory import CONFIG, model_config, resolve_model_path
+from tickwise.models.families import FAMILIES
 
+_LONGEST_LINE = 200
 Library = Literal["auto", "tickwise", "transformers"]
 
 
@@ -33,13 +33,13 @@ def model_from_config(path: Path, *, dtype: str = "fp32", library: Library = "au
     """
     file = path if path.is_file() else resolve_model_path(path) / CONFIG
     values = read_json(file, "the model's config", CheckpointError)
-    own = library == "tickwise" or values.get("model_type") == TICKWISE_MODEL_TYPE
+    own = library == "tickwise" or values.get("model_type") in FAMILIES
     refusal: CheckpointError | None = None
     if library != "transformers" or own:
         try:
-            config = decoder_config(values, str(file))
+            family, config = model_config(values, str(file))
             with torch.device("meta"):
-                return Decoder(config).to(torch_dtype(dtype)).eval()
+                return family.module_class()(config).to(torch_dtype(dtype)).eval()
         except CheckpointError as problem:
             if own:
                 raise
@@ -97,7 +97,8 @@ def _build(config: Any, architectures: list[str]) -> nn.Module:
 
 
 def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
+    line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + " …"
 
 
 class _NothingIsDrawn(TorchDispatchMode):

@@ -131,12 +131,16 @@ def write_model_files(folder: Path, module: nn.Module, assets: Assets, *,
 def read_config(path: Path) -> tuple[Family, Any]:
     """The family and config of the model that ``path/config.json`` describes."""
     file = path / CONFIG
-    values = read_json(file, "the model's config", CheckpointError)
+    return model_config(read_json(file, "the model's config", CheckpointError), str(file))
+
+
+def model_config(values: Mapping[str, Any], where: str) -> tuple[Family, Any]:
+    """The family and config that the values of a ``config.json`` describe; ``CheckpointError`` if there is none."""
     family = FAMILIES.get(str(values.get("model_type")), DECODER)
     if family is DECODER:
-        return family, decoder_config(values, str(file))
+        return family, decoder_config(values, where)
     own = {name: value for name, value in values.items() if name not in ("model_type", "architectures")}
-    return family, config_from_values(family, own, str(file))
+    return family, config_from_values(family, own, where)
 
 
 def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The model families by the ``model_type`` under which they are saved; their code is imported when it is needed."""
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from tickwise.core.errors import CheckpointError
+from tickwise.core.config import from_dict, to_dict
+from tickwise.core.errors import CheckpointError, ConfigError
 
 Purpose = Literal["language model", "classifier", "tagger", "autoencoder"]
 
@@ -37,6 +37,13 @@ DECODER = Family("decoder", "language model", "tickwise.models.decoder", "Decode
 
 FAMILIES: dict[str, Family] = {
     "tickwise-decoder": DECODER,
+    "tickwise-tagger": Family("BiLSTM-CRF", "tagger", "tickwise.models.tagger", "TaggerConfig", "Tagger"),
+    "tickwise-bag": Family("bag of n-grams", "classifier", "tickwise.models.bag", "BagConfig", "Bag"),
+    "tickwise-recurrent": Family("recurrent", "language model", "tickwise.models.recurrent", "RecurrentConfig",
+                                 "Recurrent"),
+    "tickwise-ngram": Family("n-gram", "language model", "tickwise.models.ngram", "NgramConfig", "Ngram"),
+    "tickwise-factorised": Family("factorised", "language model", "tickwise.models.factorised", "FactorisedConfig",
+                                  "Factorised"),
 }
 """By ``model_type``. Other programs know decoders under further names (``interop/tensor_names.py``)."""
 
@@ -51,15 +58,11 @@ def family_of(module: nn.Module) -> tuple[str, Family]:
 
 def config_values(module: nn.Module) -> dict[str, Any]:
     """The module's config as JSON-ready values."""
-    values: dict[str, Any] = dataclasses.asdict(module.config)  # type: ignore[call-overload]
-    return values
+    return to_dict(module.config)
 
 
 def config_from_values(family: Family, values: Mapping[str, Any], where: str) -> Any:
     """The family's config from its values; ``CheckpointError`` for keys that are missing, unknown or wrong."""
-    from tickwise.core.config import from_dict
-    from tickwise.core.errors import ConfigError
-
     try:
         return from_dict(family.config_class(), values, where=where)
     except ConfigError as problem:

@@ -1,16 +1,17 @@
 """One principled dial: from ``depth`` to a whole decoder, batch and learning rate."""
 
 import dataclasses
+from typing import TypeVar
 
 from tickwise.core.errors import ConfigError
 from tickwise.interop.tensor_names import saved_format
 from tickwise.models.decoder import DecoderConfig
-from tickwise.training.config import ModelOptions, TrainConfig
+from tickwise.training.config import LoopConfig, ModelOptions, TrainConfig
 
 WIDTH_PER_LAYER = 64
 _BATCH_TOKENS = 4096
 _CHINCHILLA_TOKENS_PER_PARAMETER = 20
-_MAX_EPOCHS_BY_DEFAULT = 10
+MAX_EPOCHS_BY_DEFAULT = 10
 
 
 def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelOptions) -> DecoderConfig:
@@ -53,30 +54,40 @@ def resolve(config: TrainConfig, model: DecoderConfig, n_parameters: int, n_trai
     lr = config.optimizer.lr
     if lr is None:
         lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
-    max_tokens = config.max_tokens
-    if config.max_steps is None and max_tokens is None and config.max_seconds is None:
-        max_tokens = min(_CHINCHILLA_TOKENS_PER_PARAMETER * n_parameters, _MAX_EPOCHS_BY_DEFAULT * n_train_tokens)
-    return dataclasses.replace(
-        config, batch_size=batch, max_tokens=max_tokens,
-        optimizer=dataclasses.replace(config.optimizer, lr=lr),
-    )
+    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    return limited(config, min(_CHINCHILLA_TOKENS_PER_PARAMETER * n_parameters,
+                               MAX_EPOCHS_BY_DEFAULT * n_train_tokens))
+
+
+_Config = TypeVar("_Config", bound=LoopConfig)
+
+
+def limited(config: _Config, max_tokens: int) -> _Config:
+    """``config``, with that limit if it has none."""
+    if config.max_steps is None and config.max_tokens is None and config.max_seconds is None:
+        return dataclasses.replace(config, max_tokens=max_tokens)
+    return config
 
 
 def describe(model: DecoderConfig, config: TrainConfig, n_parameters: int) -> list[str]:
     """The lines that say what the dial stands at and what follows from it."""
-    assert config.batch_size is not None
-    assert config.optimizer.lr is not None
-    limits = [f"{value:,} {unit}" for value, unit in
-              ((config.max_steps, "steps"), (config.max_tokens, "tokens"), (config.max_seconds, "seconds"))
-              if value is not None]
     heads = f"{model.n_heads} heads" + (f" over {model.n_kv_heads} key-value heads"
                                          if model.n_kv_heads != model.n_heads else "")
     return [
         f"model: depth {model.n_layers}, width {model.width}, {heads} of {model.head_dim}, {model.activation} "
         f"{model.hidden}, vocabulary {model.vocab_size:,}, {n_parameters:,} parameters",
-        f"run: batch {config.batch_size} × {config.context} tokens"
-        + (f" in {config.accumulate} micro-batches" if config.accumulate > 1 else "")
-        + f", {config.optimizer.name} at {config.optimizer.lr:.2g}, {config.schedule.name}, at most "
-        + " or ".join(limits),
+        describe_run(config, config.context),
         saved_format(model),
     ]
+
+
+def describe_run(config: LoopConfig, context: int) -> str:
+    """One line: batch, optimizer, schedule, limits."""
+    assert config.batch_size is not None
+    assert config.optimizer.lr is not None
+    limits = [f"{value:,} {unit}" for value, unit in
+              ((config.max_steps, "steps"), (config.max_tokens, "tokens"), (config.max_seconds, "seconds"))
+              if value is not None]
+    micro = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
+    return (f"run: batch {config.batch_size} × {context} tokens{micro}, {config.optimizer.name} at "
+            f"{config.optimizer.lr:.2g}, {config.schedule.name}, at most {' or '.join(limits)}")

@@ -44,6 +44,8 @@ class RecurrentObjective:
         self.penalties = RecurrentPenalties() if penalties is None else penalties
         self._carried: list[State] = []
 
+    fixed_shapes = True
+
     @property
     def n_validation_tokens(self) -> int:
         return 0 if self.validation is None else max(0, len(self.validation) - 1)
@@ -57,6 +59,10 @@ class RecurrentObjective:
         state: State = () if self.cursor.begins_epoch else self._state()
         inputs_BT, targets_BT = self.cursor.next_batch()
         return Batch((inputs_BT, targets_BT, *state), targets_BT.numel())
+
+    def example(self) -> Batch:
+        ids_BT = torch.zeros(self.cursor.batch_size, self.cursor.context, dtype=torch.long)
+        return Batch((ids_BT, ids_BT), ids_BT.numel())
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Along the streams."""

@@ -240,10 +240,14 @@ def build(made: Plan, data: "PreparedData") -> Training:
     cursor = BatchCursor(train_tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
                          vocab_size=made.model.vocab_size)
     module = Decoder(made.model).initialise(config.seed)
-    about = {"source": str(config.data), "prepared": str(data.path.resolve()), "fingerprint": data.fingerprint,
-             "train_tokens": len(train_tokens)}
-    return assemble(config, module, NextToken(cursor, validation, config.label_smoothing), data.tokenizer, about,
-                    made.dtype, made.device)
+    return assemble(config, module, NextToken(cursor, validation, config.label_smoothing), data.tokenizer,
+                    about_data(data, config.data), made.dtype, made.device)
+
+
+def about_data(data: "PreparedData", source: Path) -> dict[str, Any]:
+    """What ``run.json`` says of prepared data that came from ``source``."""
+    return {"source": str(source), "prepared": str(data.path.resolve()), "fingerprint": data.fingerprint,
+            "train_tokens": len(data.split("train").tokens)}
 
 
 def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets: Assets, data: dict[str, Any],
