@@ -29,7 +29,8 @@ def test_a_folder_gives_the_same_vectors_back(tmp_path):
     again = load_word_vectors(tmp_path / "v")
     assert again.words == WORDS
     assert torch.equal(again.module.weight, vectors.module.weight)
-    assert {p.name for p in (tmp_path / "v").iterdir()} == {"config.json", "model.safetensors", "words.json", "run.json"}
+    assert {p.name for p in (tmp_path / "v").iterdir()} == {
+        "config.json", "model.safetensors", "words.json", "run.json"}
 
 
 def test_text_gives_the_same_vectors_back(tmp_path):

@@ -158,3 +158,9 @@ def test_impossible_settings_are_refused():
 def test_config_says_how_to_segment(tmp_path):
     train_tokenizer("word", iter(["我喜欢猫我喜欢猫"]), min_frequency=1).save(tmp_path)
     assert "rjieba" in json.loads((tmp_path / "tokenizer_config.json").read_text())["tickwise_segmentation"]
+
+
+def test_words_keep_their_capitals_and_digits():
+    tokenizer = train_tokenizer("word", iter(["the King of 1234 foxes, U-turns 北京"]), min_frequency=1)
+    tokens = [tokenizer.backend.id_to_token(i) for i in tokenizer.encode("the King of 1234 foxes, U-turns 北京")]
+    assert tokens == ["the", " King", " of", " 1234", " foxes", ",", " U", "-", "turns", " ", "北京"]

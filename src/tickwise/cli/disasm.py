@@ -66,9 +66,12 @@ def run(arguments: Arguments) -> int:
 def _context(module: "nn.Module", arguments: Arguments) -> int:
     """How many tokens: what was asked for, or what the model takes."""
     from tickwise.models.decoder import Decoder
+    from tickwise.models.factorised import Factorised
+    from tickwise.models.ngram import Ngram
     from tickwise.profiling.ticks import longest_text
 
-    longest = module.config.context_length if isinstance(module, Decoder) else longest_text(module)
+    is_own = isinstance(module, Decoder | Ngram | Factorised)
+    longest = module.config.context_length if is_own else longest_text(module)
     more = 1 if arguments.phase == "decode" else 0
     if arguments.context is None:
         return max(1, min(_CONTEXT, longest - more)) if longest is not None else _CONTEXT
@@ -80,7 +83,15 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
 
 def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], batch: int, context: int) -> "Program":
     from tickwise.models.decoder import Decoder
+    from tickwise.models.factorised import Factorised
+    from tickwise.models.ngram import Ngram
 
+    if isinstance(module, Ngram | Factorised):
+        from tickwise.engine.table_runner import TableCosts
+
+        if phase == "train":
+            raise ConfigError("--phase train: this model is counted, not trained step by step; give prefill or decode")
+        return TableCosts(module).listing(batch)
     if not isinstance(module, Decoder):
         from tickwise.profiling.ticks import list_transformers_tick
 
@@ -105,13 +116,12 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
 def _as_json(
     module: "nn.Module", arguments: Arguments, context: int, program: "Program", shown: "list[Instruction]"
 ) -> dict[str, Any]:
-    from tickwise.models.decoder import Decoder
     from tickwise.profiling.program import instruction_json
 
     return {
         "model": str(arguments.model),
         "architecture": type(module).__name__,
-        "library": "tickwise" if isinstance(module, Decoder) else "transformers",
+        "library": "tickwise" if type(module).__module__.startswith("tickwise.") else "transformers",
         "phase": arguments.phase,
         "batch": arguments.batch,
         "context": context,

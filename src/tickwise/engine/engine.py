@@ -38,8 +38,11 @@ from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
 from tickwise.engine.scheduler import Plan, Scheduler
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
 from tickwise.engine.structured import compile_constraint
+from tickwise.engine.table_runner import TableRunner
 from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
 from tickwise.models.decoder import Decoder
+from tickwise.models.factorised import Factorised
+from tickwise.models.ngram import Ngram
 from tickwise.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -515,15 +518,18 @@ class Engine:
         del self._requests[request.id]
 
 
-def _runner(module: Decoder | Recurrent, options: EngineOptions) -> Runner:
+def _runner(module: Decoder | Recurrent | Ngram | Factorised, options: EngineOptions) -> Runner:
     if isinstance(module, Recurrent):
-        if options.speculate != "off":
-            raise ConfigError("speculate: a recurrent model cannot take guesses back; use 'off'")
+        if options.speculate != "off" or not options.use_cache:
+            raise ConfigError("a recurrent model always keeps its state, and cannot take guesses back: leave use_cache "
+                              "on and speculate off")
         return RecurrentRunner(module, options.max_rows)
-    if not isinstance(module, Decoder):
-        raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a decoder")
+    if not isinstance(module, Decoder | Ngram | Factorised):
+        raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a language model")
     lane = -(-module.config.context_length // options.block_size)
     n_blocks = options.max_rows * lane if options.n_blocks is None else options.n_blocks
+    if not isinstance(module, Decoder):
+        return TableRunner(module, n_blocks, options.block_size)
     if options.use_cache:
         return DecoderRunner(module, n_blocks, options.block_size, lane)
     return TextRunner(module, n_blocks, options.block_size)

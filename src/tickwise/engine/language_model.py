@@ -211,6 +211,4 @@ def load(path: str | Path, device: str = "auto", dtype: str | None = None) -> La
 
     folder = resolve_model_path(Path(path))
     module, tokenizer = load_model(folder, device=device, dtype=dtype or "fp32")
-    if not isinstance(module, Decoder):
-        raise ConfigError(f"{path}: a {type(module).__name__} cannot write text; give a decoder")
     return LanguageModel(module, tokenizer, folder)

@@ -127,9 +127,10 @@ class Ngram(nn.Module):
             stop_N = torch.searchsorted(table.keys, (safe_N + 1) * n_vocab)
             length_N = torch.where(is_known_N, stop_N - start_N, 0)
             n_entries = self._n_entries(length_N, table)
-            position = torch.repeat_interleave(torch.arange(n, device=row_N.device), length_N, output_size=n_entries)
-            before_N = length_N.cumsum(0) - length_N
-            entry = torch.arange(n_entries, device=row_N.device) + (start_N - before_N)[position]
+            number = torch.arange(n_entries, device=row_N.device)
+            until_N = length_N.cumsum(0)
+            position = torch.searchsorted(until_N, number, right=True)
+            entry = number + (start_N - until_N + length_N)[position]
             flat = position * n_vocab + table.keys[entry] % n_vocab
             p_NV.view(-1).index_add_(0, flat, table.probabilities[entry])
         return p_NV

@@ -1,0 +1,100 @@
+"""Runs models that look at the last few tokens only: n-grams, and factorised models. Their state is those tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from tickwise.core.stages import Stage
+from tickwise.engine.runner import RowInput
+from tickwise.engine.work import TickWork
+from tickwise.models.factorised import Factorised
+from tickwise.models.ngram import Ngram
+from tickwise.profiling.ledger import CostTable, TickCosts
+from tickwise.profiling.program import Program, instruction_json, list_program, stage_costs
+
+_STAGES = frozenset({Stage.EMBED, Stage.FFN, Stage.HEAD})
+
+
+class TableRunner:
+    """The ``Runner`` of an ``Ngram`` or a ``Factorised``. Its blocks hold token ids."""
+
+    def __init__(self, module: Ngram | Factorised, n_blocks: int, block_size: int) -> None:
+        config = module.config
+        self.context_length, self.vocab_size = config.context_length, config.vocab_size
+        self.block_size, self.n_blocks = block_size, n_blocks
+        self._module, self._n_history = module, config.n_history
+        self._device = next(module.parameters()).device
+        self._ids_NS = torch.zeros(n_blocks, block_size, dtype=torch.long)
+
+    @property
+    def state_bytes(self) -> int:
+        return self._ids_NS.nbytes
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        for source, target in copies:
+            self._ids_NS[target] = self._ids_NS[source]
+
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        """Token ids are always finite."""
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[RowInput]) -> Tensor | None:
+        asked = [self._read(row) for row in rows]
+        recent = [windows_RH for windows_RH in asked if windows_RH is not None]
+        if not recent:
+            return None
+        logits_RV: Tensor = self._module.logits(torch.cat(recent).to(self._device))
+        return logits_RV
+
+    def _read(self, row: RowInput) -> Tensor | None:
+        """Store the row's new tokens; what each position that is asked looks back at, (R, H), -1 before the text."""
+        end = row.n_cached + len(row.ids)
+        first = end - max(row.n_logits, 1) - self._n_history + 1
+        start = max(0, min(first, row.n_cached))
+        slots = [row.blocks[i // self.block_size] * self.block_size + i % self.block_size for i in range(start, end)]
+        flat_ids = self._ids_NS.view(-1)
+        flat_ids[slots[row.n_cached - start :]] = torch.tensor(list(row.ids))
+        if not row.n_logits:
+            return None
+        seen = flat_ids[slots[max(0, first) - start :]]
+        padded = torch.cat([torch.full((max(0, -first),), -1), seen])
+        return padded.unfold(0, self._n_history, 1)
+
+
+class TableCosts:
+    """The ``CostModel`` of an engine that runs an ``Ngram`` or a ``Factorised``.
+
+    A tick costs what its look-ups and products for so many positions cost. How many n-grams follow a context depends
+    on the text; the listing takes the mean of the table.
+    """
+
+    def __init__(self, module: Ngram | Factorised) -> None:
+        self._module = module
+        self._tables: dict[int, CostTable] = {}
+
+    def __call__(self, work: TickWork) -> TickCosts | None:
+        n_positions = sum(row.n_logits for row in work.rows)
+        if not n_positions:
+            return None
+        if n_positions not in self._tables:
+            figures = {key: cost for key, cost in stage_costs(self.listing(n_positions)).items() if key[0] in _STAGES}
+            base = numpy.array([(c.flops, c.bytes_read, c.bytes_written) for c in figures.values()], dtype=numpy.int64)
+            steps = numpy.zeros((0, *base.shape), dtype=numpy.int64)
+            self._tables[n_positions] = CostTable(tuple(figures), base, steps, _STAGES)
+        return TickCosts(self._tables[n_positions], ())
+
+    def typical_listing(self) -> list[dict[str, Any]] | None:
+        """The instructions of a tick with the fewest positions that were seen; ``None`` when there was no tick."""
+        if not self._tables:
+            return None
+        instructions = self.listing(min(self._tables)).instructions
+        return [{"phase": "decode", **instruction_json(instruction)} for instruction in instructions]
+
+    def listing(self, n_positions: int) -> Program:
+        """The program of a tick that asks what follows ``n_positions`` positions."""
+        device = next(self._module.parameters()).device
+        recent_NH = torch.zeros(n_positions, self._module.config.n_history, dtype=torch.long, device=device)
+        return list_program(self._module, recent_NH, call=lambda module, recent: module.logits(recent))

@@ -1,0 +1,39 @@
+"""tickwise vectors: train, ask, export, import."""
+
+import json
+
+
+def test_vectors_from_text_to_neighbours_and_back(tmp_path, small_text, tickwise_cli):
+    out = tmp_path / "vectors"
+    code, printed, err = tickwise_cli("vectors", "train", small_text, "--out", out, "--method", "svd", "--width", 8,
+                                      "--negatives", 1, "--subsample", 0, "--json")
+    assert code == 0, err
+    assert json.loads(printed)["width"] == 8
+    code, printed, err = tickwise_cli("vectors", "neighbours", out, "cat", "sees", "-k", 4, "--json")
+    assert code == 0, err
+    near = json.loads(printed)["neighbours"]
+    assert set(near) == {"cat", "sees"}
+    assert len(near["cat"]) == 4
+    assert {"dog", "bird", "horse", "fish"} & {n["word"] for n in near["cat"]}
+    code, printed, err = tickwise_cli("vectors", "analogy", out, "cat", "dog", "sees", "-k", 2)
+    assert code == 0, err
+    assert printed.startswith("cat : dog = sees : ")
+    assert tickwise_cli("vectors", "export", out, "--out", tmp_path / "v.txt")[0] == 0
+    assert tickwise_cli("vectors", "import", tmp_path / "v.txt", "--out", tmp_path / "again")[0] == 0
+    again = tickwise_cli("vectors", "neighbours", tmp_path / "again", "cat", "sees", "-k", 4, "--json")[1]
+    assert json.loads(again) == {"neighbours": near}
+
+
+def test_mistakes_are_one_line_and_write_nothing(tmp_path, small_text, tickwise_cli):
+    out = tmp_path / "vectors"
+    for words, said in [
+        (("train", small_text, "--out", out, "--width", "0"), "--width: must be at least 1"),
+        (("train", small_text, "--out", out, "--min-count", "100000"), "--min-count"),
+        (("train", small_text, "--out", tmp_path), "something else than word vectors"),
+        (("neighbours", out, "cat"), "no such folder"),
+        (("import", small_text, "--out", out), "line 1: "),
+    ]:
+        code, printed, err = tickwise_cli("vectors", *words)
+        assert (code, printed) == (2, ""), err
+        assert said in err.strip().splitlines()[-1]
+        assert not out.exists()

@@ -1,0 +1,63 @@
+"""From text to the model directory of a counted model, and everything that is done with it."""
+
+import json
+
+import pytest
+
+from tickwise.core.errors import ConfigError, OutputError
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
+from tickwise.training.factorised import FactorisedSettings
+from tickwise.training.tables import FactorisedTrainConfig, NgramTrainConfig, train_factorised, train_ngram
+
+FACTORS = FactorisedSettings(rank=8, n_positions=2, window=10, epochs=1, sampled_words=10)
+
+
+@pytest.fixture
+def prepared(tmp_path, small_text):
+    return prepare(PrepareConfig(sources=(str(small_text),), tokenizer="word", out=tmp_path / "data")).path
+
+
+@pytest.fixture(params=["ngram", "factorised"])
+def made(request, tmp_path, prepared):
+    out = tmp_path / "model"
+    if request.param == "ngram":
+        return train_ngram(NgramTrainConfig(data=prepared, out=out, order=3))
+    return train_factorised(FactorisedTrainConfig(data=prepared, out=out, order=3, factors=FACTORS))
+
+
+def test_a_counted_model_is_used_by_every_verb(made, tickwise_cli):
+    assert 1 < made.validation_perplexity < 12
+    code, out, err = tickwise_cli("generate", made.out, "--prompt", "the cat sees", "--max-tokens", 8, "--seed", 1,
+                                  "--json")
+    assert code == 0, err
+    assert "the" in json.loads(out)["text"]
+    code, out, err = tickwise_cli("evaluate", made.out, "--json")
+    assert code == 0, err
+    (result,) = json.loads(out)["results"].values()
+    assert result["perplexity,none"] == pytest.approx(made.validation_perplexity, rel=1e-3)
+    code, out, err = tickwise_cli("disasm", made.out, "--json")
+    assert code == 0, err
+    listing = json.loads(out)
+    assert listing["totals"]["bytes_read"] > 0
+    assert {"embed", "head"} <= {row["stage"] for row in listing["by_stage"]}
+    code, out, err = tickwise_cli("trace", made.out, "--prompt", "the dog", "--max-tokens", 4, "--out",
+                                  made.out.parent / "trace", "--json")
+    assert code == 0, err
+    assert not [path.name for path in made.out.iterdir() if path.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_a_model_is_replaced_only_when_asked(made, prepared):
+    with pytest.raises(OutputError, match="--overwrite"):
+        train_ngram(NgramTrainConfig(data=prepared, out=made.out))
+    train_ngram(NgramTrainConfig(data=prepared, out=made.out, order=2, overwrite=True))
+    with pytest.raises(OutputError, match="something else"):
+        train_ngram(NgramTrainConfig(data=prepared, out=prepared, overwrite=True))
+
+
+def test_factors_need_a_validation_part(tmp_path, small_text):
+    data = prepare(PrepareConfig(sources=(str(small_text),), tokenizer="word", validation_fraction=0.0,
+                                 out=tmp_path / "all")).path
+    with pytest.raises(ConfigError, match="no validation part"):
+        train_factorised(FactorisedTrainConfig(data=data, out=tmp_path / "model", factors=FACTORS))
+    assert train_ngram(NgramTrainConfig(data=data, out=tmp_path / "model")).validation_perplexity is None
