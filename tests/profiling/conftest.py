@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
     """Writes a trace of ``n_ticks`` ticks, one token each. In tick ``slow`` layer 1 takes ten times as long, in
-    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs. Beams have ``said`` nothing.
+    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs. Beams ``said`` nothing.
     """
 
     def make(name: str = "trace", n_ticks: int = 20, slow: int | None = None, ffn_factor: float = 1.0,
