@@ -3,8 +3,9 @@
     python bench/estimate_accuracy.py [--part train|serve|memory] [--threads N] [--rounds 4] [--refresh]
 
 Calibration never sees the configurations below: it measures single operations and runs reference models of its own
-(``_REFERENCES`` in ``training/prediction.py`` and ``engine/prediction.py``), which must differ; and nothing in the
-program was chosen with these configurations at hand. They were drawn up after the last change to the model of time.
+(``_REFERENCES`` in ``training/prediction.py`` and ``engine/prediction.py``), which must differ. The configurations were
+drawn up after the last change to the model of time. Of memory, this much was changed after some of them had been seen:
+the mean of several simulated heaps instead of one, and the whole process instead of what it grows by.
 
 Every configuration is built with random weights and measured in ``--rounds`` rounds that go through all of them in
 turn, so that a slow spell of the machine meets all; a time is the mean of the fastest quarter. With one thread, times
