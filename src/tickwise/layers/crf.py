@@ -4,6 +4,8 @@ Shape legend: B sentences, T tokens, K tags. The score of tags y for emissions e
 start[y₁] + Σ e[t, yₜ] + Σ transitions[yₜ, yₜ₊₁] + end[y_n]; what lies beyond a sentence's length counts for nothing.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,25 +21,22 @@ def token_mask(lengths_B: Tensor, n_tokens: int) -> Tensor:
 class LinearChainCRF(nn.Module):
     """Transition, start and end scores; training loss, most likely tags, probabilities of tags and of spans.
 
-    ``allowed`` is (K + 1, K + 1) of bool: row i, column j says whether tag j may follow tag i; the last row stands
-    for the start of a sentence and the last column for its end. All is allowed when it is left out.
+    ``allowed`` has K + 1 rows of K + 1: row i, column j says whether tag j may follow tag i; the last row stands for
+    the start of a sentence and the last column for its end. All is allowed when it is left out.
     """
 
-    forbidden: Tensor
-
-    def __init__(self, n_tags: int, allowed: Tensor | None = None) -> None:
+    def __init__(self, n_tags: int, allowed: Sequence[Sequence[bool]] | None = None) -> None:
         super().__init__()
         self.transitions = nn.Parameter(torch.zeros(n_tags, n_tags))
         self.start = nn.Parameter(torch.zeros(n_tags))
         self.end = nn.Parameter(torch.zeros(n_tags))
-        forbidden = torch.zeros(n_tags + 1, n_tags + 1)
-        if allowed is not None:
-            forbidden = torch.where(allowed, 0.0, _FORBIDDEN)
-        self.register_buffer("forbidden", forbidden, persistent=False)
+        # Plain numbers and no buffer: a checkpoint has none, and a module that is made without data keeps them.
+        self.forbidden = [[0.0 if may else _FORBIDDEN for may in row]
+                          for row in allowed or [[True] * (n_tags + 1)] * (n_tags + 1)]
 
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
         """Transitions (K, K), start (K) and end (K) with what the scheme forbids, in float32."""
-        forbidden = self.forbidden
+        forbidden = torch.tensor(self.forbidden, device=self.transitions.device)
         return (self.transitions.float() + forbidden[:-1, :-1], self.start.float() + forbidden[-1, :-1],
                 self.end.float() + forbidden[:-1, -1])
 
@@ -97,13 +96,25 @@ class LinearChainCRF(nn.Module):
             return torch.autograd.grad(total, emissions)[0]
 
     @torch.no_grad()
-    def span_log_probability(self, emissions_BTK: Tensor, tags_BT: Tensor, starts_B: Tensor, ends_B: Tensor,
-                             lengths_B: Tensor) -> Tensor:
-        """(B): the log-probability that tokens ``starts_B`` up to (not including) ``ends_B`` have just these tags,
-        summed over all tags of the others. Exact: the log-partition with the span held fast, minus the free one."""
-        positions_T = torch.arange(emissions_BTK.shape[1], device=emissions_BTK.device)
-        fixed_BT = (positions_T >= starts_B[:, None]) & (positions_T < ends_B[:, None])
-        tags_K = torch.arange(emissions_BTK.shape[2], device=emissions_BTK.device)
-        excluded_BTK = fixed_BT[..., None] & (tags_BT[..., None] != tags_K)
-        held = emissions_BTK.float().masked_fill(excluded_BTK, _FORBIDDEN)
-        return self.log_partition(held, lengths_B) - self.log_partition(emissions_BTK, lengths_B)
+    def span_log_probability(self, emissions_TK: Tensor, tags_T: Tensor, spans_N2: Tensor) -> Tensor:
+        """(N): for each (start, end) of one sentence, the log-probability that its tokens, the end left out, have just
+        the given tags, summed over all tags of the others (Culotta & McCallum 2004, by forward and backward sums).
+
+        In float64: over a long sentence the sums grow large and cancel.
+        """
+        transitions_KK, start_K, end_K = (x.double() for x in self.scores())
+        emissions_TK = emissions_TK.double()
+        steps = emissions_TK.unbind()
+        forward, backward = [start_K + steps[0]], [end_K]
+        for step in steps[1:]:
+            forward.append(torch.logsumexp(forward[-1][:, None] + transitions_KK, 0) + step)
+        for step in reversed(steps[1:]):
+            backward.append(torch.logsumexp(transitions_KK + step + backward[-1], 1))
+        forward_TK, backward_TK = torch.stack(forward), torch.stack(backward[::-1])
+        along_T = emissions_TK.gather(1, tags_T[:, None]).squeeze(1)
+        along_T[1:] += transitions_KK[tags_T[:-1], tags_T[1:]]
+        along_T = along_T.cumsum(0)
+        first_N, last_N = spans_N2[:, 0], spans_N2[:, 1] - 1
+        score_N = (forward_TK[first_N, tags_T[first_N]] + along_T[last_N] - along_T[first_N]
+                   + backward_TK[last_N, tags_T[last_N]])
+        return score_N - torch.logsumexp(forward_TK[-1] + end_K, 0)

@@ -46,8 +46,8 @@ class TaggerConfig:
             raise ConfigError("labels: must be distinct, and at least one")
 
 
-def allowed_by_iobes(labels: tuple[str, ...]) -> Tensor:
-    """(K + 1, K + 1): which label may follow which; the last row and column are the sentence's start and end."""
+def allowed_by_iobes(labels: tuple[str, ...]) -> list[list[bool]]:
+    """(K + 1) rows of (K + 1): which label may follow which; last come the sentence's borders."""
 
     def follows(before: str, after: str) -> bool:
         (prefix, _, kind), (next_prefix, _, next_kind) = before.partition("-"), after.partition("-")
@@ -56,7 +56,7 @@ def allowed_by_iobes(labels: tuple[str, ...]) -> Tensor:
         return next_prefix in ("O", "B", "S")
 
     around = [*labels, "O"]
-    return torch.tensor([[follows(before, after) for after in around] for before in around])
+    return [[follows(before, after) for after in around] for before in around]
 
 
 def _locked(x_BTC: Tensor, rate: float, training: bool) -> Tensor:

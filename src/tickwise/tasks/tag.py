@@ -21,6 +21,8 @@ from tickwise.training.tagging_objective import Example, TaggingObjective, examp
 if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
 
+_FEWEST_STEPS = 300
+"""However few sentences there are, a tagger takes this many updates to learn anything."""
 _LONGEST_TRAINED = 1000
 """Longer sentences are cut for training, outside of entities: one of 10,000 tokens would be a batch of its own."""
 
@@ -135,20 +137,20 @@ def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: 
     options = options or TagOptions()
     data = read_parts(train, development, options)
     made = build_training(data, options, seed)
-    steps = made.objective.n_batches
+    epoch_steps = made.objective.n_batches
+    max_steps = max(round(options.epochs * epoch_steps), _FEWEST_STEPS)
     config = LoopConfig(
-        out=Path(out), seed=seed, device=device, dtype="fp32", compile="off", batch_size=1,
-        max_steps=max(1, round(options.epochs * steps)), max_seconds=max_seconds,
+        out=Path(out), seed=seed, device=device, dtype="fp32", compile="off", batch_size=1, max_steps=max_steps,
+        max_seconds=max_seconds, evaluate_every=max(epoch_steps, max_steps // 30), evaluate_tokens=sys.maxsize,
         optimizer=OptimizerOptions(name="adamw", lr=options.lr, weight_decay=0.0, beta2=0.999),
         schedule=ScheduleOptions(name="wsd", warmup=0.02, decay=0.7),
-        ema_decay=min(0.998, max(0.9, 1 - 1 / steps)), evaluate_every=steps, evaluate_tokens=sys.maxsize,
-        resume="auto" if resume else "never", overwrite=overwrite,
+        ema_decay=min(max(1 - 1 / epoch_steps, 0.9), 0.998), resume="auto" if resume else "never", overwrite=overwrite,
     )
     types = ", ".join(entity_types(data.training))
     lines = [f"{len(data.training):,} sentences to train on, {len(data.development):,} to choose the model by; "
              f"types: {types}",
              f"BiLSTM-CRF over {made.features.unit}s: {made.module.n_parameters():,} parameters, "
-             f"{config.max_steps:,} steps"]
+             f"{max_steps:,} steps"]
     about = {"source": ", ".join(train), "fingerprint": data.fingerprint, "sentences": len(data.training)}
     return train_module(config, made.module, made.objective, made.features, data=about, lines=lines)
 

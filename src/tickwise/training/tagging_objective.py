@@ -3,7 +3,7 @@
 Shape legend: B sequences, T tokens, F features of a token, L characters of a word, K tags.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,31 +130,18 @@ def predict(module: Tagger, data: Sequence[Example], device: torch.device, *, pr
             labels = [module.config.labels[tag] for tag in tags_BT[row].tolist()]
             per_sentence = [chunks(labels[start : start + n])
                             for start, n in zip(example.starts, example.lengths, strict=True)]
-            sure: list[float | None] = [None] * sum(map(len, per_sentence))
-            if probabilities:
-                placed = [(start + span.start, start + span.end)
-                          for start, spans in zip(example.starts, per_sentence, strict=True) for span in spans]
+            placed = [(start + span.start, start + span.end)
+                      for start, spans in zip(example.starts, per_sentence, strict=True) for span in spans]
+            sure: list[float | None] = [None] * len(placed)
+            if probabilities and placed:
                 n = len(example.encoded)
-                sure = list(_probabilities(module, emissions_BTK[row, :n], tags_BT[row, :n], placed, batch_tokens))
+                logs = module.crf.span_log_probability(emissions_BTK[row, :n], tags_BT[row, :n],
+                                                       torch.tensor(placed, device=device))
+                sure = list(logs.exp().clamp(max=1.0).tolist())
             rest = iter(sure)
             found[index] = [[(span, next(rest)) for span in spans] for spans in per_sentence]
     module.train(was_training)
     return [entities for example in found for entities in example]
-
-
-def _probabilities(module: Tagger, emissions_TK: Tensor, tags_T: Tensor, places: Sequence[tuple[int, int]],
-                   batch_tokens: int) -> Iterator[float]:
-    """For each place, the probability of its tags there; some places at a time."""
-    n_tokens = len(tags_T)
-    at_once = max(1, batch_tokens // n_tokens)
-    for first in range(0, len(places), at_once):
-        part = torch.tensor(places[first : first + at_once], device=tags_T.device)
-        n = len(part)
-        logs = module.crf.span_log_probability(
-            emissions_TK.expand(n, -1, -1), tags_T.expand(n, -1), part[:, 0], part[:, 1],
-            torch.full((n,), n_tokens, device=tags_T.device),
-        )
-        yield from logs.exp().clamp(max=1.0).tolist()
 
 
 def predict_entities(module: Tagger, data: Sequence[Example], device: torch.device) -> list[list[Span]]:

@@ -1,0 +1,68 @@
+"""``tickwise run entities`` from the command line: train on a file, resume, read texts, evaluate, mistakes."""
+
+import json
+
+import pytest
+
+SENTENCES = "Ada B-PER\nvisits O\nNew B-LOC\nYork I-LOC\n. O\n\nKurt B-PER\nlikes O\nBonn B-LOC\n. O\n\n"
+TINY = ("--options.word-width", 8, "--options.hidden", 8, "--options.min-count", 1, "--options.lr", 0.02)
+
+
+@pytest.fixture
+def tagged(tmp_path):
+    path = tmp_path / "train.conll"
+    path.write_text(SENTENCES * 10, encoding="utf-8")
+    return path
+
+
+def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
+    out = tmp_path / "run"
+    code, printed, _ = tickwise_cli("run", "entities", "--train", tagged, "--out", out, "--test", tagged, "--json",
+                                    *TINY)
+    assert code == 0
+    result = json.loads(printed)
+    assert result["results"]["entities"]["f1,none"] > 0.9
+    assert result["parameters"] > 0
+    for name in ("config.json", "model.safetensors", "tag_features.json", "run.json"):
+        assert (out / "model" / name).exists()
+    assert json.loads((out / "model" / "config.json").read_text())["model_type"] == "tickwise-tagger"
+
+    text = "Ada visits New York."
+    code, printed, _ = tickwise_cli("run", "entities", out, text, "--json", "--html", tmp_path / "page.html")
+    assert code == 0
+    answer = json.loads(printed)
+    assert [(e["text"], e["type"]) for e in answer["entities"]] == [("Ada", "PER"), ("New York", "LOC")]
+    assert "<small>LOC</small>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    texts = tmp_path / "texts.txt"
+    texts.write_text(f"{text}\n\nKurt likes Bonn.\n", encoding="utf-8")
+    code, printed, _ = tickwise_cli("run", "entities", out, "--input", texts)
+    assert printed.splitlines() == ["[Ada]/PER visits [New York]/LOC.", "", "[Kurt]/PER likes [Bonn]/LOC."]
+    code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged)
+    assert code == 0
+    assert "all" in printed
+
+    code, _, err = tickwise_cli("run", "entities", "--train", tagged, "--out", out, *TINY)
+    assert code == 2
+    assert "holds a run already" in err
+    (out / "model" / "tag_features.json").write_text("{", encoding="utf-8")
+    code, _, err = tickwise_cli("run", "entities", out, text)
+    assert code == 2
+    assert "not valid JSON" in err
+
+
+def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
+    wrong = tmp_path / "wrong.conll"
+    wrong.write_text(SENTENCES + "Rome I-LOC\n", encoding="utf-8")
+    for words, said in (
+        (["--train", wrong, "--out", tmp_path / "a"], "line 12: I-LOC follows the start of a sentence"),
+        (["--train", tmp_path / "nowhere", "--out", tmp_path / "a"], "no such file"),
+        (["--train", tagged], "--out"),
+        (["--train", tagged, "--out", tmp_path / "a", "--options.hidden", 0], "hidden"),
+        (["--train", tagged, "--out", tmp_path / "a", "--html", "x.html"], "--html"),
+        ([tmp_path, "a text"], "not a model directory"),
+    ):
+        code, out, err = tickwise_cli("run", "entities", *words)
+        assert (code, out) == (2, ""), words
+        assert len(err.strip().splitlines()) == 1, err
+        assert said in err
+    assert not (tmp_path / "a").exists()
