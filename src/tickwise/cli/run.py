@@ -5,6 +5,7 @@ tasks share) and ``run(arguments)``.
 """
 
 TASKS: dict[str, tuple[str, str]] = {
+    "entities": ("run_entities:Arguments", "find named entities; train on tagged files of your own"),
     "keywords": ("run_keywords:Arguments", "the words and phrases that matter in a text"),
 }
 """Task → ("module:class" in ``tickwise.cli``, what it does in a line)."""
