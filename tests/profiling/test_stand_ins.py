@@ -27,6 +27,7 @@ CASES = [
     (aten.where.self, X > 0, X, torch.tensor(0.0)), (aten.silu_backward.default, PERMUTED, PERMUTED),
     (aten.addcmul.default, PERMUTED, PERMUTED.contiguous(), torch.ones(4)), (aten.pow.Tensor_Scalar, IDS, 2),
     (aten.logical_not.default, X), (aten.masked_fill.Scalar, X, X > 0, -1.0),
+    (aten.arange.default, 7), (aten.arange.start, 2, 9), (aten.arange.start_step, 9.0, 2.5, -2),
     (aten.sum.default, X), (aten.sum.dim_IntList, X, [1], True), (aten.sum.dim_IntList, IDS, [-1]),
     (aten.mean.dim, X, [0, 2]), (aten.amax.default, X, [-1]), (aten.argmax.default, X, -1),
     (aten.linalg_vector_norm.default, X.bfloat16(), 2, [-1], True, torch.float32), (aten.any.dim, X > 0, 1),

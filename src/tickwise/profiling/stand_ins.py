@@ -8,6 +8,7 @@ times as long and load its compiler, which costs a second; every other operation
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -352,6 +353,14 @@ def _table(rules: dict[_Rule, str]) -> dict[str, _Rule]:
 
 
 # Equal to what the CPU's kernels return: tests/profiling/test_stand_ins.py compares them.
+def _arange(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Torch's own loads a library for symbols, and with some types the compiler."""
+    start, end, step = {1: (0, *args, 1), 2: (*args, 1), 3: args}[len(args)]
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    dtype = kwargs.get("dtype") or (torch.int64 if whole else torch.get_default_dtype())
+    return _empty((max(0, math.ceil((end - start) / step)),), dtype)
+
+
 _RULES = _table({
     _reduction: "sum mean amax amin linalg_vector_norm all any argmax argmin prod",
     _like_first: "_softmax _log_softmax cumsum roll tril triu flip",
@@ -371,6 +380,7 @@ _RULES = _table({
     _layer_norm: "native_layer_norm",
     _layer_norm_backward: "native_layer_norm_backward",
     _nll_loss: "nll_loss_forward",
+    _arange: "arange",
     _attention: "_scaled_dot_product_flash_attention_for_cpu",
     _attention_backward: "_scaled_dot_product_flash_attention_for_cpu_backward",
 })
