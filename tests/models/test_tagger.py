@@ -68,3 +68,12 @@ def test_configs_that_contradict_are_refused(tagger, change):
 
     with pytest.raises(ConfigError):
         dataclasses.replace(tagger.config, **change)
+
+
+def test_its_program_can_be_listed_without_data(tagger):
+    from tickwise.profiling.program import list_program
+
+    ids, letters = torch.ones(2, 5, 2, dtype=torch.long), torch.ones(2, 5, 4, dtype=torch.long)
+    assert torch.equal(tagger(ids, letters), tagger(ids, letters, torch.tensor([5, 5])))
+    stages = {row.stage for row in list_program(tagger, ids, letters).instructions}
+    assert {"embed", "recurrent", "head"} <= {str(stage) for stage in stages}

@@ -100,7 +100,8 @@ class Tagger(nn.Module):
         self.head = nn.Linear(2 * config.hidden, len(config.labels))
         self.crf = LinearChainCRF(len(config.labels), allowed_by_iobes(config.labels))
 
-    def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor) -> Tensor:
+    def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """All sentences are T tokens long when ``lengths_B`` is left out."""
         mark(Stage.EMBED)
         parts = [table(features_BTF[..., i]) for i, table in enumerate(self.embeddings)]
         if self.characters is not None:
