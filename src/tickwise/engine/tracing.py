@@ -8,9 +8,11 @@ from typing import Any, Protocol
 from tickwise.engine.costs import DecoderCosts
 from tickwise.engine.engine import EngineOptions
 from tickwise.engine.language_model import LanguageModel
+from tickwise.engine.recurrent_runner import RecurrentCosts
 from tickwise.engine.table_runner import TableCosts
 from tickwise.models.factorised import Factorised
 from tickwise.models.ngram import Ngram
+from tickwise.models.recurrent import Recurrent
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients
 from tickwise.profiling.ledger import TickCosts
 from tickwise.profiling.recording import record_trace
@@ -28,6 +30,8 @@ def writing_costs(model: LanguageModel, use_cache: bool) -> ListedCosts | None:
     """What it costs ``model`` to write; without a cache that is not counted."""
     if isinstance(model.module, Ngram | Factorised):
         return TableCosts(model.module)
+    if isinstance(model.module, Recurrent):
+        return RecurrentCosts(model.module)
     return DecoderCosts(model.module, EngineOptions().block_size) if use_cache else None
 
 
