@@ -70,8 +70,10 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
     from tickwise.models.ngram import Ngram
     from tickwise.profiling.ticks import longest_text
 
-    is_own = isinstance(module, Decoder | Ngram | Factorised)
-    longest = module.config.context_length if is_own else longest_text(module)
+    if isinstance(module, Decoder | Ngram | Factorised):
+        longest: int | None = module.config.context_length
+    else:
+        longest = longest_text(module)
     more = 1 if arguments.phase == "decode" else 0
     if arguments.context is None:
         return max(1, min(_CONTEXT, longest - more)) if longest is not None else _CONTEXT
