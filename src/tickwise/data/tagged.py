@@ -209,7 +209,7 @@ def _with_entities(raws: Sequence[_Raw], scheme: ReadScheme, name: str) -> list[
             index, why = mistake
             guessed = " (the scheme that most of the file is in)" if scheme == "auto" else ""
             raise DataError(f"{name}, line {raw.lines[index]}: {why}{guessed}; mend that line, or read the file as "
-                            "conlleval does with --scheme lenient")
+                            "conlleval does with --options.scheme lenient")
         sentences.append(TaggedSentence(tuple(raw.tokens), tuple(chunks(raw.tags)), raw.lines[0], raw.document))
     return sentences
 
@@ -253,7 +253,7 @@ def _column_sentences(text: str, name: str, token_column: int, tag_column: int) 
             for which, column in (("token", token_column), ("tag", tag_column)):
                 if not -n_columns <= column < n_columns:
                     raise DataError(f"{name}, line {number}: {n_columns} columns, so there is no column {column} for "
-                                    f"the {which}; give --{which}-column (from 0, or from the end: -1)")
+                                    f"the {which}; give --options.{which}-column (from 0, or from the end: -1)")
             if n_columns < 2:
                 raise DataError(f"{name}, line {number}: one column; each line needs a token and its tag")
         if len(cells) != n_columns:
