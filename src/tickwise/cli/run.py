@@ -5,6 +5,11 @@ tasks share) and ``run(arguments)``.
 """
 
 TASKS: dict[str, tuple[str, str]] = {
+    "classify": ("run_classify:Classify", "put texts into classes of your own"),
+    "topic": ("run_classify:Topic", "tell the topic of a text"),
+    "sentiment": ("run_classify:Sentiment", "tell whether a text is for or against something"),
+    "spam": ("run_classify:Spam", "filter messages"),
+    "question-type": ("run_classify:QuestionType", "tell what a question asks for"),
     "entities": ("run_entities:Arguments", "find named entities; train on tagged files of your own"),
     "keywords": ("run_keywords:Arguments", "the words and phrases that matter in a text"),
 }

@@ -57,10 +57,10 @@ def fit_temperature(logits: NDArray[numpy.float64], classes: NDArray[numpy.int64
     return float(numpy.exp((low + high) / 2))
 
 
-def reliability(probabilities: NDArray[numpy.float64], classes: NDArray[numpy.int64],
+def reliability(confidence: NDArray[numpy.float64], right: NDArray[numpy.bool_],
                 n_bins: int = 15) -> list[ReliabilityBin]:
-    """The predictions in bins of equal width of their confidence."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == classes
+    """The predictions in bins of equal width. confidence: (N,) probability of each predicted class; right: (N,)
+    whether it was the true one."""
     number = numpy.clip(numpy.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     bins = []
     for i in range(n_bins):

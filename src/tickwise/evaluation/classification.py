@@ -117,6 +117,7 @@ def evaluate_classes(
     right = predicted == classes
     true_probability = probabilities[numpy.arange(n), classes]
     loss = -numpy.log(numpy.maximum(true_probability, 1e-300))
+    confidence = probabilities[numpy.arange(n), predicted]
     squares = (probabilities**2).sum(axis=1) - 2 * true_probability + 1
     wanted = list(labels).index(positive) if positive is not None and positive in labels else None
 
@@ -129,7 +130,7 @@ def evaluate_classes(
             scores |= {"precision": hits[wanted] / guessed[wanted] if guessed[wanted] else 0.0,
                        "recall": hits[wanted] / true[wanted] if true[wanted] else 0.0,
                        "f1": 2 * hits[wanted] / (true[wanted] + guessed[wanted]) if hits[wanted] else 0.0}
-        bins = reliability(probabilities[own], t)
+        bins = reliability(confidence[own], r)
         return scores | {"ece": expected_calibration_error(bins), "loss": loss[own].mean(),
                          "brier": squares[own].mean()}
 
@@ -141,7 +142,7 @@ def evaluate_classes(
         task=task, labels=tuple(labels),
         metrics={name: Score(float(value), spread.get(name)) for name, value in values.items()},
         classes=tuple(_class_score(confusion, i, label) for i, label in enumerate(labels)),
-        confusion=confusion, bins=tuple(reliability(probabilities, classes)), n=n, bootstrap_samples=bootstrap_samples,
+        confusion=confusion, bins=tuple(reliability(confidence, right)), n=n, bootstrap_samples=bootstrap_samples,
         seed=seed, false_alarms=_false_alarms(confusion, wanted),
     )
 

@@ -1,0 +1,285 @@
+"""Classify texts: train on labelled texts, evaluate, predict with calibrated probabilities, say which words decided."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.core.console import format_bytes, say
+from tickwise.core.errors import ConfigError, UserError
+from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions
+
+if TYPE_CHECKING:
+    from tickwise.evaluation.classification import ClassificationResult, Comparison
+    from tickwise.tasks.classify import Classifier, ClassifyResult, Explanation, Prediction
+
+_METRIC_NAMES = {
+    "acc": "accuracy", "f1_macro": "F1, mean of classes", "precision_macro": "precision, mean of classes",
+    "recall_macro": "recall, mean of classes", "mcc": "Matthews correlation", "precision": "precision",
+    "recall": "recall", "f1": "F1", "ece": "calibration error (ECE)", "loss": "loss (nats)", "brier": "Brier score",
+}
+_MOST_CLASSES_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classify(TaskArguments, ClassifyConfig):
+    """Put texts into classes of your own.
+
+    Train and evaluate:  tickwise run classify --train FILE --out DIRECTORY
+    Use:                 tickwise run classify DIRECTORY "a text"
+    """
+
+    task: ClassVar[str] = "classify"
+    explain: bool = False
+    """Show which words drove the decision: gradient × input."""
+    html: Path | None = None
+    """File for a page: of the explained texts, or of an evaluation (a training writes OUT/report.html)."""
+    against: Path | None = None
+    """Another model, to be compared with this one on --test: McNemar's test and a paired bootstrap."""
+    bootstrap_samples: int = 1000
+    """Resamples behind the intervals."""
+
+    def __post_init__(self) -> None:
+        """Leaves the check to ``run``, whose errors print as one line; the flag parser would box them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topic(Classify):
+    """Tell the topic of a text.
+
+    Train and evaluate:  tickwise run topic --train FILE --out DIRECTORY
+    Use:                 tickwise run topic DIRECTORY "a text"
+    """
+
+    task: ClassVar[str] = "topic"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sentiment(Classify):
+    """Tell whether a text is for or against something; English, Chinese, or any other language with examples.
+
+    Train and evaluate:  tickwise run sentiment --train FILE --out DIRECTORY
+    Use:                 tickwise run sentiment DIRECTORY "a text"
+    """
+
+    task: ClassVar[str] = "sentiment"
+    features: FeatureOptions = dataclasses.field(
+        default_factory=lambda: FeatureOptions(word_ngrams=3))
+    feature_dropout: float = 0.6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spam(Classify):
+    """Filter messages. Reports the share of good messages that would be blocked.
+
+    Train and evaluate:  tickwise run spam --train FILE --out DIRECTORY
+    Use:                 tickwise run spam DIRECTORY "a message"
+    """
+
+    task: ClassVar[str] = "spam"
+    positive: str | None = "spam"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionType(Classify):
+    """Tell what a question asks for: a person, a number, a place …
+
+    Train and evaluate:  tickwise run question-type --train FILE --out DIRECTORY
+    Use:                 tickwise run question-type DIRECTORY "a question"
+    """
+
+    task: ClassVar[str] = "question-type"
+    label_until: str | None = ":"
+    features: FeatureOptions = dataclasses.field(
+        default_factory=lambda: FeatureOptions(max_characters=0, min_texts=1))
+    epochs: float = 15.0
+
+
+def run(arguments: Classify) -> int:
+    check_task(arguments)
+    if arguments.train:
+        return _train(arguments)
+    from tickwise.tasks.classify import Classifier
+
+    assert arguments.model is not None
+    classifier = Classifier.load(arguments.model, device=arguments.device)
+    if arguments.test:
+        return _evaluate(arguments, classifier)
+    if arguments.against is not None:
+        raise ConfigError("--against: models are compared on labelled texts; give --test FILE")
+    _answer(arguments, classifier)
+    return 0
+
+
+def _config(arguments: Classify) -> ClassifyConfig:
+    return ClassifyConfig(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(ClassifyConfig)})
+
+
+def _train(arguments: Classify) -> int:
+    from tickwise.tasks.classify import train_classifier
+    from tickwise.tasks.classify_report import write_training_report
+
+    if arguments.explain or arguments.against is not None:
+        raise ConfigError("--explain and --against are for a model that is there; leave them out with --train")
+    config = _config(arguments)
+    result = train_classifier(config, arguments.task)
+    if result.trained.interrupted:
+        return 130
+    page = arguments.html or config.out / "report.html"
+    write_training_report(page, result, arguments.task)
+    path = config.out / "evaluation.json"
+    evaluated = _as_json(result)
+    path.write_text(json.dumps(evaluated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(evaluated, ensure_ascii=False))
+        return 0
+    for name, part in (("development part", result.dev), ("test part", result.test)):
+        if part is not None:
+            print(f"\n{name}\n{table(part)}")
+    if result.small is not None and result.small_bytes is not None:
+        print(f"\nquantised, {format_bytes(result.small_bytes)}: accuracy {result.small.metrics['acc'].value:.2%}")
+    say(f"report: {page}; figures: {path}\nuse it: tickwise run {arguments.task} {config.out} \"a text\"")
+    return 0
+
+
+def _as_json(result: "ClassifyResult") -> dict[str, Any]:
+    """The test part's evaluation (else the development part's) in the harness's layout, and what came of training."""
+    main = result.test or result.dev
+    shown: dict[str, Any] = main.to_json(str(result.trained.model)) if main is not None else {"results": {}}
+    for other in (result.dev, result.small):
+        if other is not None and other is not main:
+            more = other.to_json(str(result.trained.model))
+            for key in ("results", "intervals", "classes", "n-samples"):
+                shown[key] = shown.get(key, {}) | more[key]
+    trained = result.trained
+    return shown | {"training": {
+        "out": str(trained.out), "model": str(trained.model), "seconds": trained.seconds, "steps": trained.step,
+        "parameters": trained.n_parameters, "best_step": trained.best_step,
+        "temperature": result.classifier.module.config.temperature, "small_bytes": result.small_bytes,
+    }}
+
+
+def _evaluate(arguments: Classify, classifier: "Classifier") -> int:
+    from tickwise.data.examples import read_examples
+    from tickwise.evaluation.classification import compare
+    from tickwise.tasks.classify import Classifier, class_numbers
+    from tickwise.tasks.classify_report import write_evaluation_report
+
+    examples = read_examples(arguments.test, _config(arguments).reading, split="test", labels=arguments.labels)
+    result = classifier.evaluate(examples, arguments.task, bootstrap_samples=arguments.bootstrap_samples,
+                                 seed=arguments.seed)
+    shown = result.to_json(str(arguments.model))
+    comparison = None
+    if arguments.against is not None:
+        other = Classifier.load(arguments.against, device=arguments.device)
+        if set(other.labels) != set(classifier.labels):
+            raise ConfigError(f"--against {arguments.against}: knows other classes; models are compared on the same")
+        right = [c.classes(c.probabilities(examples.texts)) == class_numbers(examples, c.labels)
+                 for c in (other, classifier)]
+        comparison = compare(right[0], right[1], seed=arguments.seed)
+        shown["comparison"] = dataclasses.asdict(comparison) | {"first": str(arguments.against),
+                                                                "second": str(arguments.model)}
+    if arguments.html is not None:
+        write_evaluation_report(arguments.html, classifier, result, examples, arguments.task)
+    if arguments.json:
+        print(json.dumps(shown, ensure_ascii=False))
+        return 0
+    print(table(result))
+    if comparison is not None:
+        print(f"\n{_compared(comparison, arguments)}")
+    return 0
+
+
+def table(result: "ClassificationResult") -> str:
+    """The result for people."""
+    lines = [f"{result.n:,} texts, {len(result.labels):,} classes", "", f"{'metric':<28} {'value':>8}   95 % interval"]
+    for name, title in _METRIC_NAMES.items():
+        if name in result.metrics:
+            score = result.metrics[name]
+            between = f"{score.interval.low:.4f} to {score.interval.high:.4f}" if score.interval else "n/a"
+            lines.append(f"{title:<28} {score.value:>8.4f}   {between}")
+    if result.false_alarms is not None:
+        lines.append(f"{'blocked of the others':<28} {result.false_alarms:>8.4f}")
+    if len(result.labels) <= _MOST_CLASSES_SHOWN:
+        width = max(12, *(len(c.label) for c in result.classes))
+        lines += ["", f"{'class':<{width}} {'precision':>9} {'recall':>7} {'F1':>7} {'texts':>7}"]
+        lines += [f"{c.label:<{width}} {c.precision:>9.4f} {c.recall:>7.4f} {c.f1:>7.4f} {c.n:>7,}"
+                  for c in result.classes]
+        lines += ["", *confusion_lines(result)]
+    return "\n".join(lines)
+
+
+def confusion_lines(result: "ClassificationResult") -> list[str]:
+    """The confusion matrix as text: a row per true class, a column per predicted one."""
+    names = [label[:10] for label in result.labels]
+    width = max(10, *(len(str(n)) for n in result.confusion.flatten()))
+    lines = ["true \\ predicted " + " ".join(f"{name:>{width}}" for name in names)]
+    for name, row in zip(names, result.confusion.tolist(), strict=True):
+        lines.append(f"{name:<16} " + " ".join(f"{n:>{width},}" for n in row))
+    return lines
+
+
+def _compared(comparison: "Comparison", arguments: Classify) -> str:
+    first, second = comparison.accuracy
+    verdict = "differ" if comparison.mcnemar_p < 0.05 else "do not differ at the 5 % level"
+    return (f"{arguments.model}: accuracy {second:.4f}; {arguments.against}: {first:.4f}; difference "
+            f"{second - first:+.4f} ({comparison.difference.low:+.4f} to {comparison.difference.high:+.4f})\n"
+            f"only one of them right: {comparison.only_second:,} and {comparison.only_first:,} texts; McNemar p = "
+            f"{comparison.mcnemar_p:.3g}, paired bootstrap p = {comparison.bootstrap_p:.3g}: they {verdict}")
+
+
+def _answer(arguments: Classify, classifier: "Classifier") -> None:
+    """Predictions to stdout, a line per text."""
+    explained: list[Explanation] = []
+
+    def answer(texts: list[str]) -> None:
+        predictions = classifier.predict(texts)
+        for text, prediction in zip(texts, predictions, strict=True):
+            explanation = classifier.explain(text, prediction.label) if arguments.explain or arguments.html else None
+            if explanation is not None:
+                explained.append(explanation)
+            if arguments.json:
+                print(json.dumps(_prediction_json(text, prediction, explanation), ensure_ascii=False), flush=True)
+            else:
+                print(f"{prediction.label}\t{prediction.probability:.3f}", flush=True)
+                if explanation is not None and arguments.explain:
+                    _show(explanation)
+
+    answer_texts(arguments, answer)
+    if arguments.html is not None:
+        from tickwise.tasks.classify_report import write_explanations
+
+        if not explained:
+            raise UserError("no text was given; there is nothing to write a page of")
+        write_explanations(arguments.html, explained, arguments.task)
+        say(f"page: {arguments.html}")
+
+
+def _prediction_json(text: str, prediction: "Prediction", explanation: "Explanation | None") -> dict[str, Any]:
+    shown: dict[str, Any] = {"label": prediction.label, "probability": prediction.probability,
+                             "probabilities": prediction.probabilities}
+    if explanation is not None:
+        shown["words"] = [{"text": text[w.start : w.end], "start": w.start, "end": w.end, "score": w.score}
+                          for w in explanation.words]
+    return shown
+
+
+def _show(explanation: "Explanation") -> None:
+    """The text with its words coloured (green spoke for the class, red against it), and the strongest in figures."""
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = Text(explanation.text)
+    largest = max((abs(word.score) for word in explanation.words), default=0.0) or 1.0
+    for word in explanation.words:
+        strength = abs(word.score) / largest
+        if strength >= 0.1:
+            level = int(60 + 140 * strength)
+            colour = f"rgb(0,{level},0)" if word.score > 0 else f"rgb({level},0,0)"
+            shown.stylize(f"white on {colour}", word.start, word.end)
+    console = Console(highlight=False)
+    console.print(shown)
+    console.print("  ".join(f"{word} {score:+.2f}" for word, score in explanation.strongest(8)), markup=False)
+
+

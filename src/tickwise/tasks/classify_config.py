@@ -1,0 +1,127 @@
+"""What the training of a classifier is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tickwise.core.errors import ConfigError
+from tickwise.data.examples import ReadExamples
+from tickwise.text.augment import AugmentOptions
+from tickwise.text.ngrams import LONGEST_NGRAM, NgramSettings
+from tickwise.text.segment import has_chinese
+from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+
+_FEW_TEXTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """What of a text the model sees."""
+
+    word_ngrams: int = 2
+    """Longest n-gram of words; 0 takes none."""
+    min_characters: int | None = None
+    """Shortest n-gram of characters (1 where the training texts are mostly Chinese, else 2)."""
+    max_characters: int | None = None
+    """Longest n-gram of characters (4 where the training texts are mostly Chinese, else 5); 0 takes none."""
+    character_share: float = 1.0
+    """How much the n-grams of characters weigh beside the words."""
+    segment: bool = True
+    """Chinese words are jieba's, not single characters."""
+    min_texts: int | None = None
+    """A feature that fewer training texts have is left out (1 for up to 200 texts, else 2)."""
+    most: int = 1_000_000
+    """Of more features, the commonest are kept."""
+    idf_power: float = 0.5
+    """A feature's weight falls with this power of its inverse document frequency."""
+
+    def __post_init__(self) -> None:
+        for name in ("word_ngrams", "min_characters", "max_characters"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= LONGEST_NGRAM:
+                flag = f"--features.{name.replace('_', '-')}"
+                raise ConfigError(f"{flag}: must be from 0 to {LONGEST_NGRAM}, got {value}")
+        if not self.word_ngrams and self.max_characters == 0:
+            raise ConfigError("--features.word-ngrams 0 and --features.max-characters 0: nothing of the text is left")
+
+    def fewest_texts(self, n_texts: int) -> int:
+        return self.min_texts if self.min_texts is not None else 1 if n_texts <= _FEW_TEXTS else 2
+
+    def ngrams(self, texts: Sequence[str]) -> NgramSettings:
+        """The settings, completed for these training texts; ``ConfigError`` for a longest below a shortest n-gram."""
+        chinese = sum(map(has_chinese, texts)) > len(texts) / 2
+        shortest = self.min_characters if self.min_characters is not None else 1 if chinese else 2
+        longest = self.max_characters if self.max_characters is not None else max(4 if chinese else 5, shortest)
+        if longest and longest < shortest:
+            raise ConfigError(f"--features.max-characters {longest}: is below the shortest n-gram of {shortest}")
+        return NgramSettings(self.word_ngrams, shortest, longest, self.segment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(LoopConfig):
+    """One training of a classifier."""
+
+    train: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    text_column: str | None = None
+    """Name or number (from 0) of the text's column or key."""
+    label_column: str | None = None
+    """Name or number (from 0) of the label's column or key."""
+    label_until: str | None = None
+    """Keep a label's part before this: with : the label COARSE:fine is COARSE."""
+    labels: Path | None = None
+    """File with a label per line for --train, when that file has a text per line and nothing else."""
+    encoding: str = "utf-8"
+    test_share: float = 0.0
+    """Without --test, hold this share of --train back for it: texts go by their own hash."""
+    positive: str | None = None
+    """The class that a filter looks for: its precision, recall, F1 and false alarms are reported."""
+    threshold: float = 0.5
+    """Least probability at which a filter says so."""
+
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    width: int = 0
+    """Embedding of each feature for a hidden layer beside the linear part; 0 has none."""
+    hidden: int = 0
+    """Features of the hidden layer."""
+    dropout: float = 0.3
+    """Of the embedding and the hidden layer."""
+    feature_dropout: float = 0.3
+    """Share of a text's features that an update does not see."""
+    class_weights: str = "none"
+    """Balanced: every class counts the same, however many texts it has; or LABEL=NUMBER,LABEL=NUMBER …"""
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    epochs: float = 8.0
+    """Passes through the training texts, when no other limit is given."""
+    find_lr: bool = False
+    """Try rising learning rates first and take the steepest one's."""
+    max_bytes: int | None = None
+    """Also write a quantised model of at most that many bytes to OUT/small."""
+
+    optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(
+        name="adamw", lr=0.01, weight_decay=0.0, beta2=0.99))
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(warmup=0.0, decay=1.0))
+    batch_size: int | None = 64
+    ema_decay: float | None = 0.995
+    dtype: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: Literal["auto", "on", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size is None:
+            raise ConfigError("--batch-size: give a number of texts")
+        if not self.epochs > 0:
+            raise ConfigError(f"--epochs: must be positive, got {self.epochs}")
+        for name in ("dropout", "feature_dropout", "test_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"--threshold: must be between 0 and 1, got {self.threshold}")
+        if (self.width > 0) != (self.hidden > 0):
+            raise ConfigError("--width and --hidden: give both, or neither")
+
+    @property
+    def reading(self) -> ReadExamples:
+        return ReadExamples(self.text_column, self.label_column, self.label_until, self.encoding)

@@ -1,0 +1,112 @@
+"""``tickwise run`` for texts: train, evaluate, answer, explain, and mistakes in one line."""
+
+import io
+import json
+
+import pytest
+
+ROWS = [f"{i} the {word} is {state}\t{label}" for i in range(12) for word, label in
+        (("cat", "animal"), ("dog", "animal"), ("lamp", "thing"), ("road", "thing")) for state in ("here", "there")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from tickwise.cli import main
+
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "train.tsv").write_text("\n".join(ROWS) + "\n", encoding="utf-8")
+    (folder / "test.tsv").write_text("99 a cat\tanimal\n98 some lamp\tthing\n97 the dog\tAnimal \n", encoding="utf-8")
+    assert main(["run", "topic", "--train", str(folder / "train.tsv"), "--test", str(folder / "test.tsv"), "--out",
+                 str(folder / "model"), "--epochs", "4", "--batch-size", "8", "-q"]) == 0
+    return folder / "model"
+
+
+def test_training_writes_a_page_and_figures(model):
+    page = (model / "report.html").read_text(encoding="utf-8")
+    assert "Confusion matrix" in page
+    assert "Reliability" in page
+    assert "http" not in page.replace("http-equiv", "")
+    figures = json.loads((model / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["results"]["topic_test"]["acc,none"] == 1.0
+    assert "ece,none" in figures["results"]["topic_dev"]
+
+
+def test_one_text(tickwise_cli, model):
+    code, out, _ = tickwise_cli("run", "topic", model, "where is the dog")
+    label, probability = out.strip().split("\t")
+    assert (code, label) == (0, "animal")
+    assert float(probability) > 0.5
+
+
+def test_a_file_and_standard_input(tickwise_cli, model, tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_text("a dog\n\n😀 لمبة\nthe lamp\r\n", encoding="utf-8")
+    code, out, _ = tickwise_cli("run", "classify", model, "--input", tmp_path / "texts.txt", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(rows)) == (0, 4)
+    assert (rows[0]["label"], rows[3]["label"]) == ("animal", "thing")
+    assert set(rows[1]["probabilities"]) == {"animal", "thing"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat\na road\n")))
+    assert [line.split("\t")[0] for line in tickwise_cli("run", "topic", model, "-")[1].splitlines()] == [
+        "animal", "thing"]
+
+
+def test_typed_texts_are_answered_one_by_one(tickwise_cli, model, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("a cat\n\nthe road\n"))
+    code, out, err = tickwise_cli("run", "topic", model)
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["animal", "thing"]
+    assert "Ctrl-D" in err
+
+
+def test_words_that_decided(tickwise_cli, model, tmp_path):
+    code, out, _ = tickwise_cli("run", "topic", model, "<b> the dog", "--explain", "--html", tmp_path / "x.html")
+    assert code == 0
+    assert "dog +" in out
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "&lt;" in page
+    assert "<b>" not in page
+    assert ">dog</mark>" in page
+    words = json.loads(tickwise_cli("run", "topic", model, "the dog", "--explain", "--json")[1])["words"]
+    assert [w["text"] for w in words] == ["the", "dog"]
+
+
+def test_evaluating_and_comparing(tickwise_cli, model, tmp_path):
+    test = model.parent / "test.tsv"
+    code, out, _ = tickwise_cli("run", "topic", model, "--test", test, "--against", model, "--bootstrap-samples", 50)
+    assert code == 0
+    assert "3 texts, 2 classes" in out
+    assert "McNemar p = 1" in out
+    shown = json.loads(tickwise_cli("run", "topic", model, "--test", test, "--against", model, "--json", "--html",
+                                    tmp_path / "e.html")[1])
+    assert shown["results"]["topic"]["acc,none"] == 1.0
+    assert shown["comparison"]["only_first"] == 0
+    assert (tmp_path / "e.html").exists()
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ([], "give a model directory, or --train"), (["--train", "x.tsv"], "say with --out"),
+    (["MODEL", "--dev", "x.tsv"], "--dev: has a meaning with --train only"),
+    (["MODEL", "text", "--train", "x", "--out", "y"], "--train makes a model"),
+    (["MODEL", "text", "--input", "x"], "give one of the text, --input and --test"),
+    (["MODEL", "--input", "gone.txt"], "gone.txt: cannot read it"),
+    (["gone", "text"], "no such model directory"), (["MODEL", "x", "--against", "y"], "--against"),
+    (["--train", "gone.tsv", "--out", "y"], "gone.tsv: no such file"),
+    (["--train", "x", "--out", "y", "--epochs", "0"], "--epochs: must be positive"),
+    (["--train", "x", "--out", "y", "--features.word-ngrams", "99"], "--features.word-ngrams: must be from 0 to 8"),
+])
+def test_mistakes_are_one_line(tickwise_cli, model, words, message):
+    code, out, err = tickwise_cli("run", "topic", *(model if word == "MODEL" else word for word in words))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_run_alone_names_the_tasks(tickwise_cli):
+    code, _, err = tickwise_cli("run")
+    assert code == 2
+    assert "topic" in err
+    assert "question-type" in err

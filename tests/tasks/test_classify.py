@@ -1,0 +1,196 @@
+"""From labelled texts to a classifier that answers, explains, shrinks, and refuses what it cannot learn from."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.data.examples import Examples, ReadExamples, read_examples
+from tickwise.evaluation.calibration import cross_entropy
+from tickwise.tasks.classify import Classifier, class_numbers, open_examples, train_classifier
+from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions
+
+WORDS = {"animal": ["cat", "dog", "bird", "horse", "fish", "狐狸"], "thing": ["car", "lamp", "house", "road", "spoon"]}
+
+
+def write_texts(path, n=300, seed=0, kinds=tuple(WORDS)):
+    chooser = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        kind = kinds[chooser.integers(len(kinds))]
+        first, second = chooser.choice(WORDS[kind]), chooser.choice(WORDS[kind])
+        rows.append(f"{chooser.integers(1000)} I saw a {first} and a {second}\t{kind}")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classify")
+    source = write_texts(folder / "train.tsv")
+    config = ClassifyConfig(train=(source,), test=(write_texts(folder / "test.tsv", 80, 1),), out=folder / "run",
+                            epochs=6, batch_size=16, max_bytes=100_000)
+    return train_classifier(config, "animals")
+
+
+def test_it_learns_and_says_how_sure_it_is(trained):
+    assert trained.test.metrics["acc"].value > 0.95
+    prediction = trained.classifier.predict(["I saw a horse"])[0]
+    assert (prediction.label, prediction.probability > 0.8) == ("animal", True)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_saved_model_answers_the_same(trained):
+    texts = ["I saw a spoon", "", "😀 مرحبا", "word " * 40_000, "unseen qqqq"]
+    for path in (trained.trained.out, trained.trained.model):
+        loaded = Classifier.load(path)
+        assert loaded.probabilities(texts) == pytest.approx(trained.classifier.probabilities(texts), abs=1e-6)
+        assert loaded.module.config == trained.classifier.module.config
+    config = json.loads((trained.trained.model / "config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["architectures"]) == ("tickwise-bag", ["Bag"])
+
+
+def test_texts_in_one_call_do_not_depend_on_each_other(trained):
+    texts = ["I saw a dog", "", "a lamp", "a dog and a lamp"]
+    together = trained.classifier.probabilities(texts)
+    alone = np.concatenate([trained.classifier.probabilities([text]) for text in texts])
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert trained.classifier.predict([]) == []
+
+
+def test_the_small_model_keeps_to_its_size_and_to_the_accuracy(trained):
+    small = Classifier.load(trained.trained.out / "small")
+    assert trained.small_bytes <= 100_000
+    assert trained.small_bytes == sum(f.stat().st_size for f in (trained.trained.out / "small").iterdir())
+    assert trained.small.metrics["acc"].value >= trained.test.metrics["acc"].value - 0.05
+    assert small.predict(["I saw a horse"])[0].label == "animal"
+    tighter = trained.classifier.quantised(25_000)
+    assert len(tighter.features) < len(trained.classifier.features)
+    with pytest.raises(ConfigError, match="before its first feature"):
+        trained.classifier.quantised(100)
+
+
+def test_the_temperature_is_that_of_the_development_part(trained):
+    data = open_examples(ClassifyConfig(train=(trained_source(trained),), out=trained.trained.out))
+    classifier = trained.classifier
+    logits, classes = classifier.logits(data.dev.texts), class_numbers(data.dev, classifier.labels)
+    best = classifier.module.config.temperature
+    assert all(cross_entropy(logits, classes, best) <= cross_entropy(logits, classes, best * factor) + 1e-9
+               for factor in (0.8, 0.95, 1.05, 1.25) if 0.02 < best * factor < 50)
+
+
+def trained_source(trained):
+    return str(trained.trained.out.parent / "train.tsv")
+
+
+def test_the_words_that_decided(trained):
+    explanation = trained.classifier.explain("I saw a horse and a lamp")
+    score = {explanation.text[w.start : w.end]: w.score for w in explanation.words}
+    assert list(score) == ["I", "saw", "a", "horse", "and", "lamp"]
+    other = trained.classifier.explain("I saw a horse and a lamp", "thing")
+    for_animal = score if explanation.label == "animal" else {w: -s for w, s in score.items()}
+    assert for_animal["horse"] > 0 > for_animal["lamp"]
+    assert {name for name, _ in other.strongest(2)} == {"horse", "lamp"}
+    assert other.probability + trained.classifier.explain(other.text, "animal").probability == pytest.approx(1)
+    assert trained.classifier.explain("").words == ()
+
+
+def test_effects_of_words_add_up_to_the_logits(trained):
+    text = "I saw a horse and a lamp"
+    logits = trained.classifier.logits([text])[0]
+    bias = trained.classifier.module.bias.numpy()
+    animal = list(trained.classifier.labels).index("animal")
+    gap = (logits - bias)[animal] - (logits - bias)[1 - animal]
+    total = sum(word.score for word in trained.classifier.explain(text, "animal").words)
+    assert total == pytest.approx(gap, rel=0.02, abs=0.02)  # n-grams that span a space leave a little on it
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path):
+    source = write_texts(tmp_path / "a.tsv", 120)
+    results = [train_classifier(ClassifyConfig(train=(source,), out=tmp_path / name, epochs=2, seed=seed))
+               for name, seed in (("x", 3), ("y", 3), ("z", 4))]
+    logits = [r.classifier.logits(["I saw a cat", "a road"]) for r in results]
+    assert (logits[0] == logits[1]).all()
+    assert (logits[0] != logits[2]).any()
+
+
+def test_a_hidden_layer_class_weights_copies_and_the_found_rate(tmp_path):
+    source = write_texts(tmp_path / "a.tsv", 200)
+    config = ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, width=8, hidden=8, find_lr=True,
+                            class_weights="animal=2, thing=1", label_smoothing=0.05,
+                            features=FeatureOptions(word_ngrams=1, max_characters=0))
+    config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, copies=1))
+    result = train_classifier(config)
+    assert result.dev.metrics["acc"].value > 0.8
+    assert Classifier.load(tmp_path / "x").quantised(50_000).predict(["a dog"])[0].label == "animal"
+    with pytest.raises(ConfigError, match="--class-weights fish=2"):
+        train_classifier(dataclasses.replace(config, out=tmp_path / "y", class_weights="fish=2"))
+
+
+def test_a_filter_decides_by_its_threshold(tmp_path):
+    source = write_texts(tmp_path / "a.tsv", 200)
+    result = train_classifier(ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, positive="animal",
+                                             threshold=0.9))
+    classifier = Classifier.load(tmp_path / "x")
+    assert classifier.classes(np.array([[0.89, 0.11], [0.91, 0.09]])).tolist() == [1, 0]
+    assert result.dev.false_alarms is not None
+    with pytest.raises(ConfigError, match="not a class"):
+        train_classifier(ClassifyConfig(train=(source,), out=tmp_path / "y", positive="plant"))
+
+
+@pytest.mark.parametrize(("rows", "message"), [
+    (["one text\ta", "two texts\ta", "three\ta"], "only one class, 'a'"),
+    (["\ta", "  \tb"], "no row with a text and a label"),
+    (["\u200f\ta", "\u200d\tb"], "letter"),
+])
+def test_what_cannot_be_learnt_from(tmp_path, rows, message):
+    path = tmp_path / "a.tsv"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        train_classifier(ClassifyConfig(train=(str(path),), text_column="0", label_column="1", out=tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_text_per_class_still_makes_a_model(tmp_path, capsys):
+    path = tmp_path / "a.tsv"
+    path.write_text("a warm cat sleeps\tanimal\na bright lamp shines\tthing\nshe runs home\tact\n", encoding="utf-8")
+    result = train_classifier(ClassifyConfig(train=(str(path),), out=tmp_path / "x", epochs=30))
+    assert result.classifier.predict(["lamp"])[0].label == "thing"
+    assert result.dev is None
+    assert result.classifier.module.config.temperature == 1.0
+    said = capsys.readouterr().err
+    assert "single training text" in said
+    assert "uncalibrated" in said
+
+
+def test_ten_thousand_classes(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("".join(f"word{i} in row {j}\tclass {i}\n" for i in range(10_000) for j in (1,)), encoding="utf-8")
+    config = ClassifyConfig(train=(str(path),), out=tmp_path / "x", max_steps=1, batch_size=64,
+                            features=FeatureOptions(word_ngrams=1, max_characters=0, most=500))
+    data = open_examples(config)
+    assert len(data.labels) == 10_000
+    result = train_classifier(config)
+    assert len(result.classifier.predict(["word7 in row 3"])[0].probabilities) == 10_000
+
+
+def test_labels_that_the_model_does_not_know(trained):
+    with pytest.raises(DataError, match=r"1 rows have labels .*: 'plant'"):
+        trained.classifier.evaluate(Examples(("a", "b"), ("Animal", "plant"), "mine"), "t")
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no such model"):
+        Classifier.load(tmp_path / "gone")
+
+
+def test_hotel_reviews_in_chinese(shared_data, tmp_path):
+    source = shared_data / "chnsenticorp_htl" / "ChnSentiCorp_htl_all.csv"
+    examples = read_examples([str(source)], ReadExamples()).take(range(0, 7700, 6))
+    path = tmp_path / "some.jsonl"
+    path.write_text("".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in
+                            zip(examples.texts, examples.labels, strict=True)), encoding="utf-8")
+    result = train_classifier(ClassifyConfig(train=(str(path),), test_share=0.3, out=tmp_path / "x", epochs=4))
+    assert result.test.metrics["acc"].value > 0.8  # seven in ten are positive
