@@ -140,6 +140,13 @@ def test_bytes_are_the_sizes_of_the_tensors():
     (look_up,) = by_op(list_program(table, rows), "aten.embedding")
     assert (look_up.bytes_read, look_up.bytes_written) == (8 * 10 + 4 * 80, 4 * 80)
 
+    class Search(nn.Module):
+        def forward(self, values, queries):
+            return torch.searchsorted(values, queries)
+
+    (search,) = by_op(list_program(Search(), torch.arange(1000), torch.tensor([3, 7])), "aten.searchsorted")
+    assert search.bytes_read == 2 * 8 + 2 * 10 * 8, "ten comparisons find a place among a thousand"
+
     class Several(nn.Module):
         def forward(self, x):
             y = x.t() @ x  # the same elements twice

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.data.config import PrepareConfig
 from tickwise.data.prepare import prepare
+from tickwise.evaluation.windows import losses_of
+from tickwise.interop.directory import load_model
 from tickwise.training.factorised import FactorisedSettings
 from tickwise.training.tables import FactorisedTrainConfig, NgramTrainConfig, train_factorised, train_ngram
 
@@ -61,3 +64,12 @@ def test_factors_need_a_validation_part(tmp_path, small_text):
     with pytest.raises(ConfigError, match="no validation part"):
         train_factorised(FactorisedTrainConfig(data=data, out=tmp_path / "model", factors=FACTORS))
     assert train_ngram(NgramTrainConfig(data=data, out=tmp_path / "model")).validation_perplexity is None
+
+
+def test_looked_up_losses_are_those_of_whole_distributions(made):
+    module, _ = load_model(made.out)
+    ids = torch.arange(24).view(2, 12) % module.config.vocab_size
+    looked_up = losses_of(module, ids, 3)
+    logits = module.logits(module.hidden_states(ids[:, :-1]))[:, 3:]
+    whole = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 4:].flatten(), reduction="none")
+    assert torch.allclose(looked_up.flatten(), whole, atol=1e-4)

@@ -36,7 +36,7 @@ from tickwise.text.sources import ReadSettings
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import DEFAULT_BPE_VOCABULARY, char_tokenizer, train_tokenizer
 
-_RULES_VERSION = 2  # changes when the same text and settings give other data; what is in the cache is made again then
+_RULES_VERSION = 3  # changes when the same text and settings give other data; what is in the cache is made again then
 _WORKERS_FROM_BYTES = 8_000_000  # below this, starting processes takes longer than the work
 # Frequencies of merges that occur hundreds of times in the sample are known to a few per cent.
 _SAMPLE_BYTES_PER_ENTRY = 2_000

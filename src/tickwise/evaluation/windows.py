@@ -6,6 +6,7 @@ Shapes: B windows, T tokens of a window, N scored tokens, C model width, V vocab
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy
 import torch
@@ -114,8 +115,18 @@ def _window_losses(
     return losses_of(module, ids_BT, batch[0].first_target - batch[0].start - 1).cpu().numpy()
 
 
+@runtime_checkable
+class KnowsTargets(Protocol):
+    """A model that looks up what it gives to the tokens of a text, without a distribution over the vocabulary."""
+
+    def target_log_probabilities(self, ids_T: Tensor) -> Tensor:
+        """Natural log-probabilities (T - 1,) of ``ids_T[1:]``, each given all tokens before it."""
+
+
 def losses_of(module: Decoder, ids_BT: Tensor, skip: int) -> Tensor:
     """Losses (B, T - 1 - skip) of ``ids_BT[:, 1 + skip:]``, each given all tokens before it."""
+    if isinstance(module, KnowsTargets):
+        return torch.stack([-module.target_log_probabilities(ids_T)[skip:] for ids_T in ids_BT])
     hidden_BTC = module.hidden_states(ids_BT[:, :-1])[:, skip:]
     targets_N = ids_BT[:, 1 + skip :].flatten()
     hidden_NC = hidden_BTC.flatten(0, 1)

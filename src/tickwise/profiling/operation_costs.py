@@ -83,8 +83,8 @@ def traffic(
 ) -> tuple[int, int]:
     """Bytes read and bytes written: the sizes of the tensors, each counted once.
 
-    Views cost nothing, a look-up reads the rows that it takes, a scatter writes the places that it hits, and what is
-    only overwritten is not read.
+    Views cost nothing, a look-up reads the rows that it takes, a binary search the entries that it compares with, a
+    scatter writes the places that it hits, and what is only overwritten is not read.
     """
     name = schema.packet
     if schema.is_view or name in _FREE:
@@ -105,6 +105,10 @@ def traffic(
     elif name in _BAGS:
         unread.add(id(args[0]))
         extra = args[1].numel() * args[0].shape[1] * args[0].element_size()
+    elif name == "aten.searchsorted" and isinstance(args[1], Tensor):
+        unread.add(id(args[0]))
+        steps = max(1, args[0].shape[-1]).bit_length()
+        extra = min(size_of(args[0]), args[1].numel() * steps * args[0].element_size())
     elif name == "aten.nll_loss_forward":
         unread.add(id(args[0]))
         extra = args[1].numel() * args[0].element_size()
