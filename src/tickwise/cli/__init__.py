@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train recurrent": ("train_recurrent", "train a recurrent language model: RNN, LSTM or GRU"),
     "train ngram": ("train_ngram", "count a modified Kneser–Ney n-gram model"),
     "train factorised": ("train_factorised", "a language model from factors of co-occurrence matrices"),
+    "train vae": ("train_vae", "train a text VAE from sentences"),
     "generate": ("generate", "write text with a model"),
     **{f"run {task}": entry for task, entry in TASKS.items()},
     "vectors train": ("vectors_train", "word vectors from text: skip-gram, GloVe, or the SVD of shifted PPMI"),

@@ -44,6 +44,7 @@ FAMILIES: dict[str, Family] = {
     "tickwise-ngram": Family("n-gram", "language model", "tickwise.models.ngram", "NgramConfig", "Ngram"),
     "tickwise-factorised": Family("factorised", "language model", "tickwise.models.factorised", "FactorisedConfig",
                                   "Factorised"),
+    "tickwise-vae": Family("text VAE", "autoencoder", "tickwise.models.vae", "VaeConfig", "Vae"),
 }
 """By ``model_type``. Other programs know decoders under further names (``interop/tensor_names.py``)."""
 

@@ -1,0 +1,139 @@
+"""From sentences to a text VAE: settings, what follows from them, and the run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tickwise.core.console import say
+from tickwise.core.errors import ConfigError
+from tickwise.data.config import PrepareConfig, TokenizerKind
+from tickwise.data.prepare import open_or_prepare
+from tickwise.data.prepared import PreparedData
+from tickwise.data.sentences import Sentences, split_sentences
+from tickwise.models.vae import Network, Vae, VaeConfig
+from tickwise.tokenizers.train import WordStyle
+from tickwise.training.config import LoopConfig, OptimizerOptions
+from tickwise.training.dial import limited
+from tickwise.training.run import TrainResult, about_data, train_module
+from tickwise.training.vae_objective import KlSchedule, VaeObjective
+
+_EPOCHS_AT_FULL_WEIGHT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeOptions:
+    """The encoder and the decoder."""
+
+    encoder: Network = "lstm"
+    decoder: Network = "lstm"
+    latent: int = 32
+    """Features of the latent vector."""
+    width: int = 256
+    """Features of a token's embedding, and of Transformer layers."""
+    hidden: int = 512
+    """Features of an LSTM decoder's layers."""
+    encoder_hidden: int = 256
+    """Features of an LSTM encoder's layer."""
+    cutoffs: tuple[int, ...] = ()
+    """Ids at which clusters of rare words begin, visited only when needed; needs a word tokenizer."""
+    input_dropout: float = 0.0
+    """On the decoder's input."""
+    dropout: float = 0.0
+    """Between layers."""
+    output_dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceDataConfig(LoopConfig):
+    """A training whose examples are sentences."""
+
+    data: Path
+    """Prepared directory, text file (a sentence per line) or folder, or the name of a known data set."""
+    tokenizer: TokenizerKind = "word"
+    """For raw text: char, word or bpe. Prepared data brings its own."""
+    word_style: WordStyle = "natural"
+    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
+    vocab_size: int | None = None
+    """For raw text: most entries of the vocabulary."""
+    longest: int = 128
+    """Sentences of so many tokens or more, their end counted, are left out."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str):  # plain strings from Python are welcome
+            object.__setattr__(self, "data", Path(self.data))
+        if self.longest < 2:
+            raise ConfigError(f"--longest: must be at least 2, got {self.longest}")
+        if self.vocab_size is not None and self.vocab_size < 1:
+            raise ConfigError(f"--vocab-size: must be positive, got {self.vocab_size}")
+        if self.label_smoothing:
+            raise ConfigError("--label-smoothing: has no meaning here; leave it out")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeTrainConfig(SentenceDataConfig):
+    """One training run of a text VAE."""
+
+    depth: int = 1
+    """Layers of the decoder, and of a Transformer encoder."""
+    model: VaeOptions = field(default_factory=VaeOptions)
+    kl: KlSchedule = field(default_factory=KlSchedule)
+    word_dropout: float = 0.0
+    """Share of the decoder's input words that are blanked, so that it needs the latent vector."""
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(name="adamw", clip_norm=5.0, weight_decay=0.0, beta2=0.999))
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ConfigError(f"--depth: must be positive, got {self.depth}")
+        if not 0.0 <= self.word_dropout < 1.0:
+            raise ConfigError(f"--word-dropout: must be in [0, 1), got {self.word_dropout}")
+        super().__post_init__()
+
+
+def open_sentences(config: SentenceDataConfig) -> tuple[PreparedData, Sentences, Sentences | None]:
+    """The data, prepared now if it is raw, and its sentences for training and validation."""
+    # Where spaces separate the tokens, a line's end is one of them.
+    documents = "file" if config.word_style == "spaces" else "line"
+    data = open_or_prepare(config.data, PrepareConfig(
+        tokenizer=config.tokenizer, vocab_size=config.vocab_size, word_style=config.word_style, documents=documents))
+    eos_id, parts = data.tokenizer.eos_id, {}
+    for name in ("train", "validation"):
+        if name in data.splits:
+            split = data.split(name)
+            parts[name] = split_sentences(split.tokens, eos_id, config.longest, f"{config.data} ({name})")
+    left_out = int((data.split("train").tokens == eos_id).sum()) - len(parts["train"])
+    if left_out > 0:
+        say(f"{config.data}: left out {left_out:,} training sentences that are empty or have {config.longest} tokens "
+            "or more")
+    return data, parts["train"], parts.get("validation")
+
+
+def train_vae(config: VaeTrainConfig, trace: Path | None = None) -> TrainResult:
+    """Train as ``config`` says; the run directory holds everything. Raises a ``UserError`` as ``train`` does."""
+    data, sentences, validation = open_sentences(config)
+    options = config.model
+    assert data.tokenizer.eos_id is not None
+    model = VaeConfig(
+        vocab_size=data.tokenizer.vocab_size, eos_id=data.tokenizer.eos_id, context_length=config.longest,
+        n_layers=config.depth, **{name.name: getattr(options, name.name) for name in dataclasses.fields(options)},
+    )
+    batch = config.batch_size if config.batch_size is not None else 32 * config.accumulate
+    lr = config.optimizer.lr if config.optimizer.lr is not None else {"muon": 0.01, "adamw": 0.001, "sgd": 1.0}[
+        config.optimizer.name]
+    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    kl = config.kl
+    epochs = kl.autoencoder_epochs + 2 * kl.warmup_epochs * kl.cycles + _EPOCHS_AT_FULL_WEIGHT
+    n_tokens = int(sentences.lengths.sum()) + len(sentences)
+    config = limited(config, int(epochs * n_tokens))
+    objective = VaeObjective(sentences, validation, batch_size=batch, seed=config.seed, schedule=kl,
+                             word_dropout=config.word_dropout)
+    module = Vae(model).initialise(config.seed)
+    lines = [
+        f"model: {model.encoder} encoder, {model.latent} latent features, {model.decoder} decoder of {model.n_layers} "
+        f"layers, vocabulary {model.vocab_size:,}, {module.n_parameters():,} parameters",
+        f"data: {len(sentences):,} sentences of {n_tokens / len(sentences):.1f} tokens; batches of {batch}; "
+        f"{config.optimizer.name} at {lr:.2g}; the loss is in nats per sentence",
+    ]
+    return train_module(config, module, objective, data.tokenizer,
+                        data=about_data(data, config.data) | {"sentences": len(sentences)}, lines=lines, trace=trace)
