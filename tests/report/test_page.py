@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 import pytest
 
 from tickwise.core.errors import OutputError
+from tickwise.core.stages import Stage
 from tickwise.report.charts import duration, loss_chart, ticks
 from tickwise.report.data import Breakdown, Figure, ReportData, Sample, TimeRow
 from tickwise.report.metrics import Metric
 from tickwise.report.page import page, write_report
+from tickwise.report.style import CSS
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>&amp;\'"'
 
@@ -146,3 +148,8 @@ def test_in_a_browser_arrow_keys_read_the_curve(tmp_path):
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout
     assert re.search(r"<output[^>]*>step 39 · training 0\.077</output>", shown)
+
+
+def test_every_stage_has_a_colour_of_its_own():
+    for stage in Stage:
+        assert f".stage-{stage} {{" in CSS, stage

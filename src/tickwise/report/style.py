@@ -70,6 +70,10 @@ ul { padding-left: 1.2rem; max-width: 46rem; } .versions { color: var(--soft); f
 .stage-ffn { background: #b9501c; } .stage-head { background: #1c7f5e; } .stage-loss { background: #a84a82; }
 .stage-sample { background: #a84a82; } .stage-optimizer { background: #6f4fa8; }
 .stage-detokenize { background: #7a6420; } .stage-host { background: #6a6f78; }
+.stage-recurrent { background: #a8552a; } .stage-cross_attention { background: #4d59a8; }
+.stage-tokenize { background: #7a6420; } .stage-forward { background: #2f6d8d; }
+.stage-draft { background: #5f7d3a; } .stage-validation { background: #57796a; }
+.stage-checkpoint { background: #7d6f5a; }
 @media (max-width: 40rem) { main { padding: 1.4rem .9rem 3rem; } .samples { grid-template-columns: 1fr; }
   .bar span { font-size: 0; } figure.chart { padding: .6rem; } .tick { font-size: 20px; }
   th, td { padding-left: .5rem; } output { margin-left: 0; width: 100%; } }

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 _SMALLER_FORMAT = {"fp32": "bf16 halves them", "bf16": "int8 halves them", "fp16": "int8 halves them"}
-_WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention")
+_WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention", "recurrent")
 _WHATEVER_HOLDS_IT_BACK = {
     "host": "It is Python between the operations: fewer, larger operations, or more requests per tick, which share it.",
     "schedule": "It is the engine choosing its work: more tokens per tick (larger batches) spread it over more tokens.",
