@@ -79,11 +79,17 @@ def test_nothing_is_left_to_fill_in(page):
 def test_flags_of_benches_and_recipes_parse():
     import yaml
 
-    from tickwise.cli.dispatch import parse
+    from tickwise.cli.dispatch import find_verb, parse
 
     for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
-        parse("train", ["text.txt", "--config", str(recipe)])
-        assert yaml.safe_load(recipe.read_text())
+        text = recipe.read_text()
+        assert yaml.safe_load(text)
+        comment = "\n".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+        lines = [line for line in comment.replace("\\\n", " ").splitlines() if line.startswith("tickwise ")]
+        assert any(f"--config recipes/{recipe.name}" in line for line in lines), f"{recipe.name} says how it is run"
+        for line in lines:
+            words = shlex.split(line.replace("recipes/", f"{ROOT}/recipes/"))
+            parse(*find_verb(words[1:]))
     namespace: dict[str, str] = {}
     bench = (ROOT / "bench" / "nanogpt_pairs.py").read_text()
     exec(bench[bench.index("SAME_MODEL") : bench.index("def run(")], namespace)
