@@ -140,3 +140,55 @@ def test_digests_depend_on_namespace_order_and_everything_before():
         for ids in ([1, 2, 3, 4], [2, 1, 3, 4], [1, 2, 4, 3])
     ]
     assert len(set(chains)) == 12
+
+
+def test_a_block_is_found_by_its_first_tokens_behind_the_same_text():
+    pool = BlockPool(4)
+    before, other = first_digest("m", "a"), first_digest("m", "b")
+    for ids in ([1, 2, 3, 4], [1, 2, 9, 9], [7, 2, 3, 4]):
+        pool.remember(pool.allocate(), next_digest(before, ids), before, ids)
+    assert pool.find_beginning(before, [1, 2, 9, 8]) == (1, 3)
+    assert pool.find_beginning(before, [7]) == (2, 1)
+    assert pool.find_beginning(before, [2, 3]) is None
+    assert pool.find_beginning(before, []) is None
+    assert pool.find_beginning(other, [1, 2, 9, 8]) is None
+    pool.forget(1)
+    assert pool.find_beginning(before, [1, 2, 9, 8]) == (0, 2)
+    pool.check([[0], [1], [2]])
+
+
+def test_a_forgotten_idle_block_is_free():
+    pool = BlockPool(1)
+    block = pool.allocate()
+    pool.remember(block, b"x" * 32, b"y" * 32, [1])
+    pool.release([block])
+    assert (pool.n_idle, pool.n_free) == (1, 0)
+    pool.forget(block)
+    assert (pool.n_idle, pool.n_free) == (0, 1)
+    assert pool.find_beginning(b"y" * 32, [1]) is None
+    pool.check([])
+
+
+def test_a_run_of_blocks_is_taken_where_a_lane_has_room():
+    pool = BlockPool(12, lane=4)
+    first = pool.allocate()
+    assert pool.allocate_run(2, room=4) == [4, 5]
+    assert pool.allocate_run(2, room=5) == []
+    pool.release([4])
+    assert pool.allocate_run(1, room=2) == [8], "block 5 is in the way"
+    assert pool.allocate_run(1, room=1) == [4]
+    pool.check([[first], [5], [8], [4]])
+
+
+def test_what_nobody_can_find_any_more_is_forgotten_with_the_block_before_it():
+    pool = BlockPool(4)
+    blocks = [pool.allocate() for _ in range(4)]
+    digest = first_digest("m")
+    for block in blocks[:3]:
+        before, digest = digest, next_digest(digest, [block])
+        pool.remember(block, digest, before, [block])
+    pool.remember(3, b"x" * 32)
+    pool.release([0, 1, 2, 3])
+    pool.forget_from(1)
+    assert (pool.n_free, pool.n_idle) == (2, 2)
+    pool.check([])

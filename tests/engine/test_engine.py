@@ -130,7 +130,7 @@ def test_a_shared_prefix_is_read_once(make_engine, tokenizer):
     engine.submit(Request(prompt=[*prompt, *cold.token_ids[:5]], settings=settings, id="continued"))
     done = run(engine)
     cached = {name: done[name, 0].cached_tokens for name in ("same", "partly", "continued")}
-    assert cached == {"same": 12, "partly": 8, "continued": 16}
+    assert cached == {"same": 13, "partly": 9, "continued": 18}, "also of blocks that begin the same"
     assert done["same", 0].token_ids == cold.token_ids == plain(module, tokenizer, prompt, settings)
     partly = plain(module, tokenizer, [*prompt[:9], 30, 31], settings)
     assert done["partly", 0].token_ids == partly
@@ -141,7 +141,7 @@ def test_the_last_token_of_a_prompt_is_always_read(make_engine):
     for name in "ab":
         engine.submit(Request(prompt=list(range(8)), settings=settings_of(), id=name))
         done = run(engine)
-    assert done["b", 0].cached_tokens == 4
+    assert done["b", 0].cached_tokens == 7
 
 
 def test_tenants_share_no_prefix(make_engine):
@@ -150,7 +150,7 @@ def test_tenants_share_no_prefix(make_engine):
         engine.submit(Request(prompt=list(range(14)), settings=settings_of(), tenant=tenant, id="r"))
         done = run(engine)
         engine.scheduler.check()
-    assert done["r", 0].cached_tokens == 12
+    assert done["r", 0].cached_tokens == 13
     engine.submit(Request(prompt=list(range(14)), settings=settings_of(), tenant="three", id="r"))
     assert run(engine)["r", 0].cached_tokens == 0
 
@@ -162,7 +162,47 @@ def test_tenants_share_no_window_of_a_text_that_slides(make_engine):
         engine.submit(Request(prompt=list(range(36)) * 2, settings=settings_of(max_tokens=2), tenant=tenant, id="r",
                               past_context="slide"))
         cached.append(run(engine)["r", 0].cached_tokens)
-    assert cached == [0, 12, 0]
+    assert cached == [0, 15, 0]
+
+
+@pytest.mark.parametrize("n_same", [3, 4, 9, 13])
+def test_a_text_with_a_stored_beginning_has_its_own_copy_in_one_piece(make_engine, tokenizer, n_same):
+    """While there is room; what the first text left stays where it was found."""
+    engine, module = make_engine()
+    settings = settings_of()
+    engine.submit(Request(prompt=list(range(14)), settings=settings, id="first"))
+    first = run(engine)["first", 0]
+    prompt = [*range(n_same), 30, 31, 32]
+    for name in "ab":
+        engine.submit(Request(prompt=prompt, settings=settings, id=name))
+        engine.step()
+        assert engine._requests[name].cached_tokens >= n_same
+    for name in "ab":
+        blocks = engine._requests[name].rows[0].blocks
+        assert blocks == list(range(blocks[0], blocks[0] + len(blocks)))
+    done = run(engine)
+    assert done["a", 0].token_ids == done["b", 0].token_ids == plain(module, tokenizer, prompt, settings)
+    engine.submit(Request(prompt=list(range(14)), settings=settings, id="again"))
+    again = run(engine)["again", 0]
+    assert again.cached_tokens == 13
+    assert again.token_ids == first.token_ids
+
+
+def test_a_text_without_room_for_a_copy_goes_on_in_place(make_engine, tokenizer):
+    engine, module = make_engine(n_blocks=8)
+    first, second = list(range(28)), [*range(10), 30, 31]
+    engine.submit(Request(prompt=first, settings=settings_of(max_tokens=4)))
+    run(engine)
+    engine.submit(Request(prompt=second, settings=settings_of(), id="second"))
+    engine.step()
+    row = engine._requests["second"].rows[0]
+    assert row.request.cached_tokens == 10
+    assert row.blocks == [0, 1, 2], "the third block was the first text's"
+    assert run(engine)["second", 0].token_ids == plain(module, tokenizer, second, settings_of())
+    engine.submit(Request(prompt=first, settings=settings_of(max_tokens=4), id="third"))
+    done = run(engine)["third", 0]
+    assert done.token_ids == plain(module, tokenizer, first, settings_of(max_tokens=4))
+    assert done.cached_tokens < 12
 
 
 def test_requests_that_begin_the_same_and_come_together_read_it_once(make_engine, tokenizer):

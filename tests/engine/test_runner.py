@@ -45,3 +45,15 @@ def test_logits_of_few_rows_over_a_wide_vocabulary_are_the_linear_layer_s(tiny_d
         logits = module.logits(hidden)
     assert logits.is_contiguous()
     torch.testing.assert_close(logits, module.lm_head(hidden))
+
+
+def test_runs_of_blocks_are_copied_like_one_block_after_the_other(tiny_decoder):
+    copies = [(0, 4), (1, 5), (2, 6), (6, 7), (3, 1), (1, 2), (2, 3)]
+    runners = [DecoderRunner(tiny_decoder(), n_blocks=8, block_size=4) for _ in range(2)]
+    for runner in runners:
+        runner.run([RowInput(list(range(16)), 0, [0, 1, 2, 3], 1)])
+    runners[0].copy_blocks(copies)
+    for copy in copies:
+        runners[1].copy_blocks([copy])
+    for fast, slow in zip(*(runner._blocks.k_layers + runner._blocks.v_layers for runner in runners), strict=True):
+        assert torch.equal(fast, slow)

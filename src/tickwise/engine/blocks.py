@@ -35,11 +35,20 @@ class BlockPool:
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._digest_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self._content_of: dict[int, tuple[bytes, Sequence[int]]] = {}
+        """Of a block that can be found: the digest of the text before it, and its tokens."""
+        self._behind: dict[bytes, set[int]] = {}
+        """Blocks that can be found, by the digest of the text before them."""
 
     @property
     def available(self) -> int:
         """Blocks that ``allocate`` can still give."""
         return len(self._free) + len(self._idle)
+
+    @property
+    def n_free(self) -> int:
+        """Blocks that hold nothing of use."""
+        return len(self._free)
 
     @property
     def n_idle(self) -> int:
@@ -60,9 +69,24 @@ class BlockPool:
             del self._free[block]
         else:
             del self._idle[block]
-            del self._block_of[self._digest_of.pop(block)]
+            self.forget(block)
         self._holders[block] = 1
         return block
+
+    def allocate_run(self, n_blocks: int, room: int) -> list[int]:
+        """``n_blocks`` blocks side by side, at the start of a lane with ``room`` free blocks; empty without one."""
+        for start in range(0, self.n_blocks, self.lane):
+            if all(block in self._free for block in range(start, start + room)):
+                run = list(range(start, start + n_blocks))
+                for block in run:
+                    del self._free[block]
+                    self._holders[block] = 1
+                return run
+        return []
+
+    def is_free(self, block: int) -> bool:
+        """Whether there is such a block and it holds nothing of use."""
+        return block in self._free
 
     def _place(self, after: int | None) -> int:
         behind = -1 if after is None else after + 1
@@ -111,17 +135,55 @@ class BlockPool:
         """The block with this content, held or idle."""
         return self._block_of.get(digest)
 
-    def remember(self, block: int, digest: bytes) -> None:
-        """The block is full and will not be written again. Where another one has the same content, that one counts."""
+    def find_beginning(self, before: bytes, token_ids: Sequence[int]) -> tuple[int, int] | None:
+        """The block behind the text with digest ``before`` that begins with the most of ``token_ids``, and with how
+        many of them."""
+        best: tuple[int, int] | None = None
+        for block in self._behind.get(before, ()):
+            n_same = 0
+            for stored, wanted in zip(self._content_of[block][1], token_ids, strict=False):
+                if stored != wanted:
+                    break
+                n_same += 1
+            if n_same > (0 if best is None else best[1]):
+                best = block, n_same
+        return best
+
+    def is_known(self, block: int) -> bool:
+        """Whether the block can be found, so that nobody may write into it."""
+        return block in self._digest_of
+
+    def remember(self, block: int, digest: bytes, before: bytes = b"", token_ids: Sequence[int] = ()) -> None:
+        """The block is full, of ``token_ids`` behind the text with digest ``before``, and will not be written again.
+        Where another one has the same content, that one counts."""
         if digest not in self._block_of and block not in self._digest_of:
             self._block_of[digest] = block
             self._digest_of[block] = digest
+            self._content_of[block] = before, token_ids
+            self._behind.setdefault(before, set()).add(block)
 
     def forget(self, block: int) -> None:
-        """What the held block contains is not to be found again."""
+        """What the block contains is not to be found again. An idle block becomes free."""
         digest = self._digest_of.pop(block, None)
-        if digest is not None:
-            del self._block_of[digest]
+        if digest is None:
+            return
+        del self._block_of[digest]
+        before, _ = self._content_of.pop(block)
+        behind = self._behind[before]
+        behind.remove(block)
+        if not behind:
+            del self._behind[before]
+        if block in self._idle:
+            del self._idle[block]
+            self._free[block] = None
+
+    def forget_from(self, block: int) -> None:
+        """Forget the block, and idle ones behind it: nobody finds those without it."""
+        doomed = [block]
+        while doomed:
+            block = doomed.pop()
+            doomed += [b for b in self._behind.get(self._digest_of.get(block, b""), ()) if b in self._idle]
+            self.forget(block)
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Assert that every block is free, idle, or counted once per table that has it."""
@@ -134,7 +196,15 @@ class BlockPool:
             )
         assert all(self._block_of[digest] == block for block, digest in self._digest_of.items())
         assert len(self._block_of) == len(self._digest_of)
+        assert set(self._content_of) == set(self._digest_of)
+        assert sum(map(len, self._behind.values())) == len(self._content_of)
         assert set(self._idle) <= set(self._digest_of)
+
+
+def is_run(blocks: Sequence[int]) -> bool:
+    """Whether the blocks lie side by side, in order."""
+    first = blocks[0]
+    return blocks[-1] - first == len(blocks) - 1 and list(blocks) == list(range(first, first + len(blocks)))
 
 
 def first_digest(*namespace: str) -> bytes:

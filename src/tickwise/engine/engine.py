@@ -39,7 +39,7 @@ from tickwise.engine.scheduler import Plan, Scheduler
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
 from tickwise.engine.structured import compile_constraint
 from tickwise.engine.table_runner import TableRunner
-from tickwise.engine.work import RowWork, TickListener, TickToken, TickWork
+from tickwise.engine.work import TickListener, TickToken
 from tickwise.models.decoder import Decoder
 from tickwise.models.factorised import Factorised
 from tickwise.models.ngram import Ngram
@@ -120,10 +120,12 @@ class Engine:
             )
         self.runner = _runner(module, self.options)
         block_size = self.runner.block_size
+        # A state that has one block as long as the context cannot be shared: a text goes on behind it.
+        shares = self.options.prefix_cache and self.options.use_cache and block_size < self.runner.context_length
         self.scheduler = Scheduler(
             BlockPool(self.runner.n_blocks, lane=-(-self.runner.context_length // block_size)),
             block_size=block_size, max_rows=self.options.max_rows, tick_tokens=self.options.tick_tokens,
-            prefix_cache=self.options.prefix_cache and self.options.use_cache,
+            prefix_cache=shares,
         )
         self.n_ticks = 0
         self._requests: dict[str, RequestState] = {}
@@ -307,14 +309,14 @@ class Engine:
         if plan.copies:
             self.runner.copy_blocks(plan.copies)
         if self._ledger is not None:
-            self._ledger.tick_work(_work(plan))
-        if plan.rows:
+            self._ledger.tick_work(plan)
+        if plan.items:
             self.n_ticks += 1
             started = time.perf_counter()
             with self._inference:
-                logits_RV = self.runner.run([item.input for item in plan.rows])
+                logits_RV = self.runner.run([item.input for item in plan.items])
                 mark(Stage.SAMPLE)
-                result = next_tokens(plan.rows, logits_RV)
+                result = next_tokens(plan.items, logits_RV)
             if self.options.speculate != "off":
                 self._weigh_guesses(plan, result.chosen, time.perf_counter() - started)
             mark(Stage.DETOKENIZE)
@@ -340,16 +342,16 @@ class Engine:
 
     def _weigh_guesses(self, plan: Plan, chosen: dict[Row, list[Choice]], seconds: float) -> None:
         """Tell rows with guesses what they cost and gained; only ticks without prompts can be compared."""
-        if any(item.phase == "prefill" for item in plan.rows):
+        if any(item.phase == "prefill" for item in plan.items):
             return
-        n_rows = len(plan.rows)
-        n_guessed = sum(item.input.n_logits - 1 for item in plan.rows)
+        n_rows = len(plan.items)
+        n_guessed = sum(item.input.n_logits - 1 for item in plan.items)
         if not n_guessed:
             self._times.observe(n_rows, seconds)
         plain_s = self._times.plain_s(n_rows)
         if not n_guessed or plain_s is None:
             return
-        for item in plan.rows:
+        for item in plan.items:
             own = item.input.n_logits - 1
             if own and item.row in chosen and item.row.proposer is not None:
                 paid_s = (seconds - plain_s) * own / n_guessed
@@ -361,7 +363,7 @@ class Engine:
         now = time.perf_counter()
         for request, problem in result.failed.items():
             self._fail(request, problem)
-        for item in plan.rows:
+        for item in plan.items:
             row = item.row
             request = row.request
             if request.ended:
@@ -533,10 +535,3 @@ def _runner(module: Decoder | Recurrent | Ngram | Factorised, options: EngineOpt
     if options.use_cache:
         return DecoderRunner(module, n_blocks, options.block_size, lane)
     return TextRunner(module, n_blocks, options.block_size)
-
-
-def _work(plan: Plan) -> TickWork:
-    return TickWork(lambda: tuple(
-        RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits)
-        for item in plan.rows
-    ))

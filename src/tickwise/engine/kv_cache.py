@@ -15,6 +15,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from tickwise.engine.blocks import is_run
 from tickwise.layers.attention import KeyValueCache, causal_attention, chunk_mask
 
 if TYPE_CHECKING:
@@ -157,10 +158,10 @@ class KVBlocks:
         """Bytes that are reserved, whether filled or not."""
         return self._kv.nbytes
 
-    def copy(self, source: int, target: int) -> None:
-        """Copy a block of every layer."""
+    def copy(self, source: int, target: int, n_blocks: int = 1) -> None:
+        """Copy blocks that lie side by side, of every layer, to others that do."""
         size = self.block_size
-        self._kv.narrow(3, target * size, size).copy_(self._kv.narrow(3, source * size, size))
+        self._kv.narrow(3, target * size, n_blocks * size).copy_(self._kv.narrow(3, source * size, n_blocks * size))
 
     def clear(self, block: int) -> None:
         """Overwrite a block of every layer, whose numbers may not be finite."""
@@ -168,7 +169,7 @@ class KVBlocks:
 
     def tick(self, rows: Sequence["RowInput"]) -> KeyValueCache:
         """What the model needs to read these rows' new tokens, side by side in one sequence."""
-        if len(rows) == 1 and _is_run(self.table(rows[0])):
+        if len(rows) == 1 and is_run(self.table(rows[0])):
             return _OneRun(self, rows[0])
         return _Rows(self, rows)
 
@@ -212,7 +213,7 @@ class _OneRun:
         self._positions = slice(row.n_cached, n_all)
         self._new = blocks.views(first + row.n_cached, n_new)
         self._all = blocks.views(first, n_all)
-        self._mask = chunk_mask(n_new, n_all, self._new[0].device)
+        self._mask = _chunk_bias(n_new, n_all, self._new[0])
 
     def positions(self, n_new: int) -> slice:
         return self._positions
@@ -270,9 +271,9 @@ class _Part:
     def __init__(self, blocks: KVBlocks, row: "RowInput") -> None:
         self.n_new, self._n_all, table = len(row.ids), row.n_cached + len(row.ids), blocks.table(row)
         self._blocks = blocks
-        self._mask = chunk_mask(self.n_new, self._n_all, blocks.k_layers[0].device)
+        self._mask = _chunk_bias(self.n_new, self._n_all, blocks.k_layers[0])
         self._views: tuple[Tensor, ...] | None = None
-        if _is_run(table):
+        if is_run(table):
             self._views = blocks.views(table[0] * blocks.block_size, self._n_all)
         else:
             self._table = torch.tensor(list(table), device=blocks.k_layers[0].device)
@@ -308,6 +309,12 @@ class _Lanes:
         return causal_attention(q_BH1D, k, v, self._mask).transpose(0, 2)
 
 
+def _chunk_bias(n_new: int, n_all: int, like: Tensor) -> Tensor | None:
+    """``chunk_mask`` as what is added to scores, (T, S): made once, where attention would convert it in every layer."""
+    mask_TS = chunk_mask(n_new, n_all, like.device)
+    return None if mask_TS is None else torch.where(mask_TS, 0.0, -math.inf).to(like.dtype)
+
+
 # A call costs about as much as reading so many tokens.
 _CHEAP_PADDING = 64
 
@@ -321,7 +328,7 @@ def _parts(blocks: KVBlocks, rows: Sequence["RowInput"]) -> list[list["RowInput"
     for row in rows:
         table = blocks.table(row)
         lane, offset = divmod(table[0], blocks.lane)
-        alone = offset != 0 or lane >= blocks.n_lanes or len(row.ids) > 1 or not _is_run(table)
+        alone = offset != 0 or lane >= blocks.n_lanes or len(row.ids) > 1 or not is_run(table)
         shorter, longer = min(shortest, row.n_cached), max(longest, row.n_cached)
         if not alone and lane == expected and longer - shorter <= _CHEAP_PADDING:
             parts[-1].append(row)
@@ -331,12 +338,6 @@ def _parts(blocks: KVBlocks, rows: Sequence["RowInput"]) -> list[list["RowInput"
             shortest = longest = row.n_cached
         expected = -1 if alone else lane + 1
     return parts
-
-
-def _is_run(blocks: Sequence[int]) -> bool:
-    """Whether the blocks lie side by side, in order."""
-    first = blocks[0]
-    return blocks[-1] - first == len(blocks) - 1 and list(blocks) == list(range(first, first + len(blocks)))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -75,8 +75,15 @@ class DecoderRunner:
         return self._blocks.bytes
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
-        for source, target in copies:
-            self._blocks.copy(source, target)
+        at = 0
+        while at < len(copies):
+            (source, target), n_blocks = copies[at], 1
+            # Blocks that lie side by side are copied as one, unless a later one would read what an earlier one wrote.
+            while (n_blocks < abs(source - target)
+                   and copies[at + n_blocks : at + n_blocks + 1] == [(source + n_blocks, target + n_blocks)]):
+                n_blocks += 1
+            self._blocks.copy(source, target, n_blocks)
+            at += n_blocks
 
     def clear_blocks(self, blocks: Sequence[int]) -> None:
         for block in blocks:

@@ -14,13 +14,14 @@ import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from tickwise.core.console import note
-from tickwise.engine.blocks import BlockPool, next_digest
+from tickwise.engine.blocks import BlockPool, is_run, next_digest
 from tickwise.engine.requests import RequestState, Row
 from tickwise.engine.runner import RowInput
-from tickwise.engine.work import Phase
+from tickwise.engine.work import Phase, RowWork, TickWork
 
 _TURN_S = 1.0
 """Waiting time that one running row of the same tenant is worth."""
@@ -35,13 +36,32 @@ class ScheduledRow:
     phase: Phase
 
 
-@dataclass(slots=True)
-class Plan:
-    """The next tick."""
+class Plan(TickWork):
+    """The next tick. It is its own record: what it does is told from ``items`` when somebody asks."""
 
-    rows: list[ScheduledRow] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
-    """Blocks to copy before anything else, in this order: (source, target)."""
+    __slots__ = ("copies", "items")
+
+    def __init__(self) -> None:
+        super().__init__(self._told)
+        self.items: list[ScheduledRow] = []
+        self.copies: list[tuple[int, int]] = []
+        """Blocks to copy before anything else, in this order: (source, target)."""
+
+    def _told(self) -> tuple[RowWork, ...]:
+        return tuple(
+            RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits)
+            for item in self.items
+        )
+
+
+class _Stored(NamedTuple):
+    """What is stored of the beginning of a row's text."""
+
+    blocks: list[int]
+    """The last one may hold more than the row's text has in common with it."""
+    digests: list[bytes]
+    """Of the blocks that hold nothing else."""
+    n_tokens: int
 
 
 class Scheduler:
@@ -119,10 +139,10 @@ class Scheduler:
         """The next tick; no rows when nothing can run."""
         plan = Plan()
         self._fill(plan)
-        while not plan.rows and self._take_back():
+        while not plan.items and self._take_back():
             self._fill(plan)
-        if len(plan.rows) > 1:  # rows whose state lies side by side can be read as one batch
-            plan.rows.sort(key=lambda item: (item.phase, item.input.blocks[0]))
+        if len(plan.items) > 1:  # rows whose state lies side by side can be read as one batch
+            plan.items.sort(key=lambda item: (item.phase, item.input.blocks[0]))
         return plan
 
     def _fill(self, plan: Plan) -> None:
@@ -132,7 +152,7 @@ class Scheduler:
         for request in tuple(self.running):
             budget -= self._prefill(request, budget, plan)
         while budget > 0 and self.n_preempted == n_preempted:
-            admitted = self._admit()
+            admitted = self._admit(plan)
             if admitted is None:
                 break
             budget -= self._prefill(admitted, budget, plan)
@@ -162,7 +182,7 @@ class Scheduler:
                 spent += n_new
         if request.beam is not None and len(planned) < len(rows):
             return 0
-        plan.rows += planned
+        plan.items += planned
         return spent
 
     def _prefill(self, request: RequestState, budget: int, plan: Plan) -> int:
@@ -181,7 +201,7 @@ class Scheduler:
             start = row.window_start + row.n_cached
             ids = row.tokens[start : start + n_new]
             n_logits = 1 if n_new == row.pending else 0
-            plan.rows.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_logits), "prefill"))
+            plan.items.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_logits), "prefill"))
             spent += n_new
         return spent
 
@@ -198,8 +218,10 @@ class Scheduler:
         while (len(row.digests) + 1) * self.block_size <= n_known:
             index = len(row.digests)
             digest = self._digest(row, index)
+            before = row.digests[-1] if row.digests else row.request.first_digest
+            start = row.window_start + index * self.block_size
             row.digests.append(digest)
-            self.pool.remember(row.blocks[index], digest)
+            self.pool.remember(row.blocks[index], digest, before, row.tokens[start : start + self.block_size])
 
     def _digest(self, row: Row, index: int) -> bytes:
         """Digest of the row's window up to the end of its block number ``index``."""
@@ -233,9 +255,11 @@ class Scheduler:
         return max(0, self.blocks_of(row.n_cached + n_new) - len(row.blocks)) + self._shares(row)
 
     def _shares(self, row: Row) -> bool:
-        """Whether somebody else holds the block that the row's next token goes into."""
+        """Whether somebody else holds, or may find, the block that the row's next token goes into."""
         first = row.n_cached // self.block_size
-        return first < len(row.blocks) and self.pool.holders(row.blocks[first]) > 1
+        if first >= len(row.blocks):
+            return False
+        return self.pool.holders(row.blocks[first]) > 1 or self.pool.is_known(row.blocks[first])
 
     def _preempt_after(self, request: RequestState, plan: Plan) -> bool:
         """Take the blocks of the request that was admitted last, unless that is ``request``."""
@@ -245,7 +269,7 @@ class Scheduler:
         self.running.pop()
         for row in victim.rows:
             self.release(row)
-        plan.rows = [item for item in plan.rows if item.row.request is not victim]
+        plan.items = [item for item in plan.items if item.row.request is not victim]
         self._waiting.setdefault(victim.request.tenant, deque()).appendleft(victim)
         self.n_preempted += 1
         note(f"request {victim.id} gives up its blocks and will read its text again")
@@ -260,7 +284,7 @@ class Scheduler:
         self.n_preempted += 1
         return True
 
-    def _admit(self) -> RequestState | None:
+    def _admit(self, plan: Plan) -> RequestState | None:
         """Give the next waiting request a slot, if there is one, and what is stored of its text."""
         if not self._waiting:
             return None
@@ -275,18 +299,16 @@ class Scheduler:
         if n_rows + len(request.rows) > self.max_rows:
             return None
         found = [self._stored_prefix(row) for row in request.read_rows]
-        if self._is_being_read(request, len(found[0][0])):
+        if self._is_being_read(request, len(found[0].digests)):
             return None
         if self.running:
-            held = sum(self.pool.holders(block) > 0 for blocks, _ in found for block in blocks)
+            held = sum(self.pool.holders(block) > 0 for one in found for block in one.blocks[: len(one.digests)])
             needed = sum(self.blocks_of(len(row.tokens) - row.window_start) + 1 for row in request.read_rows)
             if needed - held > self.pool.available - n_rows:
                 return None
-        for row, (blocks, digests) in zip(request.read_rows, found, strict=True):
-            for block in blocks:
-                self.pool.hold(block)
-            row.blocks, row.digests = blocks, digests
-            row.n_cached = len(blocks) * self.block_size
+        for row, stored in zip(request.read_rows, found, strict=True):
+            if stored.blocks:
+                self._go_on_from(stored, row, plan)
         self._dequeue(request)
         self.running.append(request)
         if request.started_at is None:
@@ -305,12 +327,41 @@ class Scheduler:
             for other in self.running
         )
 
-    def _stored_prefix(self, row: Row) -> tuple[list[int], list[bytes]]:
-        """Blocks that hold the beginning of the row's window, and their digests. The last token is always read."""
+    def _go_on_from(self, stored: _Stored, row: Row, plan: Plan) -> None:
+        """Hold what is stored of the row's text; copy it to where the row can grow, if there is room enough."""
+        pool, blocks = self.pool, stored.blocks
+        for block in blocks:
+            pool.hold(block)
+        n_whole = len(stored.digests)
+        grows_there = len(blocks) == n_whole and pool.is_free(blocks[-1] + 1) and is_run(blocks)
+        own: list[int] = []
+        if not grows_there and pool.n_free >= self._still_needed() + self._at_most(row):
+            own = pool.allocate_run(len(blocks), self.blocks_of(len(row.tokens) - row.window_start))
+        if own:
+            plan.copies += zip(blocks, own, strict=True)
+            pool.release(blocks)
+            blocks = own
+        elif len(blocks) > n_whole and pool.holders(blocks[-1]) == 1:
+            pool.forget_from(blocks[-1])  # nothing lies side by side elsewhere: the text goes on in the old one's place
+        row.blocks, row.digests, row.n_cached = blocks, stored.digests, stored.n_tokens
+
+    def _still_needed(self) -> int:
+        """Blocks that running requests may still ask for."""
+        return sum(self._at_most(row) - len(row.blocks) for request in self.running for row in request.rows)
+
+    def _at_most(self, row: Row) -> int:
+        """Blocks that the row holds when its text is as long as it may become."""
+        request = row.request
+        longest = len(request.prompt_ids) + request.settings.max_tokens
+        return self.blocks_of(min(request.context_length, longest))
+
+    def _stored_prefix(self, row: Row) -> _Stored:
+        """What is stored of the beginning of the row's window. The last token is always read."""
         blocks: list[int] = []
         if not self.prefix_cache:
-            return blocks, []
-        for index in range((len(row.tokens) - row.window_start - 1) // self.block_size):
+            return _Stored(blocks, [], 0)
+        n_readable = len(row.tokens) - row.window_start - 1
+        for index in range(n_readable // self.block_size):
             digest = self._digest(row, index)
             block = self.pool.find(digest)
             if block is None:
@@ -318,7 +369,14 @@ class Scheduler:
             row.digests.append(digest)
             blocks.append(block)
         digests, row.digests = row.digests, []
-        return blocks, digests
+        n_tokens = len(blocks) * self.block_size
+        start = row.window_start + n_tokens
+        next_ids = row.tokens[start : start + min(self.block_size, n_readable - n_tokens)]
+        begun = self.pool.find_beginning(digests[-1] if digests else row.request.first_digest, next_ids)
+        if begun is not None:
+            blocks.append(begun[0])
+            n_tokens += begun[1]
+        return _Stored(blocks, digests, n_tokens)
 
     def _dequeue(self, request: RequestState) -> None:
         queue = self._waiting[request.request.tenant]
@@ -327,7 +385,7 @@ class Scheduler:
             del self._waiting[request.request.tenant]
 
     def check(self) -> None:
-        """Assert that blocks, rows and requests agree."""
+        """Assert that blocks, rows and requests agree between two ticks."""
         self.pool.check(row.blocks for request in self.requests for row in request.rows)
         assert sum(len(request.rows) for request in self.running) <= self.max_rows
         for request in self.requests:
