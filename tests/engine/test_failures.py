@@ -322,7 +322,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tiny_decoder, to
         Engine(tiny_decoder(vocab_size=tokenizer.vocab_size - 1), tokenizer)
 
 
-def test_a_listener_hears_of_a_tick_that_only_ends_requests(engine_of):
+def test_a_tick_that_only_ends_requests_is_none_to_record(engine_of):
     heard = []
 
     class Listener:
@@ -336,7 +336,8 @@ def test_a_listener_hears_of_a_tick_that_only_ends_requests(engine_of):
     engine.cancel("r")
     (done,) = engine.step()
     assert done.finish_reason == "cancelled"
-    assert heard == [Stage.SCHEDULE, 0, Stage.HOST, []]
+    assert heard == [Stage.SCHEDULE, Stage.HOST, []], "no work"
+    assert engine.n_ticks == 0
 
 
 def test_a_text_says_which_tokenizer_error_ended_it(tokenizer):

@@ -1,6 +1,7 @@
 """The ledger of a real engine: rows that add up whatever a tick does, and work that equals sums by hand."""
 
 import statistics
+import time
 from time import perf_counter_ns
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import DecoderCosts
 from tickwise.engine.engine import Engine, EngineOptions
-from tickwise.engine.requests import Request
+from tickwise.engine.requests import Generation, Request
 from tickwise.engine.settings import GenerationSettings
+from tickwise.engine.speculative import DraftModel
 from tickwise.profiling.ledger import STAGES, Ledger
 from tickwise.profiling.roofline import Roofline
 
@@ -60,9 +62,11 @@ def test_the_rows_of_every_tick_add_up_to_its_wall_time(tiny_decoder, tokenizer,
     while not engine.idle:
         if len(walls) == 4:
             engine.cancel(ids[0])
-        start = perf_counter_ns()
+        n_ticks, start = engine.n_ticks, perf_counter_ns()
         engine.step()
-        walls.append(perf_counter_ns() - start)
+        wall = perf_counter_ns() - start
+        if engine.n_ticks > n_ticks:  # a step that only ends requests is no tick
+            walls.append(wall)
     ledger.flush()
     sums = [sum(row["duration_ns"] for row in sink.rows if row["tick"] == tick) for tick in range(ledger.ticks)]
     assert len(sums) == len(walls)
@@ -70,6 +74,50 @@ def test_the_rows_of_every_tick_add_up_to_its_wall_time(tiny_decoder, tokenizer,
     shares = [rows / wall for rows, wall in zip(sums, walls, strict=True)]
     assert max(shares) <= 1
     assert statistics.median(shares) >= 0.95  # another program may run between the two clocks, so not the smallest
+
+
+def test_the_time_of_a_draft_model_is_a_stage_of_its_own(tiny_decoder, tokenizer, monkeypatch):
+    module = tiny_decoder(vocab_size=tokenizer.vocab_size)
+    sink = Sink()
+    ledger = Ledger(sink, roofline=Roofline(number_format="fp32", flops_per_s=1e9, bytes_per_s=1e9))
+    engine = Engine(module, tokenizer, ledger=ledger, draft=module,
+                    options=EngineOptions(block_size=BLOCK, speculate="draft"))
+    original = DraftModel.propose
+
+    def slowly(self, *arguments):
+        time.sleep(0.01)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DraftModel, "propose", slowly)
+    engine._times.known = True
+    engine.submit(Request(prompt="abc", settings=settings(max_tokens=12)))
+    engine.run_until_idle()
+    ledger.flush()
+    spent = {stage: sum(row["duration_ns"] for row in sink.rows if row["stage"] is stage) for stage in STAGES}
+    n_guesses = sum(row["stage"] is Stage.DRAFT for row in sink.rows)
+    assert n_guesses > 0
+    assert spent[Stage.DRAFT] >= n_guesses * 1e7
+    assert spent[Stage.SCHEDULE] < spent[Stage.DRAFT]
+
+
+def test_the_tokens_of_a_beam_are_recorded_when_they_are_certain(tiny_decoder, tokenizer):
+    written = []
+
+    class Listener:
+        def begin_tick(self): ...
+        def mark(self, stage, layer=None): ...
+        def tick_work(self, work): ...
+        def end_tick(self, tokens): written.append(list(tokens))
+
+    engine = Engine(tiny_decoder(vocab_size=tokenizer.vocab_size), tokenizer, ledger=Listener(),
+                    options=EngineOptions(block_size=BLOCK))
+    engine.submit(Request(prompt="abcd", settings=settings(beam_width=3), id="r"))
+    (done,) = [event for event in engine.run_until_idle() if isinstance(event, Generation)]
+    assert not any(written[:-1])
+    assert tuple(token.token_id for token in written[-1]) == done.token_ids
+    assert "".join(token.text for token in written[-1]) == done.text
+    assert [token.position for token in written[-1]] == list(range(4, 4 + len(done.token_ids)))
+    assert {token.request_id for token in written[-1]} == {"r"}
 
 
 def attention_by_hand(config, n_new, n_all):

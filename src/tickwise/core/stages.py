@@ -16,6 +16,8 @@ class Stage(enum.StrEnum):
     DATA = "data"
     SCHEDULE = "schedule"
     """Choosing what the next tick computes, and its bookkeeping."""
+    DRAFT = "draft"
+    """Guessing the next tokens: a draft model, or a look-up in the text."""
     TOKENIZE = "tokenize"
     EMBED = "embed"
     NORM = "norm"

@@ -308,9 +308,9 @@ class Engine:
         plan = self.scheduler.schedule()
         if plan.copies:
             self.runner.copy_blocks(plan.copies)
-        if self._ledger is not None:
-            self._ledger.tick_work(plan)
         if plan.items:
+            if self._ledger is not None:
+                self._ledger.tick_work(plan)
             self.n_ticks += 1
             started = time.perf_counter()
             with self._inference:
@@ -469,8 +469,9 @@ class Engine:
         if request.ended:
             return
         events: list[Event] = []
+        written: list[TickToken] = []
         try:
-            for row in list(request.rows) if request.beam is None else self._beam_results(request):
+            for row in list(request.rows) if request.beam is None else self._beam_results(request, written):
                 text = row.text.finish(reason) if row.text.finish_reason is None else ""
                 if request.beam is not None:
                     text = "".join(row.text.pieces)
@@ -481,6 +482,8 @@ class Engine:
             self._fail(request, problem)
             return
         self._events += events
+        if self._ledger is not None:
+            self._written += written
         self._forget(request)
 
     def _fail(self, request: RequestState, problem: UserError) -> None:
@@ -494,8 +497,8 @@ class Engine:
         self._events.append(Failure(problem, request.id))
         self._forget(request)
 
-    def _beam_results(self, request: RequestState) -> list[Row]:
-        """The best texts of a beam as rows, best first."""
+    def _beam_results(self, request: RequestState, written: list[TickToken]) -> list[Row]:
+        """The best texts of a beam as rows, best first. Their tokens, which only now are certain, join ``written``."""
         assert request.beam is not None
         if not request.beam.done:
             request.beam.stop()
@@ -507,7 +510,8 @@ class Engine:
             row.first_token_at, row.last_token_at = request.rows[0].first_token_at, request.rows[0].last_token_at
             for token_id in hypothesis.token_ids:
                 if row.text.finish_reason is None:
-                    row.text.push(token_id)
+                    position = len(request.prompt_ids) + len(row.text.token_ids)
+                    written.append(TickToken(request.id, position, token_id, row.text.push(token_id)))
             if hypothesis.ended and row.text.finish_reason is None:
                 row.text.finish("eos")
             rows.append(row)

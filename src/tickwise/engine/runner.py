@@ -90,17 +90,22 @@ class DecoderRunner:
             self._blocks.clear(block)
 
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:
+        if torch.is_inference_mode_enabled():  # asking costs less than entering it again
+            return self._run(rows)
         with self._inference:
-            ids = [token_id for row in rows for token_id in row.ids]
-            ids_1T = torch.tensor([ids], device=self._device)
-            hidden_1TC = self._module.hidden_states(ids_1T, cache=self._blocks.tick(rows))
-            asked = _asked_positions(rows)
-            if not asked:
-                return None
-            if len(asked) < len(ids):
-                is_run = asked[-1] - asked[0] == len(asked) - 1
-                hidden_1TC = hidden_1TC[:, asked[0] : asked[-1] + 1] if is_run else hidden_1TC[:, asked]
-            return self._module.logits(hidden_1TC)[0]
+            return self._run(rows)
+
+    def _run(self, rows: Sequence[RowInput]) -> Tensor | None:
+        ids = list(rows[0].ids) if len(rows) == 1 else [token_id for row in rows for token_id in row.ids]
+        ids_1T = torch.tensor([ids], device=self._device)
+        hidden_1TC = self._module.hidden_states(ids_1T, cache=self._blocks.tick(rows))
+        asked = _asked_positions(rows)
+        if not asked:
+            return None
+        if len(asked) < len(ids):
+            is_run = asked[-1] - asked[0] == len(asked) - 1
+            hidden_1TC = hidden_1TC[:, asked[0] : asked[-1] + 1] if is_run else hidden_1TC[:, asked]
+        return self._module.logits(hidden_1TC)[0]
 
 
 class TextRunner:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tickwise.core.console import note
 from tickwise.core.errors import ConfigError
-from tickwise.core.stages import marking
+from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.kv_cache import KVCache
 from tickwise.engine.sampling import Choice, TokenChooser, choose, distribution, draw, report
 from tickwise.models.decoder import Decoder
@@ -183,8 +183,10 @@ class Speculation:
         self.guess = Guess([])
         if self.on and self._times.known and limit > 0:
             started = time.perf_counter()
+            mark(Stage.DRAFT)
             with marking(None):  # a draft model's stages are not those of the model that is measured
                 self.guess = self._proposer.propose(tokens, min(limit, self._n_tokens), chooser)
+            mark(Stage.SCHEDULE)
             self._paid_s += time.perf_counter() - started
         return self.guess.ids
 

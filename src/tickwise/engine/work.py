@@ -73,7 +73,7 @@ class TickListener(Marker, Protocol):
         """The tick's wall time starts; ``SCHEDULE`` is marked right after."""
 
     def tick_work(self, work: TickWork) -> None:
-        """What the tick will run; no rows when it only ended requests."""
+        """What the tick will run. Not called when it only ends requests: then there was no tick to record."""
 
     def end_tick(self, tokens: Sequence[TickToken]) -> None:
         """The tick's wall time ends."""

@@ -100,7 +100,7 @@ class Verdict:
 _TOO_LOW = "that was measured on a busy machine and may be too low; run tickwise doctor --refresh"
 _OF_PYTHON = {
     Stage.DATA: "overhead: the next batch is fetched; the model waits",
-    Stage.SCHEDULE: "overhead: choosing what the tick computes (a draft model guesses here, too)",
+    Stage.SCHEDULE: "overhead: choosing what the tick computes; the model waits",
     Stage.TOKENIZE: "overhead: text becomes tokens; the model waits",
     Stage.DETOKENIZE: "overhead: tokens become text; the model waits",
     Stage.CHECKPOINT: "overhead: files are written; the model waits",

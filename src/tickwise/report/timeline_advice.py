@@ -7,6 +7,7 @@ _WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention", "recurrent")
 _WHATEVER_HOLDS_IT_BACK = {
     "host": "It is Python between the operations: fewer, larger operations, or more requests per tick, which share it.",
     "schedule": "It is the engine choosing its work: more tokens per tick (larger batches) spread it over more tokens.",
+    "draft": "A smaller draft model, fewer tokens per guess, or guesses from the text itself.",
     "sample": "Cheaper sampling: greedy or a small top-k, no penalties or grammar that the task does not need.",
     "detokenize": "Sending text less often, in larger pieces.",
     "tokenize": "Tokenising before the tick, in another thread, or reusing the ids of a prompt seen before.",
