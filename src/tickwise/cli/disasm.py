@@ -19,9 +19,11 @@ from tickwise.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+    from tickwise.engine.work import TickWork
     from tickwise.profiling.program import Cost, Instruction, Program
 
 _CONTEXT = 1024
+_Phase = Literal["prefill", "decode", "train"]
 _MOST = 1 << 24
 
 
@@ -29,8 +31,9 @@ _MOST = 1 << 24
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model or run directory, or a config.json: tickwise's own, or of any architecture of transformers."""
-    phase: Literal["prefill", "decode", "train"] = "decode"
-    """Read --context tokens; read one more with --context tokens in the cache; or go forward and backward over them."""
+    phase: Literal["auto", "prefill", "decode", "train"] = "auto"
+    """Read --context tokens; read one more with --context tokens in the cache; or go forward and backward over them.
+    Auto: decode, or prefill for models that answer in one pass."""
     batch: int = 1
     """Texts in the tick."""
     context: int | None = None
@@ -53,7 +56,10 @@ def run(arguments: Arguments) -> int:
         if value is not None and not 1 <= value <= _MOST:
             raise ConfigError(f"--{name}: must be from 1 to {_MOST:,}, got {value:,}")
     module = model_from_config(arguments.model, dtype=arguments.dtype, library=arguments.library)
+    if arguments.phase == "auto":
+        arguments = dataclasses.replace(arguments, phase="prefill" if hasattr(module, "example_inputs") else "decode")
     context = _context(module, arguments)
+    assert arguments.phase != "auto"
     program = _program(module, arguments.phase, arguments.batch, context)
     shown = [i for i in program.instructions if arguments.views or i.bytes_read or i.bytes_written]
     if arguments.json:
@@ -68,12 +74,13 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
     from tickwise.models.decoder import Decoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
+    from tickwise.models.recurrent import Recurrent
     from tickwise.profiling.ticks import longest_text
 
-    if isinstance(module, Decoder | Ngram | Factorised):
+    if isinstance(module, Decoder | Ngram | Factorised | Recurrent):
         longest: int | None = module.config.context_length
     else:
-        longest = longest_text(module)
+        longest = None if hasattr(module, "example_inputs") else longest_text(module)
     more = 1 if arguments.phase == "decode" else 0
     if arguments.context is None:
         return max(1, min(_CONTEXT, longest - more)) if longest is not None else _CONTEXT
@@ -83,10 +90,12 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
     return arguments.context
 
 
-def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], batch: int, context: int) -> "Program":
+def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "Program":
     from tickwise.models.decoder import Decoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
+    from tickwise.models.recurrent import Recurrent
+    from tickwise.profiling.program import list_program
 
     if isinstance(module, Ngram | Factorised):
         from tickwise.engine.table_runner import TableCosts
@@ -94,7 +103,16 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
         if phase == "train":
             raise ConfigError("--phase train: this model is counted, not trained step by step; give prefill or decode")
         return TableCosts(module).listing(batch)
-    if not isinstance(module, Decoder):
+    if isinstance(module, Recurrent) and phase != "train":
+        from tickwise.engine.recurrent_runner import RecurrentCosts
+
+        return RecurrentCosts(module).listing(_tick(phase, batch, context))
+    examples: Any = getattr(module, "example_inputs", None)
+    if examples is not None:  # a model that answers in one pass
+        if phase != "prefill":
+            raise ConfigError(f"--phase {phase}: a {type(module).__name__} answers in one pass; give --phase prefill")
+        return list_program(module, *examples(batch, context))
+    if not isinstance(module, Decoder | Recurrent):
         from tickwise.profiling.ticks import list_transformers_tick
 
         return list_transformers_tick(module, phase, batch, context)
@@ -104,15 +122,24 @@ def _program(module: "nn.Module", phase: Literal["prefill", "decode", "train"], 
         from tickwise.profiling.program import list_training_program
         from tickwise.training.next_token import next_token_loss
 
-        ids_BT = torch.zeros(batch, context, dtype=torch.long)
-        return list_training_program(module.train(), ids_BT, ids_BT, call=next_token_loss)
+        def loss(module: Decoder | Recurrent, ids_BT: torch.Tensor) -> torch.Tensor:
+            if isinstance(module, Decoder):
+                return next_token_loss(module, ids_BT, ids_BT)
+            return module.loss(module.read(ids_BT)[0].flatten(0, 1), ids_BT.flatten())
+
+        return list_training_program(module.train(), torch.zeros(batch, context, dtype=torch.long), call=loss)
     from tickwise.engine.costs import DecoderCosts
     from tickwise.engine.engine import EngineOptions
+
+    assert isinstance(module, Decoder)
+    return DecoderCosts(module, EngineOptions().block_size).listing(_tick(phase, batch, context))
+
+
+def _tick(phase: Literal["prefill", "decode"], batch: int, context: int) -> "TickWork":
     from tickwise.engine.work import RowWork, TickWork
 
     n_new, n_cached = (context, 0) if phase == "prefill" else (1, context)
-    rows = tuple(RowWork(str(index), n_new, n_cached, phase) for index in range(batch))
-    return DecoderCosts(module, EngineOptions().block_size).listing(TickWork(rows))
+    return TickWork(tuple(RowWork(str(index), n_new, n_cached, phase) for index in range(batch)))
 
 
 def _as_json(

@@ -37,13 +37,20 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--html: is for texts; leave out --train and --test")
     if arguments.train:
         return _train(arguments)
+    from tickwise.profiling.calls import traced_calls
     from tickwise.tasks.tag import EntityTagger
 
     assert arguments.model is not None
     tagger = EntityTagger.load(arguments.model, arguments.device)
-    if arguments.test:
-        _evaluate(tagger, arguments, {})
-        return 0
+    with traced_calls(tagger.module, arguments.trace, model=str(arguments.model)):
+        if arguments.test:
+            _evaluate(tagger, arguments, {})
+        else:
+            _answer(arguments, tagger)
+    return 0
+
+
+def _answer(arguments: Arguments, tagger: "EntityTagger") -> None:
     answers: list[tuple[str, list[Entity]]] = []
     colour = sys.stdout.isatty()
 
@@ -67,7 +74,6 @@ def run(arguments: Arguments) -> int:
     if arguments.json:
         rows = [{"text": text, "entities": [entity.to_json() for entity in found]} for text, found in answers]
         print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
-    return 0
 
 
 def _train(arguments: Arguments) -> int:
@@ -77,7 +83,7 @@ def _train(arguments: Arguments) -> int:
     result = train_tagger(
         arguments.train, arguments.dev, out=arguments.out, options=arguments.options, seed=arguments.seed,
         max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
-        device=arguments.device,
+        device=arguments.device, trace=arguments.trace,
     )
     if result.interrupted:
         return 130

@@ -33,6 +33,9 @@ class TaskArguments(CommonArguments):
     """File to evaluate on."""
     out: Path | None = None
     """Run directory of a training."""
+    trace: Path | None = None
+    """Folder for a trace: every pass of the model over texts, or every training step, stage by stage (tickwise trace
+    show)."""
 
 
 def check_task(arguments: TaskArguments) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -87,10 +86,7 @@ class RecurrentCosts:
             return None
         kind = tuple((row.n_new, row.n_logits, row.n_cached > 0) for row in work.rows)
         if kind not in self._tables:
-            costs = {key: cost for key, cost in stage_costs(self.listing(work)).items() if key[0] in _STAGES}
-            figures = [(cost.flops, cost.bytes_read, cost.bytes_written) for cost in costs.values()]
-            base = numpy.array(figures, dtype=numpy.int64)
-            self._tables[kind] = CostTable(tuple(costs), base, numpy.zeros((0, *base.shape), numpy.int64), _STAGES)
+            self._tables[kind] = CostTable.fixed(stage_costs(self.listing(work)), _STAGES)
         if self._typical is None or work.phase == "decode":
             self._typical = work
         return TickCosts(self._tables[kind], ())

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -80,10 +79,7 @@ class TableCosts:
         if not n_positions:
             return None
         if n_positions not in self._tables:
-            figures = {key: cost for key, cost in stage_costs(self.listing(n_positions)).items() if key[0] in _STAGES}
-            base = numpy.array([(c.flops, c.bytes_read, c.bytes_written) for c in figures.values()], dtype=numpy.int64)
-            steps = numpy.zeros((0, *base.shape), dtype=numpy.int64)
-            self._tables[n_positions] = CostTable(tuple(figures), base, steps, _STAGES)
+            self._tables[n_positions] = CostTable.fixed(stage_costs(self.listing(n_positions)), _STAGES)
         return TickCosts(self._tables[n_positions], ())
 
     def typical_listing(self) -> list[dict[str, Any]] | None:

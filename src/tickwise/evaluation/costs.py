@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy
 import torch
 
 from tickwise.core.stages import Stage
@@ -28,7 +27,7 @@ class WindowCosts:
         shape = len(work.rows), work.rows[0].n_new, work.rows[0].n_logits
         self._first = self._first or shape
         if shape not in self._tables:
-            self._tables[shape] = _table(self.listing(*shape))
+            self._tables[shape] = CostTable.fixed(stage_costs(self.listing(*shape)), _STAGES)
         return TickCosts(self._tables[shape], ())
 
     def listing(self, n_windows: int, n_tokens: int, n_scored: int) -> Program:
@@ -40,9 +39,3 @@ class WindowCosts:
     def typical_listing(self) -> list[dict[str, Any]] | None:
         """The instructions of the first batch."""
         return None if self._first is None else [instruction_json(i) for i in self.listing(*self._first).instructions]
-
-
-def _table(program: Program) -> CostTable:
-    figures = {key: cost for key, cost in stage_costs(program).items() if key[0] in _STAGES}
-    base = numpy.array([(c.flops, c.bytes_read, c.bytes_written) for c in figures.values()], dtype=numpy.int64)
-    return CostTable(tuple(figures), base, numpy.zeros((0, *base.shape), dtype=numpy.int64), _STAGES)

@@ -95,6 +95,14 @@ class Bag(nn.Module):
         mark(Stage.HEAD)
         return logits_BC + self.out(dropout(hidden, self.config.dropout, self.training))
 
+    batch_input = 2
+    """The input with one entry for each text."""
+
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor, ...]:
+        """What ``forward`` takes for ``batch`` texts of ``context`` features."""
+        n = batch * context
+        return torch.zeros(n, dtype=torch.long), torch.ones(n), torch.arange(0, n, context)
+
     def _summed_codes(self, rows_N: Tensor, weights_N: Tensor, offsets_B: Tensor) -> Tensor:
         """(B, W): each byte of a code names a row of its codebook, so there is a bag of its own per byte."""
         assert isinstance(self.codes, Tensor)

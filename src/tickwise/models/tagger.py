@@ -64,6 +64,10 @@ def _locked(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
     return locked_dropout(x_BTC.transpose(0, 1), rate, training).transpose(0, 1)
 
 
+_TYPICAL_CHARACTERS = 8
+"""Of the longest word in a batch."""
+
+
 class CharacterCNN(nn.Module):
     """Character ids (B, T, L), 0 behind a word's end → (B, T, filters): the strongest answer of each filter of width 3
     anywhere in the word."""
@@ -111,6 +115,14 @@ class Tagger(nn.Module):
         hidden_BTC, _ = self.layers(x_BTC, lengths=lengths_B)
         mark(Stage.HEAD)
         return self.head(_locked(hidden_BTC, rate, self.training))
+
+    mask_inputs = (2,)
+    """Lengths: padding is computed like everything else."""
+
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor, ...]:
+        """What ``forward`` takes for ``batch`` sentences of ``context`` words, of no particular words."""
+        features_BTF = torch.zeros(batch, context, len(self.embeddings), dtype=torch.long)
+        return features_BTF, torch.ones(batch, context, _TYPICAL_CHARACTERS, dtype=torch.long)
 
     def loss(self, emissions_BTK: Tensor, tags_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Mean nats per token of the given tags."""

@@ -11,7 +11,7 @@ Shapes: N ticks with the same marks, M marks of a tick, R rows of a tick, K stag
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -24,6 +24,8 @@ from tickwise.profiling.roofline import PYTHON_STAGES, Roofline, place
 
 if TYPE_CHECKING:
     import torch
+
+    from tickwise.profiling.instructions import Cost
 
 Phase = Literal["prefill", "decode", "train"]
 StageKey = tuple[Stage, int | None]
@@ -96,6 +98,13 @@ class CostTable:
     """What one more of each length adds."""
     covers: frozenset[Stage]
     """Stages whose work is counted: one of them that is not among ``keys`` did none."""
+
+    @classmethod
+    def fixed(cls, costs: "Mapping[StageKey, Cost]", covers: frozenset[Stage]) -> "CostTable":
+        """Of a kind of tick whose work depends on no length; what ``covers`` does not have is left out."""
+        counted = {key: (c.flops, c.bytes_read, c.bytes_written) for key, c in costs.items() if key[0] in covers}
+        base_K3 = numpy.array(list(counted.values()), dtype=numpy.int64).reshape(len(counted), 3)
+        return cls(tuple(counted), base_K3, numpy.zeros((0, *base_K3.shape), dtype=numpy.int64), covers)
 
     def at(self, lengths: Sequence[int]) -> dict[StageKey, tuple[int, int, int]]:
         """The figures of one tick."""

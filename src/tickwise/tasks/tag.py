@@ -128,7 +128,8 @@ def build_training(data: TagData, options: TagOptions, seed: int) -> TagTraining
 
 def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: Path,
                  options: TagOptions | None = None, seed: int = 1, max_seconds: float | None = None,
-                 resume: bool = False, overwrite: bool = False, device: str = "auto") -> "TrainResult":
+                 resume: bool = False, overwrite: bool = False, device: str = "auto",
+                  trace: Path | None = None) -> "TrainResult":
     """Train a tagger on tagged files (or known data sets) and keep the model that finds the development part's
     entities best. Raises a ``UserError`` for data that cannot be used."""
     from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
@@ -152,7 +153,7 @@ def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: 
              f"BiLSTM-CRF over {made.features.unit}s: {made.module.n_parameters():,} parameters, "
              f"{max_steps:,} steps"]
     about = {"source": ", ".join(train), "fingerprint": data.fingerprint, "sentences": len(data.training)}
-    return train_module(config, made.module, made.objective, made.features, data=about, lines=lines)
+    return train_module(config, made.module, made.objective, made.features, data=about, lines=lines, trace=trace)
 
 
 @dataclass(frozen=True)
