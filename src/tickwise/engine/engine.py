@@ -35,7 +35,7 @@ from tickwise.engine.requests import (
 )
 from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
 from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
-from tickwise.engine.scheduler import Plan, Scheduler
+from tickwise.engine.scheduler import Plan, ScheduledRow, Scheduler
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
 from tickwise.engine.structured import compile_constraint
 from tickwise.engine.table_runner import TableRunner
@@ -316,12 +316,25 @@ class Engine:
             with self._inference:
                 logits_RV = self.runner.run([item.input for item in plan.items])
                 mark(Stage.SAMPLE)
-                result = next_tokens(plan.items, logits_RV)
+                result = next_tokens(plan.items, logits_RV, self._read_alone)
             if self.options.speculate != "off":
                 self._weigh_guesses(plan, result.chosen, time.perf_counter() - started)
             mark(Stage.DETOKENIZE)
             self._commit(plan, result)
         mark(Stage.HOST)
+
+    def _read_alone(self, item: ScheduledRow) -> "Tensor":
+        """Logits (1, V) of a row whose batch gave numbers that are not finite. Whoever was cancelled before that was
+        seen may have left them behind: what nobody holds is overwritten."""
+        pool = self.scheduler.pool
+        unheld = [block for block in range(pool.n_blocks) if not pool.holders(block)]
+        for block in unheld:
+            pool.forget(block)
+        self.runner.clear_blocks(unheld)
+        logits_1V = self.runner.run([item.input])
+        assert logits_1V is not None
+        mark(Stage.SAMPLE)
+        return logits_1V
 
     def _take_messages(self) -> None:
         """Requests that were submitted or cancelled."""
@@ -370,7 +383,8 @@ class Engine:
                 continue
             choices = result.chosen.get(row, ())
             # The last chosen token has not been read; of a guess, what did not come true does not count.
-            self.scheduler.commit(row, len(choices) if item.phase == "decode" and choices else len(item.input.ids))
+            n_read = len(choices) if item.phase == "decode" and choices else len(item.input.ids)
+            self.scheduler.commit(row, n_read, sound=item.input.n_logits > 0)
             if not item.input.n_logits or request.beam is not None:
                 continue
             try:

@@ -276,6 +276,7 @@ class _Part:
         if is_run(table):
             self._views = blocks.views(table[0] * blocks.block_size, self._n_all)
         else:
+            row.gathered = True
             self._table = torch.tensor(list(table), device=blocks.k_layers[0].device)
 
     def attend(self, layer: int, q_1HTD: Tensor) -> Tensor:
@@ -293,6 +294,8 @@ class _Lanes:
         self.n_new, self._n_layers = len(rows), blocks.n_layers
         lengths = [row.n_cached + 1 for row in rows]
         longest = max(lengths)
+        for row in rows:
+            row.together = len(rows)
         assert blocks.lane is not None
         self._views = blocks.lanes(rows[0].blocks[0] // blocks.lane, len(rows), longest)
         self._mask: Tensor | None = None

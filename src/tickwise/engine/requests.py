@@ -194,6 +194,8 @@ class Row:
         self.tokens = list(request.prompt_ids)
         self.window_start = 0
         self.n_cached = 0
+        self.n_sound = 0
+        """Tokens of the window whose state gave finite logits; behind them it may not be finite."""
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
         self.choices: list[Choice] = []
@@ -214,7 +216,7 @@ class Row:
     def forget_state(self) -> list[int]:
         """Everything must be read again; returns the blocks that were held."""
         blocks, self.blocks = self.blocks, []
-        self.digests, self.n_cached = [], 0
+        self.digests, self.n_cached, self.n_sound = [], 0, 0
         return blocks
 
     def room_for_guess(self, n_tokens: int) -> int:

@@ -30,6 +30,10 @@ class RowInput:
     """Blocks of the row's state, for the new tokens too."""
     n_logits: int
     """For how many of the last new tokens the next token is asked; 0 in the middle of a prompt."""
+    together: int = 1
+    """The runner's note: how many rows it read as one padded batch with this one. They stand side by side."""
+    gathered: bool = False
+    """The runner's note: whether it copied the row's scattered blocks together."""
 
 
 class Runner(Protocol):

@@ -49,7 +49,8 @@ class Plan(TickWork):
 
     def _told(self) -> tuple[RowWork, ...]:
         return tuple(
-            RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits)
+            RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits,
+                    item.input.together, item.input.gathered)
             for item in self.items
         )
 
@@ -128,7 +129,7 @@ class Scheduler:
 
     def share(self, source: Row, target: Row) -> None:
         """``target``, which holds nothing, goes on from the same state; whoever writes first copies the last block."""
-        target.n_cached = source.n_cached
+        target.n_cached, target.n_sound = source.n_cached, source.n_sound
         target.window_start = source.window_start
         target.blocks = source.blocks[: self.blocks_of(source.n_cached)]
         target.digests = list(source.digests)
@@ -205,16 +206,19 @@ class Scheduler:
             spent += n_new
         return spent
 
-    def commit(self, row: Row, n_read: int) -> None:
-        """The state of ``n_read`` more tokens is stored; full blocks become findable, as far as the text is known."""
+    def commit(self, row: Row, n_read: int, *, sound: bool) -> None:
+        """The state of ``n_read`` more tokens is stored. ``sound``: the logits behind them are finite, and so is all
+        that they look at; full blocks become findable, as far as the text is known."""
         row.n_cached += n_read
-        self._remember(row)
+        if sound:
+            row.n_sound = row.n_cached
+            self._remember(row)
 
     def _remember(self, row: Row) -> None:
         """Let others find the row's full blocks. Of a guess that came true, the text may not have the tokens yet."""
         if not self.prefix_cache:
             return
-        n_known = min(row.n_cached, len(row.tokens) - row.window_start)
+        n_known = min(row.n_sound, len(row.tokens) - row.window_start)
         while (len(row.digests) + 1) * self.block_size <= n_known:
             index = len(row.digests)
             digest = self._digest(row, index)
@@ -343,7 +347,8 @@ class Scheduler:
             blocks = own
         elif len(blocks) > n_whole and pool.holders(blocks[-1]) == 1:
             pool.forget_from(blocks[-1])  # nothing lies side by side elsewhere: the text goes on in the old one's place
-        row.blocks, row.digests, row.n_cached = blocks, stored.digests, stored.n_tokens
+        row.blocks, row.digests = blocks, stored.digests
+        row.n_cached = row.n_sound = stored.n_tokens
 
     def _still_needed(self) -> int:
         """Blocks that running requests may still ask for."""

@@ -20,6 +20,10 @@ class RowWork(NamedTuple):
     """``decode`` once the row has written a token and reads on from there, else ``prefill``."""
     n_logits: int = 1
     """For how many of the last new tokens the next token is asked; 0 in the middle of a prompt."""
+    together: int = 1
+    """How many rows attention read as one batch with this one, padded to the longest. They stand side by side."""
+    gathered: bool = False
+    """Whether its stored state lay scattered, and every layer copied it together."""
 
 
 class TickWork:
