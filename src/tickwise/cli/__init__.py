@@ -21,6 +21,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "train ngram": ("train_ngram", "count a modified Kneser–Ney n-gram model"),
     "train factorised": ("train_factorised", "a language model from factors of co-occurrence matrices"),
     "train vae": ("train_vae", "train a text VAE from sentences"),
+    "train gan": ("train_gan", "train a generator of sentences against a discriminator (SeqGAN)"),
+    "train latent-gan": ("train_latent_gan", "train a GAN in the latent space of a text VAE"),
     "generate": ("generate", "write text with a model"),
     **{f"run {task}": entry for task, entry in TASKS.items()},
     "vectors train": ("vectors_train", "word vectors from text: skip-gram, GloVe, or the SVD of shifted PPMI"),

@@ -11,6 +11,10 @@ TASKS: dict[str, tuple[str, str]] = {
     "spam": ("run_classify:Spam", "filter messages"),
     "question-type": ("run_classify:QuestionType", "tell what a question asks for"),
     "entities": ("run_entities:Arguments", "find named entities; train on tagged files of your own"),
+    "sample": ("run_sentences:Sample", "write sentences with a text VAE"),
+    "reconstruct": ("run_sentences:Reconstruct", "write sentences again from what a text VAE keeps of them"),
+    "interpolate": ("run_sentences:Interpolate", "write what lies between two sentences"),
+    "likelihood": ("run_sentences:Likelihood", "how likely a text VAE finds sentences, and what its places say"),
     "keywords": ("run_keywords:Arguments", "the words and phrases that matter in a text"),
 }
 """Task → ("module:class" in ``tickwise.cli``, what it does in a line)."""

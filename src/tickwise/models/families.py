@@ -10,7 +10,7 @@ from torch import nn
 from tickwise.core.config import from_dict, to_dict
 from tickwise.core.errors import CheckpointError, ConfigError
 
-Purpose = Literal["language model", "classifier", "tagger", "autoencoder"]
+Purpose = Literal["language model", "classifier", "tagger", "autoencoder", "adversary"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ FAMILIES: dict[str, Family] = {
     "tickwise-factorised": Family("factorised", "language model", "tickwise.models.factorised", "FactorisedConfig",
                                   "Factorised"),
     "tickwise-vae": Family("text VAE", "autoencoder", "tickwise.models.vae", "VaeConfig", "Vae"),
+    "tickwise-discriminator": Family("discriminator", "adversary", "tickwise.models.gan", "DiscriminatorConfig",
+                                     "Discriminator"),
+    "tickwise-latent-gan": Family("latent GAN", "adversary", "tickwise.models.gan", "LatentGanConfig", "LatentGan"),
 }
 """By ``model_type``. Other programs know decoders under further names (``interop/tensor_names.py``)."""
 

@@ -28,6 +28,7 @@ from tickwise.models.decoder import DecoderConfig, DecoderLayer
 
 Network = Literal["lstm", "transformer"]
 _LARGE_VOCABULARY = 2048
+_TOKENS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,11 +291,29 @@ class Vae(nn.Module):
         """−log p(x | z) (B,), the end token's counted."""
         hidden_BTC, _ = self.read(self.decoder_inputs(ids_BT), z_BZ)
         inside_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
-        logits_NV = self.logits(hidden_BTC[inside_BT]).float()
-        mark(Stage.LOSS)
-        nats_N = F.cross_entropy(logits_NV, ids_BT[inside_BT], reduction="none")
-        nats_BT = nats_N.new_zeros(ids_BT.shape).masked_scatter_(inside_BT, nats_N)
-        return nats_BT.sum(1)
+        parts = zip(hidden_BTC[inside_BT].split(_TOKENS_AT_ONCE), ids_BT[inside_BT].split(_TOKENS_AT_ONCE),
+                    strict=True)
+        nats_N = torch.cat([self._token_nats(hidden_NC, targets_N) for hidden_NC, targets_N in parts])
+        return nats_N.new_zeros(ids_BT.shape).masked_scatter(inside_BT, nats_N).sum(1)
+
+    def _token_nats(self, hidden_NC: Tensor, targets_N: Tensor) -> Tensor:
+        """(N,): of each token; rare words' clusters are visited for their own tokens only."""
+        if self.clusters is None:
+            return F.cross_entropy(self.logits(hidden_NC).float(), targets_N, reduction="none")
+        mark(Stage.HEAD)
+        frequent_VC, *rare = self.lm_head.weight.split(self.clusters.sizes)
+        n_frequent = len(frequent_VC)
+        cutoffs = torch.tensor(self.clusters.cutoffs, device=targets_N.device)
+        cluster_N = torch.bucketize(targets_N, cutoffs, right=True)
+        first_N = torch.where(cluster_N == 0, targets_N, n_frequent - 1 + cluster_N)
+        logits_NV = hidden_NC @ torch.cat((frequent_VC, self.clusters.clusters)).t()
+        nats_N = F.cross_entropy(logits_NV.float(), first_N, reduction="none")
+        for index, (rows_VC, lowest) in enumerate(zip(rare, self.clusters.cutoffs, strict=True), 1):
+            places = (cluster_N == index).nonzero().squeeze(1)
+            inside = F.cross_entropy((hidden_NC[places] @ rows_VC.t()).float(), targets_N[places] - lowest,
+                                     reduction="none")
+            nats_N = nats_N.index_add(0, places, inside)
+        return nats_N
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "Vae":

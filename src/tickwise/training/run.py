@@ -309,7 +309,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _interrupt_flag() -> Iterator[Callable[[], bool]]:
+def interrupt_flag() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C (or SIGTERM) asks the loop to finish its step and save; the second one is immediate."""
     received: list[int] = []
 
@@ -341,7 +341,7 @@ def _train(training: Training) -> TrainResult:
     else:
         try:
             others = OtherPrograms(torch.get_num_threads()) if training.device.type == "cpu" else None
-            with _interrupt_flag() as interrupted, Journal(config.out, others) as journal, heard(training):
+            with interrupt_flag() as interrupted, Journal(config.out, others) as journal, heard(training):
                 reason = train_until_done(training, journal, interrupted)
         except OSError as problem:
             raise output_error(problem, config.out) from None

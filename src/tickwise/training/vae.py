@@ -94,7 +94,7 @@ class VaeTrainConfig(SentenceDataConfig):
 def open_sentences(config: SentenceDataConfig) -> tuple[PreparedData, Sentences, Sentences | None]:
     """The data, prepared now if it is raw, and its sentences for training and validation."""
     # Where spaces separate the tokens, a line's end is one of them.
-    documents = "file" if config.word_style == "spaces" else "line"
+    documents = "auto" if config.word_style == "spaces" else "line"
     data = open_or_prepare(config.data, PrepareConfig(
         tokenizer=config.tokenizer, vocab_size=config.vocab_size, word_style=config.word_style, documents=documents))
     eos_id, parts = data.tokenizer.eos_id, {}

@@ -1,0 +1,158 @@
+"""SeqGAN's synthetic test (Yu et al. 2017, section 5): text from a random LSTM, which can judge what others write.
+
+    python bench/seqgan_oracle.py --seeds 1 2 3 --json out/seqgan.json
+
+The oracle is an LSTM of width 32 with all weights from N(0, 1), a vocabulary of 5,000 and sequences of 20 words; it
+writes 10,000 sequences to train on. The generator is a fresh LSTM. ``oracle nll`` is what the
+paper reports: the oracle's mean nats per word of the generator's own samples, at temperature 1. Lower is better, but a
+generator that always writes the same likely sequence would win; so the generator's nats of the oracle's held-out
+sequences, distinct words in its samples, and maximum likelihood at lower temperatures stand beside it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tickwise.models.gan import Discriminator, DiscriminatorConfig
+from tickwise.models.lockstep import write
+from tickwise.models.recurrent import Recurrent, RecurrentConfig
+from tickwise.training.adversarial import AdversarialOptions, SeqGan, play
+
+VOCABULARY, LENGTH, WIDTH, START, N_TRAIN, N_HELD_OUT = 5000, 20, 32, 0, 10_000, 2000
+
+
+class Oracle(Recurrent):
+    """The family's LSTM with a bias on the output, as the paper's code has it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(RecurrentConfig(vocab_size=VOCABULARY, width=WIDTH, hidden=WIDTH, n_layers=1,
+                                         tie_embeddings=False))
+        self.bias = torch.nn.Parameter(torch.empty(VOCABULARY))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, generator=generator)
+        self.requires_grad_(False).eval()
+
+    def logits(self, hidden_BTC: Tensor) -> Tensor:
+        return super().logits(hidden_BTC) + self.bias
+
+
+def samples(model: Recurrent, n: int, temperature: float = 1.0, seed: int | None = None) -> Tensor:
+    """(n, 20) sequences."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    model.eval()
+    return write(model, torch.full((n,), START), LENGTH, temperature=temperature, generator=generator)
+
+
+@torch.no_grad()
+def nats(model: Recurrent, ids_BT: Tensor) -> float:
+    """Mean nats per word."""
+    model.eval()
+    total = 0.0
+    for part in ids_BT.split(100):
+        hidden_BTC, _ = model.read(F.pad(part[:, :-1], (1, 0), value=START))
+        total += F.cross_entropy(model.logits(hidden_BTC).flatten(0, 1), part.flatten(), reduction="sum").item()
+    return total / ids_BT.numel()
+
+
+def likelihood(game: SeqGan, oracle: Oracle, held_out: Tensor, arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Train by maximum likelihood for a fixed number of epochs, as the paper does; the learning curve."""
+    per_epoch = len(game.real) // game.options.batch_size
+    curve = []
+    for epoch in range(1, arguments.epochs + 1):
+        game.set_rate(arguments.likelihood_lr * min(1.0, 2 * (1 - (epoch - 1) / arguments.epochs)))
+        loss = sum(game.train_likelihood() for _ in range(per_epoch)) / per_epoch
+        if epoch % 5 == 0 or epoch == arguments.epochs:
+            curve.append({"epoch": epoch, "loss": loss, "held_out_nll": nats(game.generator, held_out),
+                          "oracle_nll": nats(oracle, samples(game.generator, 1000, seed=98))})
+            print("  " + ", ".join(f"{k} {v:.4g}" for k, v in curve[-1].items()), file=sys.stderr, flush=True)
+    return curve
+
+
+def figures(game: SeqGan, oracle: Oracle, held_out: Tensor, n: int) -> dict[str, float]:
+    ids = samples(game.generator, n, seed=99)
+    return {"oracle_nll": nats(oracle, ids), "held_out_nll": nats(game.generator, held_out),
+            "distinct_words": len(ids.unique()), "distinct_sequences": len(ids.unique(dim=0)) / n}
+
+
+def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, object]:
+    real, held_out = samples(oracle, N_TRAIN, seed=1000), samples(oracle, N_HELD_OUT, seed=2000)
+    torch.manual_seed(seed)
+    generator = Recurrent(RecurrentConfig(
+        vocab_size=VOCABULARY, width=arguments.width, hidden=arguments.hidden, n_layers=1, tie_embeddings=False,
+        input_dropout=arguments.dropout, output_dropout=arguments.dropout)).initialise(seed)
+    options = AdversarialOptions(
+        steps=arguments.steps, rollouts=arguments.rollouts, lr=arguments.lr,
+        discriminator_lr=arguments.discriminator_lr,
+        discriminator_first=arguments.discriminator_first, discriminator_steps=arguments.discriminator_steps,
+        likelihood=arguments.likelihood, batch_size=arguments.batch_size)
+    discriminator = Discriminator(DiscriminatorConfig(vocab_size=VOCABULARY, width=32, features=64)).initialise(seed)
+    game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
+    started = time.monotonic()
+    learning = likelihood(game, oracle, held_out, arguments)
+    result: dict[str, object] = {"seed": seed, "likelihood_seconds": time.monotonic() - started,
+                                 "likelihood_curve": learning,
+                                 "likelihood": figures(game, oracle, held_out, arguments.samples)}
+    result["likelihood_at_temperature"] = {
+        str(t): nats(oracle, samples(generator, arguments.samples, t, seed=99)) for t in (0.9, 0.8, 0.7)}
+    print(json.dumps(result), file=sys.stderr, flush=True)
+    # The game starts with a fresh optimizer.
+    game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
+    started, curve = time.monotonic(), []
+
+    def on_step(row: dict[str, float]) -> bool:
+        if game.step % arguments.every == 0:
+            curve.append({"step": game.step, "oracle_nll": nats(oracle, samples(generator, 1000, seed=98)), **row})
+            print("  " + ", ".join(f"{k} {v:.4g}" for k, v in curve[-1].items())
+                  + f", {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        return time.monotonic() - started > arguments.seconds
+
+    play(game, on_step=on_step)
+    result |= {"adversarial_seconds": time.monotonic() - started, "curve": curve,
+               "adversarial": figures(game, oracle, held_out, arguments.samples)}
+    result["gain"] = result["likelihood"]["oracle_nll"] - result["adversarial"]["oracle_nll"]  # type: ignore[index]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--oracle", type=int, default=0, help="seed of the oracle's weights")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--likelihood-lr", type=float, default=0.01)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rollouts", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=0.003)
+    parser.add_argument("--discriminator-lr", type=float, default=0.001)
+    parser.add_argument("--discriminator-first", type=int, default=500)
+    parser.add_argument("--discriminator-steps", type=int, default=5)
+    parser.add_argument("--likelihood", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=1500.0, help="most time of the adversarial phase of a seed")
+    parser.add_argument("--samples", type=int, default=5000)
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--json", help="file for the result")
+    arguments = parser.parse_args()
+    oracle = Oracle(arguments.oracle)
+    runs = [one(seed, oracle, arguments) for seed in arguments.seeds]
+    gains = [run["gain"] for run in runs]
+    result = {"oracle_own_nll": nats(oracle, samples(oracle, 2000, seed=3000)), "runs": runs,
+              "gain_mean": statistics.mean(gains), "gain_spread": statistics.pstdev(gains),  # type: ignore[type-var]
+              "settings": vars(arguments)}
+    print(json.dumps(result, indent=2))
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

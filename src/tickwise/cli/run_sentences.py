@@ -1,0 +1,116 @@
+"""Sentences of a text VAE: written from nothing, written again, between two others; and how likely given ones are."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ModelArguments(CommonArguments):
+    model: tyro.conf.Positional[Path]
+    """Model or run directory of a text VAE, or of a GAN in the latent space of one."""
+    device: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample(_ModelArguments):
+    """Write sentences from places in the latent space: of the prior, or chosen by the GAN that works there."""
+
+    n: int = 10
+    """Sentences."""
+    temperature: float = 1.0
+    """Of the words' distribution; 0 takes the likeliest word every time."""
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruct(_ModelArguments):
+    """Write sentences again from their places in the latent space: what the model keeps of them."""
+
+    text: tyro.conf.Positional[str | None] = None
+    """The sentence; - or nothing reads standard input, a sentence per line."""
+    input: Path | None = None
+    """File with a sentence per line."""
+    temperature: float = 0.0
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interpolate(_ModelArguments):
+    """Write what lies between two sentences, on the straight line through the latent space."""
+
+    first: tyro.conf.Positional[str]
+    last: tyro.conf.Positional[str]
+    steps: int = 5
+    """Sentences, the two ends counted."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likelihood(_ModelArguments):
+    """How likely the model finds sentences (importance-weighted), and how much its latent vector says of them."""
+
+    text: tyro.conf.Positional[str | None] = None
+    """The sentence; - or nothing reads standard input, a sentence per line."""
+    input: Path | None = None
+    """File with a sentence per line; blank ones are left out."""
+    draws: int = 100
+    """Latent vectors drawn for each sentence; more bring the bound nearer to the likelihood."""
+    seed: int = 1
+
+
+def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
+    if isinstance(arguments, Reconstruct | Likelihood):
+        texts = list(_texts(arguments.text, arguments.input))
+    from tickwise.tasks.sentences import TextVae
+
+    model = TextVae.load(arguments.model, device=arguments.device)
+    if isinstance(arguments, Likelihood):
+        figures = model.likelihood(texts, n_draws=arguments.draws, seed=arguments.seed)
+        if arguments.json:
+            print(json.dumps(dataclasses.asdict(figures)))
+            return 0
+        print(f"{figures.n_sentences:,} sentences, {figures.n_tokens:,} tokens with their ends; {figures.n_draws} "
+              f"draws each; nats per sentence\n\n"
+              f"negative log-likelihood (importance-weighted)  {figures.nll:10.3f}   95 % interval "
+              f"{figures.nll_low:.3f} to {figures.nll_high:.3f}\n"
+              f"negative evidence lower bound                  {figures.bound:10.3f}\n"
+              f"  reconstruction                               {figures.reconstruction:10.3f}\n"
+              f"  KL from the prior                            {figures.kl:10.3f}\n"
+              f"active latent dimensions                       {figures.active_units:10,}\n"
+              f"perplexity per token                           {figures.perplexity:10.3f}")
+        return 0
+    if isinstance(arguments, Sample):
+        written = model.sample(arguments.n, temperature=arguments.temperature, seed=arguments.seed)
+    elif isinstance(arguments, Reconstruct):
+        written = model.reconstruct(texts, temperature=arguments.temperature, seed=arguments.seed)
+    else:
+        written = model.interpolate(arguments.first, arguments.last, steps=arguments.steps)
+    print(json.dumps({"sentences": written}, ensure_ascii=False) if arguments.json else "\n".join(written))
+    return 0
+
+
+def _texts(text: str | None, path: Path | None) -> Iterator[str]:
+    """The given sentence, or the lines of the file or of standard input that are not blank."""
+    if text is not None and path is not None:
+        raise ConfigError("give the sentence or --input, not both")
+    if text is not None and text != "-":
+        yield text
+        return
+    name = "standard input" if path is None else str(path)
+    try:
+        lines = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        found = [line for line in lines.decode("utf-8-sig").splitlines() if line.strip()]
+    except OSError as problem:
+        raise DataError(f"{name}: cannot read it: {problem.strerror or problem}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: not UTF-8; convert it first") from None
+    if not found:
+        raise DataError(f"{name}: no sentence in it")
+    yield from found
