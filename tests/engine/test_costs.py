@@ -8,17 +8,19 @@ from tickwise.engine import costs as costs_module
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
 from tickwise.engine.engine import Engine, EngineOptions
 from tickwise.engine.requests import Request
+from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.work import RowWork, TickWork
 from tickwise.profiling.ledger import Ledger
-from tickwise.profiling.program import stage_costs
+from tickwise.profiling.program import list_program, stage_costs
 from tickwise.profiling.roofline import Roofline
 
 BLOCK = 4
 
 
 def work(*rows):
-    """Rows as (new, cached, phase), and for how many tokens the next one is asked where that is not 1."""
+    """Rows as (new, cached, phase), and for how many tokens the next one is asked where that is not 1, how many rows
+    are read together, whether the row is gathered."""
     return TickWork(tuple(RowWork(str(i), *row) for i, row in enumerate(rows)))
 
 
@@ -43,6 +45,10 @@ TICKS = [
     work((1, 9, "decode"), (1, 2, "decode"), (5, 8, "prefill"), (3, 0, "prefill")),
     work((1, 20, "decode"), (1, 1, "decode"), (5, 27, "prefill"), (3, 0, "prefill")),
     work((4, 3, "prefill"), (4, 9, "prefill")),
+    *(work((1, cached, "decode", 1, 1, True)) for cached in (4, 7, 8, 20)),
+    work((5, 9, "prefill", 1, 1, True), (9, 0, "prefill", 1, 1, True), (1, 5, "decode")),
+    *(work(*((1, cached, "decode", 1, len(cases)) for cached in cases)) for cases in ((9, 9), (3, 4, 9), (5,) * 5)),
+    work(*((1, cached, "decode", 1, 2) for cached in (3, 3, 8, 11)), (1, 17, "decode", 1, 1, True), (4, 0, "prefill")),
 ]  # fmt: skip
 
 
@@ -60,7 +66,13 @@ def random_tick(chooser, context):
     for _ in range(chooser.randint(1, 5)):
         cached = chooser.choice((0, 0, 1, chooser.randrange(context - 1)))
         new = chooser.choice((1, 1, chooser.randint(1, context - cached)))
-        rows.append((new, cached, "prefill", chooser.choice((0, 1, 1, new))))
+        if chooser.random() < 0.3:
+            together = chooser.randint(2, 4)
+            lengths = [max(0, cached - chooser.choice((0, 0, 3))) for _ in range(together)]
+            rows += [(1, length, "decode", 1, together) for length in lengths]
+        else:
+            gathered = new + cached > BLOCK and chooser.random() < 0.4
+            rows.append((new, cached, "prefill", chooser.choice((0, 1, 1, new)), 1, gathered))
     return work(*rows)
 
 
@@ -86,7 +98,7 @@ def test_neither_lengths_nor_mixtures_of_rows_make_more_listings(tiny_decoder, m
     for _ in range(300):
         costs(random_tick(chooser, 64))
     few = len(calls)
-    assert few < 60
+    assert few < 120
     for _ in range(1500):
         costs(random_tick(chooser, 64))
     assert len(calls) == few
@@ -100,6 +112,23 @@ def test_the_tables_are_bounded(tiny_decoder, monkeypatch):
         table, lengths = costs(tick)
         assert len(costs._tables) <= 8
     assert table.at(lengths) == listed(costs, tick)
+
+
+def test_padding_and_gathering_are_counted(tiny_decoder):
+    costs = DecoderCosts(tiny_decoder(), BLOCK)
+
+    def attention(tick):
+        table, lengths = costs(tick)
+        return table.at(lengths)[Stage.ATTENTION, 0]
+
+    padded = attention(work((1, 3, "decode", 1, 2), (1, 9, "decode", 1, 2)))
+    equal = attention(work((1, 9, "decode", 1, 2), (1, 9, "decode", 1, 2)))
+    assert padded[0] == equal[0], "the shorter one is computed as if it were as long"
+    in_place, gathered = (attention(work((1, 9, "decode", 1, 1, scattered))) for scattered in (False, True))
+    copied = 2 * 3 * BLOCK * 2 * 8 * 4  # keys and values of three blocks: two heads of eight float32
+    assert gathered[0] == in_place[0]
+    assert gathered[1] - in_place[1] >= copied
+    assert gathered[2] - in_place[2] >= copied
 
 
 def test_every_row_of_a_batch_costs_what_it_reads_itself(tiny_decoder):
@@ -124,6 +153,43 @@ class Sink:
 
     def add(self, rows, tokens):
         self.rows.append(rows)
+
+
+def test_what_real_ticks_run_is_what_is_counted(tiny_decoder, tokenizer):
+    """Every tick of an engine is listed with its own blocks: padded batches, scattered texts, pieces of prompts."""
+    module = tiny_decoder(vocab_size=tokenizer.vocab_size)
+    costs = DecoderCosts(module, BLOCK)
+    works, inputs = [], []
+
+    class Listener:
+        def begin_tick(self): ...
+        def mark(self, stage, layer=None): ...
+        def tick_work(self, work): works.append(work)
+        def end_tick(self, tokens): ...
+
+    # Too few blocks for copies of their own, so that texts with a stored beginning are scattered.
+    engine = Engine(module, tokenizer, ledger=Listener(),
+                    options=EngineOptions(block_size=BLOCK, tick_tokens=20, n_blocks=26, max_rows=4))
+    run = engine.runner.run
+
+    def listened(rows):
+        inputs.append([RowInput(list(row.ids), row.n_cached, list(row.blocks), row.n_logits) for row in rows])
+        return run(rows)
+
+    engine.runner.run = listened
+    settings = GenerationSettings(max_tokens=6, temperature=0, ignore_eos=True)
+    for prompt in ("abc", "the quick brown f", "a", "the quick brown f", "the quick brown cats", "abcd", "bcd"):
+        engine.submit(Request(prompt=prompt, settings=settings))
+    engine.run_until_idle()
+    seen = set()
+    for work, rows in zip(works, inputs, strict=True):
+        program = list_program(
+            module, rows, call=lambda m, rows: DecoderRunner(m, 26, BLOCK, lane=32 // BLOCK).run(rows))
+        table, lengths = costs(work)
+        assert table.at(lengths) == {key: (cost.flops, cost.bytes_read, cost.bytes_written)
+                                     for key, cost in stage_costs(program).items() if key[0] in MODEL_STAGES}
+        seen |= {(row.together > 1, row.gathered) for row in work.rows}
+    assert seen >= {(False, False), (True, False), (False, True)}
 
 
 def test_every_counted_flop_and_byte_finds_its_measured_row(tiny_decoder, tokenizer):

@@ -1,13 +1,14 @@
 """What the stages of a tick cost, counted from program listings.
 
 A tick's work is a sum: of what all of its rows share (reading the weights), of what each row adds, and of the logits
-that are asked. What a row adds is a polynomial in the tokens that it reads and finds stored, one for each of the few
-sorts of rows (``_Sort``), so a handful of short listings gives the work of every tick, exactly, because FLOPs and bytes
-are whole numbers. Neither the time nor the memory that this takes grows with the number of ticks or of lengths.
+that are asked. What a row, or a batch of rows that attention reads together, adds is a polynomial in the tokens that
+it reads and finds stored, one for each of the few sorts (``_Sort``), so a handful of short listings gives the work of
+every tick, exactly, because FLOPs and bytes are whole numbers. Neither the time nor the memory that this takes grows
+with the number of ticks or of lengths.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy
 import torch
@@ -34,22 +35,31 @@ _Work = NDArray[numpy.int64]
 """(K, 3): FLOPs, bytes read and bytes written of K stages."""
 
 
-class _Sort(NamedTuple):
-    """Rows that run through the same operations, named by the shortest of them: one token; several after stored ones;
-    a fresh beginning, whose attention keeps whole score matrices; a longer one, whose attention does not."""
+_Read = Literal["in place", "gathered", "batch", "padded batch"]
+
+
+class _Unit(NamedTuple):
+    """What attention reads at once: a row, in place or gathered from scattered blocks; or a batch of ``n_new`` rows
+    with a token each, the longest of which finds ``n_cached`` stored. Without padding all are equally long."""
 
     n_new: int
     n_cached: int
+    read: _Read = "in place"
+
+
+_Sort = _Unit
+"""Units that run through the same operations, named by the shortest of them: one token; several after stored ones; a
+fresh beginning, whose attention keeps whole score matrices; a longer one, whose attention does not; batches."""
 
 
 class _Part(NamedTuple):
-    """What rows of one sort add to a tick. With x and y, the tokens that a row reads and finds stored more than the
-    shortest one, a row adds ``per_row @ (1, x, x(x-1)/2, y, xy)``."""
+    """What units of one sort add to a tick. With x and y, the tokens that a unit reads and finds stored more than the
+    shortest one, and z, its blocks more if it is gathered, it adds ``per_unit @ (1, x, x(x-1)/2, y, xy, z)``."""
 
     shared: _Work
-    """Of the tick, however many rows it has."""
-    per_row: NDArray[numpy.int64]
-    """(5, K, 3)."""
+    """Of the tick, however many units it has."""
+    per_unit: NDArray[numpy.int64]
+    """(6, K, 3)."""
 
 
 class DecoderCosts:
@@ -59,8 +69,8 @@ class DecoderCosts:
     >>> table, lengths = costs(TickWork((RowWork("a", 1, 99, "decode"),)))                # doctest: +SKIP
     >>> table.at(lengths)[Stage.ATTENTION, 0]                                            # doctest: +SKIP
 
-    Every row is taken to be read by itself, from blocks that lie side by side. Not counted are the copies of scattered
-    blocks (behind a shared prefix), the padding of rows that are read as one batch, and the making of masks.
+    Rows count as they were read: in place, gathered from scattered blocks, or padded in one batch with others. Masks,
+    which are made before the first stage, are not counted.
     """
 
     def __init__(self, module: Decoder, block_size: int) -> None:
@@ -82,14 +92,16 @@ class DecoderCosts:
         if not rows:
             return None
         sums: dict[_Sort, list[int]] = {}
-        for row in rows:
-            sort = self._sort(row)
-            x, y = row.n_new - sort.n_new, row.n_cached - sort.n_cached
-            of_sort = sums.setdefault(sort, [0, 0, 0, 0, 0])
-            for index, value in enumerate((1, x, x * (x - 1) // 2, y, x * y)):
+        units = [_unit(members) for members in _read_together(rows)]
+        for unit in units:
+            sort = self._sort(unit)
+            x, y = unit.n_new - sort.n_new, unit.n_cached - sort.n_cached
+            z = self._blocks_of(unit) - self._blocks_of(sort) if unit.read == "gathered" else 0
+            of_sort = sums.setdefault(sort, [0, 0, 0, 0, 0, 0])
+            for index, value in enumerate((1, x, x * (x - 1) // 2, y, x * y, z)):
                 of_sort[index] += value
         sorts = tuple(sorted(sums))
-        kind = (sorts, len(rows) == 1, sum(row.n_logits for row in rows), _picks(rows))
+        kind = (sorts, len(units) == 1, sum(row.n_logits for row in rows), _picks(rows))
         table = self._tables.get(kind)
         if table is None:
             if len(self._tables) >= _MOST_TABLES:
@@ -108,37 +120,49 @@ class DecoderCosts:
 
     def listing(self, work: TickWork) -> Program:
         """The program of one tick."""
-        inputs = self._inputs(work.rows)
-        n_blocks = inputs[-1].blocks[-1] + 1
+        lane = 1 + max(-(-(row.n_cached + row.n_new) // self._block_size) for row in work.rows)
+        inputs = self._inputs(work.rows, lane)
+        n_blocks = lane * (max(row.blocks[0] for row in inputs) // lane + 1)
 
         def run(module: Decoder, rows: Sequence[RowInput]) -> Tensor | None:
-            return DecoderRunner(module, n_blocks, self._block_size).run(rows)
+            return DecoderRunner(module, n_blocks, self._block_size, lane).run(rows)
 
         return list_program(self._module, inputs, call=run)
 
-    def _inputs(self, rows: Sequence[RowWork]) -> list[RowInput]:
+    def _inputs(self, rows: Sequence[RowWork], lane: int) -> list[RowInput]:
+        """Rows in lanes of ``lane`` blocks, such that the runner reads those together that were read together."""
         inputs: list[RowInput] = []
-        lane = -(-self._module.config.context_length // self._block_size)
-        start = 0
-        for row in rows:
-            # Behind a gap and inside a lane, rows are no neighbours that the runner could read together.
-            start += 1 + (lane > 1 and (start + 1) % lane == 0)
-            end = start - (-(row.n_cached + row.n_new) // self._block_size)
-            inputs.append(RowInput([0] * row.n_new, row.n_cached, range(start, end), row.n_logits))
-            start = end
+        at = 0
+        for members in _read_together(rows):
+            at += len(members) > 1  # behind an empty lane, a batch has no neighbours
+            for row in members:
+                first = at * lane + (len(members) == 1)  # inside a lane, a row has none
+                table = range(first, first - (-(row.n_cached + row.n_new) // self._block_size))
+                inputs.append(RowInput([0] * row.n_new, row.n_cached, table[::-1] if row.gathered else table,
+                                       row.n_logits))
+                at += 1
         return inputs
 
-    def _sort(self, row: RowWork) -> _Sort:
-        if row.n_new == 1:
-            return _Sort(1, 0)
-        if row.n_cached:
-            return _Sort(2, 1)
-        return _Sort(self._long if row.n_new >= self._long else 2, 0)
+    def _blocks_of(self, unit: _Unit) -> int:
+        return -(-(unit.n_new + unit.n_cached) // self._block_size)
+
+    def _sort(self, unit: _Unit) -> _Sort:
+        if unit.read == "batch":
+            return _Sort(2, 0, "batch")
+        if unit.read == "padded batch":
+            return _Sort(2, 1, "padded batch")
+        # What is gathered has more than one block.
+        least = self._block_size if unit.read == "gathered" else 0
+        if unit.n_new == 1:
+            return _Sort(1, least, unit.read)
+        if unit.n_cached:
+            return _Sort(2, max(1, least), unit.read)
+        return _Sort(max(least + 1, self._long if unit.n_new >= self._long else 2), 0, unit.read)
 
     def _table(self, sorts: tuple[_Sort, ...], alone: bool, n_logits: int, picks: bool) -> CostTable:
         parts = [self._part(sort, alone) for sort in sorts]
         keys, base = self._keys, parts[0].shared
-        steps = numpy.concatenate([part.per_row for part in parts])
+        steps = numpy.concatenate([part.per_unit for part in parts])
         if n_logits:
             head = self._head(n_logits, picks)
             new = tuple(key for key in head if key not in keys)
@@ -149,27 +173,32 @@ class DecoderCosts:
         return CostTable(keys, base, steps, MODEL_STAGES)
 
     def _part(self, sort: _Sort, alone: bool) -> _Part:
-        """Of rows of this sort, of which one is all the tick (``alone``) or which stand beside others."""
+        """Of units of this sort, of which one is all the tick (``alone``) or which stand beside others."""
         if (sort, alone) not in self._parts:
             self._parts[sort, alone] = self._make_part(sort, alone)
         return self._parts[sort, alone]
 
     def _make_part(self, sort: _Sort, alone: bool) -> _Part:
         others = [] if alone else [sort]
+        context = self._module.config.context_length
+        batch = sort.read.endswith("batch")
 
         def at(x: int, y: int) -> _Work | None:
             """``None`` past the model's context, where no row can come either."""
-            longer = _Sort(sort.n_new + x, sort.n_cached + y)
-            return self._body([longer, *others]) if sum(longer) <= self._module.config.context_length else None
+            longer = _Sort(sort.n_new + x, sort.n_cached + y, sort.read)
+            if longer.n_cached + (1 if batch else longer.n_new) > context:
+                return None
+            return self._body([longer, *others]) - (self._blocks_of(longer) - self._blocks_of(sort)) * gathering
 
         shortest = self._body([sort, *others])
         nothing = numpy.zeros_like(shortest)
+        gathering = self._gathering() if sort.read == "gathered" else nothing
         read = stored = curve = both = nothing
         if sort.n_new > 1:
             one, two = at(1, 0), at(2, 0)
             read = nothing if one is None else one - shortest
             curve = nothing if two is None else two - shortest - 2 * read
-        if sort.n_new == 1 or sort.n_cached:
+        if sort.n_new == 1 or sort.n_cached or batch:
             more = at(0, 1)
             stored = nothing if more is None else more - shortest
             if sort.n_new > 1:
@@ -177,11 +206,20 @@ class DecoderCosts:
                 both = nothing if more is None else more - shortest - read - stored
         row = shortest if alone else self._body([sort, sort, sort]) - shortest
         shared = nothing if alone else shortest - 2 * row
-        return _Part(shared, numpy.stack([row, read, curve, stored, both]))
+        return _Part(shared, numpy.stack([row, read, curve, stored, both, gathering]))
 
-    def _body(self, rows: Iterable[_Sort]) -> _Work:
-        """What a tick of these rows does before it looks for logits."""
-        work = TickWork(tuple(RowWork("", row.n_new, row.n_cached, "prefill", 0) for row in rows))
+    def _gathering(self) -> _Work:
+        """What one more scattered block adds besides its tokens."""
+        size = self._block_size
+        start, one, all_of_it = (_Unit(1, size + more, "gathered") for more in (0, 1, size))
+        shortest = self._body([start])
+        if size == 1 or sum(all_of_it[:2]) > self._module.config.context_length:
+            return numpy.zeros_like(shortest)  # of a single token it is part of that; without room there is none
+        return self._body([all_of_it]) - shortest - size * (self._body([one]) - shortest)
+
+    def _body(self, units: Iterable[_Unit]) -> _Work:
+        """What a tick of these units does before it looks for logits."""
+        work = TickWork(tuple(row for unit in units for row in _rows_of(unit)))
         weight = next(self._module.parameters())
         for n in {row.n_new for row in work.rows if not row.n_cached}:
             # The first reading of a length makes its causal mask; later ones, like those of an engine, find it.
@@ -207,6 +245,32 @@ class DecoderCosts:
 
             self._heads[n_logits, picks] = _figures(list_program(self._module, hidden_1TC, call=logits))
         return self._heads[n_logits, picks]
+
+
+def _read_together(rows: Sequence[RowWork]) -> Iterator[Sequence[RowWork]]:
+    """Rows in order, those of a batch together."""
+    at = 0
+    while at < len(rows):
+        yield rows[at : at + rows[at].together]
+        at += rows[at].together
+
+
+def _unit(members: Sequence[RowWork]) -> _Unit:
+    """Of a row, or of all rows of a batch."""
+    if len(members) == 1:
+        return _Unit(members[0].n_new, members[0].n_cached, "gathered" if members[0].gathered else "in place")
+    lengths = [row.n_cached for row in members]
+    return _Unit(len(members), max(lengths), "padded batch" if min(lengths) < max(lengths) else "batch")
+
+
+def _rows_of(unit: _Unit) -> Iterator[RowWork]:
+    """Rows that are read like this; of a padded batch, the last one is shorter by a token."""
+    if not unit.read.endswith("batch"):
+        yield RowWork("", unit.n_new, unit.n_cached, "prefill", 0, gathered=unit.read == "gathered")
+        return
+    for index in range(unit.n_new):
+        shorter = unit.read == "padded batch" and index == unit.n_new - 1
+        yield RowWork("", 1, unit.n_cached - shorter, "prefill", 0, together=unit.n_new)
 
 
 def _picks(rows: Sequence[RowWork]) -> bool:
