@@ -145,7 +145,12 @@ def test_the_flops_of_real_ticks_are_those_of_the_formulas(tiny_decoder, tokeniz
         n_new = sum(one.n_new for one in rows)
         seen.add((len(rows), any(one.n_cached and one.phase == "prefill" for one in rows)))
         if row["stage"] is Stage.ATTENTION:
-            by_hand = sum(attention_by_hand(config, one.n_new, one.n_cached + one.n_new) for one in rows)
+            by_hand = sum(attention_by_hand(config, one.n_new, one.n_cached + one.n_new)
+                          for one in rows if one.together == 1)
+            batched = [one for one in rows if one.together > 1]
+            while batched:  # padded to the longest
+                members, batched = batched[: batched[0].together], batched[batched[0].together :]
+                by_hand += attention_by_hand(config, len(members), max(one.n_cached for one in members) + 1)
             assert row["flops"] == by_hand
             # At least keys and values of every row are read, and those of the new tokens written.
             assert row["bytes_read"] >= 2 * 4 * config.n_kv_heads * config.head_dim * row["work"].kv_tokens
