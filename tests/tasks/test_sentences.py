@@ -1,0 +1,168 @@
+"""A text VAE from the command line: train, resume, sample, reconstruct, interpolate, likelihood, a GAN inside; and what
+it refuses."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.data.sentences import sentences_from_ids
+from tickwise.evaluation.latent import latent_figures
+from tickwise.models.vae import Vae, VaeConfig
+from tickwise.tasks.sentences import TextVae
+from tickwise.training.vae_objective import bound_figures
+
+SMALL = ("--word-style", "spaces", "--model.width", "24", "--model.hidden", "24", "--model.encoder-hidden", "16",
+         "--model.latent", "4", "--batch-size", "16", "--compile", "off")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    chooser = random.Random(1)
+    lines = [f"the {chooser.choice(['cat', 'dog', 'bird'])} {chooser.choice(['sees', 'likes'])} a "
+             f"{chooser.choice(['tree', 'house', 'mouse'])}" for _ in range(600)]
+    path = tmp_path_factory.mktemp("text") / "lines.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+    from tickwise.cli import main
+
+    out = tmp_path_factory.mktemp("run") / "vae"
+    assert main(["train", "vae", str(text), "--out", str(out), *SMALL, "--max-steps", "300", "--optimizer.lr", "0.01",
+                 "--kl.free-nats", "0.5", "--kl.warmup-epochs", "3", "-q"]) == 0
+    return out
+
+
+def test_training_keeps_a_model_that_uses_its_latent_vector(trained):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "validation_loss" in row][-1]
+    assert last["validation_loss"] < 10
+    assert last["validation_active_units"] >= 1
+    assert json.loads((trained / "run.json").read_text())["family"] == "text VAE"
+
+
+def test_samples_are_sentences_of_known_words(trained, tickwise_cli):
+    code, out, _ = tickwise_cli("run", "sample", trained, "--n", 12, "--temperature", 0.3, "--json")
+    assert code == 0
+    written = json.loads(out)["sentences"]
+    assert len(written) == 12
+    assert sum(one.startswith("the ") for one in written) > 8
+    assert tickwise_cli("run", "sample", trained, "--n", 12, "--temperature", 0.3, "--json")[1] == out
+
+
+def test_reconstruction_keeps_words_of_the_sentence(trained, tmp_path, tickwise_cli):
+    source = tmp_path / "in.txt"
+    source.write_text("the cat sees a tree\n\nthe bird likes a house\n", encoding="utf-8")
+    code, out, _ = tickwise_cli("run", "reconstruct", trained, "--input", source)
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert all(line.startswith("the ") for line in out.splitlines())
+
+
+def test_interpolation_begins_and_ends_where_reconstruction_does(trained):
+    model = TextVae.load(trained)
+    first, last = "the cat sees a tree", "the bird likes a house"
+    path = model.interpolate(first, last, steps=4)
+    assert len(path) == 4
+    assert [path[0], path[-1]] == model.reconstruct([first, last])
+
+
+def test_the_importance_weighted_bound_is_tighter_than_the_evidence_lower_bound(trained, text):
+    model = TextVae.load(trained)
+    texts = text.read_text().splitlines()[:60]
+    one, many = (model.likelihood(texts, n_draws=n) for n in (1, 50))
+    assert one.nll == pytest.approx(one.reconstruction + one.kl, abs=1.0)
+    assert many.nll < many.bound
+    assert many.nll_low < many.nll < many.nll_high
+    assert many.perplexity == pytest.approx(torch.tensor(many.nll * 60 / many.n_tokens).exp().item(), rel=1e-5)
+    figures = bound_figures(model.module, model.sentences(texts), torch.device("cpu"))
+    assert figures["kl"] == pytest.approx(many.kl, rel=1e-4)
+
+
+def test_without_a_latent_influence_the_bound_is_the_likelihood():
+    """A posterior that is the prior and a decoder that ignores z: any number of draws gives log p(x) itself."""
+    module = Vae(VaeConfig(vocab_size=9, eos_id=0, latent=2, width=8, hidden=8, encoder_hidden=8)).initialise(0)
+    with torch.no_grad():
+        module.to_latent.weight.zero_()
+        module.from_latent.weight.zero_()
+        module.decoder.onward[0].from_input.weight[:, 8:] = 0
+    sentences = sentences_from_ids([[1, 2, 3], [4], [5, 6]], 0)
+    few, many = (latent_figures(module.eval(), sentences, torch.device("cpu"), n_draws=n) for n in (1, 20))
+    assert few.nll == pytest.approx(many.nll, rel=1e-5)
+    assert few.kl == pytest.approx(0.0, abs=1e-6)
+
+
+def test_likelihood_on_the_command_line(trained, tickwise_cli):
+    code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5, "--json")
+    assert code == 0
+    assert json.loads(out)["n_sentences"] == 1
+    code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5)
+    assert "importance-weighted" in out
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit(text, tmp_path, tickwise_cli):
+    settings = (*SMALL, "--word-dropout", "0.2", "--model.output-dropout", "0.2", "--schedule.name", "constant")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert tickwise_cli("train", "vae", text, "--out", whole, *settings, "--max-steps", 12, "-q")[0] == 0
+    assert tickwise_cli("train", "vae", text, "--out", parts, *settings, "--max-steps", 7, "-q")[0] == 0
+    assert tickwise_cli("train", "vae", text, "--out", parts, *settings, "--max-steps", 12, "--resume", "auto",
+                        "-q")[0] == 0
+    name = Path("checkpoints") / "step-12" / "model.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+def test_a_gan_in_the_latent_space_writes_too(trained, text, tmp_path, tickwise_cli):
+    out = tmp_path / "gan"
+    assert tickwise_cli("train", "latent-gan", text, trained, "--word-style", "spaces", "--out", out, "--max-steps", 15,
+                        "--model.hidden", 16, "-q")[0] == 0
+    code, written, _ = tickwise_cli("run", "sample", out, "--n", 3, "--json")
+    assert code == 0
+    assert len(json.loads(written)["sentences"]) == 3
+    code, _, error = tickwise_cli("train", "latent-gan", text, trained, "--word-style", "spaces", "--out", out)
+    assert code == 2
+    assert "--resume auto" in error
+
+
+def test_a_transformer_vae_trains(text, tmp_path, tickwise_cli):
+    out = tmp_path / "transformer"
+    assert tickwise_cli("train", "vae", text, "--out", out, *SMALL, "--model.encoder", "transformer", "--model.decoder",
+                        "transformer", "--depth", 2, "--max-steps", 8, "-q")[0] == 0
+    assert tickwise_cli("run", "sample", out, "--n", 2)[0] == 0
+
+
+def test_bad_input_is_refused_in_a_line(trained, tmp_path, tickwise_cli):
+    model = TextVae.load(trained)
+    with pytest.raises(DataError, match="text 2 is empty"):
+        model.reconstruct(["the cat", "  "])
+    with pytest.raises(DataError, match="sentences of up to 127"):
+        model.reconstruct(["cat " * 200])
+    with pytest.raises(ConfigError, match="--steps"):
+        model.interpolate("the cat", "the dog", steps=1)
+    with pytest.raises(ConfigError, match="--n"):
+        model.sample(0)
+    with pytest.raises(ConfigError, match="--temperature"):
+        model.sample(1, temperature=-1.0)
+    assert model.reconstruct(["שלום 🙂 unseen"])
+    code, _, error = tickwise_cli("run", "reconstruct", tmp_path, "the cat")
+    assert code == 2
+    assert error.count("\n") == 1
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n\n")
+    code, _, error = tickwise_cli("run", "likelihood", trained, "--input", empty)
+    assert code == 2
+    assert "no sentence in it" in error
+
+
+def test_bad_settings_are_refused_in_a_line(text, tmp_path, tickwise_cli):
+    for flags in (("--word-dropout", "1"), ("--depth", "0"), ("--longest", "1"), ("--kl.cycles", "0"),
+                  ("--label-smoothing", "0.1"), ("--longest", "3")):
+        code, _, error = tickwise_cli("train", "vae", text, "--out", tmp_path / "no", *SMALL, *flags, "--max-steps", 1)
+        assert code == 2, flags
+        assert len(error.strip().splitlines()[-1]) > 20
+        assert not (tmp_path / "no").exists()
