@@ -4,6 +4,7 @@ import gzip
 import json
 import zipfile
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -15,6 +16,7 @@ from tickwise.data.examples import (
     distinct_texts,
     read_examples,
     split_examples,
+    stratified_folds,
     unify_labels,
     without_texts,
 )
@@ -136,6 +138,17 @@ def test_a_split_depends_on_texts_alone_and_leaves_every_class_in_the_rest():
     backwards = examples.take(range(499, -1, -1))
     assert set(split_examples(backwards, 0.2, "test")[1].texts) == set(part.texts)
     assert set(split_examples(examples, 0.2, "dev")[1].texts) != set(part.texts)
+
+
+def test_folds_share_every_class_evenly():
+    examples = Examples(tuple(map(str, range(103))), tuple("rare" if i < 7 else "often" for i in range(103)), "all")
+    folds = stratified_folds(examples, 5, seed=1)
+    for label, most in (("rare", 2), ("often", 20)):
+        counts = np.bincount(folds[[given == label for given in examples.labels]], minlength=5)
+        assert counts.max() == most
+        assert counts.max() - counts.min() <= 1
+    assert (folds == stratified_folds(examples, 5, seed=1)).all()
+    assert (folds != stratified_folds(examples, 5, seed=2)).any()
 
 
 def test_published_sets_are_read_as_their_publishers_wrote_them(shared_data, monkeypatch):

@@ -5,10 +5,12 @@ import pytest
 
 from tickwise.evaluation.calibration import (
     cross_entropy,
+    decide,
     expected_calibration_error,
     fit_temperature,
     reliability,
     softmax,
+    threshold_for,
 )
 
 
@@ -55,3 +57,22 @@ def test_extreme_logits_stay_finite():
     assert np.isfinite(softmax(logits)).all()
     assert cross_entropy(logits, classes) == pytest.approx((2e4 + np.log(2)) / 2)
     assert 0.02 <= fit_temperature(logits, classes) <= 50.01
+
+
+def test_a_threshold_lets_through_at_most_that_share():
+    chooser = np.random.default_rng(0)
+    others = chooser.random(1000)
+    for share in (0.0, 0.002, 0.1, 0.5):
+        threshold = threshold_for(others, share)
+        assert (others >= threshold).mean() <= share
+        assert (others >= threshold).mean() == pytest.approx(share, abs=0.001)
+    tied = np.array([0.9, 0.9, 0.9, 0.1])
+    assert (tied >= threshold_for(tied, 0.5)).mean() == 0
+    assert 0 < threshold_for(np.array([0.0, 1.0]), 0.0) < 1
+    assert threshold_for(tied, 0.999) > 0.1
+
+
+def test_a_filter_decides_by_its_threshold():
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.2, 0.1, 0.7]])
+    assert decide(probabilities, 1, 0.5).tolist() == [1, 2]
+    assert decide(probabilities, 1, 0.6).tolist() == [2, 2]

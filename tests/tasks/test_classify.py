@@ -104,7 +104,7 @@ def test_effects_of_words_add_up_to_the_logits(trained):
     animal = list(trained.classifier.labels).index("animal")
     gap = (logits - bias)[animal] - (logits - bias)[1 - animal]
     total = sum(word.score for word in trained.classifier.explain(text, "animal").words)
-    assert total == pytest.approx(gap, rel=0.02, abs=0.02)  # n-grams that span a space leave a little on it
+    assert total == pytest.approx(gap, rel=0.02, abs=0.03)  # n-grams that span a space leave a little on it
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path):
@@ -138,6 +138,37 @@ def test_a_filter_decides_by_its_threshold(tmp_path):
     assert result.dev.false_alarms is not None
     with pytest.raises(ConfigError, match="not a class"):
         train_classifier(ClassifyConfig(train=(source,), out=tmp_path / "y", positive="plant"))
+
+
+def test_the_model_is_trained_anew_on_all_texts(trained, tmp_path):
+    selection = Classifier.load(trained.trained.out / "selection")
+    rows = json.loads((trained.trained.out / "run.json").read_text(encoding="utf-8"))["data"]
+    first = json.loads((trained.trained.out / "selection" / "run.json").read_text(encoding="utf-8"))["data"]
+    assert rows["train_texts"] == first["train_texts"] + first["dev_texts"]
+    assert (selection.logits(["I saw a cat"]) != trained.classifier.logits(["I saw a cat"])).any()
+    assert f"trained anew on all {rows['train_texts']}" in trained.trained_on
+    kept = train_classifier(ClassifyConfig(train=(trained_source(trained),), out=tmp_path / "x", epochs=1, refit=False))
+    assert not (tmp_path / "x" / "selection").exists()
+    assert "the best of the run" in kept.trained_on
+
+
+def test_a_run_that_ended_can_be_resumed_without_change(trained, tmp_path):
+    config = ClassifyConfig(train=(trained_source(trained),), out=tmp_path / "x", epochs=2, resume="auto")
+    first = train_classifier(config).classifier.logits(["I saw a cat"])
+    assert (train_classifier(config).classifier.logits(["I saw a cat"]) == first).all()
+
+
+def test_cross_validation_sets_the_threshold(tmp_path):
+    source = write_texts(tmp_path / "a.tsv", 200)
+    config = ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, batch_size=16, positive="animal", folds=3,
+                            max_false_alarms=0.01)
+    result = train_classifier(config)
+    assert result.folds.n == 200
+    assert result.folds.false_alarms <= 0.01
+    assert result.folds.metrics["recall"].value > 0.5
+    assert Classifier.load(tmp_path / "x").module.config.threshold == result.classifier.module.config.threshold != 0.5
+    with pytest.raises(ConfigError, match="--max-false-alarms: needs --folds"):
+        dataclasses.replace(config, folds=0)
 
 
 @pytest.mark.parametrize(("rows", "message"), [

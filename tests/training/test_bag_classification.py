@@ -8,7 +8,7 @@ from tickwise.core.errors import CheckpointError, NumericsError
 from tickwise.data.bags import Bags, FeatureIndex
 from tickwise.models.bag import Bag, BagConfig
 from tickwise.text.ngrams import NgramSettings
-from tickwise.training.classification import BagClassification, balanced_weights, classify_bags
+from tickwise.training.classification import BagClassification, balanced_weights, class_losses, classify_bags
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.lr_finder import find_learning_rate
 
@@ -112,3 +112,22 @@ def test_the_found_learning_rate_trains_and_leaves_everything_as_it_was():
         module.bias.fill_(float("nan"))
     with pytest.raises(NumericsError, match="not finite"):
         find_learning_rate(module, objective, options, torch.device("cpu"))
+
+
+def test_the_hinge_loss_wants_a_margin_of_one():
+    logits = torch.tensor([[1.0, -1.0, -2.0], [0.5, 0.0, -1.0]])
+    losses = class_losses("hinge", logits, torch.tensor([0, 0]))
+    assert losses.tolist() == pytest.approx([0.0, 0.25 + 1.0])
+
+
+def test_with_decay_the_hinge_loss_finds_the_widest_margin():
+    """Two texts, one feature each: the weights of least norm with full margins are +1 and -1, biases 0."""
+    bags = Bags(torch.tensor([0, 1]), torch.ones(2), torch.tensor([0, 1, 2]))
+    objective = BagClassification(bags, torch.tensor([0, 1]), None, batch_size=2, seed=0, loss="hinge")
+    module = Bag(BagConfig(labels=LABELS, n_features=2)).initialise(0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=1e-4)
+    for _ in range(500):
+        optimizer.zero_grad()
+        objective.loss(module, *objective.next_batch().inputs)[0].backward()
+        optimizer.step()
+    assert module.features.detach().numpy() == pytest.approx(np.array([[1, -1], [-1, 1]]), abs=0.01)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, UserError
-from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions
+from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions, LossName
+from tickwise.training.config import OptimizerOptions
 
 if TYPE_CHECKING:
     from tickwise.evaluation.classification import ClassificationResult, Comparison
@@ -79,6 +80,15 @@ class Spam(Classify):
 
     task: ClassVar[str] = "spam"
     positive: str | None = "spam"
+    max_false_alarms: float | None = 0.001
+    folds: int = 5
+    features: FeatureOptions = dataclasses.field(
+        default_factory=lambda: FeatureOptions(min_texts=1, idf_power=1.0))
+    feature_dropout: float = 0.0
+    loss: LossName = "hinge"
+    epochs: float = 15.0
+    optimizer: OptimizerOptions = dataclasses.field(
+        default_factory=lambda: OptimizerOptions(name="sgd", lr=0.5, weight_decay=2.5e-4))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,11 +144,13 @@ def _train(arguments: Classify) -> int:
     if arguments.json:
         print(json.dumps(evaluated, ensure_ascii=False))
         return 0
-    for name, part in (("development part", result.dev), ("test part", result.test)):
+    for name, part in (("development part", result.dev), ("cross-validation", result.folds),
+                       ("test part", result.test)):
         if part is not None:
             print(f"\n{name}\n{table(part)}")
     if result.small is not None and result.small_bytes is not None:
         print(f"\nquantised, {format_bytes(result.small_bytes)}: accuracy {result.small.metrics['acc'].value:.2%}")
+    say(result.trained_on)
     say(f"report: {page}; figures: {path}\nuse it: tickwise run {arguments.task} {config.out} \"a text\"")
     return 0
 
@@ -147,7 +159,7 @@ def _as_json(result: "ClassifyResult") -> dict[str, Any]:
     """The test part's evaluation (else the development part's) in the harness's layout, and what came of training."""
     main = result.test or result.dev
     shown: dict[str, Any] = main.to_json(str(result.trained.model)) if main is not None else {"results": {}}
-    for other in (result.dev, result.small):
+    for other in (result.dev, result.folds, result.small):
         if other is not None and other is not main:
             more = other.to_json(str(result.trained.model))
             for key in ("results", "intervals", "classes", "n-samples"):
@@ -156,7 +168,9 @@ def _as_json(result: "ClassifyResult") -> dict[str, Any]:
     return shown | {"training": {
         "out": str(trained.out), "model": str(trained.model), "seconds": trained.seconds, "steps": trained.step,
         "parameters": trained.n_parameters, "best_step": trained.best_step,
-        "temperature": result.classifier.module.config.temperature, "small_bytes": result.small_bytes,
+        "temperature": result.classifier.module.config.temperature,
+        "threshold": result.classifier.module.config.threshold, "small_bytes": result.small_bytes,
+        "trained_on": result.trained_on,
     }}
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from tickwise.core.console import say
@@ -342,3 +344,19 @@ def split_examples(examples: Examples, share: float, salt: str) -> tuple[Example
             left.add(label)
     part, rest = ([i for i, is_taken in enumerate(taken) if is_taken is wanted] for wanted in (True, False))
     return examples.take(rest), examples.take(part)
+
+
+def joined(first: Examples, second: Examples) -> Examples:
+    """The texts of both."""
+    return Examples(first.texts + second.texts, first.labels + second.labels, first.name)
+
+
+def stratified_folds(examples: Examples, n_folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """(N,) a fold's number for each text: of every class the folds have the same number of texts, within one."""
+    chooser = np.random.default_rng(seed)
+    folds = np.empty(len(examples), dtype=np.int64)
+    labels = np.array(examples.labels, dtype=object)
+    for start, label in enumerate(sorted(set(examples.labels))):
+        own = chooser.permutation(np.flatnonzero(labels == label))
+        folds[own] = (np.arange(len(own)) + start) % n_folds
+    return folds

@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 _LOWEST, _HIGHEST = 0.02, 50.0
+_LOWEST_THRESHOLD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,28 @@ def fit_temperature(logits: NDArray[numpy.float64], classes: NDArray[numpy.int64
             right = low + shrink * (high - low)
             at_right = cross_entropy(logits, classes, float(numpy.exp(right)))
     return float(numpy.exp((low + high) / 2))
+
+
+def decide(probabilities: NDArray[numpy.float64], positive: int, threshold: float) -> NDArray[numpy.int64]:
+    """(N,) what a filter decides: ``positive`` from ``threshold`` on, else the likeliest other class."""
+    others = probabilities.copy()
+    others[:, positive] = -1.0
+    return numpy.where(probabilities[:, positive] >= threshold, positive, others.argmax(axis=1))
+
+
+def threshold_for(false_probabilities: NDArray[numpy.float64], max_share: float) -> float:
+    """The lowest threshold at which at most ``max_share`` of the texts that are not of the class looked for, whose
+    probabilities of it these are, would be taken for it; half way to the next one that is let through, so that it is
+    no text's own probability."""
+    ranked = numpy.sort(false_probabilities)[::-1]
+    allowed = int(max_share * len(ranked) + 1e-9)
+    if allowed >= len(ranked):
+        return float(_LOWEST_THRESHOLD)
+    above = ranked[allowed - 1] if allowed else 1.0
+    between = (above + ranked[allowed]) / 2
+    if between <= ranked[allowed]:  # a tie: beyond both
+        between = numpy.nextafter(above, 2.0)
+    return float(min(max(between, _LOWEST_THRESHOLD), 1 - 1e-9))
 
 
 def reliability(confidence: NDArray[numpy.float64], right: NDArray[numpy.bool_],

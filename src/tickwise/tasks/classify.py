@@ -18,12 +18,14 @@ from tickwise.data.bags import FeatureIndex
 from tickwise.data.examples import (
     Examples,
     distinct_texts,
+    joined,
     read_examples,
     split_examples,
+    stratified_folds,
     unify_labels,
     without_texts,
 )
-from tickwise.evaluation.calibration import fit_temperature, softmax
+from tickwise.evaluation.calibration import decide, fit_temperature, softmax, threshold_for
 from tickwise.evaluation.classification import ClassificationResult, evaluate_classes
 from tickwise.interop.directory import load_module, read_run, resolve_model_path, save_model
 from tickwise.models.bag import Bag, BagConfig, product_quantise
@@ -120,10 +122,7 @@ class Classifier:
         config = self.module.config
         if not config.positive:
             return probabilities.argmax(axis=1)
-        positive = self.labels.index(config.positive)
-        others = probabilities.copy()
-        others[:, positive] = -1.0
-        return np.where(probabilities[:, positive] >= config.threshold, positive, others.argmax(axis=1))
+        return decide(probabilities, self.labels.index(config.positive), config.threshold)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. A text without any known feature gets what the labels' shares say."""
@@ -278,13 +277,19 @@ class ClassifyResult:
     classifier: Classifier
     trained: TrainResult
     dev: ClassificationResult | None
+    """Of the model that did not train on the development part."""
+    folds: ClassificationResult | None
+    """Of the models of the cross-validation, each on the texts that it did not train on."""
     test: ClassificationResult | None
     small: ClassificationResult | None
     small_bytes: int | None
+    trained_on: str
+    """In words, what the model and its temperature were fitted to."""
 
 
 def train_classifier(config: ClassifyConfig, task: str = "classify") -> ClassifyResult:
-    """Train, choose the best by the development part, calibrate on it, evaluate; everything lies in ``config.out``.
+    """Train, choose the best by the development part, calibrate, train again on both parts, evaluate; everything lies
+    in ``config.out``.
 
     Raises a ``UserError`` for data and settings that cannot work.
     """
@@ -292,40 +297,114 @@ def train_classifier(config: ClassifyConfig, task: str = "classify") -> Classify
     data = open_examples(config)
     if config.positive is not None and config.positive not in data.labels:
         raise ConfigError(f"--positive {config.positive}: not a class; the data has {', '.join(data.labels[:10])}")
-    options = config.features
-    texts, names = augmented(data.train.texts, data.train.labels, config.augment, config.seed)
-    features = FeatureIndex.fit(
-        data.train.texts, options.ngrams(data.train.texts), character_share=options.character_share,
-        min_texts=options.fewest_texts(len(data.train)), most=options.most, idf_power=options.idf_power,
-    )
-    train = Examples(tuple(texts), tuple(names), data.train.name)
-    classes = torch.from_numpy(class_numbers(train, data.labels))
-    validation = None
+    refit = data.dev is not None and (config.refit if config.refit is not None else not config.dev)
+    first = dataclasses.replace(config, out=config.out / "selection") if refit else config
+    trained = _train(first, data, data.train, data.dev)
+    if trained.interrupted:
+        return _unfinished(trained, config)
+    classifier = Classifier.load(trained.model, device=config.device)
+    dev = folds = None
     if data.dev is not None:
-        validation = features.encode(data.dev.texts), torch.from_numpy(class_numbers(data.dev, data.labels))
+        classes = class_numbers(data.dev, data.labels)
+        classifier = classifier.with_config(temperature=fit_temperature(classifier.logits(data.dev.texts), classes))
+        dev = classifier.evaluate(data.dev, f"{task}_dev")
+    settings: dict[str, Any] = {"temperature": classifier.module.config.temperature}
+    everything = data.train if data.dev is None else joined(data.train, data.dev)
+    passes = trained.best_step / _steps_per_epoch(config, len(data.train)) if data.dev is not None else None
+    if config.folds:
+        logits = _out_of_fold(config, data, everything, passes)
+        if logits is None:
+            return _unfinished(trained, config)
+        settings, folds = _from_folds(config, logits, class_numbers(everything, data.labels), data.labels, task)
+    if refit:
+        trained = _train(config, data, everything, None, passes)
+        if trained.interrupted:
+            return _unfinished(trained, config)
+        classifier = Classifier.load(trained.model, device=config.device)
+    return _finish(config, data, trained, classifier.with_config(**settings), dev, folds, task, refit)
+
+
+def _unfinished(trained: TrainResult, config: ClassifyConfig) -> ClassifyResult:
+    classifier = Classifier.load(trained.out, device=config.device)
+    interrupted = dataclasses.replace(trained, interrupted=True)
+    return ClassifyResult(classifier, interrupted, None, None, None, None, None, "an interrupted run")
+
+
+def _steps_per_epoch(config: ClassifyConfig, n_texts: int) -> int:
+    assert config.batch_size is not None
+    n_texts *= 1 + config.augment.copies
+    return max(1, n_texts // min(config.batch_size, n_texts))
+
+
+def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Examples | None,
+           passes: float | None = None) -> TrainResult:
+    """One training on ``train``, chosen by ``dev`` if there is one; ``passes`` through the texts instead of the
+    config's limits."""
+    options = config.features
+    texts, names = augmented(train.texts, train.labels, config.augment, config.seed)
+    features = FeatureIndex.fit(
+        train.texts, options.ngrams(train.texts), character_share=options.character_share,
+        min_texts=options.fewest_texts(len(train)), most=options.most, idf_power=options.idf_power,
+    )
+    classes = torch.from_numpy(class_numbers(Examples(tuple(texts), tuple(names), train.name), data.labels))
+    validation = None
+    if dev is not None:
+        validation = features.encode(dev.texts), torch.from_numpy(class_numbers(dev, data.labels))
     assert config.batch_size is not None
     objective = BagClassification(
-        features.encode(train.texts), classes, validation, batch_size=config.batch_size, seed=config.seed,
-        feature_dropout=config.feature_dropout, label_smoothing=config.label_smoothing,
+        features.encode(texts), classes, validation, batch_size=config.batch_size, seed=config.seed,
+        feature_dropout=config.feature_dropout, label_smoothing=config.label_smoothing, loss=config.loss,
         example_weights=_example_weights(config.class_weights, classes, data.labels),
     )
     module = Bag(BagConfig(
         labels=data.labels, n_features=len(features), width=config.width, hidden=config.hidden, dropout=config.dropout,
         positive=config.positive or "", threshold=config.threshold,
     )).initialise(config.seed)
-    resolved = _resolve(config, objective)
+    resolved = _resolve(config, objective, passes)
     if config.find_lr:
         resolved = _with_found_lr(resolved, module, objective)
-    trained = train_module(
+    return train_module(
         resolved, module, objective, features,
-        data={"source": data.train.name, "fingerprint": data.train.fingerprint(), "train_texts": len(data.train),
-              "dev_texts": len(data.dev) if data.dev else 0, "test_texts": len(data.test) if data.test else 0,
+        data={"source": train.name, "fingerprint": train.fingerprint(), "train_texts": len(train),
+              "dev_texts": len(dev) if dev else 0, "test_texts": len(data.test) if data.test else 0,
               "classes": len(data.labels)},
-        lines=[f"{len(data.train):,} training texts of {len(data.labels):,} classes, {len(features):,} features; "
-               f"{len(data.dev) if data.dev else 0:,} texts to choose by, {len(data.test) if data.test else 0:,} to "
+        lines=[f"{len(train):,} training texts of {len(data.labels):,} classes, {len(features):,} features; "
+               f"{len(dev) if dev else 0:,} texts to choose by, {len(data.test) if data.test else 0:,} to "
                "test on"],
     )
-    return _finish(config, data, trained, task)
+
+
+def _out_of_fold(config: ClassifyConfig, data: ClassifyData, examples: Examples,
+                 passes: float | None) -> npt.NDArray[np.float64] | None:
+    """(N, C) logits of each text by the model that was trained on the other folds; None when interrupted."""
+    numbers = stratified_folds(examples, config.folds, config.seed)
+    logits = np.zeros((len(examples), len(data.labels)))
+    for fold in range(config.folds):
+        own = np.flatnonzero(numbers == fold)
+        others = examples.take(np.flatnonzero(numbers != fold).tolist())
+        part = dataclasses.replace(config, out=config.out / "folds" / str(fold + 1), patience=None, stop_at_loss=None)
+        trained = _train(part, data, others, None, passes)
+        if trained.interrupted:
+            return None
+        logits[own] = Classifier.load(trained.model, device=config.device).logits([examples.texts[i] for i in own])
+    return logits
+
+
+def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes: npt.NDArray[np.int64],
+                labels: tuple[str, ...], task: str) -> tuple[dict[str, Any], ClassificationResult]:
+    """Temperature and threshold by texts that were left out, and how well those were classified."""
+    temperature = fit_temperature(logits, classes)
+    probabilities = softmax(logits, temperature)
+    settings: dict[str, Any] = {"temperature": temperature}
+    predicted = None
+    if config.positive is not None:
+        positive, threshold = labels.index(config.positive), config.threshold
+        if config.max_false_alarms is not None:
+            threshold = threshold_for(probabilities[classes != positive, positive], config.max_false_alarms)
+        settings["threshold"] = threshold
+        predicted = decide(probabilities, positive, threshold)
+    return settings, evaluate_classes(probabilities, classes, labels, task=f"{task}_folds", predicted=predicted,
+                                      positive=config.positive)
 
 
 def _example_weights(said: str, classes: torch.Tensor, labels: Sequence[str]) -> torch.Tensor | None:
@@ -345,11 +424,14 @@ def _example_weights(said: str, classes: torch.Tensor, labels: Sequence[str]) ->
     return balanced_weights(classes, len(labels), given)
 
 
-def _resolve(config: ClassifyConfig, objective: BagClassification) -> ClassifyConfig:
+def _resolve(config: ClassifyConfig, objective: BagClassification, passes: float | None) -> ClassifyConfig:
     """Limits and intervals in steps, where they were not given."""
     steps, limits = objective.steps_per_epoch, (config.max_steps, config.max_tokens, config.max_seconds)
     changes: dict[str, Any] = {"evaluate_every": config.evaluate_every or steps}
-    if all(limit is None for limit in limits):
+    if passes is not None:
+        changes |= {"max_steps": max(1, round(passes * steps)), "max_tokens": None, "max_seconds": None,
+                    "patience": None, "stop_at_loss": None}
+    elif all(limit is None for limit in limits):
         changes["max_steps"] = max(1, round(config.epochs * steps))
     return dataclasses.replace(config, **changes)
 
@@ -362,17 +444,14 @@ def _with_found_lr(config: ClassifyConfig, module: Bag, objective: BagClassifica
     return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=found.lr))
 
 
-def _finish(config: ClassifyConfig, data: ClassifyData, trained: TrainResult, task: str) -> ClassifyResult:
-    """Calibrate the best model, save it again, evaluate it and its small version."""
-    classifier = Classifier.load(trained.model, device=config.device)
-    if data.dev is not None:
-        temperature = fit_temperature(classifier.logits(data.dev.texts), class_numbers(data.dev, data.labels))
-        classifier = classifier.with_config(temperature=temperature)
+def _finish(config: ClassifyConfig, data: ClassifyData, trained: TrainResult, classifier: Classifier,
+            dev: ClassificationResult | None, folds: ClassificationResult | None, task: str,
+            refit: bool) -> ClassifyResult:
+    """Save the calibrated model, evaluate it and its small version."""
     run = read_run(trained.model)
     classifier.save(trained.model, run)
     classifier.path = trained.model
-    dev, test = (classifier.evaluate(part, f"{task}_{name}") if part is not None else None
-                 for name, part in (("dev", data.dev), ("test", data.test)))
+    test = classifier.evaluate(data.test, f"{task}_test") if data.test is not None else None
     small, small_bytes = None, None
     if config.max_bytes is not None:
         little = classifier.quantised(config.max_bytes)
@@ -382,7 +461,23 @@ def _finish(config: ClassifyConfig, data: ClassifyData, trained: TrainResult, ta
         say(f"{folder}: {len(little.features):,} features in {format_bytes(small_bytes)}")
         part = data.test if data.test is not None else data.dev
         small = little.evaluate(part, f"{task}_small") if part is not None else None
-    return ClassifyResult(classifier, trained, dev, test, small, small_bytes)
+    return ClassifyResult(classifier, trained, dev, folds, test, small, small_bytes,
+                          _trained_on(data, refit, folds is not None))
+
+
+def _trained_on(data: ClassifyData, refit: bool, folds: bool) -> str:
+    n_train, n_dev = len(data.train), len(data.dev) if data.dev is not None else 0
+    if not n_dev:
+        model = f"weights: all {n_train:,} training texts"
+    elif refit:
+        model = (f"passes: chosen on {n_dev:,} development texts after training on {n_train:,}; "
+                 f"weights: trained anew on all {n_train + n_dev:,}")
+    else:
+        model = f"weights: {n_train:,} training texts, the best of the run on {n_dev:,} development texts"
+    fitted = "temperature and threshold: cross-validation on these texts" if folds else (
+        "temperature: the development texts" + (", by the model before" if refit else "") if n_dev else
+        "temperature: none")
+    return f"{model}; {fitted}"
 
 
 def _card(classifier: Classifier) -> str:

@@ -13,6 +13,7 @@ from tickwise.text.segment import has_chinese
 from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
 
 _FEW_TEXTS = 200
+LossName = Literal["cross-entropy", "hinge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,15 @@ class ClassifyConfig(LoopConfig):
     """The class that a filter looks for: its precision, recall, F1 and false alarms are reported."""
     threshold: float = 0.5
     """Least probability at which a filter says so."""
+    max_false_alarms: float | None = None
+    """Instead of --threshold: the lowest one at which at most this share of the other texts would be blocked, among
+    training texts that the model did not see (needs --folds)."""
+    folds: int = 0
+    """Cross-validate in so many parts: temperature and threshold then come from all training texts, each judged by a
+    model that was trained without it."""
+    refit: bool | None = None
+    """Train again on training and development part together, for as many passes as were best (by default when --dev
+    was left out). Figures of the development part are those of the model before."""
 
     features: FeatureOptions = field(default_factory=FeatureOptions)
     width: int = 0
@@ -90,6 +100,8 @@ class ClassifyConfig(LoopConfig):
     """Of the embedding and the hidden layer."""
     feature_dropout: float = 0.3
     """Share of a text's features that an update does not see."""
+    loss: LossName = "cross-entropy"
+    """Hinge: the squared hinge loss of a support vector machine; best with SGD and --optimizer.weight-decay."""
     class_weights: str = "none"
     """Balanced: every class counts the same, however many texts it has; or LABEL=NUMBER,LABEL=NUMBER …"""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -119,6 +131,13 @@ class ClassifyConfig(LoopConfig):
                 raise ConfigError(f"--{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--threshold: must be between 0 and 1, got {self.threshold}")
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"--folds: must be at least 2, or 0 for none, got {self.folds}")
+        if self.max_false_alarms is not None:
+            if not 0 <= self.max_false_alarms < 1:
+                raise ConfigError(f"--max-false-alarms: must be in [0, 1), got {self.max_false_alarms}")
+            if not self.folds or self.positive is None:
+                raise ConfigError("--max-false-alarms: needs --folds 5, say, and --positive CLASS")
         if (self.width > 0) != (self.hidden > 0):
             raise ConfigError("--width and --hidden: give both, or neither")
 

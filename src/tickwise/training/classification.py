@@ -1,7 +1,7 @@
 """Training classifiers of bags: batches of texts, feature dropout, class weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,20 @@ from tickwise.data.bags import Bags
 from tickwise.training.objective import Batch
 
 _VALIDATED_AT_ONCE = 1024
+LossName = Literal["cross-entropy", "hinge"]
+
+
+def class_losses(name: LossName, logits_BC: Tensor, classes_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """(B,) nats of each text's class; or the squared hinge loss, in which every class is told from all others with a
+    margin of 1 (what a linear support vector machine minimises; Fan et al. 2008)."""
+    if name == "cross-entropy":
+        return F.cross_entropy(logits_BC, classes_B, reduction="none", label_smoothing=label_smoothing)
+    side_BC = 2 * F.one_hot(classes_B, logits_BC.shape[1]) - 1
+    return (1 - side_BC * logits_BC).clamp(min=0).square().sum(1)
 
 
 class BagClassification:
-    """Cross-entropy of each text's class, over shuffled passes through the training texts.
+    """The loss of each text's class, over shuffled passes through the training texts.
 
     ``feature_dropout`` leaves out that share of a text's features and scales the others up. ``example_weights`` (B,)
     make some texts count for more; the mean loss is weighted by them. Everything random follows from ``seed`` and the
@@ -26,12 +36,13 @@ class BagClassification:
 
     def __init__(self, bags: Bags, classes: Tensor, validation: tuple[Bags, Tensor] | None, *, batch_size: int,
                  seed: int, feature_dropout: float = 0.0, label_smoothing: float = 0.0,
-                 example_weights: Tensor | None = None) -> None:
+                 example_weights: Tensor | None = None, loss: LossName = "cross-entropy") -> None:
         assert len(bags) == len(classes)
         self._bags, self._classes, self._validation = bags, classes, validation
         self._batch_size = min(batch_size, len(bags))
         self._seed, self._feature_dropout, self._label_smoothing = seed, feature_dropout, label_smoothing
         self._weights = torch.ones(len(bags)) if example_weights is None else example_weights
+        self._loss: LossName = loss
         self._step = 0
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
 
@@ -88,18 +99,18 @@ class BagClassification:
         rows, weights, offsets, classes, importance = inputs
         logits_BC = module(rows, weights, offsets[:-1])
         mark(Stage.LOSS)
-        losses = F.cross_entropy(logits_BC, classes, reduction="none", label_smoothing=self._label_smoothing)
+        losses = class_losses(self._loss, logits_BC, classes, self._label_smoothing)
         return (losses * importance).sum() / importance.sum(), ()
 
     def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
         """Texts are independent."""
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Mean cross-entropy and accuracy on the whole validation part (``max_tokens`` is for longer ones)."""
+        """Mean loss and accuracy on the whole validation part (``max_tokens`` is for longer ones)."""
         assert self._validation is not None
         bags, classes = self._validation
         logits = classify_bags(module, bags, device)
-        return {"loss": F.cross_entropy(logits, classes).item(),
+        return {"loss": class_losses(self._loss, logits, classes).mean().item(),
                 "accuracy": (logits.argmax(1) == classes).float().mean().item()}
 
     def state(self) -> dict[str, Any]:
