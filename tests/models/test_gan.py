@@ -82,3 +82,11 @@ def test_impossible_shapes_are_refused():
             DiscriminatorConfig(vocab_size=9, **changes)
     with pytest.raises(ConfigError):
         LatentGanConfig(latent=0)
+
+
+def test_listings_count_the_matrix_products():
+    from tickwise.profiling.program import list_program
+
+    module = Discriminator(DiscriminatorConfig(vocab_size=9, width=6, features=5, filters=(2,))).initialise(0).eval()
+    program = list_program(module, *module.example_inputs(3, 8))
+    assert program.flops == 2 * 3 * (7 * 12 * 5 + 5 * 10 + 5)

@@ -108,3 +108,9 @@ def test_impossible_shapes_are_refused():
             tiny(**changes)
     with pytest.raises(ConfigError, match="longest sentence"):
         tiny(decoder="transformer").read(torch.zeros(1, 13, dtype=torch.long), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), NETWORKS)
+def test_without_lengths_every_sentence_fills_its_row(encoder, decoder):
+    module, ids_BT = tiny(encoder, decoder), torch.randint(1, 30, (3, 6))
+    torch.testing.assert_close(module(ids_BT), module(ids_BT, torch.full((3,), 6)))

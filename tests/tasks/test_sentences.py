@@ -166,3 +166,10 @@ def test_bad_settings_are_refused_in_a_line(text, tmp_path, tickwise_cli):
         assert code == 2, flags
         assert len(error.strip().splitlines()[-1]) > 20
         assert not (tmp_path / "no").exists()
+
+
+def test_every_part_has_a_listing(trained, text, tmp_path, tickwise_cli):
+    code, out, _ = tickwise_cli("disasm", trained, "--context", 9, "--json")
+    assert code == 0
+    stages = {row["stage"] for row in json.loads(out)["by_stage"]}
+    assert {"embed", "recurrent", "head"} <= stages

@@ -71,6 +71,10 @@ class Discriminator(nn.Module):
         logits_B1: Tensor = self.out(dropout(x_BF, self.config.dropout, self.training))
         return logits_B1.squeeze(-1)
 
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor]:
+        """Inputs for a listing: sequences of ``context`` tokens."""
+        return (torch.zeros(batch, context, dtype=torch.long),)
+
     @torch.no_grad()
     def initialise(self, seed: int) -> "Discriminator":
         """Fresh weights: normal with deviation 1/√fan-in; the highway begins mostly closed, the output with 0."""
@@ -146,6 +150,10 @@ class LatentGan(nn.Module):
         mark(Stage.HEAD)
         scores_B1: Tensor = self.judge(z_BZ)
         return scores_B1.squeeze(-1)
+
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor]:
+        """Inputs for a listing; ``context`` has no meaning here."""
+        return (torch.zeros(batch, self.config.noise),)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LatentGan":

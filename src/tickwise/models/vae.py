@@ -110,7 +110,7 @@ def normal_log_density(z: Tensor) -> Tensor:
 class _AllInside:
     """Attention from every token to all tokens of its sentence."""
 
-    def __init__(self, mask_B11S: Tensor) -> None:
+    def __init__(self, mask_B11S: Tensor | None) -> None:
         self._mask_B11S = mask_B11S
 
     def positions(self, n_new: int) -> slice:
@@ -212,17 +212,26 @@ class Vae(nn.Module):
         self.lm_head.weight = self.embed_tokens.weight
         self.clusters = ClusteredHead(config.width, config.vocab_size, config.cutoffs) if config.cutoffs else None
 
-    def forward(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
+    mask_inputs = (1,)
+
+    def forward(self, ids_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         hidden_BTC, _ = self.read(self.decoder_inputs(ids_BT), self.encode(ids_BT, lengths_B).mean)
         return self.logits(hidden_BTC)
 
-    def encode(self, ids_BT: Tensor, lengths_B: Tensor) -> Posterior:
-        """Where the sentences are in the latent space; ``lengths_B`` count the end token."""
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor]:
+        """Inputs for a listing: sentences of ``context`` tokens."""
+        return (torch.zeros(batch, context, dtype=torch.long),)
+
+    def encode(self, ids_BT: Tensor, lengths_B: Tensor | None = None) -> Posterior:
+        """Where the sentences are in the latent space; ``lengths_B`` count the end token, without them all have T."""
         x_BTC = self._embed(ids_BT, self.config.encoder)
         if isinstance(self.encoder, _Transformer):
-            inside_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
-            out_BTC = self.encoder(x_BTC, _AllInside(inside_BT[:, None, None]))
-            summary_BH = (out_BTC * inside_BT[..., None]).sum(1) / lengths_B[:, None]
+            if lengths_B is None:
+                summary_BH = self.encoder(x_BTC, _AllInside(None)).mean(1)
+            else:
+                inside_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
+                out_BTC = self.encoder(x_BTC, _AllInside(inside_BT[:, None, None]))
+                summary_BH = (out_BTC * inside_BT[..., None]).sum(1) / lengths_B[:, None]
         else:
             summary_BH = self.encoder(x_BTC, None, lengths_B)[1][0]
         mark(Stage.HEAD)
