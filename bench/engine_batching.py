@@ -27,8 +27,9 @@ from typing import Any
 
 import torch
 
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
 from tickwise.engine.language_model import LanguageModel, load
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Generation, Request, WrittenText
 from tickwise.engine.sampling import TokenChooser

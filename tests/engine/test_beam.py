@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tickwise.engine.beam import BeamSearch
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Generation, Request, TextPiece
 from tickwise.engine.settings import GenerationSettings
 

@@ -6,7 +6,8 @@ import pytest
 from tickwise.core.stages import Stage
 from tickwise.engine import costs as costs_module
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Request
 from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.engine.settings import GenerationSettings

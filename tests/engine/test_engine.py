@@ -6,7 +6,8 @@ import pytest
 
 from tickwise.core.errors import ConfigError, NumericsError
 from tickwise.core.stages import Stage
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Failure, Generation, QueueFullError, Request, TextPiece
 from tickwise.engine.sampling import TokenChooser

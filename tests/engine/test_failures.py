@@ -9,7 +9,8 @@ import torch
 
 from tickwise.core.errors import ConfigError, DataError, NumericsError
 from tickwise.core.stages import Stage
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Failure, Generation, Request, WrittenText
 from tickwise.engine.sampling import TokenChooser

@@ -8,7 +8,8 @@ import pytest
 
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import DecoderCosts
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Generation, Request
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.speculative import DraftModel

@@ -5,8 +5,9 @@ import torch
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
 from tickwise.engine.generation import generate_events
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.recurrent_runner import RecurrentCosts, RecurrentRunner
 from tickwise.engine.requests import Generation, Request
 from tickwise.engine.runner import RowInput

@@ -5,7 +5,8 @@ import torch
 
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.plain import write_plainly
 from tickwise.engine.requests import Generation, Request
 from tickwise.engine.sampling import TokenChooser, distribution, draw

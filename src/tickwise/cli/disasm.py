@@ -97,22 +97,14 @@ def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "P
     from tickwise.models.recurrent import Recurrent
     from tickwise.profiling.program import list_program
 
-    if isinstance(module, Ngram | Factorised):
-        from tickwise.engine.table_runner import TableCosts
-
-        if phase == "train":
-            raise ConfigError("--phase train: this model is counted, not trained step by step; give prefill or decode")
-        return TableCosts(module).listing(batch)
-    if isinstance(module, Recurrent) and phase != "train":
-        from tickwise.engine.recurrent_runner import RecurrentCosts
-
-        return RecurrentCosts(module).listing(_tick(phase, batch, context))
+    if isinstance(module, Ngram | Factorised) and phase == "train":
+        raise ConfigError("--phase train: this model is counted, not trained step by step; give prefill or decode")
     examples: Any = getattr(module, "example_inputs", None)
     if examples is not None:  # a model that answers in one pass
         if phase != "prefill":
             raise ConfigError(f"--phase {phase}: a {type(module).__name__} answers in one pass; give --phase prefill")
         return list_program(module, *examples(batch, context))
-    if not isinstance(module, Decoder | Recurrent):
+    if not isinstance(module, Decoder | Recurrent | Ngram | Factorised):
         from tickwise.profiling.ticks import list_transformers_tick
 
         return list_transformers_tick(module, phase, batch, context)
@@ -122,17 +114,17 @@ def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "P
         from tickwise.profiling.program import list_training_program
         from tickwise.training.next_token import next_token_loss
 
+        assert not isinstance(module, Ngram | Factorised)
+
         def loss(module: Decoder | Recurrent, ids_BT: torch.Tensor) -> torch.Tensor:
             if isinstance(module, Decoder):
                 return next_token_loss(module, ids_BT, ids_BT)
             return module.loss(module.read(ids_BT)[0].flatten(0, 1), ids_BT.flatten())
 
         return list_training_program(module.train(), torch.zeros(batch, context, dtype=torch.long), call=loss)
-    from tickwise.engine.costs import DecoderCosts
-    from tickwise.engine.engine import EngineOptions
+    from tickwise.engine.serving import costs_for
 
-    assert isinstance(module, Decoder)
-    return DecoderCosts(module, EngineOptions().block_size).listing(_tick(phase, batch, context))
+    return costs_for(module).listing(_tick(phase, batch, context))
 
 
 def _tick(phase: Literal["prefill", "decode"], batch: int, context: int) -> "TickWork":

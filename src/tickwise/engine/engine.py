@@ -9,8 +9,8 @@ import operator
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,7 +20,7 @@ from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.beam import BeamSearch, Hypothesis
 from tickwise.engine.blocks import BlockPool, first_digest, next_digest
 from tickwise.engine.next_tokens import NextTokens, next_tokens
-from tickwise.engine.recurrent_runner import RecurrentRunner
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import (
     Event,
     Failure,
@@ -33,57 +33,18 @@ from tickwise.engine.requests import (
     WrittenText,
     encode_prompt,
 )
-from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
 from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
 from tickwise.engine.scheduler import Plan, ScheduledRow, Scheduler
+from tickwise.engine.serving import runner_for
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
 from tickwise.engine.structured import compile_constraint
-from tickwise.engine.table_runner import TableRunner
 from tickwise.engine.work import TickListener, TickToken
 from tickwise.models.decoder import Decoder
-from tickwise.models.factorised import Factorised
-from tickwise.models.ngram import Ngram
-from tickwise.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tickwise.tokenizers.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """Sizes and switches of an engine."""
-
-    max_rows: int = 8
-    """Samples that are written at the same time."""
-    max_waiting: int = 64
-    """Requests that may wait for a slot; more are refused."""
-    tick_tokens: int = 256
-    """Most tokens that one tick reads. Longer prompts are read in pieces, so that others do not wait for them."""
-    block_size: int = 16
-    """Tokens per block of stored state."""
-    n_blocks: int | None = None
-    """Blocks of stored state; left out, enough for ``max_rows`` texts that fill the context."""
-    prefix_cache: bool = True
-    """Keep the state of finished texts while there is room, for texts that begin the same."""
-    use_cache: bool = True
-    """Keep keys and values. Without them every tick computes the whole texts."""
-    speculate: Literal["off", "lookup", "draft"] = "off"
-    """Guess tokens and check them together: from the text itself, or with a draft model."""
-    draft_tokens: int = 4
-    """Tokens per guess."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_rows", "max_waiting", "tick_tokens", "block_size", "draft_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.n_blocks is not None and self.n_blocks < 1:
-            raise ConfigError(f"n_blocks: must be at least 1, got {self.n_blocks}")
-        if self.tick_tokens < self.max_rows:
-            raise ConfigError(
-                f"tick_tokens: {self.tick_tokens} tokens per tick are fewer than max_rows = {self.max_rows}; raise it"
-            )
 
 
 class Engine:
@@ -118,7 +79,7 @@ class Engine:
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the model {module.config.vocab_size}; "
                 "give the tokenizer that the model was trained with"
             )
-        self.runner = _runner(module, self.options)
+        self.runner = runner_for(module, self.options)
         block_size = self.runner.block_size
         # A state that has one block as long as the context cannot be shared: a text goes on behind it.
         shares = self.options.prefix_cache and self.options.use_cache and block_size < self.runner.context_length
@@ -536,20 +497,3 @@ class Engine:
         self._with_deadline.discard(request)
         self.scheduler.remove(request)
         del self._requests[request.id]
-
-
-def _runner(module: Decoder | Recurrent | Ngram | Factorised, options: EngineOptions) -> Runner:
-    if isinstance(module, Recurrent):
-        if options.speculate != "off" or not options.use_cache:
-            raise ConfigError("a recurrent model always keeps its state, and cannot take guesses back: leave use_cache "
-                              "on and speculate off")
-        return RecurrentRunner(module, options.max_rows)
-    if not isinstance(module, Decoder | Ngram | Factorised):
-        raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a language model")
-    lane = -(-module.config.context_length // options.block_size)
-    n_blocks = options.max_rows * lane if options.n_blocks is None else options.n_blocks
-    if not isinstance(module, Decoder):
-        return TableRunner(module, n_blocks, options.block_size)
-    if options.use_cache:
-        return DecoderRunner(module, n_blocks, options.block_size, lane)
-    return TextRunner(module, n_blocks, options.block_size)

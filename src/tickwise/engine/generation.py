@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tickwise.core.errors import UserError
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Failure, Generation, PastContext, Request, TextPiece, Timings, encode_prompt
 from tickwise.engine.sampling import fresh_seed
 from tickwise.engine.settings import GenerationSettings

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from tickwise.core.device import torch_dtype
-from tickwise.engine.engine import EngineOptions
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.runner import DecoderRunner, RowInput
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun

@@ -11,7 +11,8 @@ import torch
 from tickwise.core.device import torch_dtype
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
-from tickwise.engine.engine import Engine, EngineOptions
+from tickwise.engine.engine import Engine
+from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Request
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.work import RowWork, TickWork

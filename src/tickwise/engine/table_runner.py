@@ -79,17 +79,21 @@ class TableCosts:
         if not n_positions:
             return None
         if n_positions not in self._tables:
-            self._tables[n_positions] = CostTable.fixed(stage_costs(self.listing(n_positions)), _STAGES)
+            self._tables[n_positions] = CostTable.fixed(stage_costs(self._listing(n_positions)), _STAGES)
         return TickCosts(self._tables[n_positions], ())
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
         """The instructions of a tick with the fewest positions that were seen; ``None`` when there was no tick."""
         if not self._tables:
             return None
-        instructions = self.listing(min(self._tables)).instructions
+        instructions = self._listing(min(self._tables)).instructions
         return [{"phase": "decode", **instruction_json(instruction)} for instruction in instructions]
 
-    def listing(self, n_positions: int) -> Program:
+    def listing(self, work: TickWork) -> Program:
+        """The program of one tick."""
+        return self._listing(sum(row.n_logits for row in work.rows))
+
+    def _listing(self, n_positions: int) -> Program:
         """The program of a tick that asks what follows ``n_positions`` positions."""
         device = next(self._module.parameters()).device
         recent_NH = torch.zeros(n_positions, self._module.config.n_history, dtype=torch.long, device=device)

@@ -3,36 +3,19 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
-from tickwise.engine.costs import DecoderCosts
-from tickwise.engine.engine import EngineOptions
 from tickwise.engine.language_model import LanguageModel
-from tickwise.engine.recurrent_runner import RecurrentCosts
-from tickwise.engine.table_runner import TableCosts
-from tickwise.models.factorised import Factorised
-from tickwise.models.ngram import Ngram
-from tickwise.models.recurrent import Recurrent
+from tickwise.engine.serving import ListedCosts, costs_for
+from tickwise.models.decoder import Decoder
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients
-from tickwise.profiling.ledger import TickCosts
 from tickwise.profiling.recording import record_trace
 
 
-class ListedCosts(Protocol):
-    """A ``CostModel`` that can show the listing behind it."""
-
-    def __call__(self, work: Any) -> TickCosts | None: ...
-
-    def typical_listing(self) -> list[dict[str, Any]] | None: ...
-
-
 def writing_costs(model: LanguageModel, use_cache: bool) -> ListedCosts | None:
-    """What it costs ``model`` to write; without a cache that is not counted."""
-    if isinstance(model.module, Ngram | Factorised):
-        return TableCosts(model.module)
-    if isinstance(model.module, Recurrent):
-        return RecurrentCosts(model.module)
-    return DecoderCosts(model.module, EngineOptions().block_size) if use_cache else None
+    """What it costs ``model`` to write; a decoder without a cache is not counted."""
+    if isinstance(model.module, Decoder) and not use_cache:
+        return None
+    return costs_for(model.module)
 
 
 @contextlib.contextmanager
