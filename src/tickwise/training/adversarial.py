@@ -42,7 +42,9 @@ class AdversarialOptions:
     rollouts: int = 4
     """Ways in which every beginning of a sentence is ended, to judge its next word."""
     lr: float = 1e-3
-    discriminator_lr: float = 1e-3
+    discriminator_lr: float = 5e-3
+    discriminator_weight_decay: float = 0.3
+    """Decoupled; it keeps the discriminator from learning the training sentences by heart."""
     discriminator_first: int = 300
     """Updates of the discriminator before the generator's first one."""
     discriminator_steps: int = 5
@@ -55,7 +57,7 @@ class AdversarialOptions:
         for name in ("batch_size", "rollouts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must be at least 1")
-        for name in ("steps", "discriminator_first", "discriminator_steps", "likelihood"):
+        for name in ("steps", "discriminator_first", "discriminator_steps", "discriminator_weight_decay", "likelihood"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must not be negative")
         for name in ("lr", "discriminator_lr", "clip_norm"):
@@ -66,11 +68,12 @@ class AdversarialOptions:
 class _Learner:
     """A module with its optimizer: one update from a loss."""
 
-    def __init__(self, parameters: nn.Module, lr: float, clip_norm: float, beta1: float, beta2: float) -> None:
-        self.module, self.clip_norm = parameters, clip_norm
-        self.weights = MasterWeights(parameters, torch.float32)
-        options = OptimizerOptions(name="adamw", lr=lr, weight_decay=0.0, beta1=beta1, beta2=beta2)
-        self.optimizer = Optimizer(parameters, self.weights, options, torch.float32)
+    def __init__(self, module: nn.Module, lr: float, clip_norm: float, beta1: float, beta2: float,
+                 weight_decay: float = 0.0) -> None:
+        self.module, self.clip_norm = module, clip_norm
+        self.weights = MasterWeights(module, torch.float32)
+        options = OptimizerOptions(name="adamw", lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2)
+        self.optimizer = Optimizer(module, self.weights, options, torch.float32)
 
     def update(self, loss: Tensor) -> None:
         self.weights.clear()
@@ -107,7 +110,8 @@ class SeqGan:
         self.generator, self.discriminator, self.real = generator, discriminator, real
         self.first_id, self.eos_id, self.options = first_id, eos_id, options
         self._generator = _Learner(generator, options.lr, options.clip_norm, 0.9, 0.95)
-        self._discriminator = _Learner(discriminator, options.discriminator_lr, options.clip_norm, 0.9, 0.99)
+        self._discriminator = _Learner(discriminator, options.discriminator_lr, options.clip_norm, 0.9, 0.99,
+                                       options.discriminator_weight_decay)
         self.step = 0
         self.device = next(generator.parameters()).device
 
