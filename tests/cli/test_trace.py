@@ -3,6 +3,9 @@ import io
 import itertools
 import json
 import math
+import os
+import signal
+import threading
 
 import pytest
 
@@ -135,6 +138,30 @@ def test_sql_answers_people_and_programs(tickwise_cli, recorded):
     assert "123,456,789" in out
 
 
+RUNAWAY = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = -1"
+
+
+def test_a_query_that_never_ends_is_stopped(tickwise_cli, recorded):
+    code, out, err = tickwise_cli("trace", "sql", recorded, RUNAWAY, "--timeout", "0.2")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "took more than 0.2 s" in err
+    assert "--timeout" in err
+    code, _, err = tickwise_cli("trace", "sql", recorded, "SELECT 1", "--timeout", "0")
+    assert code == 2
+    assert "--timeout 0: must be more than 0" in err
+
+
+def test_ctrl_c_ends_a_query_in_one_line(tickwise_cli, recorded):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressed = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    pressed.start()
+    try:
+        assert tickwise_cli("trace", "sql", recorded, RUNAWAY) == (130, "", "tickwise: interrupted\n")
+    finally:
+        pressed.join()
+        signal.signal(signal.SIGINT, before)
+
+
 def test_sql_describes_the_tables(tickwise_cli, recorded):
     code, out, _ = tickwise_cli("trace", "sql", recorded, "DESCRIBE ledger", "--json")
     assert code == 0
@@ -210,6 +237,8 @@ def test_evaluation_is_recorded(tickwise_cli, model, tmp_path):
     (["sql", "{trace}", "DROP TABLE ledger"], "only read"),
     (["sql", "{trace}", "SELECT * FROM read_text('/etc/passwd')"], "SQL"),
     (["diff", "{trace}", "{nothing}"], "there is no such trace"),
+    (["sho", "{trace}"], "no verb 'trace sho'; did you mean 'trace show'?"),
+    (["exprt", "{trace}", "--to", "csv"], "did you mean 'trace export'?"),
     (["export", "{trace}", "--to", "csv", "--out", "{empty}"], "cannot write"),
     (["export", "{trace}", "--to", "pdf"], "pdf"),
     (["{model}", "--prompt", "a", "--out", "{trace}"], "holds a trace already"),

@@ -241,6 +241,40 @@ def test_comparing_works_by_keys_alone(show, conversation):
     assert level(page) == "token"
 
 
+def test_the_arrows_walk_the_tokens_as_soon_as_the_page_is_open(show, conversation):
+    page = show(conversation)
+    cell = int(chosen(page).get_attribute("data-cell"))
+    page.keyboard.press("ArrowRight")
+    assert chosen(page).get_attribute("data-cell") == str(cell + 1)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert chosen(page).get_attribute("data-cell") == str(cell - 1)
+
+
+@pytest.mark.parametrize("within", ["token", "layer", "request"])
+def test_a_second_token_is_chosen_by_keys_from_inside_a_tick_too(show, conversation, within):
+    page = show(conversation)
+    page.focus("#tokens")
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    if within == "layer":
+        page.keyboard.press("Enter")
+    first = 0
+    if within == "request":
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowDown")  # the bar of the second token
+        first = 1
+    assert level(page) == within
+    page.keyboard.press("c")
+    assert page.locator(".token.held").get_attribute("data-cell") == str(first)
+    page.keyboard.press("ArrowRight")
+    assert chosen(page).get_attribute("data-cell") == str(first + 1)
+    assert "Choose the second token" not in page.locator(".verdict").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert chosen(page).get_attribute("data-cell") == str(first + 2)
+
+
 def test_the_help_opens_and_closes_by_keys(show, conversation):
     page = show(conversation)
     page.keyboard.press("?")

@@ -268,6 +268,17 @@ def test_ctrl_c_keeps_what_was_finished_and_other_errors_keep_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
+def test_a_run_that_ends_before_its_first_tick_leaves_no_trace(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "a", 0, KeyboardInterrupt())
+    assert list(tmp_path.iterdir()) == []
+    said = capsys.readouterr().err
+    assert "no trace was written" in said
+    assert "trace show" not in said
+    record(tmp_path / "b", 1)
+    assert "trace: 1 tick in " in capsys.readouterr().err
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

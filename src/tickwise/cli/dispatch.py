@@ -25,6 +25,7 @@ def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if two in VERBS:
         return two, list(arguments[2:])
     if arguments[0] in VERBS:
+        _check_second_word(arguments)
         return arguments[0], list(arguments[1:])
     children = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
     if children:
@@ -36,6 +37,15 @@ def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if arguments[0].startswith("-"):
         raise ConfigError(f"{arguments[0]}: a verb comes first, then its flags; see tickwise --help")
     raise ConfigError(f"no verb '{arguments[0]}'{closest(arguments[0], VERBS)}; see tickwise --help")
+
+
+def _check_second_word(arguments: Sequence[str]) -> None:
+    """``ConfigError`` where what follows a verb is almost another word of it, as in ``trace sho``, and no file."""
+    word = arguments[1] if len(arguments) > 1 else ""
+    near = difflib.get_close_matches(" ".join(arguments[:2]), [v for v in VERBS if v.startswith(arguments[0] + " ")],
+                                     n=1, cutoff=0.8)
+    if near and not word.startswith("-") and not os.path.exists(word):
+        raise ConfigError(f"no verb '{arguments[0]} {word}'; did you mean '{near[0]}'?")
 
 
 def _config_path(arguments: Sequence[str]) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,17 @@ class Arguments(CommonArguments):
     """Folder of a trace."""
     sql: tyro.conf.Positional[str]
     """For example: SELECT stage, sum(duration_ns) FROM ledger GROUP BY stage"""
+    timeout: float = 60.0
+    """Seconds after which the query is given up."""
 
 
 def run(arguments: Arguments) -> int:
     from tickwise.cli.trace_show import plural, show, table
     from tickwise.profiling.trace_store import open_trace
 
-    columns, rows = open_trace(arguments.trace).query(arguments.sql)
+    if not arguments.timeout > 0:
+        raise ConfigError(f"--timeout {arguments.timeout:g}: must be more than 0 seconds")
+    columns, rows = open_trace(arguments.trace).query(arguments.sql, arguments.timeout)
     if arguments.json:
         print(json.dumps({"columns": columns, "rows": [[_json(value) for value in row] for row in rows]}, default=str))
         return 0

@@ -27,6 +27,10 @@ _NUMBER_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 Listing = Sequence[Mapping[str, Any]]
 
 
+class _NothingRecordedError(Exception):
+    """Leaves the folder of a trace without ticks unwritten."""
+
+
 @contextlib.contextmanager
 def record_trace(
     path: Path, *, model: str, dtype: "torch.dtype", device: "torch.device", costs: CostModel | None = None,
@@ -34,7 +38,8 @@ def record_trace(
     coefficients: EnergyCoefficients = DEFAULT_COEFFICIENTS,
 ) -> Iterator[Ledger]:
     """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C ends it; any other
-    exception leaves nothing behind. ``listing`` gives the instructions of a typical tick, asked at the end.
+    exception leaves nothing behind, nor does a block without a finished tick. ``listing`` gives the instructions of a
+    typical tick, asked at the end.
 
     Raises ``OutputError`` when ``path`` cannot be written or holds something already.
     """
@@ -52,7 +57,7 @@ def record_trace(
     header["roofline"] = asdict(roof)
     header["energy"] = _energy_header(meter is not None, energy_source, coefficients if model_of_energy else None)
     interrupt: KeyboardInterrupt | None = None
-    with atomic_directory(path) as folder:
+    with contextlib.suppress(_NothingRecordedError), atomic_directory(path) as folder:
         writer = TraceWriter(folder, secrets.token_hex(4))
         ledger = Ledger(writer, roofline=roof, costs=costs, energy=meter or model_of_energy,
                         synchronize=synchronizer(device))
@@ -61,9 +66,15 @@ def record_trace(
         except KeyboardInterrupt as stop:
             interrupt = stop
         ledger.flush()
+        if not writer.n_ticks:
+            raise _NothingRecordedError
         header["recording"] = {"pauses": ledger.pauses, "pause_ns": ledger.pause_ns}
         writer.close(header, listing())
-    console.say(f"trace: {writer.n_ticks:,} ticks in {path}; look at it with tickwise trace show {path}")
+    if writer.n_ticks:
+        ticks = "1 tick" if writer.n_ticks == 1 else f"{writer.n_ticks:,} ticks"
+        console.say(f"trace: {ticks} in {path}; look at it with tickwise trace show {path}")
+    else:
+        console.say(f"no trace was written to {path}: the run ended before its first tick was over")
     if interrupt is not None:
         raise interrupt
 

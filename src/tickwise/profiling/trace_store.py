@@ -6,6 +6,7 @@ the rest. Rows are written a group at a time, so a long run needs no more memory
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,19 +167,32 @@ class Trace:
         names = [column[0] for column in found.description or ()]
         return [dict(zip(names, values, strict=True)) for values in found.fetchall()]
 
-    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of a user's ``SELECT``; ``ConfigError`` in one line for anything else."""
+    def query(self, sql: str, timeout_s: float = 60.0) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a user's ``SELECT``; ``ConfigError`` in one line for anything else, and for a query
+        that takes longer than ``timeout_s`` seconds."""
         import duckdb
 
+        stop = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), self._connection.interrupt)
+        stop.daemon = True
         try:
+            stop.start()
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger and tokens")
             found = self._connection.execute(statements[0])
             return [column[0] for column in found.description or ()], found.fetchall()
+        except duckdb.InterruptException:
+            raise ConfigError(f"SQL: the query took more than {timeout_s:g} s and was stopped; ask for less, or give "
+                              "it more time with --timeout") from None
+        except RuntimeError as problem:  # what DuckDB makes of Ctrl-C
+            if not str(problem).startswith("Query interrupted"):
+                raise
+            raise KeyboardInterrupt from None
         except duckdb.Error as problem:
             first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
             raise ConfigError(f"SQL: {first}") from None
+        finally:
+            stop.cancel()
 
     def rows(self) -> list[dict[str, Any]]:
         """All of the ledger, in order."""

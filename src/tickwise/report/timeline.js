@@ -125,6 +125,10 @@ function markCells() {
   showInPanel(node);
 }
 function compare(on = !state.comparing) {
+  if (on) {
+    if (view.cell) state.cell = view.cell();
+    panel.focus({ preventScroll: true });  // the arrows choose the second token
+  }
   state.comparing = on;
   state.pinned = on ? state.cell : null;
   state.level = "token";
@@ -180,14 +184,15 @@ panel.addEventListener("click", (event) => {
   if (node) choose(trace.cells[node.dataset.cell], { pin: event.shiftKey && !state.comparing });
 });
 panel.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); });  // no text selection
-panel.addEventListener("keydown", (event) => {
+function tokenKeys(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const { index } = state.cell, last = trace.cells.length - 1;
   const next = { ArrowLeft: () => index - 1, ArrowRight: () => index + 1, Home: () => 0, End: () => last, PageUp: () => index - 50,
                  PageDown: () => index + 50, ArrowUp: () => beside(state.cell, -1).index, ArrowDown: () => beside(state.cell, 1).index }[event.key];
   if (next) { event.preventDefault(); choose(trace.cells[clamp(next(), 0, last)], { pin: event.shiftKey && !state.comparing }); }
   if (event.key === "Enter") { event.preventDefault(); state.level = "token"; drawZoom({ focus: true }); }
-});
+}
+panel.addEventListener("keydown", tokenKeys);
 $("zoom").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !event.target.matches('[role="listbox"]')) return;
   if (/^(Arrow|Page|Home|End)/.test(event.key)) { event.preventDefault(); view.move(event.key); }
@@ -200,6 +205,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "c") compare();
   else if (event.key === "?") $("help").showModal();
   else if (event.key === "Escape") zoomOut();
+  else if (event.target === document.body) tokenKeys(event);
 });
 document.addEventListener("pointermove", (event) => {
   let node = event.target;

@@ -51,7 +51,7 @@ function tickNote(cell) {
     tick.phase === "prefill" && !ofPrompt(cell) ? "it also worked on another request's prompt ·" : "", `${nameOf(state.width)} ${kindOf(state.width)}`]);
 }
 
-function rowList(label, count, height, draw, { enter, start, describe }) {
+function rowList(label, count, height, draw, { enter, start, describe, cell }) {
   const box = el("div", { class: "rows", role: "listbox", tabindex: "0", "aria-label": label });
   box.style.height = `${Math.min(count * height, 380) + 2}px`;
   $("zoom").append(box);
@@ -75,7 +75,7 @@ function rowList(label, count, height, draw, { enter, start, describe }) {
   list.paint();
   activate(start);
   const steps = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -count, End: count };
-  view = { move: (key) => activate(active + steps[key]), enter: () => enter(active), redraw: () => {} };
+  view = { move: (key) => activate(active + steps[key]), enter: () => enter(active), cell: cell && (() => cell(active)), redraw: () => {} };
 }
 
 function drawRun() {
@@ -112,6 +112,7 @@ function drawRequest() {
               stackedBar(trace, tick, state.width, full), el("span", { class: "lane-value" }, figure(state.width, tick.sums[state.width])));
   }, {
     start: Math.max(0, line.cells.indexOf(state.cell)),
+    cell: (index) => line.cells[index],
     enter: (index) => { choose(line.cells[index]); drawZoom({ focus: true }); },
     describe: (index) => {
       const cell = line.cells[index], sums = stageSums(trace, [cell.tick]), slow = largest(sums);
