@@ -58,6 +58,8 @@ class RecurrentTrainConfig(LoopConfig):
     """Tokens that the gradient flows back through; the state flows on from batch to batch."""
     model: RecurrentOptions = field(default_factory=RecurrentOptions)
     optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(name="adamw", clip_norm=0.5))
+    compile: Literal["auto", "on", "off"] = "off"
+    """torch.compile takes minutes for the unrolled steps of a window."""
     activation_penalty: float = 0.0
     """Times the mean square of the last layer's outputs."""
     slowness_penalty: float = 0.0
