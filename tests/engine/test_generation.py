@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.engine.engine import Engine
 from tickwise.engine.generation import encode_prompt, generate_events, options_for
 from tickwise.engine.language_model import LanguageModel
@@ -64,7 +64,12 @@ def test_a_generation_is_the_plain_loop_s_also_past_the_context(
         ids = tokenizer.encode(prompt)
         written = model.generate(prompt, max_tokens=100, ignore_eos=True, use_cache=use_cache, **settings)
         assert list(written.token_ids) == write_ids(module, ids, 100, ignore_eos=True, **settings)
-    assert capsys.readouterr().err.count("longer than the model's context of 32 tokens") == 2
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(":")[0] for note in notes] == [
+        "the text is longer than the model's context of 32 tokens",
+        "the prompt has 48 tokens and the model's context 32",
+        "the text is longer than the model's context of 32 tokens",
+    ]
 
 
 def test_past_the_context_the_model_sees_the_last_half_of_it(tiny_decoder, write_ids):
@@ -76,10 +81,29 @@ def test_past_the_context_the_model_sees_the_last_half_of_it(tiny_decoder, write
     assert ids[29] == naive_greedy(module, prompt + ids[:29], 1)[0]
 
 
-def test_a_prompt_longer_than_the_context_goes_on_from_its_end(tiny_decoder, write_ids):
-    module = tiny_decoder(seed=6)
-    prompt = [(7 * i) % 36 for i in range(50)]
-    assert write_ids(module, prompt, 1, temperature=0.0) == naive_greedy(module, prompt[-16:], 1)
+@pytest.mark.parametrize(("n_written", "n_kept"), [(1, 32), (2, 31), (10, 23), (17, 16), (18, 16), (40, 16)])
+def test_a_prompt_longer_than_the_context_leaves_room_for_what_is_written(
+    tiny_decoder, tokenizer, write_ids, n_written, n_kept, capsys
+):
+    module = tiny_decoder(seed=6, vocab_size=tokenizer.vocab_size)
+    prompt = "".join(tokenizer.decode([(7 * i) % 35]) for i in range(50))
+    ids = tokenizer.encode(prompt)
+    settings = {"max_tokens": n_written, "ignore_eos": True, **GREEDY}
+    written = LanguageModel(module, tokenizer).generate(prompt, **settings)
+    # What fits behind the kept part is written as if the prompt began there; the last token need not be read.
+    fits = min(n_written, 33 - n_kept)
+    assert list(written.token_ids[:fits]) == naive_greedy(module, ids[-n_kept:], fits)
+    assert list(written.token_ids) == write_ids(module, ids, n_written, temperature=0.0, ignore_eos=True)
+    assert (written.prompt_tokens, written.prompt_tokens_kept) == (50, n_kept)
+    notes = capsys.readouterr().err
+    assert f"reading its last {n_kept} tokens" in notes
+    assert ("going on from its last 16 tokens whenever" in notes) == (n_written > 17)
+
+
+def test_a_prompt_that_fits_is_kept_whole(model):
+    for n in (1, 31, 32):
+        written = model.generate("a" * n, max_tokens=5, ignore_eos=True, **GREEDY)
+        assert (written.prompt_tokens, written.prompt_tokens_kept) == (n, n)
 
 
 def test_a_context_of_one_token_still_works(tiny_decoder, tokenizer, write_ids):
@@ -252,6 +276,22 @@ def test_a_prompt_that_fails_does_not_disturb_the_batch(model):
     assert "not in the vocabulary" in str(answers[1].error)
     assert answers[1].samples == []
     assert answers[2].samples[0].token_ids == model.generate("abd", max_tokens=5, seed=1).token_ids
+
+
+def test_the_answer_of_a_batch_has_the_text_of_its_only_sample(model):
+    (answer,) = model.generate_batch(["abc"], max_tokens=5, seed=1)
+    assert answer.text == answer.samples[0].text == model.generate("abc", max_tokens=5, seed=1).text
+    (several,) = model.generate_batch(["abc"], max_tokens=5, seed=1, n=2)
+    with pytest.raises(ConfigError, match="the prompt has 2 samples"):
+        _ = several.text
+    (failed,) = model.generate_batch(["ÄÄ"], max_tokens=5, seed=1)
+    with pytest.raises(DataError, match="not in the vocabulary"):
+        _ = failed.text
+
+
+def test_a_draft_that_is_missing_says_where_to_set_it(model):
+    with pytest.raises(ConfigError, match=r"model\.draft"):
+        model.generate("abc", max_tokens=2, speculate="draft")
 
 
 def test_a_batch_without_a_seed_draws_one_for_all(model):

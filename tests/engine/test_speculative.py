@@ -142,6 +142,38 @@ def test_lookup_in_a_text_that_repeats_saves_ticks(tiny_decoder, tokenizer, alwa
     assert engine.n_ticks < 195
 
 
+def generation(engine, prompt, **settings):
+    engine.submit(Request(prompt=prompt, settings=settings_of(**settings)))
+    return next(event for event in engine.run_until_idle() if isinstance(event, Generation))
+
+
+def test_a_text_comes_with_what_became_of_its_guesses(tiny_decoder, tokenizer, always):
+    module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
+    engine = Engine(module, tokenizer, draft=module, options=EngineOptions(speculate="draft"))
+    figures = generation(engine, [3, 1], max_tokens=21).speculation
+    assert (figures.guessed_tokens, figures.accepted_tokens) == (16, 16), "one token from the prompt, 4 × (4 + 1) more"
+    assert (figures.ticks, figures.turned_off) == (4, False)
+    other = Engine(module, tokenizer, draft=tiny_decoder(seed=5, vocab_size=tokenizer.vocab_size),
+                   options=EngineOptions(speculate="draft"))
+    written = generation(other, [3, 1], max_tokens=21)
+    figures = written.speculation
+    assert figures.accepted_tokens < figures.guessed_tokens
+    assert len(written.token_ids) == other.n_ticks + figures.accepted_tokens
+    assert generation(Engine(module, tokenizer), [3, 1]).speculation is None
+
+
+def test_guesses_beside_a_prompt_that_is_read_count_too(tiny_decoder, tokenizer, monkeypatch):
+    monkeypatch.setattr(TickTimes, "known", property(lambda self: True, lambda self, value: None), raising=False)
+    module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
+    engine = Engine(module, tokenizer, draft=module, options=EngineOptions(speculate="draft"))
+    engine.submit(Request(prompt=[3, 1], settings=settings_of(max_tokens=6), id="first"))
+    engine.step()
+    engine.submit(Request(prompt=[1, 3], settings=settings_of(max_tokens=1), id="second"))
+    done = {event.request_id: event for event in engine.step() if isinstance(event, Generation)}
+    assert done["first"].speculation.accepted_tokens == 4
+    assert done["second"].speculation.guessed_tokens == 0
+
+
 def test_drawn_guesses_keep_the_distribution(tiny_decoder, tokenizer, always):
     """Second and third tokens over many seeds against the model's own distribution, summed over all texts."""
     module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size)
@@ -208,6 +240,8 @@ def test_guessing_stops_when_it_does_not_pay(capsys, chooser):
         console.set_verbosity(console.NORMAL)
     assert (bad.on, good.on) == (False, True)
     assert "request bad: guessing does not pay (0 of 32" in capsys.readouterr().err
+    assert (bad.figures.guessed_tokens, bad.figures.ticks, bad.figures.turned_off) == (40, 10, True)
+    assert (good.figures.accepted_tokens, good.figures.turned_off) == (30, False)
     assert bad.propose([1, 2, 3, 1, 2], 4, chooser) == []
     assert good.propose([1, 2, 3, 1, 2], 4, chooser) == [3, 1, 2]
 

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tokenizers
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.tokenizers.tokenizer import Tokenizer, symbol_of_byte
 from tickwise.tokenizers.train import train_tokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 MIXED = "Don't you know?  It's 3½ o'clock.\n\n我喜欢自然语言处理，真的。\tÉtude — naïve café 😀👩‍👧\n" * 3
 
@@ -107,6 +109,61 @@ def test_stream_gives_whole_characters_and_joins_to_the_text(bpe):
         pieces = [decoder.push(i) for i in ids]
         assert "�" not in "".join(pieces)
         assert "".join(pieces) + decoder.flush() == tokenizer.decode(ids)
+
+
+def sentencepiece(texts, decoder="llama"):
+    """A tokenizer like Llama 2's: ▁ for a space and before the first word, unknown characters as their bytes."""
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    if decoder == "llama":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.decoder = decoders.Sequence([
+            decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+        backend.decoder = decoders.Metaspace(prepend_scheme="first", split=True)
+    special = ["<unk>", "<s>", "</s>", *(byte_tokens if decoder == "llama" else [])]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    state = json.loads(backend.to_str())
+    # The trainer can only add the byte tokens as special ones, which decoding would leave out.
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in byte_tokens]
+    backend = tokenizers.Tokenizer.from_str(json.dumps(state))
+    return Tokenizer(backend, "other", {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"})
+
+
+PLAIN = "the cat sat on the mat, the dog sat on the log and the cat ran"
+CHINESE = "我们在北京学习自然语言处理。今天天气很好,我们去公园。"
+
+
+@pytest.mark.parametrize("kind", ["llama", "metaspace", "bpe", "char", "word", "spaces", "chinese"])
+def test_written_text_goes_on_from_the_prompt_as_the_whole_text_does(kind):
+    text = CHINESE if kind == "chinese" else PLAIN
+    if kind in ("llama", "metaspace"):
+        tokenizer = sentencepiece([text], kind)
+        text += " – é中 end" if kind == "llama" else ""  # characters that are only there as bytes
+    elif kind == "spaces":
+        text = "the cat sat\n on the mat\n and the log"
+        tokenizer = train_tokenizer("word", iter([text]), min_frequency=1, word_style="spaces")
+    else:
+        named = {"bpe": "bpe", "char": "char", "word": "word", "chinese": "word"}[kind]
+        tokenizer = train_tokenizer(named, iter([text]), min_frequency=1)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    for cut in range(len(ids)):
+        prompt = tokenizer.decode(ids[:cut])
+        if "�" in prompt:  # a prompt is text: it does not end within a character
+            continue
+        decoder = tokenizer.stream_decoder(ids[:cut])
+        written = "".join(decoder.push(token_id) for token_id in ids[cut:]) + decoder.flush()
+        assert prompt + written == tokenizer.decode(ids), cut
+
+
+@pytest.mark.parametrize("decoder", ["llama", "metaspace"])
+def test_a_text_after_a_mark_begins_without_a_space(decoder):
+    tokenizer = sentencepiece([PLAIN], decoder)
+    stream = tokenizer.stream_decoder([tokenizer.bos_id])
+    assert "".join(map(stream.push, tokenizer.encode("the cat"))) == "the cat"
 
 
 def test_stream_holds_an_incomplete_character_back_until_the_end(bpe):

@@ -32,6 +32,7 @@ from tickwise.engine.requests import (
     TextPiece,
     WrittenText,
     encode_prompt,
+    tokens_kept,
 )
 from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
 from tickwise.engine.scheduler import Plan, ScheduledRow, Scheduler
@@ -95,7 +96,7 @@ class Engine:
         self._with_deadline: set[RequestState] = set()
         self._events: list[Event] = []
         """Not yet handed out: what a tick said before it raised comes with the next one."""
-        self._slid = False
+        self._said: set[str] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._numbers = itertools.count(1)
@@ -175,7 +176,7 @@ class Engine:
         first = TokenChooser(settings, prompt_ids, self.tokenizer, 0, constraint)
         for index in range(n_rows):
             chooser = first.fork(index) if index else first
-            row = Row(state, index, chooser, WrittenText(self.tokenizer, settings))
+            row = Row(state, index, chooser, WrittenText(self.tokenizer, settings, prompt_ids))
             if self.options.speculate != "off" and settings.beam_width == 1:
                 row.proposer = Speculation(self._proposer(), self.options.draft_tokens, self._times, request_id)
             state.rows.append(row)
@@ -185,9 +186,14 @@ class Engine:
             state.beam = BeamSearch(settings.beam_width, settings.length_penalty, eos_id, settings.max_tokens)
         if self.scheduler.prefix_cache:
             state.first_digest = first_digest(self._model_id, request.tenant)
-        if len(prompt_ids) > self.runner.context_length:
+        kept = tokens_kept(len(prompt_ids), self.runner.context_length, settings.max_tokens)
+        if kept < len(prompt_ids):
+            self._say_once(
+                f"the prompt has {len(prompt_ids)} tokens and the model's context {self.runner.context_length}: "
+                f"reading its last {kept} tokens", "prompt",
+            )
             for row in state.rows:
-                self._slide(row)
+                row.window_start = len(prompt_ids) - kept
         elif self.scheduler.prefix_cache:
             size, digest = self.runner.block_size, state.first_digest
             for end in range(size, len(prompt_ids) + 1, size):
@@ -316,21 +322,22 @@ class Engine:
 
     def _weigh_guesses(self, plan: Plan, chosen: dict[Row, list[Choice]], seconds: float) -> None:
         """Tell rows with guesses what they cost and gained; only ticks without prompts can be compared."""
-        if any(item.phase == "prefill" for item in plan.items):
-            return
         n_rows = len(plan.items)
-        n_guessed = sum(item.input.n_logits - 1 for item in plan.items)
-        if not n_guessed:
-            self._times.observe(n_rows, seconds)
-        plain_s = self._times.plain_s(n_rows)
-        if not n_guessed or plain_s is None:
-            return
+        n_guessed = sum(max(0, item.input.n_logits - 1) for item in plan.items)
+        plain_s = None
+        if all(item.phase == "decode" for item in plan.items):
+            if not n_guessed:
+                self._times.observe(n_rows, seconds)
+            plain_s = self._times.plain_s(n_rows)
         for item in plan.items:
             own = item.input.n_logits - 1
-            if own and item.row in chosen and item.row.proposer is not None:
-                paid_s = (seconds - plain_s) * own / n_guessed
+            if own > 0 and item.row in chosen and item.row.proposer is not None:
                 accepted = len(chosen[item.row]) - 1
-                item.row.proposer.verified(own, accepted, plain_s=plain_s / n_rows, paid_s=paid_s)
+                if plain_s is None:
+                    item.row.proposer.verified(own, accepted, plain_s=0.0, paid_s=0.0)
+                else:
+                    paid_s = (seconds - plain_s) * own / n_guessed
+                    item.row.proposer.verified(own, accepted, plain_s=plain_s / n_rows, paid_s=paid_s)
 
     def _commit(self, plan: Plan, result: NextTokens) -> None:
         """Enter what was read and chosen into texts, blocks and events."""
@@ -401,14 +408,18 @@ class Engine:
     def _slide(self, row: Row) -> None:
         context = self.runner.context_length
         kept = max(1, context // 2)
-        if not self._slid:
-            self._slid = True
-            say(
-                f"the text is longer than the model's context of {context} tokens: "
-                f"going on from its last {kept} tokens whenever the context is full"
-            )
+        self._say_once(
+            f"the text is longer than the model's context of {context} tokens: "
+            f"going on from its last {kept} tokens whenever the context is full", "text",
+        )
         self.scheduler.release(row)
         row.window_start = len(row.tokens) - kept
+
+    def _say_once(self, line: str, subject: str) -> None:
+        """Say ``line`` unless something was said about ``subject``."""
+        if subject not in self._said:
+            self._said.add(subject)
+            say(line)
 
     def _advance_beam(self, request: RequestState, logits_WV: "Tensor", now: float) -> None:
         """All rows of a beam were read: keep the most likely texts, each with the state of the one it continues."""
@@ -480,7 +491,8 @@ class Engine:
         rows = []
         hypotheses = request.beam.finished[: request.settings.n] or [Hypothesis(0.0, (), ended=False)]
         for index, hypothesis in enumerate(hypotheses):
-            row = Row(request, index, None, WrittenText(self.tokenizer, request.settings))
+            text = WrittenText(self.tokenizer, request.settings, request.prompt_ids)
+            row = Row(request, index, None, text)
             row.tokens += hypothesis.token_ids
             row.first_token_at, row.last_token_at = request.rows[0].first_token_at, request.rows[0].last_token_at
             for token_id in hypothesis.token_ids:

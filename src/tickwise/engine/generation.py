@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tickwise.core.errors import UserError
+from tickwise.core.errors import ConfigError, UserError
 from tickwise.engine.engine import Engine
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Failure, Generation, PastContext, Request, TextPiece, Timings, encode_prompt
@@ -34,6 +34,16 @@ class Answer:
     """In order; empty when it failed."""
     error: UserError | None = None
 
+    @property
+    def text(self) -> str:
+        """What was written for a single sample. Raises ``error`` if there is one, and ``ConfigError`` when there are
+        several samples."""
+        if self.error is not None:
+            raise self.error
+        if len(self.samples) != 1:
+            raise ConfigError(f"text: the prompt has {len(self.samples)} samples; take each one's text from samples")
+        return self.samples[0].text
+
 
 def generate_events(
     module: Decoder, tokenizer: "Tokenizer", prompt: str, settings: GenerationSettings, *,
@@ -41,8 +51,9 @@ def generate_events(
 ) -> Iterator[TextPiece | Generation]:
     """Pieces of text as they are written, and each sample's ``Generation`` when it is done.
 
-    The text slides through the model's context (that of a beam search ends there). ``draft`` guesses where the settings
-    say so. Of a greedy generation's equal samples only the first is written.
+    The text slides through the model's context (that of a beam search ends there); of a prompt that is longer than the
+    context, ``tokens_kept`` are read. ``draft`` guesses where the settings say so. Of a greedy generation's equal
+    samples only the first is written.
     """
     started = time.perf_counter()
     prompt_ids = encode_prompt(tokenizer, prompt)

@@ -98,7 +98,7 @@ class LanguageModel:
         ``error`` in place of samples. Raises ``ConfigError`` for settings that cannot be.
 
         >>> for answer in model.generate_batch(["Once", "There"], max_tokens=20, seed=7):  # doctest: +SKIP
-        ...     print(answer.index, answer.samples[0].text)
+        ...     print(answer.index, answer.text)
         """
         asked = generation_settings(settings)
         _say_what_has_no_effect(asked)
@@ -109,7 +109,8 @@ class LanguageModel:
         if settings.speculate != "draft":
             return None
         if self.draft is None:
-            raise ConfigError("speculate: 'draft' needs a draft model, and none is set")
+            raise ConfigError(
+                "speculate: 'draft' needs a draft model; set model.draft to a smaller one with the same tokenizer")
         if self.draft.tokenizer.fingerprint != self.tokenizer.fingerprint:
             raise ConfigError("speculate: the draft model has another tokenizer; its guesses would mean other text")
         return self.draft.module

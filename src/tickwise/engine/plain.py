@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from tickwise.engine.kv_cache import KVCache
+from tickwise.engine.requests import tokens_kept
 from tickwise.engine.sampling import TokenChooser, choose
 from tickwise.models.decoder import Decoder
 
@@ -15,11 +16,12 @@ def write_plainly(
 ) -> Iterator[int]:
     """The tokens that follow ``prompt_ids``, without end.
 
-    When the text fills the context, its last half is read again and the text goes on from there. Without a cache,
-    every token computes the whole text.
+    Of a prompt longer than the context, ``tokens_kept`` are read. When the text fills the context, its last half is
+    read again and the text goes on from there. Without a cache, every token computes the whole text.
     """
     config, weight = module.config, next(module.parameters())
-    tokens, start = list(prompt_ids), 0
+    tokens = list(prompt_ids)
+    start = len(tokens) - tokens_kept(len(tokens), config.context_length, chooser.settings.max_tokens)
     cache = None
     if use_cache:
         cache = KVCache(

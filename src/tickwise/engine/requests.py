@@ -37,7 +37,7 @@ class Request:
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     past_context: PastContext = "stop"
     """When the text fills the model's context: stop there (and refuse a longer prompt), or slide, that is read the
-    last half of the context again and go on from there, as often as it takes."""
+    last half of the context again and go on from there, as often as it takes. Of a longer prompt, ``tokens_kept``."""
     tenant: str = ""
     """On whose behalf. Tenants take turns, and never share stored prefixes."""
     deadline_s: float | None = None
@@ -72,6 +72,18 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class SpeculationFigures:
+    """What became of the guesses for one sample."""
+
+    guessed_tokens: int
+    accepted_tokens: int
+    ticks: int
+    """Ticks that checked a guess."""
+    turned_off: bool
+    """Whether guessing was given up after these ticks, because checking cost more time than it saved."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """One finished sample."""
 
@@ -82,6 +94,8 @@ class Generation:
     finish_reason: FinishReason
     timings: Timings
     prompt_tokens: int
+    prompt_tokens_kept: int
+    """The last so many of them went into the model; fewer than all when the prompt is longer than its context."""
     seed: int
     sample: int = 0
     """Which of the ``n`` samples this is."""
@@ -89,6 +103,8 @@ class Generation:
     """Log-probabilities of ``token_ids``, where they were asked for."""
     cached_tokens: int = 0
     """Tokens of the prompt whose state another request had left in the cache."""
+    speculation: SpeculationFigures | None = None
+    """Where guessing was asked for."""
     request_id: str = ""
 
 
@@ -134,13 +150,26 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
     return ids
 
 
+def tokens_kept(n_prompt: int, context_length: int, max_tokens: int) -> int:
+    """How many of a prompt's last tokens the model reads: of a prompt that is longer than the context, what leaves room
+    for ``max_tokens`` more (the last of which is not read), but at least half of the context.
+
+    >>> tokens_kept(100, 128, 60), tokens_kept(16000, 128, 60), tokens_kept(16000, 128, 200)
+    (100, 69, 64)
+    """
+    if n_prompt <= context_length:
+        return n_prompt
+    return max(1, context_length // 2, context_length + 1 - max_tokens)
+
+
 class WrittenText:
     """The text of one row while it grows: detokenising, stop strings, the end."""
 
-    def __init__(self, tokenizer: "Tokenizer", settings: GenerationSettings) -> None:
+    def __init__(self, tokenizer: "Tokenizer", settings: GenerationSettings, prompt_ids: Sequence[int] = ()) -> None:
+        """``prompt_ids`` is what the text goes on from."""
         self._settings = settings
         self._stop = StopStringFilter(settings.stop)
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = tokenizer.stream_decoder(prompt_ids)
         self.token_ids: list[int] = []
         self.pieces: list[str] = []
         self.finish_reason: FinishReason | None = None
@@ -280,9 +309,11 @@ class RequestState:
                 time_to_first_token_s=None if first is None else first - self.submitted_at,
             ),
             prompt_tokens=len(self.prompt_ids),
+            prompt_tokens_kept=tokens_kept(len(self.prompt_ids), self.context_length, self.settings.max_tokens),
             seed=self.settings.seed or 0,
             sample=row.index,
             choices=tuple(row.choices),
             cached_tokens=self.cached_tokens,
+            speculation=None if row.proposer is None else row.proposer.figures,
             request_id=self.id,
         )

@@ -29,7 +29,8 @@ class GenerationSettings:
     """
 
     max_tokens: int = 200
-    """Most tokens to write; beyond the model's context, the text slides through it."""
+    """Most tokens to write; beyond the model's context, the text slides through it. Of a prompt that is longer than the
+    context, the end is read: as much as leaves room for these, and at least half of the context."""
     min_tokens: int = 0
     """Write at least so many tokens: before them, nothing ends the text."""
     temperature: float = 1.0
@@ -99,7 +100,7 @@ class GenerationSettings:
             _whole("seed", self.seed, 0)
         if self.logprobs is not None:
             _whole("logprobs", self.logprobs, 0)
-        _number("temperature", self.temperature, "at least 0 (0 is greedy)", lambda x: x >= 0)
+        _number("temperature", self.temperature, "finite and at least 0 (0 is greedy)", lambda x: x >= 0)
         _number("top_p", self.top_p, "above 0 and at most 1", lambda x: 0 < x <= 1)
         _number("min_p", self.min_p, "from 0 to 1", lambda x: 0 <= x <= 1)
         _number("typical_p", self.typical_p, "above 0 and at most 1", lambda x: 0 < x <= 1)

@@ -26,6 +26,7 @@ from tickwise.core.console import note
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.kv_cache import KVCache
+from tickwise.engine.requests import SpeculationFigures
 from tickwise.engine.sampling import Choice, TokenChooser, choose, distribution, draw, report
 from tickwise.models.decoder import Decoder
 
@@ -178,6 +179,11 @@ class Speculation:
         self.n_guessed = self.n_accepted = self.n_ticks = 0
         self._gained_s = self._paid_s = 0.0
 
+    @property
+    def figures(self) -> SpeculationFigures:
+        """What became of the guesses so far."""
+        return SpeculationFigures(self.n_guessed, self.n_accepted, self.n_ticks, turned_off=not self.on)
+
     def propose(self, tokens: Sequence[int], limit: int, chooser: TokenChooser) -> list[int]:
         """A guess of at most ``limit`` tokens; empty when there is none."""
         self.guess = Guess([])
@@ -191,7 +197,8 @@ class Speculation:
         return self.guess.ids
 
     def verified(self, n_guessed: int, n_accepted: int, *, plain_s: float, paid_s: float) -> None:
-        """Book a tick: what an accepted token saves, and what the guess made the tick longer by, in seconds."""
+        """Book a tick: what an accepted token saves, and what the guess made the tick longer by, in seconds (both 0
+        where the tick cannot be compared)."""
         self.n_ticks += 1
         self.n_guessed += n_guessed
         self.n_accepted += n_accepted

@@ -128,9 +128,9 @@ class Tokenizer:
             raise DataError(f"token id {wrong} is outside the vocabulary (0 to {self.vocab_size - 1}); "
                             "use the tokenizer that made these ids")
 
-    def stream_decoder(self) -> "StreamDecoder":
-        """A decoder that is fed one id at a time."""
-        return StreamDecoder(self)
+    def stream_decoder(self, before: Sequence[int] = ()) -> "StreamDecoder":
+        """A decoder that is fed one id at a time; the text goes on from that of the ids ``before``."""
+        return StreamDecoder(self, before)
 
     @property
     def is_byte_level(self) -> bool:
@@ -222,18 +222,33 @@ def byte_of_symbol() -> dict[str, int]:
     return {symbol: byte for byte, symbol in enumerate(symbol_of_byte())}
 
 
+_LONGEST_CHARACTER_BYTES = 4
+
+
 class StreamDecoder:
-    """Text of a growing sequence of ids: the pieces that ``push`` and ``flush`` return join to its ``decode``.
+    """Text of a growing sequence of ids: the pieces that ``push`` and ``flush`` return join to its ``decode``, or to
+    what it adds to the text of the ids ``before``.
 
     Byte-level tokenizers go through an incremental UTF-8 decoder. For the others the text of a token can
     depend on its neighbours, so a window of the last ids is decoded again and only what is new is given out.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace") if tokenizer.is_byte_level else None
-        self._window: list[int] = []
-        self._given = 0  # ids at the front of the window whose text was given out
+        self._window = [] if self._utf8 is not None else self._last_character(before)
+        self._given = len(self._window)  # ids at the front of the window whose text was given out
+
+    def _last_character(self, before: Sequence[int]) -> list[int]:
+        """The last ids that stand for text, as many as a character may take."""
+        tokenizer, ids = self._tokenizer, list[int]()
+        for token_id in reversed(before[-2 * _LONGEST_CHARACTER_BYTES :]):
+            if tokenizer.is_special(token_id) or token_id in (tokenizer.eos_id, tokenizer.bos_id):
+                continue
+            ids.insert(0, token_id)
+            if len(ids) == _LONGEST_CHARACTER_BYTES or not tokenizer.decode(ids).startswith("�"):
+                break
+        return ids
 
     def push(self, token_id: int) -> str:
         """The text that is certain now; an incomplete character is held back."""
