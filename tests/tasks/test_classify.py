@@ -5,12 +5,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.core.errors import CheckpointError, ConfigError, DataError, MemoryLimitError
 from tickwise.data.examples import Examples, ReadExamples, read_examples
 from tickwise.evaluation.calibration import cross_entropy
-from tickwise.tasks.classify import Classifier, class_numbers, open_examples, train_classifier
-from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions
+from tickwise.models.bag import BagConfig
+from tickwise.tasks.classifier import Classifier, class_numbers
+from tickwise.tasks.classify import open_examples, train_classifier
+from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions, RecurrentOptions
+from tickwise.tasks.classify_models import check_memory
+from tickwise.text.augment import AugmentOptions
 
 WORDS = {"animal": ["cat", "dog", "bird", "horse", "fish", "狐狸"], "thing": ["car", "lamp", "house", "road", "spoon"]}
 
@@ -169,6 +174,72 @@ def test_cross_validation_sets_the_threshold(tmp_path):
     assert Classifier.load(tmp_path / "x").module.config.threshold == result.classifier.module.config.threshold != 0.5
     with pytest.raises(ConfigError, match="--max-false-alarms: needs --folds"):
         dataclasses.replace(config, folds=0)
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recurrent")
+    source = write_texts(folder / "train.tsv", 200)
+    config = ClassifyConfig(train=(source,), out=folder / "run", architecture="recurrent", refit=False,
+                            recurrent=RecurrentOptions(word_width=8, feature_width=4, hidden=8, batch_size=8, epochs=6,
+                                                        lr=0.02, dropout=0.2))
+    return train_classifier(config)
+
+
+def test_a_recurrent_classifier_does_all_that_a_bag_does(recurrent):
+    assert recurrent.dev.metrics["acc"].value > 0.9
+    loaded = Classifier.load(recurrent.trained.out)
+    texts = ["I saw a horse", "", "😀 مرحبا", "lamp " * 40_000, "狐狸"]
+    assert loaded.probabilities(texts) == pytest.approx(recurrent.classifier.probabilities(texts), abs=1e-5)
+    assert loaded.predict(["I saw a horse"])[0].label == "animal"
+    explanation = loaded.explain("I saw a horse and a lamp", "animal")
+    score = {explanation.text[w.start : w.end]: w.score for w in explanation.words}
+    assert list(score) == ["I", "saw", "a", "horse", "and", "lamp"]
+    assert score["horse"] > 0 > score["lamp"]
+    assert loaded.explain("").words == ()
+
+
+def test_two_models_answer_with_the_mean_of_their_probabilities(trained, recurrent):
+    texts = ["I saw a horse", "a lamp"]
+    both = Classifier.load(trained.trained.out)
+    both.also = recurrent.classifier
+    mean = (trained.classifier.probabilities(texts) + recurrent.classifier.probabilities(texts)) / 2
+    assert both.probabilities(texts) == pytest.approx(mean, abs=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["bag", "recurrent"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_word_vectors_are_where_the_words_start_from(tmp_path, architecture, freeze):
+    source = write_texts(tmp_path / "a.tsv", 60)
+    chooser = np.random.default_rng(0)
+    side = {word: 1.0 if kind == "animal" else -1.0 for kind, words in WORDS.items() for word in words}
+    rows = [f"{word} {s + chooser.normal() * 0.1:.4f} {chooser.normal() * 0.1:.4f} 0" for word, s in side.items()]
+    (tmp_path / "vectors.txt").write_text("\n".join([f"{len(rows)} 3", *rows]) + "\n", encoding="utf-8")
+    config = ClassifyConfig(
+        train=(source,), out=tmp_path / "x", architecture=architecture, vectors=tmp_path / "vectors.txt",
+        freeze_vectors=freeze, epochs=8, batch_size=8, refit=False, augment=AugmentOptions(copies=1, synonym=0.3),
+        recurrent=RecurrentOptions(feature_width=4, hidden=8, batch_size=8, epochs=3, lr=0.02))
+    classifier = train_classifier(config).classifier
+    if architecture == "bag":
+        row = classifier.features.word_rows(["horse", "no such word", "zebra"])
+        assert row[0] >= 0
+        assert row[1:].tolist() == [-1, -1]
+        learnt = classifier.module.features[row[0], 2:]
+    else:
+        learnt = classifier.module.embeddings[0].weight[classifier.words.rows(["horse"])[0]]
+    given = torch.tensor([float(x) for x in rows[list(side).index("horse")].split()[1:]])
+    alike = torch.nn.functional.cosine_similarity(learnt, given, dim=0).item()
+    assert alike > 0.5
+    assert (alike > 1 - 1e-6) == freeze
+
+
+def test_a_matrix_that_does_not_fit_is_refused_in_a_line(tmp_path):
+    config = ClassifyConfig(train=("x",), out=tmp_path / "x")
+    labels = tuple(map(str, range(10_000)))
+    said = r"1,000,000 features × 10,000 numbers \(10,000 classes\) need .*--features.most"
+    with pytest.raises(MemoryLimitError, match=said):
+        check_memory(BagConfig(labels=labels, n_features=1_000_000), config)
+    check_memory(BagConfig(labels=("a", "b"), n_features=1000), config)
 
 
 @pytest.mark.parametrize(("rows", "message"), [

@@ -13,7 +13,8 @@ from tickwise.training.config import OptimizerOptions
 
 if TYPE_CHECKING:
     from tickwise.evaluation.classification import ClassificationResult, Comparison
-    from tickwise.tasks.classify import Classifier, ClassifyResult, Explanation, Prediction
+    from tickwise.tasks.classifier import Classifier, Explanation, Prediction
+    from tickwise.tasks.classify import ClassifyResult
 
 _METRIC_NAMES = {
     "acc": "accuracy", "f1_macro": "F1, mean of classes", "precision_macro": "precision, mean of classes",
@@ -38,6 +39,8 @@ class Classify(TaskArguments, ClassifyConfig):
     """File for a page: of the explained texts, or of an evaluation (a training writes OUT/report.html)."""
     against: Path | None = None
     """Another model, to be compared with this one on --test: McNemar's test and a paired bootstrap."""
+    also: Path | None = None
+    """Another model of the same classes: probabilities are the mean of both."""
     bootstrap_samples: int = 1000
     """Resamples behind the intervals."""
 
@@ -110,10 +113,12 @@ def run(arguments: Classify) -> int:
     check_task(arguments)
     if arguments.train:
         return _train(arguments)
-    from tickwise.tasks.classify import Classifier
+    from tickwise.tasks.classifier import Classifier
 
     assert arguments.model is not None
     classifier = Classifier.load(arguments.model, device=arguments.device)
+    if arguments.also is not None:
+        classifier.also = Classifier.load(arguments.also, device=arguments.device)
     if arguments.test:
         return _evaluate(arguments, classifier)
     if arguments.against is not None:
@@ -130,8 +135,8 @@ def _train(arguments: Classify) -> int:
     from tickwise.tasks.classify import train_classifier
     from tickwise.tasks.classify_report import write_training_report
 
-    if arguments.explain or arguments.against is not None:
-        raise ConfigError("--explain and --against are for a model that is there; leave them out with --train")
+    if arguments.explain or arguments.against is not None or arguments.also is not None:
+        raise ConfigError("--explain, --against and --also are for a model that is there; leave them out with --train")
     config = _config(arguments)
     result = train_classifier(config, arguments.task)
     if result.trained.interrupted:
@@ -177,7 +182,7 @@ def _as_json(result: "ClassifyResult") -> dict[str, Any]:
 def _evaluate(arguments: Classify, classifier: "Classifier") -> int:
     from tickwise.data.examples import read_examples
     from tickwise.evaluation.classification import compare
-    from tickwise.tasks.classify import Classifier, class_numbers
+    from tickwise.tasks.classifier import Classifier, class_numbers
     from tickwise.tasks.classify_report import write_evaluation_report
 
     examples = read_examples(arguments.test, _config(arguments).reading, split="test", labels=arguments.labels)

@@ -124,6 +124,17 @@ class FeatureIndex:
         rows, known = self._rows(found.key)
         return Occurrences(rows[known], found.start[known], found.end[known])
 
+    def word_rows(self, words: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(N,) the row of each word's own feature; -1 for what the index does not know or is not one word."""
+        found = ngrams(list(words), NgramSettings(1, 0, 0, self.settings.segment))
+        own = found.key >> KEY_BITS == Family.WORD
+        text = found.text[own]
+        rows, known = self._rows(found.key[own])
+        result = np.full(len(words), -1, dtype=np.int64)
+        result[text] = np.where(known, rows, -1)
+        result[np.bincount(text, minlength=len(words)) != 1] = -1
+        return result
+
     def _rows(self, keys: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The number of each key, and whether it is known at all."""
         rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)

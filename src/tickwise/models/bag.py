@@ -33,6 +33,8 @@ class BagConfig:
     """Of the embedding and the hidden layer, while training."""
     temperature: float = 1.0
     """Logits are divided by it, so that probabilities agree with frequencies (Guo et al. 2017)."""
+    frozen: bool = False
+    """The embedding is not trained."""
     code_bytes: int = 0
     """Bytes of a quantised row; 0 is not quantised."""
     positive: str = ""
@@ -91,7 +93,8 @@ class Bag(nn.Module):
         if not self.config.hidden:
             return logits_BC
         mark(Stage.FFN)
-        hidden = F.relu(self.hidden(dropout(summed_BW[:, n_classes:], self.config.dropout, self.training)))
+        embedded_BD = summed_BW[:, n_classes:].detach() if self.config.frozen else summed_BW[:, n_classes:]
+        hidden = F.relu(self.hidden(dropout(embedded_BD, self.config.dropout, self.training)))
         mark(Stage.HEAD)
         return logits_BC + self.out(dropout(hidden, self.config.dropout, self.training))
 

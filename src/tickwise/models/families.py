@@ -39,6 +39,9 @@ FAMILIES: dict[str, Family] = {
     "tickwise-decoder": DECODER,
     "tickwise-tagger": Family("BiLSTM-CRF", "tagger", "tickwise.models.tagger", "TaggerConfig", "Tagger"),
     "tickwise-bag": Family("bag of n-grams", "classifier", "tickwise.models.bag", "BagConfig", "Bag"),
+    "tickwise-recurrent-classifier": Family(
+        "recurrent classifier", "classifier", "tickwise.models.recurrent_classifier", "RecurrentClassifierConfig",
+        "RecurrentClassifier"),
     "tickwise-recurrent": Family("recurrent", "language model", "tickwise.models.recurrent", "RecurrentConfig",
                                  "Recurrent"),
     "tickwise-ngram": Family("n-gram", "language model", "tickwise.models.ngram", "NgramConfig", "Ngram"),

@@ -60,6 +60,40 @@ class FeatureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecurrentOptions:
+    """The recurrent classifier (--architecture recurrent), and in place of --batch-size, --epochs, --optimizer and
+    --schedule its training."""
+
+    kind: Literal["lstm", "gru", "rnn"] = "lstm"
+    word_width: int = 100
+    """Numbers of a word; those of --vectors, if given."""
+    feature_width: int = 25
+    """Of a word's shape and affixes, or of pairs of characters."""
+    characters: bool = True
+    """Words are also spelt out and read by a convolution."""
+    hidden: int = 150
+    """Features of each direction."""
+    n_layers: int = 1
+    dropout: float = 0.5
+    word_dropout: float = 0.1
+    """Share of the words that an update reads as unknown."""
+    min_count: int = 2
+    """Words that the training texts have less often are read as unknown."""
+    batch_size: int = 32
+    epochs: float = 10.0
+    lr: float = 2e-3
+
+    def __post_init__(self) -> None:
+        for name in ("word_width", "feature_width", "hidden", "n_layers", "min_count", "batch_size", "epochs", "lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--recurrent.{name.replace('_', '-')}: must be positive, got {getattr(self, name)}")
+        for name in ("dropout", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"--recurrent.{name.replace('_', '-')}: must be in [0, 1), got "
+                                  f"{getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(LoopConfig):
     """One training of a classifier."""
 
@@ -91,11 +125,19 @@ class ClassifyConfig(LoopConfig):
     """Train again on training and development part together, for as many passes as were best (by default when --dev
     was left out). Figures of the development part are those of the model before."""
 
+    architecture: Literal["bag", "recurrent"] = "bag"
+    """A bag of n-grams (seconds to train), or an LSTM over the words in their order (minutes)."""
+    recurrent: RecurrentOptions = field(default_factory=RecurrentOptions)
     features: FeatureOptions = field(default_factory=FeatureOptions)
     width: int = 0
     """Embedding of each feature for a hidden layer beside the linear part; 0 has none."""
     hidden: int = 0
     """Features of the hidden layer."""
+    vectors: Path | None = None
+    """Word vectors (a folder of tickwise vectors train, or word2vec's text format) that the words' embeddings start
+    from; a bag then has a hidden layer (of --hidden features, 64 if left out) that reads them."""
+    freeze_vectors: bool = False
+    """Leave the word vectors as they are; what has none is not embedded."""
     dropout: float = 0.3
     """Of the embedding and the hidden layer."""
     feature_dropout: float = 0.3
@@ -138,8 +180,14 @@ class ClassifyConfig(LoopConfig):
                 raise ConfigError(f"--max-false-alarms: must be in [0, 1), got {self.max_false_alarms}")
             if not self.folds or self.positive is None:
                 raise ConfigError("--max-false-alarms: needs --folds 5, say, and --positive CLASS")
-        if (self.width > 0) != (self.hidden > 0):
+        if self.vectors is not None and self.width:
+            raise ConfigError("--width: follows from --vectors; leave it out")
+        if self.vectors is None and (self.width > 0) != (self.hidden > 0):
             raise ConfigError("--width and --hidden: give both, or neither")
+        if self.freeze_vectors and (self.vectors is None or self.optimizer.weight_decay):
+            raise ConfigError("--freeze-vectors: needs --vectors, and --optimizer.weight-decay 0")
+        if self.architecture == "recurrent" and (self.max_bytes is not None or self.loss != "cross-entropy"):
+            raise ConfigError("--architecture recurrent: knows neither --max-bytes nor --loss hinge")
 
     @property
     def reading(self) -> ReadExamples:

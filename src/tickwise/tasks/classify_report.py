@@ -8,7 +8,8 @@ from tickwise.data.examples import Examples
 from tickwise.evaluation.classification import ClassificationResult
 from tickwise.report.classification import ClassificationPage, ExplainedText, ReliabilityPoint, classification_page
 from tickwise.report.data import Figure
-from tickwise.tasks.classify import Classifier, ClassifyResult, Explanation, class_numbers
+from tickwise.tasks.classifier import Classifier, Explanation, class_numbers
+from tickwise.tasks.classify import ClassifyResult
 
 _MISTAKES_SHOWN = 12
 
