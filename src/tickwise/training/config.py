@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from tickwise.core.errors import ConfigError
+from tickwise.data.config import TokenizerKind
+from tickwise.tokenizers.train import WordStyle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ class LoopConfig:
         positive = ("batch_size", "accumulate", "max_steps", "max_tokens", "max_seconds",
                     "patience", "evaluate_every", "evaluate_tokens", "log_every", "checkpoint_every",
                     "checkpoint_seconds", "keep_checkpoints")
-        _need_positive(self, positive)
+        need_positive(self, positive)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"--label-smoothing: must be in [0, 1), got {self.label_smoothing}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -154,15 +156,29 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LoopConfig):
-    """One training run of a language model. ``tickwise train --dry-run`` prints the resolved values."""
+class TextConfig(LoopConfig):
+    """A training on plain text."""
 
     data: Path
     """Prepared directory, text file or folder, or the name of a known data set."""
-    tokenizer: Literal["char", "word", "bpe"] = "bpe"
-    """For raw text; prepared data brings its own."""
+    tokenizer: TokenizerKind = "bpe"
+    """For raw text: char, word or bpe. Prepared data brings its own."""
+    word_style: WordStyle = "natural"
+    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
     vocab_size: int | None = None
-    """For raw text: tokens of the bpe or word tokenizer."""
+    """For raw text: most entries of the vocabulary."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str):  # plain strings from Python are welcome
+            object.__setattr__(self, "data", Path(self.data))
+        need_positive(self, ("vocab_size",))
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TextConfig):
+    """One training run of a decoder. ``tickwise train --dry-run`` prints the resolved values."""
+
     depth: int = 4
     """The dial: layers. Width, heads, learning rate and batch follow from it."""
     context: int = 256
@@ -170,13 +186,12 @@ class TrainConfig(LoopConfig):
     model: ModelOptions = field(default_factory=ModelOptions)
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str):
-            object.__setattr__(self, "data", Path(self.data))
-        _need_positive(self, ("depth", "context", "vocab_size"))
+        need_positive(self, ("depth", "context"))
         super().__post_init__()
 
 
-def _need_positive(config: LoopConfig, names: tuple[str, ...]) -> None:
+def need_positive(config: LoopConfig, names: tuple[str, ...]) -> None:
+    """``ConfigError`` for one of those settings that is given and not above zero."""
     for name in names:
         value = getattr(config, name)
         if value is not None and not value > 0:

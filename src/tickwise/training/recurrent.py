@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tickwise.core.errors import ConfigError
-from tickwise.data.config import PrepareConfig, TokenizerKind
+from tickwise.data.config import PrepareConfig
 from tickwise.data.prepare import open_or_prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.layers.recurrent import CellKind
 from tickwise.models.recurrent import Recurrent, RecurrentConfig
-from tickwise.tokenizers.train import WordStyle
-from tickwise.training.config import LoopConfig, OptimizerOptions
+from tickwise.training.config import OptimizerOptions, TextConfig, need_positive
 from tickwise.training.dial import MAX_EPOCHS_BY_DEFAULT, describe_run, limited
 from tickwise.training.recurrent_objective import RecurrentObjective, RecurrentPenalties
 from tickwise.training.run import TrainResult, about_data, train_module
@@ -41,17 +39,9 @@ class RecurrentOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentTrainConfig(LoopConfig):
+class RecurrentTrainConfig(TextConfig):
     """One training run of a recurrent language model."""
 
-    data: Path
-    """Prepared directory, text file or folder, or the name of a known data set."""
-    tokenizer: TokenizerKind = "bpe"
-    """For raw text: char, word or bpe. Prepared data brings its own."""
-    word_style: WordStyle = "natural"
-    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
-    vocab_size: int | None = None
-    """For raw text: most entries of the vocabulary."""
     depth: int = 1
     """Layers."""
     context: int = 48
@@ -66,12 +56,7 @@ class RecurrentTrainConfig(LoopConfig):
     """Times the mean square of the change of the last layer's outputs from token to token."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str):  # plain strings from Python are welcome
-            object.__setattr__(self, "data", Path(self.data))
-        for name in ("depth", "context", "vocab_size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+        need_positive(self, ("depth", "context"))
         super().__post_init__()
 
 

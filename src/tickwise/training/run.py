@@ -94,7 +94,8 @@ def open_data(config: TrainConfig) -> "PreparedData":
     from tickwise.data.prepare import open_or_prepare
 
     _refuse_contradictions(config)
-    data = open_or_prepare(config.data, PrepareConfig(tokenizer=config.tokenizer, vocab_size=config.vocab_size))
+    data = open_or_prepare(config.data, PrepareConfig(
+        tokenizer=config.tokenizer, vocab_size=config.vocab_size, word_style=config.word_style))
     own = data.tokenizer
     if data.path == config.data and (config.vocab_size is not None or config.tokenizer not in ("bpe", own.kind)):
         raise ConfigError(f"{config.data}: prepared data brings its own tokenizer ({own.kind}, {own.vocab_size} "

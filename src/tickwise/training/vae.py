@@ -11,8 +11,7 @@ from tickwise.data.prepare import open_or_prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.data.sentences import Sentences, split_sentences
 from tickwise.models.vae import Network, Vae, VaeConfig
-from tickwise.tokenizers.train import WordStyle
-from tickwise.training.config import LoopConfig, OptimizerOptions
+from tickwise.training.config import OptimizerOptions, TextConfig
 from tickwise.training.dial import limited
 from tickwise.training.run import TrainResult, about_data, train_module
 from tickwise.training.vae_objective import KlSchedule, VaeObjective
@@ -44,27 +43,17 @@ class VaeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceDataConfig(LoopConfig):
+class SentenceDataConfig(TextConfig):
     """A training whose examples are sentences."""
 
-    data: Path
-    """Prepared directory, text file (a sentence per line) or folder, or the name of a known data set."""
     tokenizer: TokenizerKind = "word"
     """For raw text: char, word or bpe. Prepared data brings its own."""
-    word_style: WordStyle = "natural"
-    """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
-    vocab_size: int | None = None
-    """For raw text: most entries of the vocabulary."""
     longest: int = 128
     """Sentences of so many tokens or more, their end counted, are left out."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str):  # plain strings from Python are welcome
-            object.__setattr__(self, "data", Path(self.data))
         if self.longest < 2:
             raise ConfigError(f"--longest: must be at least 2, got {self.longest}")
-        if self.vocab_size is not None and self.vocab_size < 1:
-            raise ConfigError(f"--vocab-size: must be positive, got {self.vocab_size}")
         if self.label_smoothing:
             raise ConfigError("--label-smoothing: has no meaning here; leave it out")
         super().__post_init__()
