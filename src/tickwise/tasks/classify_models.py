@@ -102,7 +102,8 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
         threshold=config.threshold,
     )).initialise(config.seed)
     if vectors is not None:
-        _place(module.embeddings[0].get_parameter("weight").detach(), words.rows(vectors.words), vectors, absent=UNKNOWN)
+        table = module.embeddings[0].get_parameter("weight").detach()
+        _place(table, words.rows(vectors.words), vectors, absent=UNKNOWN)
     objective = SequenceClassification(
         words.encode(examples.texts), classes,
         (words.encode(dev.texts), dev_classes) if dev is not None and dev_classes is not None else None,
