@@ -1,5 +1,6 @@
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -8,7 +9,9 @@ import pytest
 
 from tickwise.cli.dispatch import dispatch
 from tickwise.core import console
+from tickwise.engine import speculative
 from tickwise.engine.language_model import load
+from tickwise.engine.speculative import Speculation, TickTimes
 from tickwise.interop.directory import save_model
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.tokenizers.train import char_tokenizer
@@ -34,6 +37,50 @@ def test_text_goes_to_stdout_and_figures_to_stderr(model_path, capsys):
     assert "3 prompt tokens" in captured.err
     assert "30 tokens in" in captured.err
     assert "seed 3" in captured.err
+
+
+def test_what_was_read_of_a_long_prompt_is_told(model_path, capsys):
+    flags = ["generate", model_path, "--prompt", "abc " * 25, "--max-tokens", "10", "--ignore-eos", "--seed", "1"]
+    assert dispatch(flags) == 0
+    assert "23 of 100 prompt tokens in" in capsys.readouterr().err
+    assert dispatch([*flags, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["prompt_tokens"], result["prompt_tokens_kept"]) == (100, 23)
+
+
+def on_one_screen(*words):
+    """A process whose text and notes arrive in one stream, as on a terminal."""
+    command = [sys.executable, "-m", "tickwise", "generate", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_no_note_lands_inside_the_text(model_path):
+    flags = [model_path, "--prompt", "abc", "--max-tokens", "80", "--ignore-eos", "--seed", "3"]
+    with on_one_screen(*flags) as process:
+        assert process.stdout is not None
+        screen = process.stdout.read().decode()
+    text = load(model_path).generate("abc", max_tokens=80, ignore_eos=True, seed=3).text
+    assert screen.startswith(text.removesuffix("\n") + "\nthe text is longer than the model's context")
+
+
+def test_a_note_on_the_prompt_comes_before_the_text(model_path):
+    flags = [model_path, "--prompt", "abc" * 20, "--max-tokens", "5", "--ignore-eos", "--seed", "3"]
+    with on_one_screen(*flags) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"the prompt has 60 tokens")
+
+
+def test_an_interrupted_text_ends_its_line(model_path, tmp_path):
+    flags = [model_path, "--prompt", "a", "--max-tokens", "1000000", "--ignore-eos", "--trace", tmp_path / "trace"]
+    with on_one_screen(*flags, "--seed", "0", "--logit-bias", "\n=-100") as process:
+        assert process.stdout is not None
+        process.stdout.read(200)
+        process.send_signal(signal.SIGINT)
+        lines = process.stdout.read().decode(errors="replace").splitlines()
+    assert process.returncode == 130
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "the text is longer than the model's context of 32 tokens", "trace", "tickwise"]
+    assert lines[-1] == "tickwise: interrupted"
 
 
 def test_json_stands_alone_on_stdout_in_the_promised_shape(model_path, capsys):
@@ -137,6 +184,31 @@ def test_json_of_a_schema_from_a_file_and_from_the_flag(tmp_path, capsys):
         assert value["b"] == "c"
 
 
+@pytest.mark.parametrize("kind", ["lookup", "draft"])
+def test_what_became_of_guesses_is_told(model_path, capsys, monkeypatch, kind):
+    monkeypatch.setattr(TickTimes, "known", property(lambda self: True, lambda self, value: None), raising=False)
+    monkeypatch.setattr(speculative, "_TRIALS", 2)
+    monkeypatch.setattr(TickTimes, "plain_s", lambda self, n_rows: 0.0)  # whatever checking takes is too much
+    flags = ["generate", model_path, "--prompt", "abababab", "--max-tokens", "30", "--temperature", "0",
+             "--ignore-eos", "--speculate", kind, "--seed", "1"]
+    flags += ["--draft", model_path] if kind == "draft" else []
+    assert dispatch([*flags, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["speculation"]
+    assert set(figures) == {"guessed_tokens", "accepted_tokens", "ticks", "turned_off"}
+    assert figures["guessed_tokens"] >= figures["accepted_tokens"] >= 0
+    assert dispatch(flags) == 0
+    closing = capsys.readouterr().err.splitlines()[-1]
+    assert f"{figures['accepted_tokens']} of {figures['guessed_tokens']} guessed tokens accepted" in closing
+    if kind == "draft":
+        assert figures["turned_off"]
+        assert f"turned off after {figures['ticks']} ticks: verifying cost more than it saved" in closing
+    monkeypatch.setattr(Speculation, "verified", lambda *_, **__: None)
+    assert dispatch(flags) == 0
+    assert "turned off" not in capsys.readouterr().err
+    assert dispatch([*flags[:-2], "--seed", "1", "--speculate", "off"]) == 0
+    assert "guess" not in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_structured_text_that_does_not_fit_says_that_it_was_cut_off(model_path, capsys):
     result = generate_json(capsys, model_path, "--regex", "[ab]{50}", "--max-tokens", "10")
     assert result["finish_reason"] == "length"
@@ -199,6 +271,8 @@ def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
     ("flags", "message"),
     [
         (["--temperature", "nan"], "temperature"),
+        (["--temperature", "inf"], "temperature: inf must be finite and at least 0"),
+        (["--speculate", "draft"], "--speculate draft: name the smaller model with --draft"),
         (["--top-p", "0"], "top_p"),
         (["--max-tokens", "0"], "max_tokens"),
         (["--max-tokens", "-3"], "max_tokens"),
@@ -260,7 +334,8 @@ def test_many_prompts_are_written_in_their_order(model_path, prompts_file, capsy
     captured = capsys.readouterr()
     prompts = ["abc", "ab ij", "abc"]
     assert captured.out == "".join(
-        f"--- prompt {i}: {p!r} ---\n{alone(model_path, p)}\n" for i, p in enumerate(prompts, 1))
+        f"--- line {i}: {p!r} ---\n{alone(model_path, p)}\n" for i, p in zip((1, 3, 4), prompts, strict=True))
+    assert "prompts.txt: 1 empty line skipped" in captured.err
     assert "3 prompts, " in captured.err
 
 
@@ -276,6 +351,7 @@ def test_many_prompts_as_json_are_a_line_each(model_path, prompts_file, capsys, 
     assert dispatch(["generate", model_path, *flags]) == 0
     lines = sorted((json.loads(line) for line in capsys.readouterr().out.splitlines()), key=lambda line: line["index"])
     assert [line["index"] for line in lines] == [0, 1, 2]
+    assert [line["line"] for line in lines] == ([1, 2, 3] if source == "jsonl" else [1, 3, 4])
     assert [line["text"] for line in lines] == [alone(model_path, prompt) for prompt in ("abc", "ab ij", "abc")]
     assert {"token_ids", "timings", "finish_reason", "seed"} <= set(lines[0])
 
@@ -286,21 +362,22 @@ def test_samples_of_many_prompts(model_path, prompts_file, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all([sample["sample"] for sample in line["samples"]] == [0, 1] for line in lines)
     assert dispatch(common) == 0
-    assert "--- prompt 2, sample 1 of 2: 'ab ij' ---" in capsys.readouterr().out
+    assert "--- line 3, sample 1 of 2: 'ab ij' ---" in capsys.readouterr().out
 
 
 def test_a_prompt_that_fails_is_named_and_the_others_are_written(model_path, tmp_path, capsys):
     file = tmp_path / "prompts.txt"
-    file.write_text("abc\nQQ\nab\n", encoding="utf-8")
+    file.write_text("abc\n\nQQ\nab\n", encoding="utf-8")
     common = ["generate", model_path, "--prompts", str(file), "--max-tokens", "4", "--seed", "3"]
     assert dispatch(common) == 2
     captured = capsys.readouterr()
-    assert captured.out.count("--- prompt") == 2
-    assert "prompt 2: character 'Q'" in captured.err
+    assert captured.out.count("--- line") == 2
+    assert f"{file}, line 3: character 'Q'" in captured.err
     assert "1 of 3 prompts" in captured.err
     assert dispatch([*common, "--json"]) == 2
     lines = {line["index"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert "not in the vocabulary" in lines[1]["error"]
+    assert lines[1]["line"] == 3
     assert "text" in lines[2]
 
 

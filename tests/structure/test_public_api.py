@@ -32,6 +32,9 @@ def test_help_names_every_verb_and_version_is_the_package_s():
     from tickwise.cli import VERBS, overview
 
     assert all(f"  {verb} " in overview() for verb in VERBS)
+    shown = [line for line in overview().splitlines() if any(line.startswith(f"  {verb} ") for verb in VERBS)]
+    starts = {line.index(description) for (_, description), line in zip(VERBS.values(), shown, strict=True)}
+    assert len(starts) == 1, "the descriptions stand in one column"
     assert tickwise.__version__ == version("tickwise")
 
 

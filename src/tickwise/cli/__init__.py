@@ -42,6 +42,13 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+def verb_lines(prefix: str = "", before: str = "") -> list[str]:
+    """A line for each verb that begins with ``prefix``, in columns; ``before`` stands before the verb."""
+    shown = {verb: line for verb, (_, line) in VERBS.items() if verb.startswith(prefix)}
+    width = max(map(len, shown))
+    return [f"  {before}{verb:<{width}}  {line}" for verb, line in shown.items()]
+
+
 def overview() -> str:
     """The text of ``tickwise --help``."""
     lines = [
@@ -50,7 +57,7 @@ def overview() -> str:
         "Train and run language models, and know what every token costs.",
         "",
         "verbs:",
-        *(f"  {verb:<14} {line}" for verb, (_, line) in VERBS.items()),
+        *verb_lines(),
         "",
         "  tickwise VERB --help      the flags of one verb",
         "  tickwise --version        the version",

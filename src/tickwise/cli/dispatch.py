@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tickwise.cli import VERBS, load_verb, overview
+from tickwise.cli import VERBS, load_verb, overview, verb_lines
 from tickwise.core import console
 from tickwise.core.config import closest, from_dict, read_yaml
 from tickwise.core.errors import ConfigError, UserError
@@ -154,9 +154,7 @@ def dispatch(arguments: Sequence[str]) -> int:
             return _completion(arguments[1:])
         verb, words = find_verb(arguments)
         if verb not in VERBS:
-            children = {name: line for name, (_, line) in VERBS.items() if name.startswith(verb + " ")}
-            lines = [f"  tickwise {name:<14} {line}" for name, line in children.items()]
-            print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *lines]))
+            print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *verb_lines(verb + " ", "tickwise ")]))
             return 0
         parsed = parse(verb, words)
         if getattr(parsed, "quiet", False):

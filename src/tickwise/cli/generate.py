@@ -1,12 +1,13 @@
 """Write text with a model: the prompt's continuation streams to stdout, the figures go to stderr."""
 
 import dataclasses
+import io
 import json
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import tyro
 
@@ -60,9 +61,19 @@ class WritingArguments(CommonArguments, GenerationSettings):
 class Arguments(WritingArguments):
     prompts: Path | None = None
     """Many texts to continue together: a file with one per line, or .jsonl with the field prompt; - reads lines from
-    standard input. With --json a line of JSON per prompt as soon as it is done, else the texts in order."""
+    standard input. Empty lines are skipped. With --json a line of JSON per prompt as soon as it is done, else the texts
+    in order."""
     trace: Path | None = None
     """Folder for a trace: every tick's stages with time, FLOPs and bytes (tickwise trace show)."""
+
+
+class Prompt(NamedTuple):
+    """One of many prompts."""
+
+    source: str
+    line: int
+    """Where it stands in the source, from 1."""
+    text: str
 
 
 def run(arguments: Arguments) -> int:
@@ -104,11 +115,14 @@ def write(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> 
             print(f"--- sample {sample.sample + 1} of {settings.n} ---\n{sample.text}")
     else:
         samples = [_stream(model, prompt, settings)]
-    _say_figures(samples)
+    greedy = settings.temperature == 0 and settings.beam_width == 1  # then one sample stands for all
+    _say_figures(samples[:1] if greedy else samples)
 
 
 def settings_of(arguments: WritingArguments) -> GenerationSettings:
     """The settings that the flags say; ``ConfigError`` for wrong ones."""
+    if arguments.speculate == "draft" and arguments.draft is None:
+        raise ConfigError("--speculate draft: name the smaller model with --draft")
     values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(GenerationSettings)}
     values["logit_bias"] = [_token_and_bias(text) for text in arguments.logit_bias]
     schema = arguments.json_schema
@@ -153,14 +167,15 @@ def _read_text(path: Path, what: str) -> tuple[str, str]:
         raise DataError(f"{source}: {what} cannot be read: not UTF-8 at byte {problem.start}; convert it") from None
 
 
-def prompts_of(arguments: Arguments) -> list[str]:
+def prompts_of(arguments: Arguments) -> list[Prompt]:
     """The prompts of the file or standard input; ``DataError`` in one line that says where it is wrong."""
     assert arguments.prompts is not None
     if arguments.prompt is not None or arguments.prompt_file is not None:
         raise ConfigError("--prompts and --prompt or --prompt-file: give only one of them")
     text, source = _read_text(arguments.prompts, "the prompts")
     prompts = []
-    for number, line in enumerate(text.split("\n"), 1):
+    lines = text.removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         prompt: Any = line.removesuffix("\r")
@@ -172,13 +187,15 @@ def prompts_of(arguments: Arguments) -> list[str]:
             prompt = value.get("prompt") if isinstance(value, dict) else None
             if not isinstance(prompt, str):
                 raise DataError(f"{source}, line {number}: give an object with the text of the prompt under \"prompt\"")
-        prompts.append(prompt)
+        prompts.append(Prompt(source, number, prompt))
     if not prompts:
         raise DataError(f"{source}: no prompt in it; give one per line")
+    if n_empty := len(lines) - len(prompts):
+        say(f"{source}: {n_empty} empty {'line' if n_empty == 1 else 'lines'} skipped")
     return prompts
 
 
-def write_batch(model: "LanguageModel", prompts: list[str], settings: GenerationSettings, *, as_json: bool) -> None:
+def write_batch(model: "LanguageModel", prompts: list[Prompt], settings: GenerationSettings, *, as_json: bool) -> None:
     """Print every prompt's text: as JSON lines in the order in which they end, else in the order of the prompts.
 
     ``DataError`` at the end when there were prompts that could not be continued; what is wrong with each is said.
@@ -189,13 +206,14 @@ def write_batch(model: "LanguageModel", prompts: list[str], settings: Generation
     started = time.perf_counter()
     bar = nullcontext() if out.isatty() else progress("writing", len(prompts), "prompts")
     with bar as moving:
-        for answer in model.generate_batch(prompts, **dataclasses.asdict(settings)):
+        for answer in model.generate_batch([prompt.text for prompt in prompts], **dataclasses.asdict(settings)):
             failed += answer.error is not None
             tokens += sum(len(sample.token_ids) for sample in answer.samples)
             if moving is not None:
                 moving.advance(1)
             if as_json:
-                print(json.dumps(_answer_as_json(answer), ensure_ascii=False), file=out, flush=True)
+                shown = _answer_as_json(answer, prompts[answer.index])
+                print(json.dumps(shown, ensure_ascii=False), file=out, flush=True)
                 continue
             done[answer.index] = answer
             while printed in done:
@@ -207,42 +225,49 @@ def write_batch(model: "LanguageModel", prompts: list[str], settings: Generation
         raise DataError(f"{failed} of {len(prompts)} prompts could not be continued; see the lines with their numbers")
 
 
-def _answer_as_json(answer: "Answer") -> dict[str, Any]:
+def _answer_as_json(answer: "Answer", prompt: Prompt) -> dict[str, Any]:
+    place = {"index": answer.index, "line": prompt.line}
     if answer.error is not None:
-        return {"index": answer.index, "error": str(answer.error)}
+        return {**place, "error": str(answer.error)}
     samples = [_as_json(sample) for sample in answer.samples]
-    return {"index": answer.index, **(samples[0] if len(samples) == 1 else {"samples": samples})}
+    return {**place, **(samples[0] if len(samples) == 1 else {"samples": samples})}
 
 
-def _print_answer(answer: "Answer", prompt: str, out: TextIO) -> None:
+def _print_answer(answer: "Answer", prompt: Prompt, out: TextIO) -> None:
     if answer.error is not None:
-        print(f"prompt {answer.index + 1}: {answer.error}", file=sys.stderr)
+        print(f"{prompt.source}, line {prompt.line}: {answer.error}", file=sys.stderr)
     for sample in answer.samples:
         of = f", sample {sample.sample + 1} of {len(answer.samples)}" if len(answer.samples) > 1 else ""
-        start = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-        print(f"--- prompt {answer.index + 1}{of}: {start!r} ---\n{sample.text}", file=out, flush=True)
+        start = prompt.text if len(prompt.text) <= 60 else prompt.text[:57] + "..."
+        print(f"--- line {prompt.line}{of}: {start!r} ---\n{sample.text}", file=out, flush=True)
 
 
 def _stream(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> "Generation":
-    """Print the text while it is written."""
+    """Print the text while it is written. What there is to say meanwhile follows on lines of its own."""
     from tickwise.engine.generation import TextPiece
 
-    last = ""
-    for event in model.events(prompt, settings):
-        if not isinstance(event, TextPiece):
-            break
-        last = event.text
-        sys.stdout.write(last)
-        sys.stdout.flush()
-    if not last.endswith("\n"):
-        print(flush=True)
-    assert not isinstance(event, TextPiece)
+    events = model.events(prompt, settings)
+    event = next(events)
+    last, notes = "", io.StringIO()
+    try:
+        with redirect_stderr(notes):
+            while isinstance(event, TextPiece):
+                last = event.text or last
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+                event = next(events)
+    finally:
+        if not last.endswith("\n"):
+            print(flush=True)
+        sys.stderr.write(notes.getvalue())
     return event
 
 
 def _as_json(generation: "Generation") -> dict[str, Any]:
     shown = dataclasses.asdict(generation)
     del shown["choices"]
+    if generation.speculation is None:
+        del shown["speculation"]
     if generation.choices:
         shown["logprobs"] = [
             {"token_id": token_id, "logprob": logprob,
@@ -260,8 +285,25 @@ def _say_figures(samples: list["Generation"]) -> None:
     reasons = ", ".join(sorted({s.finish_reason for s in samples}))
     prefill_s = first.timings.prefill_s
     prefill = "n/a" if prefill_s is None else f"{1000 * prefill_s:.0f} ms"
+    kept = "" if first.prompt_tokens_kept == first.prompt_tokens else f"{first.prompt_tokens_kept} of "
     say(
-        f"{first.prompt_tokens} prompt tokens in {prefill}, {tokens} tokens in "
+        f"{kept}{first.prompt_tokens} prompt tokens in {prefill}, {tokens} tokens in "
         f"{format_seconds(decode_s) if decode_s >= 10 else f'{decode_s:.2f}s'} ({rate}), ended by {reasons}, "
-        f"seed {first.seed}"
+        f"seed {first.seed}{_guesses_in_words(samples)}"
     )
+
+
+def _guesses_in_words(samples: list["Generation"]) -> str:
+    """What became of the guesses, to stand at the end of a line; empty where none were asked for."""
+    figures = [sample.speculation for sample in samples if sample.speculation is not None]
+    if not figures:
+        return ""
+    guessed, accepted = sum(f.guessed_tokens for f in figures), sum(f.accepted_tokens for f in figures)
+    words = f", {accepted} of {guessed} guessed tokens accepted"
+    turned_off = [f.ticks for f in figures if f.turned_off]
+    if not turned_off:
+        return words
+    where = "" if len(figures) == 1 else f" for {len(turned_off)} of {len(figures)} samples"
+    ticks = " and ".join(str(n) for n in sorted({min(turned_off), max(turned_off)}))
+    after = f"after {ticks} ticks" if len(set(turned_off)) == 1 else f"after between {ticks} ticks"
+    return f"{words}; guessing turned off{where} {after}: verifying cost more than it saved"

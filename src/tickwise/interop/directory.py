@@ -91,7 +91,10 @@ def resolve_model_path(path: Path) -> Path:
     if steps:
         return steps[-1]
     _refuse_pickles(path)
-    raise CheckpointError(f"{path}: not a model directory ({CONFIG} is missing)")
+    names = sorted(entry.name for entry in path.iterdir())
+    found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
+    raise CheckpointError(f"{path}: not a model directory ({CONFIG} is missing); found {found}, expected the Hugging "
+                          f"Face layout: {CONFIG}, {WEIGHTS} and tokenizer.json")
 
 
 def save_model(path: Path, module: nn.Module, assets: Assets, *, state: Mapping[str, Tensor] | None = None,
