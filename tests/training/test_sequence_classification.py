@@ -79,3 +79,12 @@ def test_predictions_come_in_order():
     alone = torch.cat([classify_sequences(module, [text], torch.device("cpu")) for text in texts])
     assert torch.allclose(together, alone, atol=1e-6)
     assert together.std() > 0.01
+
+
+def test_validation_does_not_mind_how_sure_the_model_is():
+    module, objective = build()
+    torch.nn.init.normal_(module.head.weight, generator=torch.Generator().manual_seed(2))
+    before = objective.validate(module, torch.device("cpu"), None)
+    with torch.no_grad():
+        module.head.weight *= 1.5
+    assert objective.validate(module, torch.device("cpu"), None) == pytest.approx(before, rel=0.01)

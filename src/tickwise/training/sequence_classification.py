@@ -20,6 +20,7 @@ from tickwise.training.tagging_objective import batches_by_length
 _POOL_BATCHES = 16
 """Texts are sorted by length within this many batches: little padding, and other batches in each epoch."""
 _PREDICTED_TOKENS = 8192
+_TEMPERATURES = np.geomspace(0.5, 8, 25)
 
 
 def collate_texts(texts: Sequence[EncodedSentence]) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,11 +117,13 @@ class SequenceClassification:
         """Texts are independent."""
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Mean cross-entropy and accuracy on the whole validation part (``max_tokens`` is for longer ones)."""
+        """Accuracy, and the cross-entropy at the best temperature: the model will be calibrated, and a recurrent one
+        grows sure of itself long before it stops improving. On the whole validation part (``max_tokens`` is for longer
+        ones)."""
         assert self._validation is not None
         texts, classes = self._validation
         logits = classify_sequences(module, texts, device)
-        return {"loss": F.cross_entropy(logits, classes).item(),
+        return {"loss": min(F.cross_entropy(logits / t, classes).item() for t in _TEMPERATURES),
                 "accuracy": (logits.argmax(1) == classes).float().mean().item()}
 
     def state(self) -> dict[str, Any]:
