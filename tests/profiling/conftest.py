@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.trace_store import TraceWriter
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a process has used: one involuntary switch for every interrupted tick, and as good as no processor time."""
+
+    ru_nivcsw: int
+    ru_utime: float
+    ru_stime: float = 0.0
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
@@ -25,20 +35,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
     """Writes a trace of ``n_ticks`` ticks, one token each. In tick ``slow`` layer 1 takes ten times as long, in
-    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs. Beams ``said`` nothing.
+    ``slow_tick`` everything twice; ``extra`` is a stage and the tick that has it, for 50 µs; in the ticks of
+    ``late`` another program held the core for so many nanoseconds of these stages. Beams ``said`` nothing.
     """
 
     def make(name: str = "trace", n_ticks: int = 20, slow: int | None = None, ffn_factor: float = 1.0,
              slow_tick: int | None = None, extra: tuple[Stage, int] | None = None, phase: str | None = None,
-             said: bool = True, **header: Any) -> Path:
+             late: dict[int, list[tuple[Stage, int]]] | None = None, usage: bool = True, said: bool = True,
+             **header: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         writer = TraceWriter(folder, "run1")
         costs = linear_costs({(Stage.FFN, 0): (8_000, 2_000, 500), (Stage.FFN, 1): (8_000, 2_000, 500),
                               (Stage.HEAD, None): (20_000, 1_000, 100)}, {(Stage.HEAD, None): (0, 10, 0)})
         energy = EnergyModel(joules_per_flop=1e-12, joules_per_byte=1e-10, idle_watts=1.0)
-        ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy)
+        ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy, usage=(lambda: used) if usage else None)
+        used = Used(0, 0.0)
         for tick in range(n_ticks):
+            waits = dict((late or {}).get(tick, []))
+            if waits:
+                used = Used(used.ru_nivcsw + 1, used.ru_utime)
             factor = 10.0 if tick == slow else 1.0
             stretches = [(stage, layer, round(ns * ffn_factor * (factor if layer == 1 else 1)) if stage is Stage.FFN
                           else ns) for stage, layer, ns in STRETCHES]
@@ -46,6 +62,7 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
                 stretches = [(stage, layer, 2 * ns) for stage, layer, ns in stretches]
             if extra is not None and tick == extra[1]:
                 stretches.append((extra[0], None, 50_000))
+            stretches = [(stage, layer, ns + waits.pop(stage, 0)) for stage, layer, ns in stretches]
             work = FakeWork(phase=phase or ("prefill" if tick == 0 else "decode"), kv_tokens=10 + tick)
             token = FakeToken("a", 10 + tick, tick, chr(97 + tick % 26))
             run_tick(ledger, clock, stretches, work, (token,) if said else ())

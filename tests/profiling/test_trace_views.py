@@ -7,6 +7,7 @@ from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
 from tickwise.profiling.trace_views import (
+    between_ticks,
     difference,
     phase_summaries,
     slowest_ticks,
@@ -55,7 +56,7 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
     (report,) = tick_reports(trace, [7])
     assert (report.tick, report.text, report.phase) == (7, "h", "decode")
     assert report.wall_ns == TICK_NS + 9 * 500
-    assert report.median_wall_ns == TICK_NS
+    assert report.usual_wall_ns == TICK_NS
     assert report.slowest_part.stage == "ffn"
     assert report.slowest_part.excess_ns == 9 * 500
     assert {stage.stage: stage.excess_ns for stage in report.stages if stage.stage != "ffn"} == dict.fromkeys(
@@ -63,9 +64,9 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
 
 
 def test_a_slow_tick_says_why(make_trace):
-    trace = open_trace(make_trace(n_ticks=20, slow=7))
+    trace = open_trace(make_trace(n_ticks=20, slow=7, usage=False))
     slow, usual = tick_reports(trace, [7, 8])
-    assert slow.why.startswith("all of the 4 µs above the median are in ffn, which took 6 × its usual time")
+    assert slow.why.startswith("all of the 4 µs above the typical tick are in ffn, which took 6 × its usual time")
     assert "interruption" in slow.why
     assert usual.why == ""
     assert (slow.unusual, usual.unusual) == (True, False)
@@ -74,7 +75,7 @@ def test_a_slow_tick_says_why(make_trace):
 
 
 def test_a_tick_that_was_slow_all_over_blames_the_machine(make_trace):
-    slow = tick_reports(open_trace(make_trace(n_ticks=20, slow_tick=9)), [9])[0]
+    slow = tick_reports(open_trace(make_trace(n_ticks=20, slow_tick=9, usage=False)), [9])[0]
     assert "another program" in slow.why
 
 
@@ -84,7 +85,7 @@ def test_a_stage_that_few_ticks_have_is_what_makes_them_slow(make_trace):
     report = tick_reports(trace, [11])[0]
     assert report.slowest_part.stage == "validation"
     assert report.slowest_part.excess_ns == 50_000
-    assert "all of the 50 µs above the median are in validation, which most ticks do without" in report.why
+    assert "all of the 50 µs above the typical tick are in validation, which most ticks do without" in report.why
     assert not report.unusual
 
 
@@ -133,3 +134,55 @@ def test_the_difference_names_the_stage_that_pays(make_trace):
     assert "1.64× as fast; ffn gains most" in back.sentence
     same = next(phase for phase in difference(a, a).phases if phase.phase == "decode")
     assert "no difference worth the name" in same.sentence
+
+
+def test_a_tick_of_a_busy_machine_does_not_pass_for_typical(make_trace):
+    """13 of 19 ticks wait 8 ms for a core, in turn in every stage: no median of stages would add up to one tick."""
+    late = {tick: [(Stage.FFN, 8_000_000)] for tick in range(1, 20) if tick % 3}
+    trace = open_trace(make_trace(n_ticks=20, late=late))
+    decode = phase_summaries(trace)[1]
+    assert decode.median_tick_ns > 8_000_000
+    assert decode.typical.wall_ns / decode.typical.ticks == TICK_NS
+    assert sum(stage.duration_ns for stage in decode.typical.stages) == decode.typical.wall_ns
+    assert (decode.interrupted, decode.typical.uninterrupted, decode.typical.chosen_from) == (13, True, 6)
+    assert decode.lost_ns == pytest.approx(13 * 8_000_000)
+    assert decode.disturbance.startswith("13 of 19 ticks were interrupted by other programs")
+    assert not decode.blames_the_machine
+    assert "another program held the core (interrupted once)" in tick_reports(trace, [1])[0].why
+
+
+def test_where_every_tick_was_interrupted_the_machine_is_to_blame(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, late={tick: [(Stage.FFN, 8_000_000)] for tick in range(20)}))
+    decode = phase_summaries(trace)[1]
+    assert decode.disturbance.startswith("every tick was interrupted by other programs")
+    assert decode.blames_the_machine
+    assert not decode.typical.uninterrupted
+
+
+def test_a_quiet_machine_and_one_that_does_not_count_say_nothing(make_trace):
+    for name, usage in (("quiet", True), ("unknown", False)):
+        decode = phase_summaries(open_trace(make_trace(name, n_ticks=20, slow=7, usage=usage)))[1]
+        assert decode.disturbance == ""
+        assert decode.interrupted == (0 if usage else None)
+        assert not decode.typical.uninterrupted
+
+
+def test_two_stages_that_were_interrupted_are_not_nearly_every_stage(make_trace):
+    trace = open_trace(make_trace(n_ticks=20, late={12: [(Stage.EMBED, 14_000), (Stage.SAMPLE, 20_000)]}))
+    (report,) = tick_reports(trace, [12])
+    assert report.why.startswith("two stages took far longer than usual: sample and embed hold 0.0341 of the 0.0354 ms")
+    assert "another program held the core" in report.why
+    assert "nearly every stage" not in report.why
+    assert report.unusual_ns == 34_000
+
+
+def test_what_the_stages_took_more_adds_up_to_what_the_tick_took_more(make_trace):
+    late = {tick: [(Stage.FFN if tick % 2 else Stage.HEAD, 900 * tick)] for tick in range(20)}
+    for report in tick_reports(open_trace(make_trace(n_ticks=20, late=late)), range(20)):
+        assert sum(stage.excess_ns for stage in report.stages) == pytest.approx(report.wall_ns - report.usual_wall_ns)
+
+
+def test_the_time_between_ticks_is_known(make_trace):
+    between = between_ticks(open_trace(make_trace(n_ticks=5)))
+    assert (between.total_ns, between.median_ns, between.span_ns) == (4_000, 1_000, 5 * TICK_NS + 4_000)
+    assert between_ticks(open_trace(make_trace("one", n_ticks=1))) is None

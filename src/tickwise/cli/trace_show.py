@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _ADVISED = 3
 _WIDTH_OF_A_FILE = 120
+_FAR_FROM_TYPICAL = 0.1
+"""Share of a phase's time beyond typical ticks from which on it is said where it went."""
 _WORTH_A_WORD = 0.02
 """Share of the time from which a stage gets a sentence."""
 
@@ -30,7 +32,7 @@ class Arguments(CommonArguments):
     token: int | None = None
     """Show the tick that wrote this token, counted from 0."""
     slowest: int | None = None
-    """Show this many ticks that took longest, against the median of their phase."""
+    """Show this many ticks that took longest, against the typical tick of their phase."""
 
 
 def run(arguments: Arguments) -> int:
@@ -109,6 +111,8 @@ def microseconds(nanoseconds: float) -> str:
 
 def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
     """The tables of all phases, what they mean, and what would make the slowest stages faster."""
+    from tickwise.profiling.trace_views import between_ticks
+
     header = trace.header
     roof = header.get("roofline", {})
     busy = " on a busy machine, so they may be too low" if roof.get("disturbed") else ""
@@ -120,6 +124,11 @@ def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
     if pauses:
         print(f"recording paused the run between ticks, {_times(pauses)}, for "
               f"{microseconds(header['recording']['pause_ns'])} in all")
+    between = between_ticks(trace)
+    if between is not None:
+        print(f"between ticks (in no row): {microseconds(between.median_ns)} (median), "
+              f"{100 * between.total_ns / max(1, between.span_ns):.1f} % of the {microseconds(between.span_ns)} "
+              "from the first tick to the last")
     if not phases:
         print("the trace has no ticks")
     for phase in phases:
@@ -143,25 +152,35 @@ def plural(count: int, word: str) -> str:
 def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> None:
     from tickwise.profiling.trace_views import slowest_ticks, tick_reports
 
-    title = f"{phase.phase}: {plural(phase.ticks, 'tick')} of {microseconds(phase.median_tick_ns)} (median)"
+    typical = phase.typical
+    tick_ns = typical.wall_ns / typical.ticks
+    title = f"{phase.phase}: {plural(phase.ticks, 'tick')}"
+    title += f" of {microseconds(tick_ns)}" if phase.ticks == 1 else f" in {microseconds(phase.wall_ns)}"
     if phase.tokens:
         title += f", wrote {plural(phase.tokens, 'token')}"
     if phase.phase == "decode" and phase.tokens:  # how many tokens of prompts a tick reads is not known here
         title += f", {phase.tokens / (phase.wall_ns * 1e-9):,.0f} tokens/s in ticks"
+    print(f"{title}{_energy(phase)}")
+    if phase.disturbance:
+        print(phase.disturbance)
     found = table("stage", "time", "share", "FLOPs", "bytes", "GFLOP/s", "GB/s", "ceiling", "bound", right=8)
-    for stage in phase.stages:
-        moved, duration = _moved(stage), stage.duration_ns
+    for stage in typical.stages:
+        moved, duration = _moved(stage), max(1, stage.duration_ns)
         found.add_row(
-            stage.stage, microseconds(duration / phase.ticks), f"{100 * stage.time_share:.1f} %",
-            "n/a" if stage.flops is None else format_count(stage.flops / phase.ticks),
-            "n/a" if moved is None else format_bytes(moved / phase.ticks),
+            stage.stage, microseconds(stage.duration_ns / typical.ticks), f"{100 * stage.time_share:.1f} %",
+            "n/a" if stage.flops is None else format_count(stage.flops / typical.ticks),
+            "n/a" if moved is None else format_bytes(moved / typical.ticks),
             "n/a" if stage.flops is None else _billions(stage.flops / duration),
             "n/a" if moved is None else _billions(moved / duration), _ceiling(stage), stage.bound or "n/a",
         )  # fmt: skip
-    found.add_row("all", microseconds(phase.wall_ns / phase.ticks), "100.0 %", *[""] * 6)
-    show(f"{title}{_energy(phase)}; figures of a tick", found)
+    found.add_row("all", microseconds(tick_ns), "100.0 %", *[""] * 6)
+    show("figures of the tick" if phase.ticks == 1 else f"the typical tick, {microseconds(tick_ns)}: {_choice(phase)}",
+         found)
+    beyond = _beyond(phase)
+    if beyond:
+        print(beyond)
     said: set[str] = set()
-    for stage in sorted(phase.stages, key=lambda one: -one.duration_ns):
+    for stage in sorted(typical.stages, key=lambda one: -one.duration_ns):
         if stage.time_share < _WORTH_A_WORD:
             break
         print(f"{stage.stage} ({100 * stage.time_share:.0f} %): {stage.sentence}")
@@ -174,6 +193,28 @@ def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> N
         _print_slowest_of(slowest, number_format)
 
 
+def _choice(phase: "PhaseSummary") -> str:
+    """Of which ticks the typical one is the mean."""
+    typical = phase.typical
+    of = plural(typical.chosen_from, "uninterrupted tick" if typical.uninterrupted else "tick")
+    return f"the mean of the {of if typical.ticks == typical.chosen_from else f'middle {typical.ticks:,} of {of}'}"
+
+
+def _beyond(phase: "PhaseSummary") -> str:
+    """What all ticks took more than as many typical ones, and in which stages; empty where that is little."""
+    typical = phase.typical
+    usual = {stage.stage: stage.duration_ns / typical.ticks for stage in typical.stages}
+    more_ns = phase.wall_ns - phase.ticks * typical.wall_ns / typical.ticks
+    if more_ns < _FAR_FROM_TYPICAL * phase.wall_ns:
+        return ""
+    more = sorted(((stage.duration_ns - phase.ticks * usual.get(stage.stage, 0.0), stage.stage)
+                   for stage in phase.stages), reverse=True)
+    named = ", ".join(f"{name} {microseconds(ns)}" for ns, name in more[:3] if ns > 0.05 * more_ns or name not in usual)
+    mean = microseconds(phase.wall_ns / phase.ticks)
+    return (f"the {phase.ticks:,} ticks took {microseconds(phase.wall_ns)} ({mean} on average), "
+            f"{microseconds(more_ns)} more than as many typical ones, most of it in {named}")
+
+
 def _print_slowest_of(report: "TickReport", number_format: str) -> None:
     """Which tick was slowest, in which stage, why, and what would help."""
     from tickwise.report.timeline_advice import advice
@@ -182,7 +223,7 @@ def _print_slowest_of(report: "TickReport", number_format: str) -> None:
     unit = "step" if report.phase == "train" else "token" if report.text else "tick"
     wrote = f" {_text(report.text)}" if report.text else ""
     print(f"slowest {unit}{wrote} (tick {report.tick}): {microseconds(report.wall_ns)}, "
-          f"{report.wall_ns / report.median_wall_ns:.2f}× the median; slowest stage: {stage.stage} "
+          f"{report.wall_ns / max(1.0, report.usual_wall_ns):.2f}× the typical one; slowest stage: {stage.stage} "
           f"({100 * stage.duration_ns / report.wall_ns:.0f} %)")
     print(f"    why: {report.why or stage.sentence}")
     if report.unusual:
@@ -211,8 +252,10 @@ def _moved(stage: "StageSummary") -> int | None:
 
 
 def _advice(phase: "PhaseSummary", stage: "StageSummary", number_format: str) -> str:
-    from tickwise.report.timeline_advice import advice
+    from tickwise.report.timeline_advice import MACHINE, advice
 
+    if phase.blames_the_machine and stage.bound == "overhead":
+        return MACHINE
     return advice(phase.phase, stage.stage, stage.bound or "unknown", number_format)
 
 
@@ -235,20 +278,20 @@ def _text(text: str) -> str:
 
 
 def _print_tick(report: "TickReport") -> None:
-    ratio = report.wall_ns / report.median_wall_ns
-    found = table("stage", "time", "share", "median", "more", "what it means", right=4)
+    ratio = report.wall_ns / max(1.0, report.usual_wall_ns)
+    found = table("stage", "time", "share", "typical", "more", "what it means", right=4)
     for stage in report.stages:
         found.add_row(stage.stage, microseconds(stage.duration_ns), f"{100 * stage.duration_ns / report.wall_ns:.1f} %",
-                      microseconds(stage.median_ns), f"{stage.excess_ns / 1e3:+,.0f} µs", stage.sentence)
+                      microseconds(stage.usual_ns), f"{stage.excess_ns / 1e3:+,.0f} µs", stage.sentence)
     show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {microseconds(report.wall_ns)}, "
-         f"{ratio:.2f}× the median; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
+         f"{ratio:.2f}× the typical one; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
 
 
 def _print_slowest(reports: "list[TickReport]") -> None:
-    found = table("tick", "time", "× median", "phase", "wrote", "where it went", right=2)
+    found = table("tick", "time", "× typical", "phase", "wrote", "where it went", right=2)
     for report in reports:
         part = report.slowest_part
-        found.add_row(str(report.tick), microseconds(report.wall_ns), f"{report.wall_ns / report.median_wall_ns:.2f}",
-                      report.phase, _text(report.text),
-                      report.why or f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against its median")
-    show("slowest ticks, against the median of their phase", found)
+        ratio = report.wall_ns / max(1.0, report.usual_wall_ns)
+        found.add_row(str(report.tick), microseconds(report.wall_ns), f"{ratio:.2f}", report.phase, _text(report.text),
+                      report.why or f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against the typical tick")
+    show("slowest ticks, against the typical tick of their phase", found)

@@ -1,4 +1,4 @@
-"""Ask a trace in SQL (DuckDB): one SELECT over its tables ledger and tokens. Nothing else can be read or written."""
+"""Ask a trace in SQL (DuckDB): one SELECT over its tables ledger, tokens and ticks. Nothing else is read or written."""
 
 import dataclasses
 import json

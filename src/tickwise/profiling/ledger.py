@@ -10,6 +10,8 @@ On an accelerator, which works behind the program's back, every mark waits for i
 Shapes: N ticks with the same marks, M marks of a tick, R rows of a tick, K stages with counted work.
 """
 
+import functools
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ NO_LAYER = -1
 _HOST = Stage.HOST  # looking it up in the class costs as much as reading the clock
 _CODE = {stage: code for code, stage in enumerate(STAGES)}
 _PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
+_GAP_NS = 1_000_000
+"""Between two ticks: what happened in a longer one is not held against the tick that follows."""
+_LONG_AGO_NS = -(1 << 62)
 # Marks kept in memory before rows are made of them between two ticks: about 60 bytes each.
 _MOST_MARKS = 200_000
 
@@ -143,6 +148,31 @@ class Rows:
     works: Sequence[Work]
     """Of the ticks, in order; ``first_tick`` is the number of the first."""
     first_tick: int
+    interruptions: NDArray[numpy.int64] | None
+    """Of each tick: how often a thread of this process had to leave its core although it had work to do; ``None``
+    where the system does not count that."""
+    cpu_ns: NDArray[numpy.int64] | None
+    """Of each tick: processor time of all threads of this process."""
+
+
+class Usage(Protocol):
+    """What a process has used since it began, all of its threads together (``resource.getrusage``)."""
+
+    @property
+    def ru_nivcsw(self) -> int: ...  # involuntary context switches
+    @property
+    def ru_utime(self) -> float: ...  # seconds of processor time
+    @property
+    def ru_stime(self) -> float: ...
+
+
+def usage_reader() -> Callable[[], Usage] | None:
+    """How to read this process's ``Usage``, in about a microsecond; ``None`` where the system does not say it all."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import resource
+
+    return functools.partial(resource.getrusage, resource.RUSAGE_SELF)
 
 
 class RowSink(Protocol):
@@ -166,6 +196,7 @@ class Ledger:
     def __init__(
         self, sink: RowSink, *, roofline: Roofline, costs: CostModel | None = None,
         energy: EnergyMeter | EnergyModel | None = None, synchronize: Callable[[], None] | None = None,
+        usage: Callable[[], Usage] | None = None,
     ) -> None:
         self._sink, self._roofline, self._costs, self._energy = sink, roofline, costs, energy
         # One flat list of (nanoseconds, stage, layer): appending numbers makes nothing that the garbage collector
@@ -173,8 +204,12 @@ class Ledger:
         self._marks: list[int | Stage | None] = []
         self._finished = 0
         """Length of ``_marks`` at the end of the last finished tick."""
-        self._ticks: list[tuple[int, Work, Sequence[Token]]] = []
-        """Finished ticks that are not flushed: that length, work, tokens."""
+        self._ticks: list[tuple[int, Work, Sequence[Token], Usage | None, Usage | None]] = []
+        """Finished ticks that are not flushed: that length, work, tokens, and what was used before and after it."""
+        self._usage = usage
+        self._used: Usage | None = None
+        """When the running tick began, which is when the one before ended unless there was a gap."""
+        self._ended_ns = _LONG_AGO_NS
         self._work: Work | None = None
         self._n_flushed = 0
         self._layouts: dict[tuple[int | Stage | None, ...], _Layout] = {}
@@ -206,11 +241,15 @@ class Ledger:
             self._drop_unfinished()
         if now_ns > self._look_at_ns:
             now_ns = self._look_after(now_ns)
+        if now_ns - self._ended_ns > _GAP_NS and self._usage is not None:
+            self._used = self._usage()
+            now_ns = self._now()
         marks.extend((now_ns, _HOST, None))
 
     def _drop_unfinished(self) -> None:
         """Forget marks between ticks, and a tick that was broken off, be it in the middle of its end."""
         self._work = None
+        self._ended_ns = _LONG_AGO_NS
         while self._ticks and self._ticks[-1][0] > self._finished:
             self._ticks.pop()
         del self._marks[self._finished :]
@@ -238,9 +277,13 @@ class Ledger:
         self._work = None
         marks = self._marks
         length = len(marks) + 3
-        self._ticks.append((length, work, tokens))
+        before = self._used
+        if self._usage is not None:
+            self._used = self._usage()
+        self._ticks.append((length, work, tokens, before, self._used))
         # The clock is read last, and nothing is made after it: the garbage collector's turn belongs to the tick.
-        marks.append(self._now())
+        self._ended_ns = now_ns = self._now()
+        marks.append(now_ns)
         marks.append(None)
         marks.append(None)
         self._finished = length
@@ -260,9 +303,10 @@ class Ledger:
         self._measure_energy(time.perf_counter_ns())
         rows = self._rows()
         first = self._n_flushed
-        self._sink.add(rows, [(first + i, tokens) for i, (_, _, tokens) in enumerate(self._ticks) if tokens])
+        self._sink.add(rows, [(first + i, tokens) for i, (_, _, tokens, _, _) in enumerate(self._ticks) if tokens])
         self._n_flushed += len(self._ticks)
         self._ticks = []
+        self._ended_ns = _LONG_AGO_NS
         del self._marks[: self._finished]
         self._finished = 0
         del self._energy_times_ns[:-1], self._energy_j[:-1]
@@ -271,8 +315,8 @@ class Ledger:
         marks = self._marks[: self._finished]
         times = numpy.array(marks[0::3], dtype=numpy.int64) - self.origin_ns
         stages, layers = marks[1::3], marks[2::3]
-        ends = [length // 3 for length, _, _ in self._ticks]
-        works = [work for _, work, _ in self._ticks]
+        ends = [tick[0] // 3 for tick in self._ticks]
+        works = [tick[1] for tick in self._ticks]
         by_layout: dict[_Layout, list[int]] = {}
         start = 0
         for index, end in enumerate(ends):
@@ -300,8 +344,18 @@ class Ledger:
             energy_j=self._row_energy(tick, times[starts], times[last_marks], duration_ns, flops,
                                       bytes_read + bytes_written, python),
             energy_measured=self._energy is not None and not isinstance(self._energy, EnergyModel),
-            works=works, first_tick=self._n_flushed,
+            works=works, first_tick=self._n_flushed, **self._usages(),
         )
+
+    def _usages(self) -> dict[str, NDArray[numpy.int64] | None]:
+        spans = [(tick[3], tick[4]) for tick in self._ticks]
+        switches = [after.ru_nivcsw - before.ru_nivcsw for before, after in spans if before and after]
+        cpu_s = [after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                 for before, after in spans if before and after]
+        if len(switches) < len(spans):
+            return {"interruptions": None, "cpu_ns": None}
+        return {"interruptions": numpy.array(switches, dtype=numpy.int64),
+                "cpu_ns": (1e9 * numpy.array(cpu_s)).astype(numpy.int64)}
 
     def _columns(
         self, layout: "_Layout", ticks: NDArray[numpy.int64], times: NDArray[numpy.int64],

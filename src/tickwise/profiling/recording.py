@@ -16,7 +16,7 @@ from tickwise.core.paths import atomic_directory, remove_temporaries
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients, energy_model, find_meter
-from tickwise.profiling.ledger import CostModel, Ledger, synchronizer
+from tickwise.profiling.ledger import CostModel, Ledger, synchronizer, usage_reader
 from tickwise.profiling.roofline import roofline_of
 from tickwise.profiling.trace_store import TraceWriter, check_trace_output
 
@@ -60,7 +60,7 @@ def record_trace(
     with contextlib.suppress(_NothingRecordedError), atomic_directory(path) as folder:
         writer = TraceWriter(folder, secrets.token_hex(4))
         ledger = Ledger(writer, roofline=roof, costs=costs, energy=meter or model_of_energy,
-                        synchronize=synchronizer(device))
+                        synchronize=synchronizer(device), usage=usage_reader())
         try:
             yield ledger
         except KeyboardInterrupt as stop:
@@ -91,7 +91,7 @@ def _header(model: str, number_format: str, limits: Ceilings) -> dict[str, Any]:
         "ceilings": to_dict(limits),
         "versions": {"tickwise": __version__, "torch": limits.torch_version},
         "kinds": {"duration_ns": "measured", "flops": "counted", "bytes_read": "counted", "bytes_written": "counted",
-                  "bound": "modelled", "roofline_share": "modelled"},
+                  "bound": "modelled", "roofline_share": "modelled", "interruptions": "counted", "cpu_ns": "measured"},
         "timing": "every mark reads the clock" if limits.device == "cpu" else
                   "every mark waits for the accelerator, so the run is slower than without a trace",
     }  # fmt: skip

@@ -1,8 +1,9 @@
 """A trace on disk: a directory with the ledger, the tokens and what was run, written whole or not at all.
 
-``ledger.parquet`` has the columns of ``LEDGER_COLUMNS``, ``tokens.parquet`` those of ``TOKEN_COLUMNS``, ``trace.json``
-the rest. Rows are written a group at a time, so a long run needs no more memory than a short one. Reading is by SQL
-(DuckDB) on copies in memory, from where neither files nor the network can be reached.
+``ledger.parquet`` has the columns of ``LEDGER_COLUMNS``, ``tokens.parquet`` those of ``TOKEN_COLUMNS``,
+``ticks.parquet`` those of ``TICK_COLUMNS`` (older traces have none), ``trace.json`` the rest. Rows are written a group
+at a time, so a long run needs no more memory than a short one. Reading is by SQL (DuckDB) on copies in memory, from
+where neither files nor the network can be reached.
 """
 
 import json
@@ -28,12 +29,14 @@ LEDGER_COLUMNS = (
     "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
 )
 TOKEN_COLUMNS = ("tick", "request_id", "position", "token_id", "text")
+TICK_COLUMNS = ("tick", "interruptions", "cpu_ns")
 _SECTIONS = ("roofline", "ceilings", "machine", "energy", "kinds", "versions", "recording", "counts")
 _INSTRUCTION = {"stage", "layer", "op", "flops", "bytes_read", "bytes_written"}
-_HEADER, _LEDGER, _TOKENS, _LISTING = "trace.json", "ledger.parquet", "tokens.parquet", "listing.json"
+_HEADER, _LEDGER, _TOKENS, _TICKS = "trace.json", "ledger.parquet", "tokens.parquet", "ticks.parquet"
+_LISTING = "listing.json"
 
 
-def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema"]:
+def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema", "pyarrow.Schema"]:
     import pyarrow as pa
 
     word = pa.dictionary(pa.int8(), pa.string())
@@ -47,7 +50,9 @@ def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema"]:
                         ("token_id", pa.int64()), ("text", pa.string())])
     assert tuple(ledger.names) == LEDGER_COLUMNS
     assert tuple(tokens.names) == TOKEN_COLUMNS
-    return ledger, tokens
+    ticks = pa.schema([("tick", pa.int64()), ("interruptions", pa.int64()), ("cpu_ns", pa.int64())])
+    assert tuple(ticks.names) == TICK_COLUMNS
+    return ledger, tokens, ticks
 
 
 def check_trace_output(path: Path, overwrite: bool = False) -> None:
@@ -70,10 +75,11 @@ class TraceWriter:
         from pyarrow import parquet
 
         self._run = run
-        self._ledger_schema, self._token_schema = _schemas()
+        self._ledger_schema, self._token_schema, self._tick_schema = _schemas()
         self._folder = folder
         self._ledger = self._open(_LEDGER, self._ledger_schema, parquet)
         self._tokens = self._open(_TOKENS, self._token_schema, parquet)
+        self._ticks = self._open(_TICKS, self._tick_schema, parquet)
         self.n_ticks = self.n_rows = self.n_tokens = 0
 
     def _open(self, name: str, schema: "pyarrow.Schema", parquet: Any) -> "parquet.ParquetWriter":
@@ -87,6 +93,12 @@ class TraceWriter:
 
         table = pa.Table.from_arrays(self._ledger_arrays(rows), schema=self._ledger_schema)
         self._ledger.write_table(table)
+        n = len(rows.works)
+        self._ticks.write_table(pa.Table.from_arrays([
+            pa.array(numpy.arange(rows.first_tick, rows.first_tick + n)),
+            *(pa.nulls(n, pa.int64()) if column is None else pa.array(column)
+              for column in (rows.interruptions, rows.cpu_ns)),
+        ], schema=self._tick_schema))
         said = [(tick, token) for tick, of_tick in tokens for token in of_tick]
         if said:
             self._tokens.write_table(pa.Table.from_arrays([
@@ -143,9 +155,11 @@ class TraceWriter:
         """Write the ends of the files, ``trace.json``, and the instructions of a typical tick, if given."""
         self._ledger.close()
         self._tokens.close()
+        self._ticks.close()
         if listing is not None:
             (self._folder / _LISTING).write_text(json.dumps(listing) + "\n", encoding="utf-8")
-        counts = {"ticks": self.n_ticks, "rows": self.n_rows, "tokens": self.n_tokens}
+        counts = {"ticks": self.n_ticks, "rows": self.n_rows, "tokens": self.n_tokens,
+                  "tick_rows": self.n_ticks}
         text = json.dumps({"format": FORMAT, "run": self._run, **header, "counts": counts}, indent=2)
         (self._folder / _HEADER).write_text(text + "\n", encoding="utf-8")
 
@@ -178,7 +192,7 @@ class Trace:
             stop.start()
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger and tokens")
+                raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger, tokens and ticks")
             found = self._connection.execute(statements[0])
             return [column[0] for column in found.description or ()], found.fetchall()
         except duckdb.InterruptException:
@@ -201,6 +215,10 @@ class Trace:
     def tokens(self) -> list[dict[str, Any]]:
         """All tokens, in the order in which they were written."""
         return self.select("SELECT * FROM tokens ORDER BY rowid")
+
+    def ticks(self) -> list[dict[str, Any]]:
+        """What the system said about each tick: ``TICK_COLUMNS``. Empty for older traces."""
+        return self.select("SELECT * FROM ticks ORDER BY rowid")
 
     def listing(self) -> list[dict[str, Any]] | None:
         """Instructions of a typical tick; ``None`` where the trace has none. ``DataError`` when they are damaged."""
@@ -227,7 +245,7 @@ def open_trace(path: Path) -> Trace:
     if header.get("format") != FORMAT or isinstance(header["format"], bool):
         raise DataError(f"{path}: is a trace of format {header.get('format')!r}, and this tickwise reads {FORMAT}; "
                         "record it again, or use the version that wrote it")
-    ledger_schema, token_schema = _schemas()
+    ledger_schema, token_schema, tick_schema = _schemas()
     tables = {"ledger": _read(path / _LEDGER, ledger_schema), "tokens": _read(path / _TOKENS, token_schema)}
     for name in _SECTIONS:
         if not isinstance(header.get(name, {}), dict):
@@ -235,7 +253,9 @@ def open_trace(path: Path) -> Trace:
     counts = header.get("counts")
     if not isinstance(counts, dict) or not isinstance(counts.get("ticks"), int):
         raise DataError(f"{path / _HEADER}: does not say how many ticks there are; record the trace again")
-    for name, key in ((_LEDGER, "rows"), (_TOKENS, "tokens")):
+    known = "tick_rows" in counts or (path / _TICKS).exists()
+    tables["ticks"] = _read(path / _TICKS, tick_schema) if known else tick_schema.empty_table()
+    for name, key in ((_LEDGER, "rows"), (_TOKENS, "tokens"), *([(_TICKS, "tick_rows")] if known else [])):
         if counts.get(key) != tables[name.removesuffix(".parquet")].num_rows:
             raise DataError(f"{path}: {name} and {_HEADER} do not belong together; record the trace again")
     stages = set(tables["ledger"].column("stage").unique().to_pylist())

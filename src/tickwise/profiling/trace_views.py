@@ -10,6 +10,7 @@ from typing import Any
 from tickwise.core.config import from_dict
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.stages import Stage
+from tickwise.core.typical import Ticks, Typical, typical
 from tickwise.profiling.roofline import Roofline, StageWork, judge
 from tickwise.profiling.trace_store import Trace
 
@@ -37,6 +38,19 @@ class StageSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TypicalTick:
+    """The ticks that stand for a phase's typical one (``core/typical.py``); figures are in total over them."""
+
+    ticks: int
+    chosen_from: int
+    uninterrupted: bool
+    """Whether the ``chosen_from`` ticks are those that no other program interrupted, and not all of the phase."""
+    wall_ns: int
+    stages: tuple[StageSummary, ...]
+    """Their durations add up to ``wall_ns``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseSummary:
     """All ticks of one phase."""
 
@@ -49,6 +63,15 @@ class PhaseSummary:
     mean_batch: float
     stages: tuple[StageSummary, ...]
     """Their durations add up to ``wall_ns``."""
+    typical: TypicalTick
+    interrupted: int | None
+    """Ticks in which a thread of the program had to leave its core; ``None``: not counted."""
+    lost_ns: float | None
+    """What other programs took, as far as can be told."""
+    disturbance: str
+    """A sentence about that; empty where it hardly matters."""
+    blames_the_machine: bool
+    """Whether even the typical tick was a disturbed one."""
 
 
 def roofline_of_trace(trace: Trace) -> Roofline:
@@ -79,14 +102,67 @@ def phase_summaries(trace: Trace) -> list[PhaseSummary]:
         "SELECT phase, count(*)::BIGINT AS n FROM tokens JOIN (SELECT DISTINCT tick, phase FROM ledger) USING (tick) "
         "GROUP BY phase")}
     summaries = []
+    by_phase = _typical_ticks(trace)
     for of_phase in ticks:
+        numbers, middle = by_phase[of_phase["phase"]]
         stages = trace.select(f"SELECT stage, {_SUMS} FROM ledger WHERE phase = ? GROUP BY stage", [of_phase["phase"]])
         summaries.append(PhaseSummary(
             phase=of_phase["phase"], ticks=of_phase["ticks"], tokens=tokens.get(of_phase["phase"], 0),
             wall_ns=of_phase["wall_ns"], median_tick_ns=of_phase["median_tick_ns"], mean_batch=of_phase["mean_batch"],
             stages=tuple(_stage_summary(row, of_phase["wall_ns"], roof) for row in _in_order(stages)),
+            typical=_typical_tick(trace, [numbers[place] for place in middle.ticks], middle, roof),
+            interrupted=middle.interrupted, lost_ns=None if middle.interrupted is None else middle.lost_ns,
+            disturbance=middle.sentence(len(numbers)), blames_the_machine=middle.blames_the_machine,
         ))  # fmt: skip
     return summaries
+
+
+def _typical_tick(trace: Trace, chosen: list[int], middle: Typical, roof: Roofline) -> TypicalTick:
+    rows = trace.select(f"SELECT stage, {_SUMS} FROM ledger WHERE tick IN (SELECT unnest(?::BIGINT[])) GROUP BY stage",
+                        [chosen])
+    wall_ns = sum(row["duration_ns"] for row in rows)
+    return TypicalTick(ticks=len(chosen), chosen_from=middle.chosen_from, uninterrupted=middle.calm, wall_ns=wall_ns,
+                       stages=tuple(_stage_summary(row, wall_ns, roof) for row in _in_order(rows)))
+
+
+def _typical_ticks(trace: Trace) -> dict[str, tuple[list[int], Typical]]:
+    """By phase: the numbers of its ticks, and which of them are typical."""
+    phases: dict[str, dict[int, dict[str, int]]] = {}
+    for row in trace.select("SELECT phase, tick, stage, sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY ALL "
+                            "ORDER BY tick"):
+        phases.setdefault(row["phase"], {}).setdefault(row["tick"], {})[row["stage"]] = row["ns"]
+    usage = {row["tick"]: (row["interruptions"], row["cpu_ns"]) for row in trace.ticks()}
+    found = {}
+    for phase, ticks in phases.items():
+        used = [usage.get(tick, (None, None)) for tick in ticks]
+        found[phase] = list(ticks), typical(Ticks(
+            stages=list(ticks.values()), interruptions=[one for one, _ in used], cpu_ns=[two for _, two in used],
+            same_work=phase != "prefill",
+        ))  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    """The time between ticks, which is in no row."""
+
+    total_ns: int
+    median_ns: float
+    span_ns: int
+    """From the beginning of the first tick to the end of the last one."""
+
+
+def between_ticks(trace: Trace) -> Between | None:
+    """``None`` for fewer than two ticks. What recording itself took between ticks is left out of the total."""
+    (row,) = trace.select("""WITH ticks AS (SELECT min(start_ns) AS start, sum(duration_ns)::BIGINT AS wall FROM ledger
+            GROUP BY run, tick),
+        gaps AS (SELECT start, wall, lead(start) OVER (ORDER BY start) - start - wall AS gap FROM ticks)
+        SELECT sum(gap)::BIGINT AS total, median(gap) AS median, (max(start + wall) - min(start))::BIGINT AS span
+        FROM gaps""")
+    if row["total"] is None:
+        return None
+    pause_ns = trace.header.get("recording", {}).get("pause_ns", 0)
+    return Between(total_ns=max(0, row["total"] - pause_ns), median_ns=row["median"], span_ns=row["span"] - pause_ns)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,6 +185,7 @@ def _stage_summary(row: Mapping[str, Any], wall_ns: int, roof: Roofline) -> Stag
 def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict[str, Any]]:
     """``[{"tick", "phase", "wall_ns", "stages": [...]}]`` of these ticks, or of all."""
     chosen = None if ticks is None else list(ticks)
+    usage = {row["tick"]: row for row in trace.ticks()}
     rows = trace.select("SELECT * FROM ledger WHERE ?::BIGINT[] IS NULL OR list_contains(?::BIGINT[], tick) "
                         "ORDER BY rowid", [chosen, chosen])
     said: dict[int, list[dict[str, Any]]] = {}
@@ -119,6 +196,8 @@ def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict
         tick = found.setdefault(row["tick"], {
             "tick": row["tick"], "phase": row["phase"], "wall_ns": 0, "batch": row["batch"],
             "kv_tokens": row["kv_tokens"], "request_ids": row["request_ids"], "tokens": said.get(row["tick"], []),
+            "interruptions": usage.get(row["tick"], {}).get("interruptions"),
+            "cpu_ns": usage.get(row["tick"], {}).get("cpu_ns"),
             "stages": [],
         })  # fmt: skip
         tick["wall_ns"] += row["duration_ns"]
@@ -129,46 +208,50 @@ def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageAgainstMedian:
-    """A stage of one tick beside the same stage of the other ticks of its phase."""
+class StageAgainstTypical:
+    """A stage of one tick beside the same stage of the typical tick of its phase."""
 
     stage: str
     duration_ns: int
-    median_ns: float
-    """0 where most ticks of the phase do without the stage."""
+    """0 where this tick did without the stage."""
+    usual_ns: float
+    seldom: bool
+    """Whether most ticks of the phase do without the stage."""
     bound: str | None
     sentence: str
 
     @property
     def excess_ns(self) -> float:
-        return self.duration_ns - self.median_ns
+        return self.duration_ns - self.usual_ns
 
 
 @dataclass(frozen=True, kw_only=True)
 class TickReport:
-    """One tick, compared with its phase."""
+    """One tick, compared with the typical tick of its phase, so that what the stages took more adds up."""
 
     tick: int
     phase: str
     batch: int
     kv_tokens: int
     wall_ns: int
-    median_wall_ns: float
+    usual_wall_ns: float
     ticks: int
     """Of the phase."""
     flops: int | None
     mean_flops: float | None
     """Of the phase's ticks."""
+    interruptions: int | None
+    """How often a thread of the program had to leave its core; ``None``: not counted."""
     text: str
     """Of the tokens that it wrote."""
-    stages: tuple[StageAgainstMedian, ...]
+    stages: tuple[StageAgainstTypical, ...]
 
     @property
-    def slowest_stage(self) -> StageAgainstMedian:
+    def slowest_stage(self) -> StageAgainstTypical:
         return max(self.stages, key=lambda stage: stage.duration_ns)
 
     @property
-    def slowest_part(self) -> StageAgainstMedian:
+    def slowest_part(self) -> StageAgainstTypical:
         """The stage that took the most time more than usual."""
         return max(self.stages, key=lambda stage: stage.excess_ns)
 
@@ -178,28 +261,49 @@ class TickReport:
 
     @property
     def _over_ns(self) -> float:
-        """Above the median, where that is worth the name; else 0."""
-        over_ns = self.wall_ns - self.median_wall_ns
-        return over_ns if self.ticks >= _ENOUGH_TICKS and over_ns >= 0.1 * self.median_wall_ns else 0.0
+        """Above the typical tick, where that is worth the name; else 0."""
+        over_ns = self.wall_ns - self.usual_wall_ns
+        return over_ns if self.ticks >= _ENOUGH_TICKS and over_ns >= 0.1 * self.usual_wall_ns else 0.0
+
+    @property
+    def _stretched(self) -> list[StageAgainstTypical]:
+        """Stages that took more than three times as long as usual, and what they took more is worth the name; the
+        longest first."""
+        least_ns = 0.1 * self._over_ns
+        found = [stage for stage in self.stages
+                 if not stage.seldom and stage.duration_ns > 3 * stage.usual_ns and stage.excess_ns > least_ns]
+        return sorted(found, key=lambda stage: -stage.excess_ns)
 
     @property
     def _everywhere(self) -> bool:
-        """Whether nearly every stage took longer than usual."""
-        usual_ns = sum(stage.median_ns for stage in self.stages)
-        longer_ns = sum(stage.median_ns for stage in self.stages if stage.duration_ns > 1.4 * stage.median_ns)
-        return longer_ns > 0.75 * usual_ns
+        """Whether nearly every stage took longer than usual, and no few of them hold most of it."""
+        longer_ns = sum(stage.usual_ns for stage in self.stages if stage.duration_ns > 1.4 * stage.usual_ns)
+        ratio = self.wall_ns / max(1.0, self.usual_wall_ns)
+        apart_ns = sum(stage.excess_ns for stage in self.stages if stage.duration_ns > 2 * ratio * stage.usual_ns)
+        return longer_ns > 0.75 * self.usual_wall_ns and apart_ns < 0.5 * self._over_ns
+
+    @property
+    def _in_stages(self) -> bool:
+        """Whether a few stages that took far longer than usual hold most of what the tick took more."""
+        return sum(stage.excess_ns for stage in self._stretched) > 0.5 * self._over_ns
+
+    @property
+    def _taken(self) -> bool:
+        """Whether it was interrupted where it lost most, and neither bytes nor arithmetic held that stage back."""
+        part = self.slowest_part
+        return bool(self.interruptions) and not part.seldom and part.bound in (None, "overhead")
 
     @property
     def unusual(self) -> bool:
         """Whether it took longer than usual for no more work than usual, which the model cannot have caused."""
-        part = self.slowest_part
-        return bool(self._over_ns) and self._same_work and (
-            self._everywhere or 0 < 3 * part.median_ns < part.duration_ns)
+        return bool(self._over_ns) and self._same_work and (self._everywhere or self._in_stages or self._taken)
 
     @property
     def unusual_ns(self) -> float:
         """What it would save if what was ``unusual`` had taken its usual time."""
-        return self._over_ns if self._everywhere else min(self._over_ns, self.slowest_part.excess_ns)
+        if self._everywhere or not self._in_stages:
+            return self._over_ns
+        return min(self._over_ns, sum(stage.excess_ns for stage in self._stretched))
 
     @property
     def why(self) -> str:
@@ -208,17 +312,34 @@ class TickReport:
         if not over_ns:
             return ""
         if self.unusual and self._everywhere:
-            return ("nearly every stage took longer than usual, for no more work than usual: most likely another "
-                    "program used the processor")
-        of_it = (f"all of the {over_ns / 1e3:,.0f} µs above the median are" if part.excess_ns > 0.95 * over_ns else
-                 f"{part.excess_ns / 1e3:,.0f} of the {over_ns / 1e3:,.0f} µs above the median are")
-        text = f"{of_it} in {part.stage}"
-        if not part.median_ns:
+            return f"nearly every stage took longer than usual, for no more work than usual: {self._cause('processor')}"
+        if self.unusual and self._in_stages and len(self._stretched) > 1:
+            few = self._stretched[:3]
+            names = f"{', '.join(stage.stage for stage in few[:-1])} and {few[-1].stage}"
+            took, n = sum(stage.duration_ns for stage in few), "two" if len(few) == 2 else "three"
+            times = took / max(1.0, sum(stage.usual_ns for stage in few))
+            return (f"{n} stages took far longer than usual: {names} hold {took / 1e6:,.3g} of the "
+                    f"{self.wall_ns / 1e6:,.3g} ms, {times:.0f} × their usual time for no more work: {self._cause()}")
+        above = f"{over_ns / 1e3:,.0f} µs above the typical tick are"
+        of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
+        text = f"{of_it} of the {above} in {part.stage}"
+        if part.seldom:
             return f"{text}, which most ticks do without"
         if self.unusual:
-            return (f"{text}, which took {part.duration_ns / part.median_ns:.0f} × its usual time for no more work: "
-                    "most likely an interruption or a first use")
+            if not self._in_stages:
+                return f"{text}: {self._cause()}"
+            return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time for no more "
+                    f"work: {self._cause()}")
         return f"{text}; {part.sentence}"
+
+    def _cause(self, of: str = "core") -> str:
+        if self.interruptions is None:
+            return ("most likely another program used the processor" if of == "processor" else
+                    "most likely an interruption or a first use")
+        if self.interruptions:
+            times = "once" if self.interruptions == 1 else f"{self.interruptions:,} times"
+            return f"another program held the {of} (interrupted {times})"
+        return "most likely a first use, or waiting for memory; no other program interrupted it"
 
 
 def tick_of_token(trace: Trace, number: int) -> int:
@@ -240,20 +361,16 @@ def slowest_ticks(trace: Trace, count: int, phase: str | None = None) -> list[in
     return [row["tick"] for row in found]
 
 
-_USUAL = """WITH sums AS (SELECT phase, tick, stage, sum(duration_ns) AS ns FROM ledger GROUP BY ALL)
-    SELECT phase, stage, median(coalesce(ns, 0)) AS ns
-    FROM (SELECT DISTINCT phase, tick FROM sums) JOIN (SELECT DISTINCT phase, stage FROM sums) USING (phase)
-        LEFT JOIN sums USING (phase, tick, stage)
-    GROUP BY phase, stage"""
-
-
 def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
-    """These ticks, stage by stage, beside the medians of their phases."""
+    """These ticks, stage by stage, beside the typical ticks of their phases."""
     roof = roofline_of_trace(trace)
     phases = {row["phase"]: row for row in trace.select(
-        "SELECT phase, median(ns) AS ns, count(*)::BIGINT AS ticks, avg(flops) AS flops FROM (SELECT phase, "
-        "sum(duration_ns) AS ns, sum(flops) AS flops FROM ledger GROUP BY phase, tick) GROUP BY phase")}
-    usual = {(row["phase"], row["stage"]): row["ns"] for row in trace.select(_USUAL)}
+        "SELECT phase, count(*)::BIGINT AS ticks, avg(flops) AS flops FROM (SELECT phase, sum(flops) AS flops "
+        "FROM ledger GROUP BY phase, tick) GROUP BY phase")}
+    ran = {(row["phase"], row["stage"]): row["n"] for row in trace.select(
+        "SELECT phase, stage, count(DISTINCT tick)::BIGINT AS n FROM ledger GROUP BY ALL")}
+    usual = {phase: middle for phase, (_, middle) in _typical_ticks(trace).items()}
+    interruptions = {row["tick"]: row["interruptions"] for row in trace.ticks()}
     reports = []
     for tick in ticks:
         rows = trace.select(f"""SELECT any_value(phase) AS phase, any_value(batch) AS batch,
@@ -261,20 +378,25 @@ def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
         text = trace.select("SELECT text FROM tokens WHERE tick = ? ORDER BY rowid", [tick])
         phase = rows[0]["phase"]
         counted = [row["flops"] for row in rows if row["flops"] is not None]
+        n_ticks, usual_ns = phases[phase]["ticks"], usual[phase].stages
+        by_stage = {row["stage"]: _stage_summary(row, row["duration_ns"], roof) for row in rows}
         reports.append(TickReport(
             tick=tick, phase=phase, batch=rows[0]["batch"], kv_tokens=rows[0]["kv_tokens"],
-            wall_ns=sum(row["duration_ns"] for row in rows), median_wall_ns=phases[phase]["ns"],
-            ticks=phases[phase]["ticks"], flops=sum(counted) if counted else None, mean_flops=phases[phase]["flops"],
-            text="".join(row["text"] for row in text),
-            stages=tuple(_against_median(row, usual[phase, row["stage"]], roof) for row in _in_order(rows)),
+            wall_ns=sum(row["duration_ns"] for row in rows), usual_wall_ns=usual[phase].wall_ns,
+            ticks=n_ticks, flops=sum(counted) if counted else None, mean_flops=phases[phase]["flops"],
+            interruptions=interruptions.get(tick), text="".join(row["text"] for row in text),
+            stages=tuple(_against_typical(name, by_stage.get(name), usual_ns[name], 2 * ran[phase, name] < n_ticks)
+                         for name in sorted(usual_ns, key=_ORDER.__getitem__) if name in by_stage or usual_ns[name]),
         ))  # fmt: skip
     return reports
 
 
-def _against_median(row: Mapping[str, Any], median_ns: float, roof: Roofline) -> StageAgainstMedian:
-    summary = _stage_summary(row, row["duration_ns"], roof)
-    return StageAgainstMedian(stage=row["stage"], duration_ns=row["duration_ns"], median_ns=median_ns,
-                              bound=summary.bound, sentence=summary.sentence)
+def _against_typical(stage: str, here: StageSummary | None, usual_ns: float, seldom: bool) -> StageAgainstTypical:
+    if here is None:
+        return StageAgainstTypical(stage=stage, duration_ns=0, usual_ns=usual_ns, seldom=seldom, bound=None,
+                                   sentence="did not run in this tick")
+    return StageAgainstTypical(stage=stage, duration_ns=here.duration_ns, usual_ns=usual_ns, seldom=seldom,
+                               bound=here.bound, sentence=here.sentence)
 
 
 @dataclass(frozen=True, kw_only=True)

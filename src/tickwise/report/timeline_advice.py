@@ -16,6 +16,9 @@ _WHATEVER_HOLDS_IT_BACK = {
     "validation": "Validating less often, or on fewer batches.",
 }
 
+MACHINE = ("Nothing in the model: another program held the core. Measure on a machine with nothing else to do, or with "
+           "fewer threads than cores.")
+
 
 def advice(phase: str, stage: str, bound: str, number_format: str) -> str:
     """One or two sentences for a stage of a tick in ``phase`` that is held back by ``bound``."""
