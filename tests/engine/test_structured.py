@@ -158,6 +158,14 @@ def test_a_recursive_schema_is_followed(kinds):
     assert "children" in json.loads(write(settings, kinds["char"], 3, most=20_000))
 
 
+def test_bounds_keep_numbers_short(kinds):
+    """Without them a small model may write a hundred digits."""
+    settings = GenerationSettings(json_schema={"type": "integer", "minimum": -5, "maximum": 120}, seed=1)
+    numbers = {json.loads(write(settings, kinds["char"], seed)) for seed in range(10)}
+    assert all(-5 <= number <= 120 for number in numbers)
+    assert len(numbers) > 3
+
+
 def test_json_is_spaced_as_json_dumps_does(kinds):
     schema = {"type": "object", "properties": {"a": {"const": 1}, "b": {"const": [1, 2]}}, "required": ["a", "b"],
               "additionalProperties": False}
