@@ -31,9 +31,9 @@ def show(browser, tmp_path):
     """Opens a trace's page. After the test: no errors were said, nothing but the page itself was asked for."""
     problems, asked, pages = [], [], []
 
-    def call(trace, width=1280, height=800, **meta):
+    def call(trace, width=1280, height=800, usage=(), **meta):
         path = tmp_path / f"timeline-{len(pages)}.html"
-        path.write_text(timeline_page(**trace.page(**meta)), encoding="utf-8")
+        path.write_text(timeline_page(**trace.page(**meta), usage=usage), encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": height})
         page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -93,7 +93,7 @@ def test_the_answer_names_the_slowest_token_its_stage_why_and_what_would_help(sh
     tick = slowest_tick(conversation, "decode")
     assert f"tick {tick}" in answer
     assert "host" in answer  # the pause that the trace was made with
-    assert "× the median of" in answer
+    assert "× the typical one of" in answer
     assert "in only 1 of" in answer  # a pause is not what every token pays
     assert "interruption" in answer
     typical = page.locator(".answer.typical[data-phase=decode]").inner_text()
@@ -108,6 +108,28 @@ def test_the_answer_names_the_slowest_token_its_stage_why_and_what_would_help(sh
     assert "modelled" in typical
     assert page.locator(".answer.slowest[data-phase=prefill]").count() == 1
     assert chosen(page).get_attribute("data-tick") == str(tick)
+
+
+def test_a_busy_machine_is_named_and_the_typical_token_is_an_undisturbed_one(show):
+    trace = synthetic_trace.Trace()
+    for number in range(30):
+        late = {"norm": 30_000_000} if number % 3 else None
+        trace.tick("decode", ["a"], 1, 10, [("a", number, "x")], pauses=late)
+    usage = [{"tick": number, "interruptions": 2 if number % 3 else 0, "cpu_ns": 1_000_000} for number in range(30)]
+    page = show(trace, usage=usage)
+    typical = page.locator(".answer.typical[data-phase=decode]").inner_text()
+    assert "20 of 30 ticks were interrupted by other programs" in typical
+    assert "The mean of the middle 4 of 10 uninterrupted decode ticks" in typical
+    assert "head" in typical
+    assert "norm" not in typical
+    slowest = page.locator(".answer.slowest[data-phase=decode]").inner_text()
+    assert "norm" in slowest
+    assert "the tick was interrupted 2 ×" in slowest
+    assert "between ticks" in page.locator("#overview").inner_text()
+    everywhere = show(trace, usage=[{**one, "interruptions": 2} for one in usage])
+    typical = everywhere.locator(".answer.typical[data-phase=decode]").inner_text()
+    assert "every tick was interrupted by other programs" in typical.lower()
+    assert "another program held the core" in typical
 
 
 def test_a_click_on_a_token_shows_its_tick_as_lanes_that_add_up_to_it(show, conversation):

@@ -279,6 +279,30 @@ def test_a_run_that_ends_before_its_first_tick_leaves_no_trace(tmp_path, capsys)
     assert "trace: 1 tick in " in capsys.readouterr().err
 
 
+def test_each_tick_knows_how_often_it_was_interrupted_and_older_traces_do_not(make_trace):
+    path = make_trace(n_ticks=4, late={2: [(Stage.FFN, 100)]})
+    assert [(row["tick"], row["interruptions"]) for row in open_trace(path).ticks()] == [(0, 0), (1, 0), (2, 1), (3, 0)]
+    kept = (path / "ticks.parquet").read_bytes()
+    (path / "ticks.parquet").unlink()
+    with pytest.raises(DataError, match=r"ticks\.parquet: is missing"):
+        open_trace(path)
+    header = json.loads((path / "trace.json").read_text())
+    del header["counts"]["tick_rows"]
+    (path / "trace.json").write_text(json.dumps(header))
+    assert open_trace(path).ticks() == []
+    (path / "ticks.parquet").write_bytes(kept[:50])
+    with pytest.raises(DataError, match=r"ticks\.parquet: is damaged"):
+        open_trace(path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts them")
+def test_a_recording_counts_processor_time_and_interruptions(tmp_path):
+    record(tmp_path / "t", 3)
+    ticks = open_trace(tmp_path / "t").ticks()
+    assert [row["tick"] for row in ticks] == [0, 1, 2]
+    assert all(row["interruptions"] >= 0 and row["cpu_ns"] >= 0 for row in ticks)
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

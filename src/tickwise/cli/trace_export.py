@@ -46,4 +46,4 @@ def _export_html(trace: "Trace", path: Path) -> None:
     from tickwise.report.timeline import timeline_page
 
     write_text_atomic(path, timeline_page(ledger=trace.rows(), tokens=trace.tokens(), listing=trace.listing(),
-                                          meta=trace.header))
+                                          meta=trace.header, usage=trace.ticks()))

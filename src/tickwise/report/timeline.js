@@ -154,7 +154,8 @@ function drawFrame() {
   $("overview").replaceChildren(el("bdi", {}, visible(meta.model)), ": " + [
     tokens && !trace.thinned ? `${plural(tokens, "token")} for ${plural(trace.lines.length, "request")}` : null,
     `${plural(ticks, onlyTraining ? "training step" : "tick")} in ${duration(wall)}`,
-    decode ? `${duration(decode.median)} for a typical decode tick` : null, meta.dtype].filter(Boolean).join(" · "));
+    trace.between ? `${duration(trace.between.sum)} more between ticks (${duration(trace.between.median)} each, in no row)` : null,
+    decode ? `${duration(decode.typical.wall)} for a typical decode tick` : null, meta.dtype].filter(Boolean).join(" · "));
   if (trace.thinned) {
     $("thinned").hidden = false;
     $("thinned").textContent = `This page holds ${integer(trace.thinned.kept)} of the trace's ${integer(trace.thinned.of)} ticks: the slowest ones, `

@@ -12,7 +12,7 @@ from typing import Any
 from tickwise.core.console import format_bytes
 from tickwise.report.charts import embedded_json
 from tickwise.report.style import CSS
-from tickwise.report.timeline_advice import advice_table
+from tickwise.report.timeline_advice import MACHINE, advice_table
 from tickwise.report.timeline_data import compact, compact_listing
 
 _SCRIPTS = ("timeline_model.js", "timeline_charts.js", "timeline_answers.js", "timeline_zoom.js", "timeline.js")
@@ -25,20 +25,22 @@ def timeline_page(
     tokens: Sequence[Mapping[str, Any]],
     meta: Mapping[str, Any],
     listing: Sequence[Mapping[str, Any]] | None,
+    usage: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page's HTML: one file that loads nothing.
 
     ``ledger``: one row per (tick, layer, stage) with the columns of a ledger. ``tokens``: ``tick, request_id, position,
     token_id, text``. ``meta``: a trace's ``trace.json``, of which every key may be absent. ``listing``: instructions of
-    one tick for the zoom into operations. ``DataError`` without rows. A trace of more than 400,000 rows is thinned out,
-    and the page says so.
+    one tick for the zoom into operations. ``usage``: ``tick, interruptions, cpu_ns``, where the system counted them.
+    ``DataError`` without rows. A trace of more than 400,000 rows is thinned out, and the page says so.
     """
-    data = compact(ledger, tokens)
+    data = compact(ledger, tokens, usage)
     number_format = _number_format(meta)
     data["meta"] = _meta(meta, number_format)
     data["advice"] = advice_table(
         (phase["name"] for phase in data["phases"]), data["stages"], data["bounds"], number_format
     )
+    data["advice"]["machine"] = MACHINE
     data["listing"] = None if listing is None else compact_listing(listing, data["stages"])
     here = files("tickwise.report")
     script = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)

@@ -18,20 +18,21 @@ function slowestRow(phase) {
   const { why, help } = verdict(trace, tick, phase.name, slow, tick.sums.time);
   const others = tick.requests.length - 1;
   const lost = !more ? "" : more.stageOver >= 0.95 * more.over
-    ? `All of the ${duration(more.over)} above the median tick are in ${trace.stages[more.stage]}.`
-    : `Of the ${duration(more.over)} above the median tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
+    ? `All of the ${duration(more.over)} above the typical tick are in ${trace.stages[more.stage]}.`
+    : `Of the ${duration(more.over)} above the typical tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
   const other = more && more.stage !== slow.stage && more.stageOver > 0.5 * more.over
     ? verdict(trace, tick, phase.name, sums.find((sum) => sum.stage === more.stage), tick.sums.time) : null;
   const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
   const row = answerRow("slowest", phase.name, [`Slowest ${answerName(phase.name)}`, show], [
     [el("bdi", {}, phase.name === "prefill" && worst.text !== null ? `the prompt before ${cellName(worst)}` : cellName(worst)),
-     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.median).toPrecision(2)} × the median `
-       + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.median)})`) + ".",
+     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.typical.wall).toPrecision(2)} × the typical one `
+       + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.typical.wall)})`) + ".",
      phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
        + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")],
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
     more?.everywhere
-      ? [null, "Nearly every stage took longer than usual, for no more work than usual: most likely another program used the processor.",
+      ? [null, "Nearly every stage took longer than usual, for no more work than usual: " + (tick.interruptions
+           ? `another program held the processor; the tick was interrupted ${integer(tick.interruptions)} ×.` : "most likely another program used the processor."),
          `In the slowest stage: ${why}`]
       : [null, why, say([lost, other?.why])],
     more?.everywhere
@@ -49,13 +50,14 @@ function longestLayer(tick, slow) {
 }
 function typicalRow(phase) {
   if (phase.ticks < 3 || phase.name === "prefill") return null;  // prompts differ too much in length for a typical one
-  const slow = perTick(largest(phase.stages), phase.ticks), mean = phase.wall / phase.ticks;
-  const { why, help } = verdict(trace, null, phase.name, slow, mean);
+  const { typical } = phase, slow = perTick(largest(typical.stages), typical.ticks);
+  const { why, help } = verdict(trace, null, phase.name, slow, typical.wall);
   const show = el("button", { type: "button", click: () => { state.comparing = false; state.pinned = null; state.phase = phase.name; zoomTo("run"); } }, "Show all");
+  const of = plural(typical.of, `${typical.calm ? "uninterrupted " : ""}${phase.name} tick`);
   return answerRow("typical", phase.name, [`Typical ${answerName(phase.name)}`, show], [
-    ["the average", `${duration(mean)}, over ${plural(phase.ticks, `${phase.name} tick`)}.`],
-    [trace.stages[slow.stage], `${duration(slow.time)} per tick, ${percent(slow.time / mean)} of the time.`],
-    [null, why],
+    [duration(typical.wall), typical.ticks === typical.of ? `The mean of the ${of}.` : `The mean of the middle ${integer(typical.ticks)} of ${of}.`],
+    [trace.stages[slow.stage], `${duration(slow.time)} per tick, ${percent(slow.time / typical.wall)} of the time.`],
+    [null, why, phase.disturbance && `${phase.disturbance[0].toUpperCase()}${phase.disturbance.slice(1)}.`],
     [null, help],
   ]);
 }

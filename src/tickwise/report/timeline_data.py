@@ -2,6 +2,7 @@
 shows at ease."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import Any
 
 from tickwise.core.errors import DataError
 from tickwise.core.stages import Stage
+from tickwise.core.typical import Ticks, typical
 
 BOUNDS = ("unknown", "compute", "memory", "overhead")
 """A row's bound is stored as its place here; ``unknown`` stands for ``None``."""
@@ -41,7 +43,9 @@ class _Tick:
         return min(int(row["start_ns"]) for row in self.rows)
 
 
-def compact(ledger: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compact(
+    ledger: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, Any]], usage: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Ledger rows and tokens as columns of JSON values, and their totals by phase and stage.
 
     Totals and medians are of every tick, also of those that are left out of the columns when there are too many.
@@ -55,9 +59,12 @@ def compact(ledger: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, A
     return {
         "stages": stages,
         "bounds": BOUNDS,
-        "phases": _phases(every, stages),
+        "phases": _phases(every, stages, {int(one["tick"]): one for one in usage}),
+        "between": _between(every),
         "thinned": None if len(kept) == len(every) else {"kept": len(kept), "of": len(every)},
         "energy_kind": _energy_kind(ledger),
+        "interruptions": [{int(one["tick"]): one for one in usage}.get(tick.number, {}).get("interruptions")
+                          for tick in kept],
         **_columns(kept, stages),
     }
 
@@ -123,32 +130,61 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _phases(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
-    """Per phase: how many ticks, their time and its median, and per stage totals and the median per tick."""
+def _phases(
+    ticks: list[_Tick], stages: list[str], usage: Mapping[int, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Per phase: how many ticks, their time, per stage totals, and the same of the typical ticks (``core/typical``)."""
     by_phase: dict[str, list[_Tick]] = defaultdict(list)
     for tick in ticks:
         by_phase[tick.phase].append(tick)
     order = ("decode", "prefill", "train")
     names = sorted(by_phase, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [{
-        "name": name,
-        "ticks": len(by_phase[name]),
-        "wall": sum(tick.wall_ns for tick in by_phase[name]),
-        "median": statistics.median(tick.wall_ns for tick in by_phase[name]),
-        "stages": _totals(by_phase[name], stages),
-    } for name in names]  # fmt: skip
+    return [_phase(name, by_phase[name], stages, usage) for name in names]
+
+
+def _phase(
+    name: str, ticks: list[_Tick], stages: list[str], usage: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    by_stage: list[dict[str, int]] = []
+    for tick in ticks:
+        here: dict[str, int] = defaultdict(int)
+        for row in tick.rows:
+            here[row["stage"]] += int(row["duration_ns"])
+        by_stage.append(here)
+    used = [usage.get(tick.number, {}) for tick in ticks]
+    middle = typical(Ticks(stages=by_stage, interruptions=[one.get("interruptions") for one in used],
+                           cpu_ns=[one.get("cpu_ns") for one in used], same_work=name != "prefill"))
+    totals = _totals(ticks, stages)
+    for total in totals:
+        total["usual"] = middle.stages[stages[total["stage"]]]
+    return {
+        "name": name, "ticks": len(ticks), "wall": sum(tick.wall_ns for tick in ticks), "stages": totals,
+        "typical": {
+            "ticks": len(middle.ticks), "of": middle.chosen_from, "calm": middle.calm, "wall": middle.wall_ns,
+            "stages": _totals([ticks[place] for place in middle.ticks], stages),
+        },
+        "disturbance": middle.sentence(len(ticks)), "busy": middle.blames_the_machine,
+    }  # fmt: skip
+
+
+def _between(ticks: list[_Tick]) -> dict[str, Any] | None:
+    """The time between ticks, which is in no row: its sum and median, and the time from the first tick to the last."""
+    gaps, span = [], 0
+    by_run: dict[str, list[_Tick]] = defaultdict(list)
+    for tick in ticks:
+        by_run[tick.run].append(tick)
+    for of_run in by_run.values():
+        in_order = sorted(of_run, key=lambda tick: tick.start_ns)
+        gaps += [max(0, b.start_ns - a.start_ns - a.wall_ns) for a, b in itertools.pairwise(in_order)]
+        span += in_order[-1].start_ns + in_order[-1].wall_ns - in_order[0].start_ns
+    return {"sum": sum(gaps), "median": statistics.median(gaps), "span": span} if gaps else None
 
 
 def _totals(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
     rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    per_tick: dict[str, list[int]] = defaultdict(list)
     for tick in ticks:
-        here: dict[str, int] = defaultdict(int)
         for row in tick.rows:
             rows[row["stage"]].append(row)
-            here[row["stage"]] += int(row["duration_ns"])
-        for stage, duration in here.items():
-            per_tick[stage].append(duration)
     found = []
     for index, stage in enumerate(stages):
         if stage not in rows:
@@ -159,11 +195,8 @@ def _totals(ticks: list[_Tick], stages: list[str]) -> list[dict[str, Any]]:
             bounds[_bound(row["bound"])] += int(row["duration_ns"])
             if _known(row["flops"]) is not None or _known(row["bytes_read"]) is not None:
                 known += int(row["duration_ns"])
-        # A tick without the stage spent no time in it, and counts for its median.
-        durations = per_tick[stage] + [0] * (len(ticks) - len(per_tick[stage]))
         found.append({
-            "stage": index, "time": sum(per_tick[stage]), "median": statistics.median(durations), "bounds": bounds,
-            "known": known,
+            "stage": index, "time": sum(bounds), "bounds": bounds, "known": known,
             "flops": _sum(_known(row["flops"]) for row in rows[stage]),
             "read": _sum(_known(row["bytes_read"]) for row in rows[stage]),
             "written": _sum(_known(row["bytes_written"]) for row in rows[stage]),

@@ -70,6 +70,7 @@ function loadTrace(raw) {
       for (const { key } of WIDTHS) sums[key] = plus(sums[key], trace[key][row]);
     }
     const tick = { index, number, first, last, sums, phase: columns.phase[index], batch: columns.batch[index],
+                   interruptions: raw.interruptions[index],
                    kv: columns.kv[index], start: columns.start[index],
                    requests: raw.request_sets[columns.requests[index]] };
     first = last;
@@ -77,6 +78,7 @@ function loadTrace(raw) {
   });
   trace.phaseOf = Object.fromEntries(raw.phases.map((phase) => [phase.name, {
     ...phase, stages: phase.stages.map((sum) => runSum(trace, sum)),
+    typical: { ...phase.typical, stages: phase.typical.stages.map((sum) => runSum(trace, sum)) },
   }]));
   addCells(trace, said);
   return trace;
@@ -224,7 +226,7 @@ function oftenAbove(trace, phase, stage, least) {
 // A stage that in this tick took more than three times what it usually takes, for no more work than usual (where work is
 // not counted: in few others), or that runs in few ticks only (then it usually takes 0): {usual, often}, or null.
 function exception(trace, tick, sum) {
-  const phase = trace.phaseOf[tick.phase], all = phase.stages.find((one) => one.stage === sum.stage), usual = all?.median;
+  const phase = trace.phaseOf[tick.phase], all = phase.stages.find((one) => one.stage === sum.stage), usual = all?.usual;
   if (phase.ticks < 8 || !(sum.time > 3 * usual)) return null;
   const sameWork = sum.bytes <= 1.25 * all.bytes / phase.ticks && sum.flops <= 1.25 * all.flops / phase.ticks;
   phase.exceptions ??= new Map();
@@ -237,7 +239,7 @@ function exception(trace, tick, sum) {
 // Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts.
 function verdict(trace, tick, phase, sum, whole) {
   const rare = tick && exception(trace, tick, sum);
-  const help = trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  const help = !tick && trace.phaseOf[phase].busy && sum.bound === 3 ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
   if (rare?.usual === 0) {
     const often = `It runs in only ${rare.often} of ${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}.`;
     return { why: sum.bound ? `${often} ${reason(trace, sum)}` : often, help };
@@ -246,7 +248,8 @@ function verdict(trace, tick, phase, sum, whole) {
     return {
       why: `An exception: usually ${duration(rare.usual)}, and more than three times that in ${rare.seldom ? "only " : ""}${rare.often} of `
         + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}${rare.seldom ? "" : ", for no more work"}.`,
-      help: "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual "
+      help: (tick.interruptions ? `Another program held the core: the tick was interrupted ${integer(tick.interruptions)} ×. At its usual `
+        : "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual ")
         + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
     };
   }
@@ -254,18 +257,19 @@ function verdict(trace, tick, phase, sum, whole) {
 }
 
 // Where a tick lost time against the typical tick of its phase: {over, stage, stageOver, everywhere}, or null for a typical
-// one. `everywhere`: nearly all stages took longer than usual, for no more work than usual.
+// one. `everywhere`: nearly all stages took longer than usual, for no more work than usual, and no few hold most of it.
 function excess(trace, tick, sums) {
-  const phase = trace.phaseOf[tick.phase];
-  const over = tick.sums.time - phase.median;
-  if (phase.ticks < 3 || over < 0.1 * phase.median) return null;
-  const medians = new Map(phase.stages.map((sum) => [sum.stage, sum.median]));
+  const phase = trace.phaseOf[tick.phase], typical = phase.typical.wall;
+  const over = tick.sums.time - typical;
+  if (phase.ticks < 3 || over < 0.1 * typical) return null;
+  const medians = new Map(phase.stages.map((sum) => [sum.stage, sum.usual]));
   const lost = sums.map((sum) => ({ stage: sum.stage, usual: medians.get(sum.stage) ?? 0, time: sum.time,
                                     stageOver: sum.time - (medians.get(sum.stage) ?? 0) }));
   const most = lost.reduce((best, one) => (one.stageOver > best.stageOver ? one : best));
-  const usual = (of) => of.reduce((sum, one) => sum + one.usual, 0);
-  const usualFlops = total(phase.stages).flops / phase.ticks;
+  const add = (of, key) => of.reduce((sum, one) => sum + one[key], 0);
+  const usualFlops = total(phase.stages).flops / phase.ticks, ratio = tick.sums.time / typical;
   const everywhere = tick.sums.flops <= 1.25 * usualFlops && phase.ticks >= 8
-    && usual(lost.filter((one) => one.time > 1.4 * one.usual)) > 0.75 * usual(lost);
+    && add(lost.filter((one) => one.time > 1.4 * one.usual), "usual") > 0.75 * add(lost, "usual")
+    && add(lost.filter((one) => one.time > 2 * ratio * one.usual), "stageOver") < 0.5 * over;
   return { over, stage: most.stage, stageOver: most.stageOver, everywhere };
 }
