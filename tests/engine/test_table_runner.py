@@ -11,6 +11,7 @@ from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.runner import RowInput
 from tickwise.engine.table_runner import TableCosts, TableRunner
 from tickwise.engine.tracing import traced, writing_costs
+from tickwise.engine.work import RowWork, TickWork
 from tickwise.evaluation.windows import token_losses
 from tickwise.models.factorised import Factorised, FactorisedConfig
 from tickwise.profiling.trace_store import open_trace
@@ -98,5 +99,5 @@ def test_what_a_tick_costs_is_listed_and_traced(language_model, tmp_path):
         config = language_model.module.config
         products = config.n_features * config.rank + config.rank * config.vocab_size
         sums = len(config.decays) * config.window * config.rank
-        listing = TableCosts(language_model.module).listing(1)
+        listing = TableCosts(language_model.module).listing(TickWork((RowWork("one", 1, 3, "decode"),)))
         assert listing.total.flops == 2 * (products + sums)
