@@ -86,6 +86,10 @@ def test_architectures_of_transformers(tmp_path, tickwise_cli, name, phase):
     assert found["totals"]["flops"] == sum(row["flops"] for row in found["instructions"]) > 0
     assert {"qkv", "attention", "out", "ffn", "head"} <= {row["stage"] for row in found["instructions"]}
     assert not {"forward", "backward"} & {row["stage"] for row in found["instructions"] if row["flops"]}
+    if phase == "train":
+        loss = [row for row in found["instructions"] if row["stage"] == "loss"]
+        assert sum(row["bytes_read"] for row in loss) > 2 * 12 * VOCAB * 4
+        assert not any("softmax" in row["op"] for row in found["instructions"] if row["stage"] == "head")
     if phase == "decode":
         head = next(row for row in found["instructions"] if row["stage"] == "head" and row["flops"])
         assert head["flops"] == 2 * WIDTH * VOCAB
@@ -179,3 +183,12 @@ def test_without_transformers_it_says_so(tmp_path, tickwise_cli, monkeypatch):
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert "pip install transformers" in err
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_experts_are_listed_in_every_number_format(tmp_path, tickwise_cli, dtype):
+    transformers.MixtralConfig(**COMMON, num_key_value_heads=2, num_local_experts=4,
+                               num_experts_per_tok=2).save_pretrained(tmp_path)
+    found = listed(tickwise_cli, tmp_path, "--phase", "prefill", "--context", 12, "--dtype", dtype)
+    products = [row for row in found["instructions"] if row["op"] == "aten._grouped_mm"]
+    assert sum(row["flops"] for row in products) == LAYERS * 12 * 2 * 2 * 3 * WIDTH * HIDDEN

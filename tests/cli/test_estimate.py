@@ -32,7 +32,8 @@ def test_json_has_the_promised_keys_and_the_parts_add_up(estimate):
     for purpose, stages in (("train", {"ffn", "loss", "optimizer"}), ("serve", {"ffn", "attention", "head"})):
         found = estimate(*PLAN, "--for", purpose, "--hardware", "h100", "--dtype", "bf16")
         memory, times = found["memory_bytes"], found["time_s"]
-        assert {"weights", "optimizer", "activations", "kv_cache", "total"} <= set(memory)
+        assert {"weights", "activations", "kv_cache", "total"} <= set(memory)
+        assert ("optimizer" in memory) == (purpose == "train")
         assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
         assert stages <= set(times)
         assert times["total"] == pytest.approx(sum(spent for stage, spent in times.items() if stage != "total"))
@@ -145,3 +146,32 @@ def test_figures_that_a_file_lacks_are_named(refusal, tmp_path):
     assert "not even 1 fits" in refusal(*words)
 
 
+@pytest.mark.parametrize(("purpose", "room"), [("serve", "engine"), ("train", "training")])
+def test_the_largest_batch_on_a_large_machine_takes_few_dry_runs(estimate, monkeypatch, purpose, room):
+    import importlib
+
+    memory = importlib.import_module(f"tickwise.{room}.memory")
+    runs = []
+
+    class Counting(memory.DryRun):
+        def __init__(self, *args, **options):
+            runs.append(1)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(memory, "DryRun", Counting)
+    found = estimate("--depth", 2, "--vocab-size", 700, "--context", 96, "--hardware", "h100", "--fit", "batch",
+                     "--for", purpose)
+    assert len(runs) <= 12
+    assert 0.96 * 80e9 < found["memory_bytes"]["total"] <= 80e9
+
+
+def test_the_answer_comes_first_and_says_what_bounds_it(tickwise_cli, tiny_model):
+    code, out, _ = tickwise_cli("estimate", tiny_model, "--hardware", "h100", "--fit", "context")
+    assert code == 0
+    assert out.splitlines()[0] == "largest context: 32 (the model's own limit, not memory)"
+
+
+def test_serving_has_no_gradients_and_a_whole_number_may_be_written_as_a_float(estimate, tmp_path):
+    found = estimate(*PLAN, "--hardware", hardware_file(tmp_path, memory_bytes=8e9), "--dtype", "fp32")
+    assert not {"gradients", "optimizer"} & set(found["memory_bytes"])
+    assert found["memory_available_bytes"] == 8 * 10**9

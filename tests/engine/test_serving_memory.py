@@ -36,3 +36,23 @@ def test_more_texts_need_more_of_everything_but_weights():
 @pytest.mark.parametrize("context", [1, 2, 17])
 def test_tiny_contexts_are_estimated_too(context):
     assert estimate_serving_memory(MODEL, batch=1, context=context, dtype="bf16").activations > 0
+
+
+def test_the_cache_is_not_counted_among_the_activations():
+    small, large = (estimate_serving_memory(MODEL, batch=n, context=256, dtype="fp32") for n in (32, 64))
+    assert large.kv_cache - small.kv_cache == 32 * 256 * 2 * 3 * 2 * 32 * 4
+    assert large.activations - small.activations < (large.kv_cache - small.kv_cache) // 2
+
+
+def test_many_texts_are_extrapolated_from_few(monkeypatch):
+    counted = estimate_serving_memory(MODEL, batch=64, context=64, dtype="fp32", on_cpu=False)
+    monkeypatch.setattr("tickwise.engine.memory._COUNTED_ROWS", 32)
+    extrapolated = estimate_serving_memory(MODEL, batch=64, context=64, dtype="fp32", on_cpu=False)
+    assert extrapolated.total == pytest.approx(counted.total, rel=0.02)
+
+
+def test_a_cache_of_terabytes_takes_no_memory_to_count():
+    wide = DecoderConfig(vocab_size=1000, context_length=1 << 20, width=1024, n_layers=4, n_heads=8, n_kv_heads=8,
+                         head_dim=128, hidden=1024)
+    need = estimate_serving_memory(wide, batch=8, context=1 << 20, dtype="fp32", on_cpu=False)
+    assert need.kv_cache == 8 * (1 << 20) * 4 * 2 * 1024 * 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_bytes, format_seconds
+from tickwise.core.console import format_bytes, format_seconds, progress
 from tickwise.core.errors import ConfigError, MemoryLimitError
 
 if TYPE_CHECKING:
@@ -177,13 +177,14 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
     from tickwise.training.memory import estimate_training_memory
 
     if arguments.purpose == "train":
-        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device)
+        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device,
+                                         on_cpu=machine.is_here and machine.device.type == "cpu")
         terms = {"weights": train.weights, "gradients": train.gradients, "optimizer": train.optimizer,
                  "activations": train.activations, "fragmentation": train.fragmentation, "kv_cache": 0}
     else:
         serve = estimate_serving_memory(plan.model, batch=arguments.batch or 1, context=plan.training.context,
                                         dtype=dtype, on_cpu=machine.is_here and machine.device.type == "cpu")
-        terms = {"weights": serve.weights, "gradients": 0, "optimizer": 0, "activations": serve.activations,
+        terms = {"weights": serve.weights, "activations": serve.activations,
                  "fragmentation": serve.fragmentation, "kv_cache": serve.kv_cache}
     if machine.is_here and machine.device.type == "cpu":
         room = "training" if arguments.purpose == "train" else "engine"
@@ -211,11 +212,26 @@ def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
         asked = dataclasses.replace(arguments, **change)
         return asked, _plan(asked)
 
-    found = largest_fitting(lambda number: _memory(*variant(number), machine, dtype)["total"], limit, most)
+    with progress(f"the largest {arguments.fit}", None, "sizes") as bar:
+
+        def total(number: int) -> int:
+            bar.note(f"({number:,} …)")
+            size = _memory(*variant(number), machine, dtype)["total"]
+            bar.advance(1)
+            return int(size)
+
+        found = largest_fitting(total, limit, most)
     if found == 0:
         need = _memory(*variant(1), machine, dtype)["total"]
         raise MemoryLimitError(f"--fit {arguments.fit}: not even 1 fits: it needs {format_bytes(need)} of "
                                f"{format_bytes(limit)}")
+    if not arguments.json:
+        why = ""
+        if found == most:
+            own = arguments.fit == "context" and not plan.planned
+            bound = "the model's own limit" if own else "estimate looks no further"
+            why = f" ({bound}, not memory)"
+        print(f"largest {'depth' if arguments.fit == 'model' else arguments.fit}: {found:,}{why}")
     return variant(found)
 
 

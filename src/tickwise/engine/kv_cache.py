@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
 
 from tickwise.engine.blocks import is_run
 from tickwise.layers.attention import KeyValueCache, causal_attention, chunk_mask
@@ -348,6 +349,11 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     n_bytes, alignment = math.prod(shape) * dtype.itemsize, 64
-    raw = numpy.zeros(n_bytes + alignment, dtype=numpy.uint8)
+    try:
+        raw = numpy.zeros(n_bytes + alignment, dtype=numpy.uint8)
+    except MemoryError:
+        if not _len_torch_dispatch_stack():
+            raise
+        return torch.empty(shape, dtype=dtype, device=device)  # for a listing or a dry run, which only need its shape
     start = -raw.ctypes.data % alignment
     return torch.from_numpy(raw[start : start + n_bytes]).view(dtype).view(shape)

@@ -4,8 +4,10 @@ The estimate runs ticks of the real code without data and counts the bytes of th
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -43,25 +45,38 @@ def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, d
 
     What a tick holds grows by the same bytes for every text, so many are not counted one by one.
     """
+    counted = _counted(model, min(batch, _COUNTED_ROWS), context, dtype, on_cpu)
     if batch > _COUNTED_ROWS:
-        fewer, more = (estimate_serving_memory(model, batch=n, context=context, dtype=dtype, on_cpu=on_cpu)
-                       for n in (_COUNTED_ROWS // 2, _COUNTED_ROWS))
+        fewer = _counted(model, _COUNTED_ROWS // 2, context, dtype, on_cpu)
+        counted = _Counted(*(
+            max(0, more + (batch - _COUNTED_ROWS) * (more - less) // (_COUNTED_ROWS // 2))
+            for less, more in zip(fewer, counted, strict=True)
+        ))
+    return ServingMemory(weights=counted.weights, kv_cache=counted.kv_cache,
+                         activations=max(counted.reading, counted.writing), fragmentation=counted.holes)
 
-        def extrapolated(name: str) -> int:
-            at_most = int(getattr(more, name))
-            return at_most + (batch - _COUNTED_ROWS) * (at_most - getattr(fewer, name)) // (_COUNTED_ROWS // 2)
 
-        return ServingMemory(weights=more.weights, kv_cache=extrapolated("kv_cache"),
-                             activations=extrapolated("activations"),
-                             fragmentation=max(0, extrapolated("fragmentation")))
+class _Counted(NamedTuple):
+    """Bytes, each of which grows evenly with the texts: ``reading`` and ``writing`` are the most that ticks of either
+    kind hold besides weights and cache."""
+
+    weights: int
+    kv_cache: int
+    reading: int
+    writing: int
+    holes: int
+
+
+@functools.lru_cache(maxsize=128)
+def _counted(model: DecoderConfig, batch: int, context: int, dtype: str, on_cpu: bool) -> _Counted:
     size = EngineOptions.block_size
-    blocks_per_row = -(-context // size)
-    with DryRun() as dry:
+    lane = -(-context // size)
+    with DryRun(simulate_heap=on_cpu) as dry:
         with _default_dtype(torch_dtype(dtype)):
             module = Decoder(model).requires_grad_(False).eval()
         weights = dry.now
-        runner = DecoderRunner(module, batch * blocks_per_row, size)
-        blocks = [range(index * blocks_per_row, (index + 1) * blocks_per_row) for index in range(batch)]
+        runner = DecoderRunner(module, batch * lane, size, lane)
+        blocks = [range(index * lane, (index + 1) * lane) for index in range(batch)]
         dry.reset_peak()
 
         def run(n_writing: int, pieces: Sequence[tuple[int, int, int]]) -> None:
@@ -71,11 +86,14 @@ def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, d
         ticks = _reading(batch, context)
         for index in sorted({number * (len(ticks) - 1) // (_READING_TICKS - 1) for number in range(_READING_TICKS)}):
             run(*ticks[index])
+        reading, resident = dry.peak, dry.resident_peak
+        dry.reset_peak()
         for _ in range(_WRITING_TICKS):
             run(batch, ())
         kv_cache = runner.state_bytes
-    holes = dry.resident_peak - dry.peak if on_cpu else 0
-    return ServingMemory(weights=weights, kv_cache=kv_cache, activations=dry.peak - weights, fragmentation=holes)
+    return _Counted(weights=weights, kv_cache=kv_cache, reading=reading - weights - kv_cache,
+                    writing=dry.peak - weights - kv_cache,
+                    holes=max(resident, dry.resident_peak) - max(reading, dry.peak))
 
 
 def _reading(batch: int, context: int) -> list[tuple[int, list[tuple[int, int, int]]]]:

@@ -26,6 +26,7 @@ from tickwise.profiling.predict import (
     PredictedStage,
     Prediction,
     coldness,
+    extrapolated,
     features,
     fit_correction,
     footprint,
@@ -38,14 +39,24 @@ from tickwise.tokenizers.train import char_tokenizer
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
 
+_LISTED_ROWS = 512
+"""Ticks of more texts are extrapolated."""
 HOST_STAGES = (Stage.SCHEDULE, Stage.EMBED, Stage.SAMPLE, Stage.DETOKENIZE, Stage.HOST)
 """What goes by ticks and rows: all around the model, and the look-up of tokens and positions."""
 
 
 def predict_tick(model: DecoderConfig, *, batch: int, context: int, dtype: str, machine: Machine) -> Prediction:
     """A tick that decodes one token of ``batch`` texts, the last that their context of ``context`` tokens holds."""
-    rows = [RowWork(str(index), 1, max(0, context - 1), "decode") for index in range(batch)]
-    return _predict(model, rows, dtype, machine)
+    if batch > _LISTED_ROWS:
+        fewer, more = (predict_tick(model, batch=n, context=context, dtype=dtype, machine=machine)
+                       for n in (_LISTED_ROWS // 2, _LISTED_ROWS))
+        return extrapolated(fewer, more, (batch - _LISTED_ROWS) / (_LISTED_ROWS // 2))
+    return _predict(model, _decode_rows(batch, max(0, context - 1)), dtype, machine)
+
+
+def _decode_rows(batch: int, n_cached: int) -> list[RowWork]:
+    """Equally long texts, which the engine reads as one batch."""
+    return [RowWork(str(index), 1, n_cached, "decode", together=batch) for index in range(batch)]
 
 
 def predict_prefill(model: DecoderConfig, *, n_tokens: int, dtype: str, machine: Machine) -> float:
@@ -123,7 +134,7 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
     measured = stage_seconds([tick_runner(*one, device) for one in settings])
     observed: dict[str, list[Observation]] = {name: [] for name in ("serve", *HOST_STAGES)}
     for (model, batch, context, dtype), seconds in zip(settings, measured, strict=True):
-        rows = [RowWork(str(index), 1, context - TICKS_PER_PROMPT // 2, "decode") for index in range(batch)]
+        rows = _decode_rows(batch, context - TICKS_PER_PROMPT // 2)
         instructions = tick_program(model, rows, dtype)
         touched, total = footprint(instructions), sum(seconds.values())
         host = _host_features(model.vocab_size, batch, touched, times)

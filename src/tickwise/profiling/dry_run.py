@@ -36,11 +36,12 @@ class DryRun(TorchDispatchMode):
     values (``.item()``), and must not leave stand-ins in caches that outlive it.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        """``device`` is where new tensors are that ask for none (the CPU)."""
+    def __init__(self, device: torch.device | None = None, *, simulate_heap: bool = True) -> None:
+        """``device`` is where new tensors are that ask for none (the CPU). Without a simulated heap what is resident is
+        the tensors themselves."""
         super().__init__()
         self.now = self.peak = 0
-        self._heaps = [Heap(phase=number / _HEAPS) for number in range(_HEAPS)]
+        self._heaps = [Heap(phase=number / _HEAPS) for number in range(_HEAPS if simulate_heap else 0)]
         self._device = device if device is not None else torch.device("cpu")
         self._storages: dict[int, weakref.ref[Any]] = {}
         self._products: set[Any] = set()
@@ -56,8 +57,14 @@ class DryRun(TorchDispatchMode):
             heap.reset_peak()
 
     @property
+    def simulates_heap(self) -> bool:
+        return bool(self._heaps)
+
+    @property
     def resident_peak(self) -> int:
         """Never less than the tensors themselves."""
+        if not self._heaps:
+            return self.peak
         return max(self.peak, round(statistics.fmean(heap.peak for heap in self._heaps)))
 
     def __torch_dispatch__(

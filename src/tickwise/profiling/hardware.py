@@ -97,6 +97,9 @@ def named_hardware(name: str) -> Hardware:
         raise ConfigError(f"--hardware {name}: neither a file nor one of here, {', '.join(_DATA_SHEETS)}"
                           f"{closest(name.lower(), ['here', *_DATA_SHEETS])}")
     values = read_json(path, "the hardware description")
+    size = values.get("memory_bytes")
+    if isinstance(size, float) and size.is_integer():  # 8e9
+        values = {**values, "memory_bytes": int(size)}
     if "fingerprint" in values:  # printed by doctor, on whichever machine
         known = {field.name for field in dataclasses.fields(Hardware)}
         values = {key: value for key, value in values.items() if key in known} | {

@@ -439,20 +439,51 @@ def find_machine(name: str, refresh: bool = False) -> Machine:
 def largest_fitting(total_bytes: Callable[[int], int], limit_bytes: int, most: int) -> int:
     """The largest number from 1 to ``most`` whose total stays within the limit, to 2 %; 0 when none does.
 
-    Doubles until one does not fit, then bisects. Totals must not fall as the number grows.
+    Every total may be a dry run, so the search guesses: where a power law through the two nearest numbers reaches the
+    limit, and a little beyond a number that fits, to see soon that more does not. Totals must not fall as the number
+    grows.
     """
-    if total_bytes(1) > limit_bytes:
+    below, above = (1, total_bytes(1)), (most + 1, 0)  # largest that fits, smallest that does not; 0: not known
+    if below[1] > limit_bytes:
         return 0
-    fits, too_large = 1, most + 1
-    while fits < too_large - 1 and 2 * fits < too_large:
-        if total_bytes(2 * fits) > limit_bytes:
-            too_large = 2 * fits
+    before = below
+    turn = 0
+    while above[0] - below[0] > max(1, below[0] // 50):
+        turn += 1
+        if above[1]:
+            guess = _meets(below, above, limit_bytes) if turn % 3 else math.sqrt(below[0] * above[0])
+            if turn % 3 == 1:
+                guess *= 1.01
         else:
-            fits *= 2
-    while too_large - fits > max(1, fits // 50):
-        middle = (fits + too_large) // 2
-        if total_bytes(middle) > limit_bytes:
-            too_large = middle
+            guess = min(_meets(before, below, limit_bytes) * 1.01, 4.0 * below[0]) if before != below else 4.0
+        number = min(max(round(guess), below[0] + 1), above[0] - 1)
+        found = number, total_bytes(number)
+        if found[1] > limit_bytes:
+            above = found
         else:
-            fits = middle
-    return fits
+            before, below = below, found
+    return below[0]
+
+
+def _meets(one: tuple[int, int], other: tuple[int, int], limit: int) -> float:
+    """Where the power law through two points (number, total) reaches the limit."""
+    power = math.log(max(other[1], 1) / max(one[1], 1)) / math.log(other[0] / one[0])
+    if power <= 0.01:
+        return math.inf if limit > other[1] else float(other[0])
+    return other[0] * math.exp(min(50.0, math.log(max(limit, 1) / max(other[1], 1)) / power))
+
+
+def extrapolated(fewer: Prediction, more: Prediction, steps: float) -> Prediction:
+    """``more`` and ``steps`` times what it has above ``fewer``: for programs that grow by the same work."""
+    less = {(row.stage, row.layer, row.direction): row for row in fewer.rows}
+
+    def grown(row: PredictedStage) -> PredictedStage:
+        base = less[row.stage, row.layer, row.direction]
+        return dataclasses.replace(
+            row, seconds=max(0.0, row.seconds + steps * (row.seconds - base.seconds)),
+            flops=row.flops + round(steps * (row.flops - base.flops)),
+            bytes_read=row.bytes_read + round(steps * (row.bytes_read - base.bytes_read)),
+            bytes_written=row.bytes_written + round(steps * (row.bytes_written - base.bytes_written)),
+        )
+
+    return dataclasses.replace(more, rows=tuple(grown(row) for row in more.rows))

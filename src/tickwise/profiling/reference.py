@@ -16,7 +16,7 @@ from tickwise.profiling.overheads import clock
 from tickwise.profiling.predict import Correction
 from tickwise.profiling.program import Instruction
 
-_FORMAT_VERSION = 7
+_FORMAT_VERSION = 8
 
 
 class _StageClock:

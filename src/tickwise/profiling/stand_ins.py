@@ -259,6 +259,14 @@ def _mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _empty((*a.shape[:-1], b.shape[-1]), a.dtype)
 
 
+def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Rows (m, k) in groups of their own with (G, k, n); its kernel takes bf16 only, its shapes are those of any."""
+    a, b = args[0], args[1]
+    if (a.ndim, b.ndim) != (2, 3):
+        return NotImplemented
+    return _empty((a.shape[0], b.shape[-1]), a.dtype)
+
+
 def _softmax_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _empty(args[0].shape, args[3])
 
@@ -369,6 +377,7 @@ _RULES = _table({
     _new: "new_zeros new_ones new_full new_empty",
     _zeros_around: "slice_backward select_backward",
     _mm: "mm addmm bmm baddbmm",
+    _grouped_mm: "_grouped_mm",
     _softmax_backward: "_softmax_backward_data _log_softmax_backward_data",
     _embedding: "embedding",
     _embedding_backward: "embedding_dense_backward",

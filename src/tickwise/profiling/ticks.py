@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
+from tickwise.core.stages import Stage
 from tickwise.profiling.program import Program, list_program, list_training_program
 
 Phase = Literal["prefill", "decode", "train"]
@@ -44,7 +46,7 @@ def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context:
         if "labels" not in takes:
             raise ConfigError(f"{type(module).__name__}: has no loss of its own; use --phase prefill")
         inputs: dict[str, Any] = {"input_ids": ids(context), "labels": ids(context), read: ids(context)}
-        return list_training_program(module.train(), loss=lambda output: output.loss, **inputs)
+        return _with_loss(list_training_program(module.train(), loss=lambda output: output.loss, **inputs))
     module.eval()
     source: dict[str, Any] = {"input_ids": ids(context)} if two_texts else {}
     options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
@@ -69,3 +71,15 @@ def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context:
 
     options[read] = ids(1)
     return list_program(module, prepare=cached, **options)
+
+
+_CROSS_ENTROPY = {f"aten.{name}" for name in (
+    "_log_softmax", "nll_loss_forward", "nll_loss_backward", "_log_softmax_backward_data",
+    "nll_loss2d_forward", "nll_loss2d_backward")}
+
+
+def _with_loss(program: Program) -> Program:
+    """The model's own cross-entropy, which its code computes behind the head, as the stage that it is."""
+    return Program(tuple(
+        replace(i, stage=Stage.LOSS, layer=None) if i.op in _CROSS_ENTROPY else i for i in program.instructions
+    ))

@@ -1,9 +1,10 @@
 """How much memory a training run needs, by term, before it starts.
 
-The estimate runs the real code (model, loss, backward pass, optimizer) twice without data and counts the bytes of its
-tensors (``profiling/dry_run.py``), so it follows every change of that code.
+The estimate runs steps of the real code (model, loss, backward pass, optimizer) without data and counts the bytes of
+its tensors (``profiling/dry_run.py``), so it follows every change of that code.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -16,7 +17,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
-from tickwise.training.loop import _VALIDATION_BATCH_TOKENS, next_token_loss
+from tickwise.training.next_token import next_token_loss, validation_rows
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
 _FLAGS = {
@@ -53,26 +54,32 @@ class TrainingMemory:
 
 
 def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parameters: int,
-                             dtype: str, device: torch.device) -> TrainingMemory:
-    """Counted on a dry run of three steps and one validation batch; the process itself comes on top.
+                             dtype: str, device: torch.device, *, on_cpu: bool | None = None) -> TrainingMemory:
+    """Counted on a dry run of steps and one validation batch; the process itself comes on top.
 
-    Activations grow by the same bytes for every sequence, so very large batches are not counted one by one.
+    Activations grow by the same bytes for every sequence, so very large batches are not counted one by one. ``on_cpu``
+    says whether the C library's holes count (left out: what ``device`` says).
     """
     assert config.batch_size is not None
+    holes = device.type == "cpu" if on_cpu is None else on_cpu
     rows, most = config.batch_size // config.accumulate, max(2, _COUNTED_TOKENS // config.context)
-    if rows > most:
-        fewer, more = (
-            estimate_training_memory(model, replace(config, batch_size=n * config.accumulate), n_parameters, dtype,
-                                     device) for n in (most // 2, most)
-        )  # fmt: skip
-        steps = (rows - most) / (most - most // 2)
+    if rows <= most:
+        return _counted(model, config, dtype, device, holes)
+    fewer, more = (_counted(model, replace(config, batch_size=n * config.accumulate), dtype, device, holes)
+                   for n in (most // 2, most))
+    steps = (rows - most) / (most - most // 2)
 
-        def extrapolated(name: str) -> int:
-            at_most = int(getattr(more, name))
-            return max(0, at_most + round(steps * (at_most - getattr(fewer, name))))
+    def extrapolated(name: str) -> int:
+        at_most = int(getattr(more, name))
+        return max(0, at_most + round(steps * (at_most - getattr(fewer, name))))
 
-        return replace(more, activations=extrapolated("activations"), fragmentation=extrapolated("fragmentation"))
-    with DryRun(device) as live:
+    return replace(more, activations=extrapolated("activations"), fragmentation=extrapolated("fragmentation"))
+
+
+@functools.lru_cache(maxsize=128)
+def _counted(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device,
+             holes: bool) -> TrainingMemory:
+    with DryRun(device, simulate_heap=holes) as live:
         return _dry_steps(live, model, config, dtype, device)
 
 
@@ -88,7 +95,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     optimizer = Optimizer(module, weights, config.optimizer,
                           torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     rows = config.batch_size // config.accumulate
-    for _ in range(3):  # states are made in the first step; then the heap settles
+    for _ in range(3 if live.simulates_heap else 2):  # states are made in the first step; then the heap settles
         weights.clear()
         inputs_BT = torch.zeros(config.batch_size, config.context, dtype=torch.long)
         for index in range(min(config.accumulate, 2)):
@@ -102,16 +109,15 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
         validate(module, config.context)
     held = buffers if buffers else _bytes(gradients)
     activations = live.peak - n_weights - held - states
-    holes = live.resident_peak - live.peak if device.type == "cpu" else 0
     return TrainingMemory(weights=n_weights, gradients=held, optimizer=states, activations=activations,
-                          fragmentation=holes)
+                          fragmentation=live.resident_peak - live.peak)
 
 
 @torch.no_grad()
 def validate(module: Decoder, context: int) -> None:
     """One batch of a validation, as large as the training loop takes it."""
     module.eval()
-    ids_BT = torch.zeros(max(1, min(64, _VALIDATION_BATCH_TOKENS // context)), context, dtype=torch.long)
+    ids_BT = torch.zeros(validation_rows(context), context, dtype=torch.long)
     next_token_loss(module, ids_BT, ids_BT)
 
 

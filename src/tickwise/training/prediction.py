@@ -1,6 +1,7 @@
 """What a training step costs, predicted: its program with the optimizer's part, and the reference runs behind it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tickwise.profiling.predict import (
     OperationTimes,
     Phase,
     Prediction,
+    extrapolated,
     features,
     fit_correction,
     footprint,
@@ -32,9 +34,18 @@ from tickwise.training.memory import validate
 from tickwise.training.next_token import next_token_loss
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
+_LISTED_TOKENS = 1 << 16
+"""Of a micro-batch; steps with larger ones are extrapolated."""
+
 
 def predict_step(model: DecoderConfig, config: TrainConfig, dtype: str, machine: Machine) -> Prediction:
     """One update of ``config.batch_size`` sequences. ``ConfigError`` for hardware with missing figures."""
+    assert config.batch_size is not None
+    rows, most = config.batch_size // config.accumulate, max(2, _LISTED_TOKENS // config.context)
+    if rows > most:
+        fewer, more = (predict_step(model, replace(config, batch_size=n * config.accumulate), dtype, machine)
+                       for n in (most // 2, most))
+        return extrapolated(fewer, more, (rows - most) / (most - most // 2))
     corrections = None
     if machine.times is not None:
         corrections = training_corrections(machine.times, machine.device)
