@@ -107,6 +107,8 @@ class QuestionType(Classify):
     features: FeatureOptions = dataclasses.field(
         default_factory=lambda: FeatureOptions(max_characters=0, min_texts=1))
     epochs: float = 15.0
+    optimizer: OptimizerOptions = dataclasses.field(
+        default_factory=lambda: OptimizerOptions(name="adamw", lr=0.03, weight_decay=0.0, beta2=0.99))
 
 
 def run(arguments: Classify) -> int:
