@@ -16,8 +16,6 @@ from tickwise.profiling.ledger import Ledger, TrainingWork
 from tickwise.training.checkpoint import Counters, save_best_model, save_checkpoint
 from tickwise.training.config import LoopConfig
 from tickwise.training.live import Journal
-from tickwise.training.next_token import VALIDATION_BATCH_TOKENS as _VALIDATION_BATCH_TOKENS  # noqa: F401
-from tickwise.training.next_token import next_token_loss  # noqa: F401
 from tickwise.training.objective import Batch, Objective
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 from tickwise.training.schedule import lr_scale
