@@ -47,7 +47,7 @@ def _step(training: Training) -> None:
 def write_timeline(trace: Trace, path: Path) -> None:
     """The page that shows every tick of ``trace``."""
     write_text_atomic(path, timeline_page(
-        ledger=trace.rows(), tokens=trace.tokens(), meta=trace.header, listing=trace.listing(),
+        ledger=trace.rows(), tokens=trace.tokens(), meta=trace.header, listing=trace.listing(), usage=trace.ticks(),
     ))  # fmt: skip
 
 
