@@ -116,7 +116,7 @@ def test_mistakes_in_json_lines(tmp_path, row, said):
 
 
 def test_a_column_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="there is no column 7 for the tag; give --options.tag-column"):
+    with pytest.raises(DataError, match=r"there is no column 7 for the tag; give --options\.tag-column"):
         read_tagged(write(tmp_path, "a O\n"), tag_column=7)
 
 
