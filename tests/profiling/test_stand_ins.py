@@ -27,6 +27,8 @@ CASES = [
     (aten.where.self, X > 0, X, torch.tensor(0.0)), (aten.silu_backward.default, PERMUTED, PERMUTED),
     (aten.addcmul.default, PERMUTED, PERMUTED.contiguous(), torch.ones(4)), (aten.pow.Tensor_Scalar, IDS, 2),
     (aten.logical_not.default, X), (aten.masked_fill.Scalar, X, X > 0, -1.0),
+    (aten._grouped_mm.default, torch.randn(8, 16).bfloat16(), torch.randn(2, 16, 8).bfloat16(),
+     torch.tensor([4, 8], dtype=torch.int32)),
     (aten.arange.default, 7), (aten.arange.start, 2, 9), (aten.arange.start_step, 9.0, 2.5, -2),
     (aten.sum.default, X), (aten.sum.dim_IntList, X, [1], True), (aten.sum.dim_IntList, IDS, [-1]),
     (aten.mean.dim, X, [0, 2]), (aten.amax.default, X, [-1]), (aten.argmax.default, X, -1),
