@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One test process a core, each computing with one thread: threads of several processes would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8
 
 .PHONY: demo test test-all check docs records clean
 .DEFAULT_GOAL := demo
@@ -11,10 +13,10 @@ demo: $(STAMP)
 	$(BIN)/tickwise demo --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests bench docs records

@@ -64,9 +64,9 @@ def test_the_flags_are_those_of_the_help_text(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         dispatch([*verb.split(), "--help"])
-    # An option's line starts with its spellings; prose about other flags comes later in the line.
-    heads = re.findall(r"^[│ ] (--?[a-z][^ ,]*(?:, -[^ ,]+)*)", capsys.readouterr().out, flags=re.MULTILINE)
-    in_help = {name for head in heads for name in head.split(", ")}
+    # An option's line starts with its spellings, each before its value; prose comes later.
+    heads = re.findall(r"^[│ ] (--?[a-z][^ ,]*(?:(?: [A-Z]+)?, -[^ ,]+)*)", capsys.readouterr().out, flags=re.MULTILINE)
+    in_help = {name.split()[0] for head in heads for name in head.split(", ")}
     assert {name for flag in verb_flags(verb) for name in flag.names} == in_help
 
 

@@ -203,7 +203,10 @@ def test_training_is_recorded(tickwise_cli, small_text, tmp_path):
     code, out, _ = tickwise_cli("trace", "show", tmp_path / "t")
     assert code == 0
     assert "train: 3 ticks" in out
-    for stage in (Stage.DATA, Stage.BACKWARD, Stage.OPTIMIZER, Stage.VALIDATION, Stage.CHECKPOINT):
+    for stage in (Stage.DATA, Stage.BACKWARD, Stage.OPTIMIZER):
+        assert f" {stage} " in out
+    # These belong to some ticks only; whichever tick was the typical one, they are told.
+    for stage in (Stage.VALIDATION, Stage.CHECKPOINT):
         assert f" {stage} " in out
 
 

@@ -67,16 +67,15 @@ def test_figures_are_physically_possible_and_say_that_they_are_measured(measured
     assert all(0 < share <= 1 for share in measured.cpu_share.values())
 
 
-def test_measuring_takes_seconds_and_moves_neither_random_numbers_nor_settings():
+def test_measuring_moves_neither_random_numbers_nor_settings():
     torch.set_float32_matmul_precision("high")
     try:
         state = torch.get_rng_state()
-        seconds = measure_ceilings(quick=True, device=CPU).seconds
+        measure_ceilings(quick=True, device=CPU)
         assert torch.equal(torch.get_rng_state(), state)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert seconds < 8  # 2.5 on a machine that does nothing else
 
 
 def test_the_int8_kernel_computes_exact_integer_products():

@@ -201,15 +201,22 @@ def _choice(phase: "PhaseSummary") -> str:
 
 
 def _beyond(phase: "PhaseSummary") -> str:
-    """What all ticks took more than as many typical ones, and in which stages; empty where that is little."""
+    """What all ticks took more than as many typical ones, and in which stages; empty where that is little.
+
+    A stage that the typical tick lacks, such as validation, is named however short it was.
+    """
     typical = phase.typical
     usual = {stage.stage: stage.duration_ns / typical.ticks for stage in typical.stages}
     more_ns = phase.wall_ns - phase.ticks * typical.wall_ns / typical.ticks
+    apart = {stage.stage for stage in phase.stages} - set(usual)
     if more_ns < _FAR_FROM_TYPICAL * phase.wall_ns:
-        return ""
+        total_ns = {stage.stage: stage.duration_ns for stage in phase.stages}
+        listed = ", ".join(f"{name} {microseconds(total_ns[name])}" for name in sorted(apart))
+        return f"not in the typical tick, in all {phase.ticks:,} together: {listed}" if apart else ""
     more = sorted(((stage.duration_ns - phase.ticks * usual.get(stage.stage, 0.0), stage.stage)
                    for stage in phase.stages), reverse=True)
-    named = ", ".join(f"{name} {microseconds(ns)}" for ns, name in more[:3] if ns > 0.05 * more_ns or name not in usual)
+    named = ", ".join(f"{name} {microseconds(ns)}" for place, (ns, name) in enumerate(more)
+                      if name in apart or (place < 3 and ns > 0.05 * more_ns))
     mean = microseconds(phase.wall_ns / phase.ticks)
     return (f"the {phase.ticks:,} ticks took {microseconds(phase.wall_ns)} ({mean} on average), "
             f"{microseconds(more_ns)} more than as many typical ones, most of it in {named}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tickwise.core.device import torch_dtype
+from tickwise.core.device import flushed_denormals, torch_dtype
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
 from tickwise.engine.engine import Engine
@@ -167,9 +167,9 @@ def run_smallest(dtype: str) -> None:
     run_texts(model, 1, 64, dtype)
 
 
+@flushed_denormals()
 def run_texts(model: DecoderConfig, batch: int, context: int, dtype: str) -> None:
     """Serve ``batch`` texts that fill the context with a fresh model."""
-    torch.set_flush_denormal(True)
     use_cores()
     engine = text_engine(random_decoder(model, dtype, torch.device("cpu")), batch)
     submit_texts(engine, model, batch, n_prompt=context - 4, n_written=4)

@@ -61,8 +61,8 @@ class FeatureOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentOptions:
-    """The recurrent classifier (--architecture recurrent), and in place of --batch-size, --epochs, --optimizer and
-    --schedule its training."""
+    """The recurrent classifier (--architecture recurrent) and its training, which has batches, passes and a learning
+    rate of its own."""
 
     kind: Literal["lstm", "gru", "rnn"] = "lstm"
     word_width: int = 100

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tickwise.core.device import has_fast_bf16, torch_dtype
+from tickwise.core.device import flushed_denormals, has_fast_bf16, torch_dtype
 from tickwise.core.stages import Stage, mark
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun, convert
@@ -147,9 +147,9 @@ def run_smallest(dtype: str) -> None:
     run_steps(model, resolve(config, model, n_parameters=1, n_train_tokens=1), dtype)
 
 
+@flushed_denormals()
 def run_steps(model: DecoderConfig, config: TrainConfig, dtype: str) -> None:
     """Three steps and a validation of a fresh model."""
-    torch.set_flush_denormal(True)
     use_cores()
     module = Decoder(model).initialise(seed=1)
     step = step_runner(module, config, dtype)

@@ -21,7 +21,7 @@ from torch import nn
 
 from tickwise.core import console
 from tickwise.core.config import to_dict
-from tickwise.core.device import has_fast_bf16, resolve_device, torch_dtype
+from tickwise.core.device import flushed_denormals, has_fast_bf16, resolve_device, torch_dtype
 from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, OutputError
 from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
@@ -196,7 +196,7 @@ def start(training: Training, lines: Sequence[str] = (), trace: Path | None = No
         console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
     drop_metrics_after(config.out / "metrics.jsonl", training.counters.step)
     write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-    with traced(training, trace):
+    with flushed_denormals(), traced(training, trace):
         return _train(training)
 
 
@@ -257,7 +257,6 @@ def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets
     seed_everything(config.seed)
     if device.type == "cpu":
         use_cores()
-        torch.set_flush_denormal(True)
     if not objective.n_validation_tokens:
         if config.patience is not None or config.stop_at_loss is not None:
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
