@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
 
 from tickwise.engine.blocks import is_run
-from tickwise.layers.attention import KeyValueCache, causal_attention, chunk_mask
+from tickwise.layers.attention import BiasedCache, PositionBias, causal_attention, chunk_mask, full_attention
 
 if TYPE_CHECKING:
     from tickwise.engine.runner import RowInput
@@ -105,9 +105,15 @@ class KVCache:
         self._new_v[layer].copy_(v_BKTD)
         return self._all_k[layer], self._all_v[layer]
 
-    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, bias: PositionBias | None = None
+    ) -> Tensor:
         """Store one layer's new tokens and attend to all: (B, H, T, D)."""
-        return causal_attention(q_BHTD, *self.update(layer, k_BKTD, v_BKTD))
+        keys, values = self.update(layer, k_BKTD, v_BKTD)
+        if bias is None:
+            return causal_attention(q_BHTD, keys, values)
+        end = keys.shape[2]
+        return full_attention(q_BHTD, keys, values, bias=bias(slice(self._length, end), end)[None])
 
     def advance(self, n_new: int) -> None:
         """Count ``n_new`` tokens as stored; the model calls this once, after its last layer."""
@@ -168,7 +174,7 @@ class KVBlocks:
         """Overwrite a block of every layer, whose numbers may not be finite."""
         self._kv.narrow(3, block * self.block_size, self.block_size).zero_()
 
-    def tick(self, rows: Sequence["RowInput"]) -> KeyValueCache:
+    def tick(self, rows: Sequence["RowInput"]) -> BiasedCache:
         """What the model needs to read these rows' new tokens, side by side in one sequence."""
         if len(rows) == 1 and is_run(self.table(rows[0])):
             return _OneRun(self, rows[0])
@@ -219,10 +225,15 @@ class _OneRun:
     def positions(self, n_new: int) -> slice:
         return self._positions
 
-    def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, bias: PositionBias | None = None
+    ) -> Tensor:
         values = layer + self._n_layers
         self._new[layer].copy_(k_1KTD)
         self._new[values].copy_(v_1KTD)
+        if bias is not None:
+            scores_bias = bias(self._positions, self._positions.stop)[None]
+            return full_attention(q_1HTD, self._all[layer], self._all[values], bias=scores_bias)
         return causal_attention(q_1HTD, self._all[layer], self._all[values], self._mask)
 
     def advance(self, n_new: int) -> None:
@@ -254,13 +265,15 @@ class _Rows:
     def positions(self, n_new: int) -> Tensor:
         return self._positions_T
 
-    def attend(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, bias: PositionBias | None = None
+    ) -> Tensor:
         self._blocks.k_layers[layer].index_copy_(1, self._slots_T, k_1KTD[0])
         self._blocks.v_layers[layer].index_copy_(1, self._slots_T, v_1KTD[0])
         if len(self._parts) == 1:
-            return self._parts[0].attend(layer, q_1HTD)
+            return self._parts[0].attend(layer, q_1HTD, bias)
         queries = q_1HTD.split(self._sizes, dim=2)
-        return torch.cat([part.attend(layer, q) for part, q in zip(self._parts, queries, strict=True)], dim=2)
+        return torch.cat([part.attend(layer, q, bias) for part, q in zip(self._parts, queries, strict=True)], dim=2)
 
     def advance(self, n_new: int) -> None:
         """The engine counts."""
@@ -280,11 +293,14 @@ class _Part:
             row.gathered = True
             self._table = torch.tensor(list(table), device=blocks.k_layers[0].device)
 
-    def attend(self, layer: int, q_1HTD: Tensor) -> Tensor:
+    def attend(self, layer: int, q_1HTD: Tensor, bias: PositionBias | None) -> Tensor:
         if self._views is not None:
             k, v = self._views[layer], self._views[layer + self._blocks.n_layers]
         else:
             k, v = self._blocks.gather(layer, self._table, self._n_all)
+        if bias is not None:
+            scores_bias = bias(slice(self._n_all - self.n_new, self._n_all), self._n_all)[None]
+            return full_attention(q_1HTD, k, v, bias=scores_bias)
         return causal_attention(q_1HTD, k, v, self._mask)
 
 
@@ -299,6 +315,8 @@ class _Lanes:
             row.together = len(rows)
         assert blocks.lane is not None
         self._views = blocks.lanes(rows[0].blocks[0] // blocks.lane, len(rows), longest)
+        self._lengths = lengths
+        self._positions_B: Tensor | None = None
         self._mask: Tensor | None = None
         if min(lengths) < longest:
             first = self._views[0]
@@ -307,9 +325,14 @@ class _Lanes:
             self._mask = torch.zeros(padding.shape, dtype=first.dtype, device=first.device)
             self._mask.masked_fill_(padding, -math.inf)
 
-    def attend(self, layer: int, q_1HBD: Tensor) -> Tensor:
+    def attend(self, layer: int, q_1HBD: Tensor, bias: PositionBias | None) -> Tensor:
         q_BH1D = q_1HBD.transpose(0, 2)
         k, v = self._views[layer], self._views[layer + self._n_layers]
+        if bias is not None:  # a text's padding is later than its new token
+            if self._positions_B is None:
+                self._positions_B = torch.tensor(self._lengths, device=k.device) - 1
+            scores_BH1S = bias(self._positions_B, k.shape[2]).transpose(0, 1).unsqueeze(2)
+            return full_attention(q_BH1D, k, v, bias=scores_BH1S).transpose(0, 2)
         return causal_attention(q_BH1D, k, v, self._mask).transpose(0, 2)
 
 

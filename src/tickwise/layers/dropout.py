@@ -14,9 +14,17 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """
     if not training or rate == 0.0:
         return x
-    threshold = round(rate * 256)
-    if x.device.type != "cpu" or threshold in (0, 256) or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or round(rate * 256) in (0, 256) or torch.compiler.is_compiling():
         return F.dropout(x, rate, True)
+    return x * dropout_factors(x, rate)
+
+
+def dropout_factors(x: Tensor, rate: float) -> Tensor:
+    """What ``dropout`` multiplies ``x`` with: 0 with probability ``rate``, else what keeps the mean; shape and number
+    format of ``x``."""
+    threshold = round(rate * 256)
+    if x.device.type != "cpu" or threshold in (0, 256):
+        return F.dropout(torch.ones_like(x), rate, True)
     words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * (draws >= threshold).to(x.dtype).mul_(256 / (256 - threshold))
+    return (draws >= threshold).to(x.dtype).mul_(256 / (256 - threshold))

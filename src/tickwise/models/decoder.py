@@ -3,6 +3,7 @@
 Shape legend: B batch, T new tokens, C model width, V vocabulary, D head width.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from tickwise.layers.dropout import dropout
 from tickwise.layers.feed_forward import Activation, FeedForward
 from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.norm import NormKind, make_norm
+from tickwise.layers.positions import PositionTables
 from tickwise.layers.rope import rope_tables
 
 # A product of few rows with a matrix that no cache holds waits for memory. With the matrix in front, the CPU's library
@@ -115,7 +117,7 @@ class Decoder(nn.Module):
         self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-        self._rope_cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._rope = PositionTables(functools.partial(_rope_tables, config))
 
     def forward(self, ids_BT: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
         """With a cache, ``ids_BT`` are the new tokens only, at ``cache.positions``.
@@ -137,7 +139,8 @@ class Decoder(nn.Module):
         if self.config.positions == "learned":
             x_BTC = x_BTC + self.embed_positions.weight[positions]
         else:
-            rope = self._rope(positions, x_BTC.device, x_BTC.dtype)
+            cos_TD, sin_TD = self._rope(positions, x_BTC)
+            rope = cos_TD, sin_TD
         x_BTC = dropout(x_BTC, self.config.dropout, self.training)
         first_values: Tensor | None = None
         for layer in self.layers:
@@ -163,21 +166,6 @@ class Decoder(nn.Module):
         cap = self.config.logit_soft_cap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
-    def _rope(
-        self, positions: slice | Tensor, device: torch.device, dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        key = (device, dtype)
-        if key not in self._rope_cache:
-            with torch.inference_mode(False):  # tables first needed while generating may be needed to train
-                positions_T = torch.arange(self.config.context_length, device=device)
-                cos, sin = rope_tables(positions_T, self.config.head_dim, self.config.rope_theta)
-                tables = (cos.to(dtype), sin.to(dtype))
-            if type(tables[0]) is not Tensor:  # a tool runs the model without data, on tensors of its own kind
-                return tables[0][positions], tables[1][positions]
-            self._rope_cache[key] = tables
-        cos, sin = self._rope_cache[key]
-        return cos[positions], sin[positions]
-
     @torch.no_grad()
     def initialise(self, seed: int) -> "Decoder":
         """Fresh weights: normal with deviation 1/√fan-in (embeddings 0.02 when tied, else 1), zero for the
@@ -201,3 +189,7 @@ class Decoder(nn.Module):
     def n_parameters(self) -> int:
         """Stored numbers; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _rope_tables(config: DecoderConfig, device: torch.device) -> tuple[Tensor, ...]:
+    return rope_tables(torch.arange(config.context_length, device=device), config.head_dim, config.rope_theta)

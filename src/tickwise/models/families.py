@@ -10,7 +10,7 @@ from torch import nn
 from tickwise.core.config import from_dict, to_dict
 from tickwise.core.errors import CheckpointError, ConfigError
 
-Purpose = Literal["language model", "classifier", "tagger", "autoencoder", "adversary"]
+Purpose = Literal["language model", "text-to-text model", "classifier", "tagger", "autoencoder", "adversary"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ DECODER = Family("decoder", "language model", "tickwise.models.decoder", "Decode
 
 FAMILIES: dict[str, Family] = {
     "tickwise-decoder": DECODER,
+    "tickwise-encoder-decoder": Family("encoder–decoder", "text-to-text model", "tickwise.models.encoder_decoder",
+                                       "EncoderDecoderConfig", "EncoderDecoder"),
     "tickwise-tagger": Family("BiLSTM-CRF", "tagger", "tickwise.models.tagger", "TaggerConfig", "Tagger"),
     "tickwise-bag": Family("bag of n-grams", "classifier", "tickwise.models.bag", "BagConfig", "Bag"),
     "tickwise-recurrent-classifier": Family(

@@ -1,0 +1,78 @@
+"""Texts of different lengths without their padding: what is computed for each token alone skips it.
+
+Shape legend: B texts, T tokens of the longest, P tokens of all.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class PackedTokens:
+    """Which of B · T padded places hold tokens, and the way there and back.
+
+    >>> packed = PackedTokens(torch.tensor([1, 3]), 3)
+    >>> packed.pack(torch.tensor([[[5], [0], [0]], [[6], [7], [8]]])).flatten().tolist()
+    [5, 6, 7, 8]
+    """
+
+    def __init__(self, lengths_B: Tensor, length: int) -> None:
+        """``length`` is T; what stands from a text's own length on is padding."""
+        is_token_BT = torch.arange(length, device=lengths_B.device) < lengths_B[:, None]
+        self.shape = is_token_BT.shape
+        self.places_P = is_token_BT.flatten().nonzero().squeeze(1)
+        """Of the tokens, among B · T."""
+        self._behind_N = (~is_token_BT).flatten().nonzero().squeeze(1)
+
+    @property
+    def has_padding(self) -> bool:
+        return len(self._behind_N) > 0
+
+    @property
+    def positions_P(self) -> Tensor:  # noqa: N802
+        """Of the tokens in their texts."""
+        return self.places_P % self.shape[1]
+
+    def pack(self, x_BTC: Tensor) -> Tensor:
+        """(P, …): the tokens' rows."""
+        packed: Tensor = _Pack.apply(x_BTC.flatten(0, 1), self)
+        return packed
+
+    def pad(self, x_PC: Tensor) -> Tensor:
+        """(B, T, …): 0 where there is no token."""
+        padded: Tensor = _Pad.apply(x_PC, self)
+        return padded.unflatten(0, self.shape)
+
+    def rows(self, x_NC: Tensor) -> Tensor:
+        """Of B · T rows those of tokens."""
+        return x_NC.index_select(0, self.places_P)
+
+    def spread(self, x_PC: Tensor) -> Tensor:
+        """B · T rows from those of the tokens."""
+        out_NC = x_PC.new_empty(self.shape[0] * self.shape[1], *x_PC.shape[1:])
+        out_NC[self.places_P] = x_PC
+        out_NC[self._behind_N] = 0
+        return out_NC
+
+
+class _Pack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_NC: Tensor, packed: PackedTokens) -> Tensor:
+        ctx.packed = packed
+        return packed.rows(x_NC)
+
+    @staticmethod
+    def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor, None]:
+        return ctx.packed.spread(grad_PC), None
+
+
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_PC: Tensor, packed: PackedTokens) -> Tensor:
+        ctx.packed = packed
+        return packed.spread(x_PC)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NC: Tensor) -> tuple[Tensor, None]:
+        return ctx.packed.rows(grad_NC), None
