@@ -8,7 +8,8 @@ from tickwise.core.errors import CheckpointError, NumericsError
 from tickwise.data.bags import Bags, FeatureIndex
 from tickwise.models.bag import Bag, BagConfig
 from tickwise.text.ngrams import NgramSettings
-from tickwise.training.classification import BagClassification, balanced_weights, class_losses, classify_bags
+from tickwise.training.class_objective import class_losses
+from tickwise.training.classification import BagClassification, balanced_weights, classify_bags
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.lr_finder import find_learning_rate
 

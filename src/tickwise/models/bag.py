@@ -15,46 +15,31 @@ from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Linear
+from tickwise.models.classifier_config import ClassifierConfig
 
 _CENTROIDS = 256
 _SAMPLED_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class BagConfig:
-    """Shape of a classifier of bags."""
+class BagConfig(ClassifierConfig):
+    """Shape of a classifier of bags. The dropout is of the embedding and the hidden layer."""
 
-    labels: tuple[str, ...]
     n_features: int
     width: int = 0
     """Features of the embedding that the hidden layer reads; 0 leaves the linear part alone."""
     hidden: int = 0
-    dropout: float = 0.0
-    """Of the embedding and the hidden layer, while training."""
-    temperature: float = 1.0
-    """Logits are divided by it, so that probabilities agree with frequencies (Guo et al. 2017)."""
     frozen: bool = False
     """The embedding is not trained."""
     code_bytes: int = 0
     """Bytes of a quantised row; 0 is not quantised."""
-    positive: str = ""
-    """The class that a filter looks for; empty: the likeliest class is predicted."""
-    threshold: float = 0.5
-    """Least probability at which a filter predicts ``positive``."""
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ConfigError("labels: a classifier needs at least two, all different")
-        if self.positive and self.positive not in self.labels:
-            raise ConfigError(f"positive: '{self.positive}' is none of the labels")
+        super().__post_init__()
         if self.n_features < 1:
             raise ConfigError(f"n_features: must be at least 1, got {self.n_features}")
         if self.width < 0 or self.hidden < 0 or (self.width > 0) != (self.hidden > 0):
             raise ConfigError(f"width and hidden: both 0 or both positive, got {self.width} and {self.hidden}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout: must be in [0, 1), got {self.dropout}")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature: must be positive, got {self.temperature}")
         if self.code_bytes < 0 or (self.code_bytes and self.row_width % self.code_bytes):
             raise ConfigError(f"code_bytes: {self.code_bytes} does not divide the rows of {self.row_width} numbers")
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.layers.recurrent import CellKind, RecurrentLayers, locked_dropout
+from tickwise.models.classifier_config import ClassifierConfig
 from tickwise.models.tagger import CharacterCNN
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentClassifierConfig:
+class RecurrentClassifierConfig(ClassifierConfig):
     """``feature_sizes`` and ``feature_widths`` are the rows and columns of each feature's embedding; ``n_characters``
-    0: words are not spelt out."""
+    0: words are not spelt out. The dropout is of the words, between layers and of the pooled text."""
 
-    labels: tuple[str, ...]
     feature_sizes: tuple[int, ...]
     feature_widths: tuple[int, ...]
     n_characters: int = 0
@@ -32,28 +32,16 @@ class RecurrentClassifierConfig:
     """Features of each direction."""
     n_layers: int = 1
     dropout: float = 0.5
-    """Of the words, between layers and of the pooled text, while training."""
     frozen: bool = False
     """The embedding of the first feature is not trained."""
-    temperature: float = 1.0
-    """Logits are divided by it, so that probabilities agree with frequencies (Guo et al. 2017)."""
-    positive: str = ""
-    """The class that a filter looks for; empty: the likeliest class is predicted."""
-    threshold: float = 0.5
-    """Least probability at which a filter predicts ``positive``."""
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ConfigError("labels: a classifier needs at least two, all different")
-        if self.positive and self.positive not in self.labels:
-            raise ConfigError(f"positive: '{self.positive}' is none of the labels")
+        super().__post_init__()
         if len(self.feature_sizes) != len(self.feature_widths) or not self.feature_sizes:
             raise ConfigError("feature_sizes and feature_widths: must have one number for each feature")
-        for name in ("hidden", "n_layers", "character_width", "character_filters", "temperature"):
+        for name in ("hidden", "n_layers", "character_width", "character_filters"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: must be positive, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout: must be in [0, 1), got {self.dropout}")
 
     @property
     def word_width(self) -> int:
@@ -78,8 +66,10 @@ class RecurrentClassifier(nn.Module):
         self.attention = nn.Linear(2 * config.hidden, 1, bias=False)
         self.head = nn.Linear(4 * config.hidden, len(config.labels))
 
-    def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor) -> Tensor:
-        """Zeros stand behind each text's end; every text has a word."""
+    mask_inputs = (2,)
+
+    def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Zeros stand behind each text's end; every text has a word. Without ``lengths_B`` all have T."""
         return self.classify(self.embed(features_BTF, characters_BTL), lengths_B)
 
     def embed(self, features_BTF: Tensor, characters_BTL: Tensor) -> Tensor:
@@ -92,13 +82,16 @@ class RecurrentClassifier(nn.Module):
             parts.append(self.characters(characters_BTL))
         return torch.cat(parts, 2)
 
-    def classify(self, x_BTW: Tensor, lengths_B: Tensor) -> Tensor:
+    def classify(self, x_BTW: Tensor, lengths_B: Tensor | None) -> Tensor:
         """(B, C) from embedded words."""
         rate = self.config.dropout
         x_BTW = locked_dropout(x_BTW.transpose(0, 1), rate, self.training).transpose(0, 1)
         hidden_BTH, _ = self.layers(x_BTW, lengths=lengths_B)
         mark(Stage.ATTENTION)
-        is_inside_BT = torch.arange(hidden_BTH.shape[1], device=lengths_B.device) < lengths_B[:, None]
+        n_texts, n_words, _ = hidden_BTH.shape
+        if lengths_B is None:
+            lengths_B = torch.full((n_texts,), n_words, device=hidden_BTH.device)
+        is_inside_BT = torch.arange(n_words, device=lengths_B.device) < lengths_B[:, None]
         scores_BT = self.attention(torch.tanh(self.query(hidden_BTH)))[..., 0].masked_fill(~is_inside_BT, -torch.inf)
         attended_BH = (scores_BT.softmax(1)[:, None] @ hidden_BTH)[:, 0]
         strongest_BH = hidden_BTH.masked_fill(~is_inside_BT[..., None], -torch.inf).amax(1)

@@ -3,17 +3,16 @@
 Shape legend: B texts, T words, F features of a word, L characters of a word, C classes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tickwise.core.errors import CheckpointError
-from tickwise.core.stages import Stage, mark
 from tickwise.data.tag_features import UNKNOWN, EncodedSentence
+from tickwise.training.class_objective import ClassObjective
 from tickwise.training.objective import Batch
 from tickwise.training.tagging_objective import batches_by_length
 
@@ -35,54 +34,25 @@ def collate_texts(texts: Sequence[EncodedSentence]) -> tuple[Tensor, Tensor, Ten
             torch.tensor([len(text) for text in texts], dtype=torch.long))
 
 
-class SequenceClassification:
-    """Cross-entropy of each text's class. ``word_dropout`` is the chance that a word is read as unknown;
-    ``example_weights`` (B,) make some texts count for more. Everything random follows from ``seed`` and the number of
-    batches so far."""
+class SequenceClassification(ClassObjective):
+    """Cross-entropy of each text's class, from its words in their order; batches are of texts of like length.
+    ``word_dropout`` is the chance that a word is read as unknown."""
 
     def __init__(self, texts: Sequence[EncodedSentence], classes: Tensor,
                  validation: tuple[Sequence[EncodedSentence], Tensor] | None, *, batch_size: int, seed: int,
                  word_dropout: float = 0.0, label_smoothing: float = 0.0,
                  example_weights: Tensor | None = None) -> None:
         assert len(texts) == len(classes)
-        self._texts, self._classes, self._validation = texts, classes, validation
-        self._batch_size = min(batch_size, len(texts))
-        self._seed, self._word_dropout, self._label_smoothing = seed, word_dropout, label_smoothing
-        self._weights = torch.ones(len(texts)) if example_weights is None else example_weights
+        super().__init__(classes, batch_size=batch_size, seed=seed, label_smoothing=label_smoothing,
+                         example_weights=example_weights)
+        self._texts, self._validation, self._word_dropout = texts, validation, word_dropout
         self._lengths = np.array([len(text) for text in texts])
-        self._step = 0
-        self._pass = -1
-        self._batches: list[np.ndarray[Any, np.dtype[np.int64]]] = []
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, len(self._texts) // self._batch_size)
 
     @property
     def n_validation_tokens(self) -> int:
         return 0 if self._validation is None else sum(map(len, self._validation[0]))
 
-    @property
-    def epochs_done(self) -> float:
-        return self._step / self.steps_per_epoch
-
-    @property
-    def fixed_shapes(self) -> bool:
-        return False
-
-    def next_batch(self) -> Batch:
-        number, place = divmod(self._step, self.steps_per_epoch)
-        if number != self._pass:
-            self._pass, self._batches = number, self._shuffled(number)
-        batch = self._batch(self._batches[place], np.random.default_rng((self._seed, 1 << 32, self._step)))
-        self._step += 1
-        return batch
-
-    def example(self) -> Batch:
-        return self._batch(self._shuffled(0)[0], None)
-
-    def _shuffled(self, number: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-        """The batches of one pass, each of texts of like length."""
+    def _shuffled(self, number: int) -> Sequence[NDArray[np.int64]]:
         chooser = np.random.default_rng((self._seed, number))
         order = chooser.permutation(len(self._texts))[: self.steps_per_epoch * self._batch_size]
         batches = []
@@ -92,14 +62,15 @@ class SequenceClassification:
             batches += np.split(pool, len(pool) // self._batch_size)
         return [batches[i] for i in chooser.permutation(len(batches))]
 
-    def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]], draws: np.random.Generator | None) -> Batch:
-        features, characters, lengths = collate_texts([self._texts[i] for i in chosen])
-        if self._word_dropout and draws is not None:
-            dropped = torch.from_numpy(draws.random(features.shape[:2], dtype=np.float32) < self._word_dropout)
+    def _batch(self, texts: NDArray[np.int64], step: int | None) -> Batch:
+        features, characters, lengths = collate_texts([self._texts[i] for i in texts])
+        if self._word_dropout and step is not None:
+            draws = self._draws(step).random(features.shape[:2], dtype=np.float32)
+            dropped = torch.from_numpy(draws < self._word_dropout)
             dropped &= features[..., 0] > 0
             features[dropped] = UNKNOWN
             characters[dropped] = 0
-        index = torch.from_numpy(chosen)
+        index = torch.from_numpy(texts)
         return Batch((features, characters, lengths, self._classes[index], self._weights[index]), int(lengths.sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
@@ -108,13 +79,7 @@ class SequenceClassification:
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         features, characters, lengths, classes, importance = inputs
-        logits_BC = module(features, characters, lengths)
-        mark(Stage.LOSS)
-        losses = F.cross_entropy(logits_BC, classes, reduction="none", label_smoothing=self._label_smoothing)
-        return (losses * importance).sum() / importance.sum(), ()
-
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Texts are independent."""
+        return self._mean_loss(module(features, characters, lengths), classes, importance), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         """Accuracy, and the cross-entropy at the best temperature: the model will be calibrated, and a recurrent one
@@ -125,20 +90,6 @@ class SequenceClassification:
         logits = classify_sequences(module, texts, device)
         return {"loss": min(F.cross_entropy(logits / t, classes).item() for t in _TEMPERATURES),
                 "accuracy": (logits.argmax(1) == classes).float().mean().item()}
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self._step, "seed": self._seed, "texts": len(self._texts), "batch_size": self._batch_size}
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        own = self.state()
-        for name in ("seed", "texts", "batch_size"):
-            if state.get(name) != own[name]:
-                raise CheckpointError(f"{name.replace('_', ' ')} was {state.get(name)}, this run has {own[name]}; give "
-                                      "the same, or a new --out")
-        self._step = int(state["step"])
 
 
 @torch.no_grad()
