@@ -21,7 +21,7 @@ from tickwise.engine.work import RowWork, TickWork
 from tickwise.layers.attention import causal_attention, keeps_scores
 from tickwise.models.decoder import Decoder
 from tickwise.profiling.ledger import CostTable, StageKey, TickCosts
-from tickwise.profiling.program import Instruction, Program, list_program, stage_costs
+from tickwise.profiling.program import Program, instruction_json, list_program, stage_costs
 
 MODEL_STAGES = frozenset({
     Stage.EMBED, Stage.NORM, Stage.QKV, Stage.ROPE, Stage.ATTENTION, Stage.OUT, Stage.FFN, Stage.HEAD,
@@ -288,11 +288,3 @@ def _picks(rows: Sequence[RowWork]) -> bool:
 def _figures(program: Program) -> _Figures:
     return {key: (cost.flops, cost.bytes_read, cost.bytes_written) for key, cost in stage_costs(program).items()
             if key[0] in MODEL_STAGES}
-
-
-def instruction_json(instruction: Instruction) -> dict[str, Any]:
-    """As ``disasm --json`` and the timeline page have it."""
-    return {"stage": str(instruction.stage), "layer": instruction.layer, "op": instruction.op,
-            "shapes": [list(shape) for shape in instruction.shapes],
-            "outputs": [list(shape) for shape in instruction.outputs], "flops": instruction.flops,
-            "bytes_read": instruction.bytes_read, "bytes_written": instruction.bytes_written}

@@ -3,16 +3,17 @@
 The engine never looks at a model's state. It hands a runner, for every row of a tick, the tokens to read, how many
 were read before, and the numbers of the blocks in which the row's state lives; the runner reads and writes those
 blocks. So other families can join: a recurrent one has one block per row, as long as the context; an encoder–decoder
-keeps its source's keys and values in blocks of their own. ``TextRunner``, whose state is the text itself, is the
-smallest example.
+keeps its source's keys and values before its target's. ``TextRunner``, whose state is the text itself, is the smallest
+example.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tickwise.engine.kv_cache import KVBlocks
 from tickwise.models.decoder import Decoder
@@ -34,12 +35,15 @@ class RowInput:
     """The runner's note: how many rows it read as one padded batch with this one. They stand side by side."""
     gathered: bool = False
     """The runner's note: whether it copied the row's scattered blocks together."""
+    n_source: int = 0
+    """How many of the row's first tokens are the source of an encoder–decoder; they are read together."""
 
 
 class Runner(Protocol):
     """A model with room for the state of ``n_blocks`` blocks of ``block_size`` tokens."""
 
     context_length: int
+    """Most tokens of a row."""
     vocab_size: int
     block_size: int
     n_blocks: int
@@ -58,20 +62,20 @@ class Runner(Protocol):
         """One forward pass: logits_RV, for every row in order ``n_logits`` rows; ``None`` when none are asked."""
 
 
-class DecoderRunner:
-    """Runs a decoder over all rows at once: their new tokens side by side in one sequence, each at its position."""
+class KeyValueRunner(ABC):
+    """Base of runners whose state is keys and values."""
 
-    def __init__(self, module: Decoder, n_blocks: int, block_size: int, lane: int | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, n_layers: int, n_kv_heads: int, head_dim: int, *, context_length: int,
+        vocab_size: int, n_blocks: int, block_size: int, lane: int | None,
+    ) -> None:
         """Texts that begin in neighbouring lanes of ``lane`` blocks attend as one batch; left out, each for itself."""
-        config = module.config
         weight = next(module.parameters())
-        self.context_length, self.vocab_size = config.context_length, config.vocab_size
+        self.context_length, self.vocab_size = context_length, vocab_size
         self.block_size, self.n_blocks = block_size, n_blocks
-        self._module, self._device = module, weight.device
+        self._device = weight.device
         self._blocks = KVBlocks(
-            config.n_layers, config.n_kv_heads, config.head_dim, n_blocks, block_size, weight.dtype, weight.device,
-            lane=lane,
-        )
+            n_layers, n_kv_heads, head_dim, n_blocks, block_size, weight.dtype, weight.device, lane=lane)
         self._inference = torch.inference_mode()  # making one costs more than all the rest of a tick's bookkeeping
 
     @property
@@ -99,11 +103,27 @@ class DecoderRunner:
         with self._inference:
             return self._run(rows)
 
+    @abstractmethod
+    def _run(self, rows: Sequence[RowInput]) -> Tensor | None:
+        """``run`` in inference mode."""
+
+
+class DecoderRunner(KeyValueRunner):
+    """Runs a decoder over all rows at once: their new tokens side by side in one sequence, each at its position."""
+
+    def __init__(self, module: Decoder, n_blocks: int, block_size: int, lane: int | None = None) -> None:
+        """As ``KeyValueRunner``."""
+        config = module.config
+        super().__init__(
+            module, config.n_layers, config.n_kv_heads, config.head_dim, context_length=config.context_length,
+            vocab_size=config.vocab_size, n_blocks=n_blocks, block_size=block_size, lane=lane)
+        self._module = module
+
     def _run(self, rows: Sequence[RowInput]) -> Tensor | None:
         ids = list(rows[0].ids) if len(rows) == 1 else [token_id for row in rows for token_id in row.ids]
         ids_1T = torch.tensor([ids], device=self._device)
         hidden_1TC = self._module.hidden_states(ids_1T, cache=self._blocks.tick(rows))
-        asked = _asked_positions(rows)
+        asked = asked_positions((len(row.ids), row.n_logits) for row in rows)
         if not asked:
             return None
         if len(asked) < len(ids):
@@ -112,16 +132,13 @@ class DecoderRunner:
         return self._module.logits(hidden_1TC)[0]
 
 
-class TextRunner:
-    """Computes the whole text again in every tick: the slow twin of ``DecoderRunner``, without keys and values.
+class TokenIdRunner:
+    """Base of runners whose state is the text itself: their blocks hold token ids."""
 
-    Its blocks hold token ids.
-    """
-
-    def __init__(self, module: Decoder, n_blocks: int, block_size: int) -> None:
-        self.context_length, self.vocab_size = module.config.context_length, module.config.vocab_size
+    def __init__(self, module: nn.Module, context_length: int, vocab_size: int, n_blocks: int, block_size: int) -> None:
+        self.context_length, self.vocab_size = context_length, vocab_size
         self.block_size, self.n_blocks = block_size, n_blocks
-        self._module, self._device = module, next(module.parameters()).device
+        self._device = next(module.parameters()).device
         self._ids_NS = torch.zeros(n_blocks, block_size, dtype=torch.long)
 
     @property
@@ -135,25 +152,40 @@ class TextRunner:
     def clear_blocks(self, blocks: Sequence[int]) -> None:
         """Token ids are always finite."""
 
+    def _stored(self, row: RowInput, start: int) -> Tensor:
+        """Store the row's new tokens; its ids from position ``start``, which has been read before or is the first new
+        one, to the end."""
+        end = row.n_cached + len(row.ids)
+        slots = [row.blocks[i // self.block_size] * self.block_size + i % self.block_size for i in range(start, end)]
+        flat_ids = self._ids_NS.view(-1)
+        flat_ids[slots[row.n_cached - start :]] = torch.tensor(list(row.ids))
+        return flat_ids[slots]
+
+
+class TextRunner(TokenIdRunner):
+    """Computes the whole text again in every tick: the slow twin of ``DecoderRunner``, without keys and values."""
+
+    def __init__(self, module: Decoder, n_blocks: int, block_size: int) -> None:
+        super().__init__(module, module.config.context_length, module.config.vocab_size, n_blocks, block_size)
+        self._module = module
+
     @torch.inference_mode()
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:
         logits = []
         for row in rows:
-            end = row.n_cached + len(row.ids)
-            slots = [row.blocks[i // self.block_size] * self.block_size + i % self.block_size for i in range(end)]
-            flat_ids = self._ids_NS.view(-1)
-            flat_ids[slots[row.n_cached :]] = torch.tensor(list(row.ids))
+            ids_T = self._stored(row, 0)
             if row.n_logits:
-                hidden_1TC = self._module.hidden_states(flat_ids[slots].unsqueeze(0).to(self._device))
+                hidden_1TC = self._module.hidden_states(ids_T.unsqueeze(0).to(self._device))
                 logits.append(self._module.logits(hidden_1TC[:, -row.n_logits :])[0])
         return torch.cat(logits) if logits else None
 
 
-def _asked_positions(rows: Sequence[RowInput]) -> list[int]:
-    """Which of the new tokens, counted over all rows, want the token after them."""
+def asked_positions(rows: Iterable[tuple[int, int]]) -> list[int]:
+    """Which of the new tokens, counted over all rows, want the token after them: of each row its new tokens, and how
+    many of the last of them are asked."""
     asked: list[int] = []
     end = 0
-    for row in rows:
-        end += len(row.ids)
-        asked += range(end - row.n_logits, end)
+    for n_new, n_logits in rows:
+        end += n_new
+        asked += range(end - n_logits, end)
     return asked

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tickwise.core.stages import Stage
-from tickwise.engine.runner import RowInput
+from tickwise.engine.runner import RowInput, TokenIdRunner
 from tickwise.engine.work import TickWork
 from tickwise.models.factorised import Factorised
 from tickwise.models.ngram import Ngram
@@ -17,27 +17,12 @@ from tickwise.profiling.program import Program, instruction_json, list_program, 
 _STAGES = frozenset({Stage.EMBED, Stage.FFN, Stage.HEAD})
 
 
-class TableRunner:
-    """The ``Runner`` of an ``Ngram`` or a ``Factorised``. Its blocks hold token ids."""
+class TableRunner(TokenIdRunner):
+    """The ``Runner`` of an ``Ngram`` or a ``Factorised``."""
 
     def __init__(self, module: Ngram | Factorised, n_blocks: int, block_size: int) -> None:
-        config = module.config
-        self.context_length, self.vocab_size = config.context_length, config.vocab_size
-        self.block_size, self.n_blocks = block_size, n_blocks
-        self._module, self._n_history = module, config.n_history
-        self._device = next(module.parameters()).device
-        self._ids_NS = torch.zeros(n_blocks, block_size, dtype=torch.long)
-
-    @property
-    def state_bytes(self) -> int:
-        return self._ids_NS.nbytes
-
-    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
-        for source, target in copies:
-            self._ids_NS[target] = self._ids_NS[source]
-
-    def clear_blocks(self, blocks: Sequence[int]) -> None:
-        """Token ids are always finite."""
+        super().__init__(module, module.config.context_length, module.config.vocab_size, n_blocks, block_size)
+        self._module, self._n_history = module, module.config.n_history
 
     @torch.inference_mode()
     def run(self, rows: Sequence[RowInput]) -> Tensor | None:
@@ -50,15 +35,12 @@ class TableRunner:
 
     def _read(self, row: RowInput) -> Tensor | None:
         """Store the row's new tokens; what each position that is asked looks back at, (R, H), -1 before the text."""
-        end = row.n_cached + len(row.ids)
-        first = end - max(row.n_logits, 1) - self._n_history + 1
+        first = row.n_cached + len(row.ids) - max(row.n_logits, 1) - self._n_history + 1
         start = max(0, min(first, row.n_cached))
-        slots = [row.blocks[i // self.block_size] * self.block_size + i % self.block_size for i in range(start, end)]
-        flat_ids = self._ids_NS.view(-1)
-        flat_ids[slots[row.n_cached - start :]] = torch.tensor(list(row.ids))
+        stored = self._stored(row, start)
         if not row.n_logits:
             return None
-        seen = flat_ids[slots[max(0, first) - start :]]
+        seen = stored[max(0, first) - start :]
         padded = torch.cat([torch.full((max(0, -first),), -1), seen])
         return padded.unfold(0, self._n_history, 1)
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 
 from tickwise.core.stages import Stage
-from tickwise.engine.costs import MODEL_STAGES, instruction_json
+from tickwise.engine.costs import MODEL_STAGES
 from tickwise.engine.work import TickWork
 from tickwise.evaluation.windows import losses_of
 from tickwise.models.decoder import Decoder
 from tickwise.profiling.ledger import CostTable, TickCosts
-from tickwise.profiling.program import Program, list_program, stage_costs
+from tickwise.profiling.program import Program, instruction_json, list_program, stage_costs
 
 _STAGES = MODEL_STAGES | {Stage.LOSS}
 
