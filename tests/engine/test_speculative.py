@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tickwise.core import console
+from tickwise.core.console import SayOnce
 from tickwise.core.errors import ConfigError
 from tickwise.engine.engine import Engine
 from tickwise.engine.options import EngineOptions
@@ -70,7 +71,7 @@ def test_lookup_on_a_growing_text_is_lookup_on_the_whole_text(chooser):
 
 def test_a_draft_model_guesses_its_most_likely_tokens_for_a_greedy_row(tiny_decoder, tokenizer, chooser):
     module = tiny_decoder(seed=4)
-    draft = DraftModel(module)
+    draft = DraftModel(module, SayOnce())
     tokens = [3, 1, 4]
     for kept in (3, 1, 0, 2):
         expected = plain(module, tokenizer, tokens, settings_of(max_tokens=3))
@@ -82,7 +83,7 @@ def test_a_draft_model_guesses_its_most_likely_tokens_for_a_greedy_row(tiny_deco
 def test_a_draft_model_draws_for_a_row_that_draws(tiny_decoder, tokenizer):
     module = tiny_decoder(seed=4, vocab_size=tokenizer.vocab_size)
     settings = settings_of(temperature=1.5, top_k=4)
-    draft = DraftModel(module)
+    draft = DraftModel(module, SayOnce())
     guess = draft.propose([3, 1, 4], 3, TokenChooser(settings, [3, 1, 4], tokenizer))
     text = [3, 1, 4]
     for token_id, q in zip(guess.ids, guess.probabilities, strict=True):
@@ -93,9 +94,21 @@ def test_a_draft_model_draws_for_a_row_that_draws(tiny_decoder, tokenizer):
 
 
 def test_a_draft_model_says_nothing_past_its_context(tiny_decoder, chooser):
-    draft = DraftModel(tiny_decoder(context_length=8))
+    draft = DraftModel(tiny_decoder(context_length=8), SayOnce())
     assert len(draft.propose([1] * 6, 5, chooser).ids) == 3
     assert draft.propose([1] * 9, 5, chooser).ids == []
+
+
+def test_a_draft_model_with_a_shorter_context_says_once_when_it_stops_helping(tiny_decoder, tokenizer, always, capsys):
+    module = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size, context_length=64)
+    draft = tiny_decoder(seed=3, vocab_size=tokenizer.vocab_size, context_length=12)
+    engine = Engine(module, tokenizer, draft=draft, options=EngineOptions(speculate="draft", block_size=4))
+    prompts = {"a": [3, 1, 4], "b": [2, 7, 1, 8]}
+    generate(engine, *(Request(prompt=p, settings=settings_of(max_tokens=5), id=n) for n, p in prompts.items()))
+    assert capsys.readouterr().err == "", "it helps to the end"
+    done = generate(engine, *(Request(prompt=p, settings=settings_of(), id=n) for n, p in prompts.items()))
+    assert done == {name: plain(module, tokenizer, prompt, settings_of()) for name, prompt in prompts.items()}
+    assert capsys.readouterr().err.count("longer than the draft model's context of 12 tokens: going on without") == 1
 
 
 @pytest.mark.parametrize("settings", [

@@ -27,6 +27,19 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+class SayOnce:
+    """``say`` for things that happen again and again: one line on each subject is enough."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, line: str, subject: str) -> None:
+        """Say ``line`` unless something was said about ``subject``."""
+        if subject not in self._said:
+            self._said.add(subject)
+            say(line)
+
+
 def note(text: str) -> None:
     """One line for ``-v``."""
     if _verbosity >= VERBOSE:

@@ -5,20 +5,19 @@
 """
 
 import itertools
-import operator
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from tickwise.core.console import say
+from tickwise.core.console import SayOnce
 from tickwise.core.errors import ConfigError, NumericsError, UserError
 from tickwise.core.stages import Stage, mark, marking
-from tickwise.engine.beam import BeamSearch, Hypothesis
-from tickwise.engine.blocks import BlockPool, first_digest, next_digest
+from tickwise.engine.admission import Admission
+from tickwise.engine.beam import Hypothesis
+from tickwise.engine.blocks import BlockPool
 from tickwise.engine.next_tokens import NextTokens, next_tokens
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import (
@@ -31,14 +30,11 @@ from tickwise.engine.requests import (
     Row,
     TextPiece,
     WrittenText,
-    encode_prompt,
-    tokens_kept,
 )
-from tickwise.engine.sampling import Choice, TokenChooser, fresh_seed
+from tickwise.engine.sampling import Choice
 from tickwise.engine.scheduler import Plan, ScheduledRow, Scheduler
 from tickwise.engine.serving import runner_for
-from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes, check_draft
-from tickwise.engine.structured import compile_constraint
+from tickwise.engine.speculative import TickTimes, check_draft
 from tickwise.engine.work import TickListener, TickToken
 from tickwise.models.decoder import Decoder
 
@@ -69,8 +65,6 @@ class Engine:
         self.options = options if options is not None else EngineOptions()
         self.tokenizer = tokenizer
         self._ledger = ledger
-        self._draft = draft
-        self._model_id = model_id
         if (self.options.speculate == "draft") != (draft is not None):
             raise ConfigError("speculate: 'draft' and a draft model go together; give both or neither")
         if draft is not None:
@@ -96,11 +90,15 @@ class Engine:
         self._with_deadline: set[RequestState] = set()
         self._events: list[Event] = []
         """Not yet handed out: what a tick said before it raised comes with the next one."""
-        self._said: set[str] = set()
+        self._say_once = SayOnce()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._numbers = itertools.count(1)
         self._times = TickTimes()
+        self._admission = Admission(
+            tokenizer, self.options, self.runner, prefix_cache=shares, draft=draft, times=self._times,
+            model_id=model_id, say_once=self._say_once,
+        )
         self._written: list[TickToken] = []
         self._inference = torch.inference_mode()  # one for all ticks: making one costs more than entering it
 
@@ -115,7 +113,7 @@ class Engine:
         if self._n_waiting >= self.options.max_waiting:
             raise self._queue_full()
         request_id = request.id if request.id is not None else self._new_id()
-        state = self._state(request, request_id, submitted_at)
+        state = self._admission.state(request, request_id, submitted_at)
         with self._lock:
             if self._n_waiting >= self.options.max_waiting:
                 raise self._queue_full()
@@ -159,84 +157,6 @@ class Engine:
 
     def _new_id(self) -> str:
         return next(name for i in self._numbers if (name := f"request-{i}") not in self._requests)
-
-    def _state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
-        """Everything about a request that needs no tick: tokens, checks, choosers."""
-        prompt_ids = self._prompt_ids(request.prompt)
-        settings = request.settings
-        if settings.seed is None:
-            settings = replace(settings, seed=fresh_seed())
-        # Samples of a greedy generation are all equal: one row writes them.
-        n_rows = 1 if settings.temperature == 0 else settings.n
-        if settings.beam_width > 1:
-            n_rows = settings.beam_width
-        self._check_fits(request, len(prompt_ids), n_rows)
-        constraint = compile_constraint(settings, self.tokenizer)
-        state = RequestState(request, settings, request_id, prompt_ids, self.runner.context_length, submitted_at)
-        first = TokenChooser(settings, prompt_ids, self.tokenizer, 0, constraint)
-        for index in range(n_rows):
-            chooser = first.fork(index) if index else first
-            row = Row(state, index, chooser, WrittenText(self.tokenizer, settings, prompt_ids))
-            if self.options.speculate != "off" and settings.beam_width == 1:
-                row.proposer = Speculation(self._proposer(), self.options.draft_tokens, self._times, request_id)
-            state.rows.append(row)
-        state.forked = n_rows == 1
-        if settings.beam_width > 1:
-            eos_id = None if settings.ignore_eos else self.tokenizer.eos_id
-            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, eos_id, settings.max_tokens)
-        if self.scheduler.prefix_cache:
-            state.first_digest = first_digest(self._model_id, request.tenant)
-        kept = tokens_kept(len(prompt_ids), self.runner.context_length, settings.max_tokens)
-        if kept < len(prompt_ids):
-            self._say_once(
-                f"the prompt has {len(prompt_ids)} tokens and the model's context {self.runner.context_length}: "
-                f"reading its last {kept} tokens", "prompt",
-            )
-            for row in state.rows:
-                row.window_start = len(prompt_ids) - kept
-        elif self.scheduler.prefix_cache:
-            size, digest = self.runner.block_size, state.first_digest
-            for end in range(size, len(prompt_ids) + 1, size):
-                digest = next_digest(digest, prompt_ids[end - size : end])
-                state.prompt_digests.append(digest)
-        return state
-
-    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return encode_prompt(self.tokenizer, prompt)
-        try:
-            ids = [operator.index(token_id) for token_id in prompt]
-        except TypeError:
-            raise ConfigError("prompt: give text, or token ids as whole numbers") from None
-        if not ids:
-            raise ConfigError("the prompt has no token; give at least one")
-        self.tokenizer.check_ids(ids)
-        return ids
-
-    def _proposer(self) -> Proposer:
-        return PromptLookup() if self._draft is None else DraftModel(self._draft)
-
-    def _check_fits(self, request: Request, n_prompt: int, n_rows: int) -> None:
-        """``ConfigError`` when the request could not be served even alone."""
-        context = self.runner.context_length
-        if n_prompt > context and request.past_context == "stop":
-            raise ConfigError(
-                f"the prompt has {n_prompt} tokens and the model's context {context}; shorten the prompt"
-            )
-        if n_rows > self.options.max_rows:
-            raise ConfigError(f"{n_rows} samples need {n_rows} rows and the engine has {self.options.max_rows}")
-        blocks_of = self.scheduler.blocks_of
-        longest = min(context, n_prompt + request.settings.max_tokens)
-        alone = request.past_context == "slide" or request.settings.beam_width > 1
-        shared = 0 if alone else n_prompt // self.runner.block_size
-        needed = shared + n_rows * (blocks_of(longest) - shared)
-        if needed > self.runner.n_blocks:
-            raise ConfigError(
-                f"{n_rows} × {longest} tokens need {needed} blocks of {self.runner.block_size} tokens and the engine "
-                f"has {self.runner.n_blocks}; ask for fewer tokens"
-            )
-        if request.settings.beam_width > 1 and request.past_context == "slide":
-            raise ConfigError("beam search cannot slide past the context; ask for fewer tokens")
 
     # ---------------------------------------------------------------- the thread that steps
 
@@ -414,12 +334,6 @@ class Engine:
         )
         self.scheduler.release(row)
         row.window_start = len(row.tokens) - kept
-
-    def _say_once(self, line: str, subject: str) -> None:
-        """Say ``line`` unless something was said about ``subject``."""
-        if subject not in self._said:
-            self._said.add(subject)
-            say(line)
 
     def _advance_beam(self, request: RequestState, logits_WV: "Tensor", now: float) -> None:
         """All rows of a beam were read: keep the most likely texts, each with the state of the one it continues."""

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from tickwise.core.console import note
+from tickwise.core.console import SayOnce, note
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.kv_cache import KVCache
@@ -82,9 +82,10 @@ class DraftModel:
     """Guesses of a smaller model with the same vocabulary: its most likely tokens for a greedy row, else draws from
     its distribution, shaped as the row's settings shape the model's."""
 
-    def __init__(self, module: Decoder) -> None:
+    def __init__(self, module: Decoder, say_once: SayOnce) -> None:
         config, weight = module.config, next(module.parameters())
         self._module, self._device = module, weight.device
+        self._say_once = say_once
         self._cache = KVCache(
             config.n_layers, 1, config.n_kv_heads, config.head_dim, config.context_length, weight.dtype, weight.device
         )
@@ -93,9 +94,12 @@ class DraftModel:
 
     @torch.inference_mode()
     def propose(self, tokens: Sequence[int], n_tokens: int, chooser: TokenChooser) -> Guess:
-        n_tokens = min(n_tokens, self._cache.capacity - len(tokens) + 1)
-        if n_tokens < 1:
+        room = self._cache.capacity - len(tokens) + 1
+        if room < 1:
+            self._say_once(f"the text is longer than the draft model's context of {self._cache.capacity} tokens: going "
+                           "on without its guesses", "draft")
             return Guess([])
+        n_tokens = min(n_tokens, room)
         # What was read as a guess and did not come true is forgotten.
         same = min(self._n_true, len(tokens) - 1)
         while same < min(len(self._read), len(tokens) - 1) and self._read[same] == tokens[same]:
