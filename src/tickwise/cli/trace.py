@@ -24,8 +24,8 @@ def run(arguments: Arguments) -> int:
     from tickwise.cli.trace_show import print_summaries, trace_as_json
     from tickwise.engine.tracing import traced, writing_costs
     from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, read_coefficients
+    from tickwise.profiling.trace_phases import phase_summaries
     from tickwise.profiling.trace_store import check_trace_output, open_trace
-    from tickwise.profiling.trace_views import phase_summaries
 
     check_trace_output(arguments.out, arguments.overwrite)
     coefficients = DEFAULT_COEFFICIENTS if arguments.energy is None else read_coefficients(arguments.energy)

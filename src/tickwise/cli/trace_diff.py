@@ -10,7 +10,7 @@ import tyro
 from tickwise.cli.common_flags import CommonArguments
 
 if TYPE_CHECKING:
-    from tickwise.profiling.trace_views import PhaseDifference
+    from tickwise.profiling.trace_difference import PhaseDifference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
+    from tickwise.profiling.trace_difference import difference
     from tickwise.profiling.trace_store import open_trace
-    from tickwise.profiling.trace_views import difference
 
     found = difference(open_trace(arguments.a), open_trace(arguments.b))
     if arguments.json:

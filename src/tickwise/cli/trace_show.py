@@ -14,8 +14,9 @@ from tickwise.core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tickwise.profiling.trace_phases import PhaseSummary, StageSummary
     from tickwise.profiling.trace_store import Trace
-    from tickwise.profiling.trace_views import PhaseSummary, StageSummary, TickReport
+    from tickwise.profiling.trace_ticks import TickReport
 
 _ADVISED = 3
 _WIDTH_OF_A_FILE = 120
@@ -36,15 +37,9 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
+    from tickwise.profiling.trace_phases import check_has_ticks, phase_summaries
     from tickwise.profiling.trace_store import open_trace
-    from tickwise.profiling.trace_views import (
-        check_has_ticks,
-        phase_summaries,
-        slowest_ticks,
-        tick_of_token,
-        tick_reports,
-        ticks_as_json,
-    )
+    from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_token, tick_reports, ticks_as_json
 
     if arguments.token is not None and arguments.slowest is not None:
         raise ConfigError("--token and --slowest: give only one of them")
@@ -71,7 +66,8 @@ def run(arguments: Arguments) -> int:
 
 def trace_as_json(trace: "Trace") -> dict[str, object]:
     """All ticks, and the stages of every phase."""
-    from tickwise.profiling.trace_views import phase_summaries, ticks_as_json
+    from tickwise.profiling.trace_phases import phase_summaries
+    from tickwise.profiling.trace_ticks import ticks_as_json
 
     return {
         "model": trace.header.get("model"), "dtype": trace.header.get("dtype"), "energy": trace.header.get("energy"),
@@ -111,7 +107,7 @@ def microseconds(nanoseconds: float) -> str:
 
 def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
     """The tables of all phases, what they mean, and what would make the slowest stages faster."""
-    from tickwise.profiling.trace_views import between_ticks
+    from tickwise.profiling.trace_phases import between_ticks
 
     header = trace.header
     roof = header.get("roofline", {})
@@ -150,7 +146,7 @@ def plural(count: int, word: str) -> str:
 
 
 def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> None:
-    from tickwise.profiling.trace_views import slowest_ticks, tick_reports
+    from tickwise.profiling.trace_ticks import slowest_ticks, tick_reports
 
     typical = phase.typical
     tick_ns = typical.wall_ns / typical.ticks

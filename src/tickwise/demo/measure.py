@@ -7,8 +7,8 @@ from tickwise.core.console import format_count
 from tickwise.core.paths import write_text_atomic
 from tickwise.core.stages import Stage, mark
 from tickwise.data.prepared import PreparedData
+from tickwise.profiling.trace_phases import PhaseSummary, StageSummary, phase_summaries
 from tickwise.profiling.trace_store import Trace, open_trace
-from tickwise.profiling.trace_views import PhaseSummary, StageSummary, phase_summaries
 from tickwise.report.charts import duration
 from tickwise.report.data import Breakdown, TimeRow
 from tickwise.report.timeline import timeline_page
