@@ -192,3 +192,29 @@ def test_experts_are_listed_in_every_number_format(tmp_path, tickwise_cli, dtype
     found = listed(tickwise_cli, tmp_path, "--phase", "prefill", "--context", 12, "--dtype", dtype)
     products = [row for row in found["instructions"] if row["op"] == "aten._grouped_mm"]
     assert sum(row["flops"] for row in products) == LAYERS * 12 * 2 * 2 * 3 * WIDTH * HIDDEN
+
+
+@pytest.fixture
+def translator(tmp_path):
+    FOREIGN["t5"].save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "train"])
+def test_an_encoder_decoder_s_ticks_cross_over_to_its_source(translator, tickwise_cli, phase):
+    found = listed(tickwise_cli, translator, "--phase", phase, "--context", 12, "--batch", 2)
+    assert (found["architecture"], found["library"]) == ("EncoderDecoder", "tickwise")
+    crossing = {row["layer"] for row in found["instructions"] if row["stage"] == "cross_attention"}
+    assert crossing == {LAYERS, LAYERS + 1, LAYERS + 2}
+    reading = {row["layer"] for row in found["instructions"] if row["stage"] == "ffn"}
+    assert reading == {*crossing, *(() if phase == "decode" else range(LAYERS))}
+    for name, total in found["totals"].items():
+        assert total == sum(row[name] for row in found["instructions"])
+
+
+def test_a_decode_tick_attends_to_its_target_and_its_source(translator, tickwise_cli):
+    found = listed(tickwise_cli, translator, "--phase", "decode", "--context", 12)
+    scores = {stage: [row["outputs"][0] for row in found["instructions"]
+                      if row["stage"] == stage and row["op"] == "aten._softmax"]
+              for stage in ("attention", "cross_attention")}
+    assert scores == {"attention": [[HEADS, 1, 13]] * LAYERS, "cross_attention": [[HEADS, 1, 12]] * LAYERS}

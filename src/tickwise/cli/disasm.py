@@ -33,6 +33,7 @@ class Arguments(CommonArguments):
     """Model or run directory, or a config.json: tickwise's own, or of any architecture of transformers."""
     phase: Literal["auto", "prefill", "decode", "train"] = "auto"
     """Read --context tokens; read one more with --context tokens in the cache; or go forward and backward over them.
+    An encoder–decoder has sources of --context tokens too.
     Auto: decode, or prefill for models that answer in one pass."""
     batch: int = 1
     """Texts in the tick."""
@@ -72,6 +73,7 @@ def run(arguments: Arguments) -> int:
 def _context(module: "nn.Module", arguments: Arguments) -> int:
     """How many tokens: what was asked for, or what the model takes."""
     from tickwise.models.decoder import Decoder
+    from tickwise.models.encoder_decoder import EncoderDecoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
     from tickwise.models.recurrent import Recurrent
@@ -79,6 +81,8 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
 
     if isinstance(module, Decoder | Ngram | Factorised | Recurrent):
         longest: int | None = module.config.context_length
+    elif isinstance(module, EncoderDecoder):
+        longest = min(module.config.source_length, module.config.context_length)
     else:
         longest = None if hasattr(module, "example_inputs") else longest_text(module)
     more = 1 if arguments.phase == "decode" else 0
@@ -92,6 +96,7 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
 
 def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "Program":
     from tickwise.models.decoder import Decoder
+    from tickwise.models.encoder_decoder import EncoderDecoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
     from tickwise.models.recurrent import Recurrent
@@ -104,6 +109,10 @@ def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "P
         if phase != "prefill":
             raise ConfigError(f"--phase {phase}: a {type(module).__name__} answers in one pass; give --phase prefill")
         return list_program(module, *examples(batch, context))
+    if isinstance(module, EncoderDecoder):
+        from tickwise.engine.encoder_decoder_listing import list_encoder_decoder_tick
+
+        return list_encoder_decoder_tick(module, phase, batch, context)
     if not isinstance(module, Decoder | Recurrent | Ngram | Factorised):
         from tickwise.profiling.ticks import list_transformers_tick
 

@@ -2,7 +2,7 @@
 
 A key that is overlooked makes a model that computes another function without a word, so a key is passed over only when
 it is known to change nothing. The keys are those of transformers' ``PreTrainedConfig``, ``LlamaConfig``,
-``Qwen3Config`` and ``GPT2Config``, and of published models.
+``Qwen3Config``, ``GPT2Config``, ``T5Config``, ``BartConfig`` and ``MarianConfig``, and of published models.
 """
 
 import difflib
@@ -20,6 +20,15 @@ _ROPE_MODEL: _Types = {
     "hidden_act": str, "rms_norm_eps": float, "rope_theta": float, "rope_parameters": dict, "rope_scaling": dict,
     "attention_bias": bool, "mlp_bias": bool, "tie_word_embeddings": bool,
 }
+_TWO_TEXTS: Mapping[str, type] = {
+    "is_encoder_decoder": bool, "pad_token_id": int, "eos_token_id": int, "decoder_start_token_id": int}
+_BART: dict[str, type] = {
+    "vocab_size": int, "max_position_embeddings": int, "d_model": int, "encoder_layers": int, "decoder_layers": int,
+    "encoder_attention_heads": int, "decoder_attention_heads": int, "encoder_ffn_dim": int, "decoder_ffn_dim": int,
+    "num_hidden_layers": int, "activation_function": str, "dropout": float, "attention_dropout": float,
+    "activation_dropout": float, "scale_embedding": bool, "tie_word_embeddings": bool, "normalize_before": bool,
+    "normalize_embedding": bool, "add_final_layer_norm": bool, "static_position_embeddings": bool, **_TWO_TEXTS,
+}
 HONOURED: Mapping[str, _Types] = {
     "llama": _ROPE_MODEL,
     "qwen3": _ROPE_MODEL,
@@ -28,6 +37,15 @@ HONOURED: Mapping[str, _Types] = {
         "activation_function": str, "layer_norm_epsilon": float, "resid_pdrop": float, "tie_word_embeddings": bool,
     },
     "tickwise-decoder": {"decoder": dict, "vocab_size": int, "tie_word_embeddings": bool},
+    "t5": {
+        "vocab_size": int, "d_model": int, "d_kv": int, "d_ff": int, "num_layers": int, "num_decoder_layers": int,
+        "num_heads": int, "relative_attention_num_buckets": int, "relative_attention_max_distance": int,
+        "dropout_rate": float, "layer_norm_epsilon": float, "feed_forward_proj": str, "dense_act_fn": str,
+        "is_gated_act": bool, "tie_word_embeddings": bool, "scale_decoder_outputs": bool, "n_positions": int,
+        **_TWO_TEXTS,
+    },
+    "bart": _BART,
+    "marian": _BART | {"decoder_vocab_size": int, "share_encoder_decoder_embeddings": bool},
 }
 
 # Keys that change the function: what they mean, what tickwise supports, and the values (besides null) that mean that.
@@ -57,39 +75,42 @@ _HARMLESS = frozenset(key for group in (
     # where the file comes from, number formats (tickwise's are a property of the run), initial values, dropout
     "model_type architectures auto_map transformers_version transformers.js_config dtype torch_dtype use_bfloat16 "
     "torchscript name_or_path tokenizer_class is_llama_config unsloth_version unsloth_fixed initializer_range "
-    "attention_dropout attn_pdrop embd_pdrop",
+    "attention_dropout attn_pdrop embd_pdrop init_std initializer_factor encoder_layerdrop decoder_layerdrop",
     # memory, speed, and what a forward pass gives back
     "use_cache gradient_checkpointing attn_implementation experts_implementation reorder_and_upcast_attn "
     "chunk_size_feed_forward output_attentions output_hidden_states return_dict tie_last_hidden_states is_decoder "
     "tie_encoder_decoder tf_legacy_loss",
     # other heads than that of a language model, other tasks
     "id2label label2id num_labels problem_type finetuning_task task_specific_params prefix summary_type "
+    "classif_dropout classifier_dropout "
     "summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
     # read only together with a key above that is refused; n_ctx repeats n_positions in old files
-    "max_window_layers n_ctx",
+    "max_window_layers n_ctx extra_pos_embeddings add_bias_logits output_past save_step",
     # settings of sampling, which old files hold here
     "assistant_confidence_threshold assistant_lookbehind bad_words_ids begin_suppress_tokens diversity_penalty "
     "do_sample early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff "
     "exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_assistant_tokens "
     "num_assistant_tokens_schedule num_beam_groups num_beams num_return_sequences output_scores remove_invalid_values "
     "repetition_penalty return_dict_in_generate suppress_tokens target_lookbehind temperature top_k top_p "
-    "typical_p",
+    "typical_p force_bos_token_to_be_generated",
 ) for key in group.split())
 
 
 def checked(values: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     """The keys of ``values`` that the family ``kind`` (a key of ``HONOURED``) honours, without those that are null.
 
-    ``CheckpointError`` in one line for a value of another type, for a key that asks for something that the decoder
+    ``CheckpointError`` in one line for a value of another type, for a key that asks for something that the family
     does not compute, and for a key that is not known.
     """
     honoured = HONOURED[kind]
     kept: dict[str, Any] = {}
     for key, value in values.items():
-        if value is None or key.startswith("_") or key.endswith("_token_id") or key in _HARMLESS:
+        if value is None or key.startswith("_"):
             continue
         if key in honoured:
             kept[key] = _of_type(key, value, honoured[key], where)
+        elif key.endswith("_token_id") or key in _HARMLESS:
+            continue
         elif key == "layer_types":
             _refuse_other_layers(value, where)
         elif key in _MEANINGS:

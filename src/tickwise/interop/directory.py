@@ -17,6 +17,7 @@ from tickwise.core.config import read_json
 from tickwise.core.device import resolve_device, torch_dtype
 from tickwise.core.errors import CheckpointError
 from tickwise.core.paths import atomic_directory, write_text_atomic
+from tickwise.interop.foreign import FOREIGN
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.models.families import DECODER, FAMILIES, Family, config_from_values, config_values, family_of
@@ -139,7 +140,10 @@ def read_config(path: Path) -> tuple[Family, Any]:
 
 def model_config(values: Mapping[str, Any], where: str) -> tuple[Family, Any]:
     """The family and config that the values of a ``config.json`` describe; ``CheckpointError`` if there is none."""
-    family = FAMILIES.get(str(values.get("model_type")), DECODER)
+    kind = str(values.get("model_type"))
+    if kind in FOREIGN:
+        return FOREIGN[kind].family, FOREIGN[kind].config(values, where)
+    family = FAMILIES.get(kind, DECODER)
     if family is DECODER:
         return family, decoder_config(values, where)
     own = {name: value for name, value in values.items() if name not in ("model_type", "architectures")}
@@ -159,6 +163,9 @@ def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:
     expected, where = module.state_dict(), str(path / WEIGHTS)
     if isinstance(module.config, DecoderConfig):
         return from_checkpoint(module.config, tensors, expected, where)
+    kind = str(read_json(path / CONFIG, "the model's config", CheckpointError).get("model_type"))
+    if kind in FOREIGN:
+        return FOREIGN[kind].state(module.config, tensors, expected, where)
     first = {twin: names[0] for names in _tied_names(module) for twin in names}
     state = {}
     for name, like in expected.items():
