@@ -1,11 +1,17 @@
 """Beam search: the few most likely texts, kept side by side (Graves 2012; Wu et al. 2016 for the length penalty)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tickwise.engine.sampling import LogitsError
+
+LengthNorm = Literal["power", "gnmt"]
+"""What the length penalty is an exponent of: the length, or (5 + length) ÷ 6 (Wu et al. 2016, equation 14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +26,32 @@ class Hypothesis:
     """Whether by an end-of-text token."""
 
 
+class Candidate(NamedTuple):
+    """A way for one of the texts to go on."""
+
+    score: float
+    """Log-probability of the whole text."""
+    parent: int
+    """Which of the texts."""
+    token_id: int
+
+
 class BeamSearch:
     """Keeps ``width`` unfinished texts; each tick they go on with the ``width`` most likely next tokens over all.
 
     A text that ends counts as finished if it is among the ``width`` most likely ones. The search is over when
-    ``width`` texts are finished and no unfinished one can still beat the worst of them at its present length.
+    ``width`` texts are finished and no unfinished one can still beat the worst of them at its present length. At
+    ``max_tokens`` tokens, its end mark included, a text is finished as it is.
     """
 
-    def __init__(self, width: int, length_penalty: float, eos_id: int | None, max_tokens: int) -> None:
+    def __init__(
+        self, width: int, length_penalty: float, eos_id: int | None, max_tokens: int, normalise: LengthNorm = "power"
+    ) -> None:
         self.width = width
         self._length_penalty, self._eos_id, self._max_tokens = length_penalty, eos_id, max_tokens
-        self._scores = [0.0]
+        self._normalise = normalise
+        self.scores = [0.0]
+        """Log-probabilities of ``texts``."""
         self.texts: list[tuple[int, ...]] = [()]
         """The unfinished ones, most likely first."""
         self.finished: list[Hypothesis] = []
@@ -46,36 +67,47 @@ class BeamSearch:
         bad = log_probabilities_WV.isnan().any(dim=-1).nonzero().flatten().tolist()
         if bad:
             raise LogitsError(bad)
-        totals_WV = log_probabilities_WV + torch.tensor(self._scores, device=logits_WV.device)[:, None]
+        totals_WV = log_probabilities_WV + torch.tensor(self.scores, device=logits_WV.device)[:, None]
         n_vocab = totals_WV.shape[1]
         # Every text has one way to end, so that width others remain among twice as many.
         top, flat_ids = totals_WV.flatten().topk(min(2 * self.width, totals_WV.numel()))
+        return self.take([Candidate(score, *divmod(flat_id, n_vocab))
+                          for score, flat_id in zip(top.tolist(), flat_ids.tolist(), strict=True)])
+
+    def take(self, candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
+        """As ``advance``, from the ``2 · width`` most likely ways to go on over all texts, most likely first."""
         length = len(self.texts[0]) + 1
-        going_on: list[tuple[int, int, float]] = []
-        for rank, (score, flat_id) in enumerate(zip(top.tolist(), flat_ids.tolist(), strict=True)):
-            parent, token_id = divmod(flat_id, n_vocab)
+        is_last = length >= self._max_tokens
+        going_on: list[Candidate] = []
+        for rank, candidate in enumerate(candidates):
+            score, parent, token_id = candidate
+            if score == -math.inf:  # fewer ways than asked for
+                break
             if token_id == self._eos_id:
                 if rank < self.width:
                     self._finish(score, length, self.texts[parent], ended=True)
             elif len(going_on) < self.width:
-                going_on.append((parent, token_id, score))
-        self.texts = [(*self.texts[parent], token_id) for parent, token_id, _ in going_on]
-        self._scores = [score for _, _, score in going_on]
-        if length >= self._max_tokens or not going_on:
-            self.stop()
+                going_on.append(candidate)
+                if is_last and rank < self.width:
+                    self._finish(score, length, (*self.texts[parent], token_id), ended=False)
+        self.texts = [(*self.texts[candidate.parent], candidate.token_id) for candidate in going_on]
+        self.scores = [candidate.score for candidate in going_on]
+        if is_last or not going_on:
+            self.done = True
         elif len(self.finished) == self.width:
-            self.done = self._normalised(self._scores[0], length) <= self.finished[-1].score
-        return [(parent, token_id) for parent, token_id, _ in going_on]
+            self.done = self._normalised(self.scores[0], length) <= self.finished[-1].score
+        return [(candidate.parent, candidate.token_id) for candidate in going_on]
 
     def stop(self) -> None:
         """End here; the unfinished texts compete as they are."""
-        for score, text in zip(self._scores, self.texts, strict=True):
+        for score, text in zip(self.scores, self.texts, strict=True):
             if text:
                 self._finish(score, len(text), text, ended=False)
         self.done = True
 
     def _normalised(self, score: float, length: int) -> float:
-        return float(score / length**self._length_penalty)
+        base = length if self._normalise == "power" else (5 + length) / 6
+        return float(score / base**self._length_penalty)
 
     def _finish(self, score: float, length: int, text: tuple[int, ...], *, ended: bool) -> None:
         self.finished.append(Hypothesis(self._normalised(score, length), text, ended))
