@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from tickwise.profiling.trace_store import open_trace
+
 ROWS = [f"{i} the {word} is {state}\t{label}" for i in range(12) for word, label in
         (("cat", "animal"), ("dog", "animal"), ("lamp", "thing"), ("road", "thing")) for state in ("here", "there")]
 
@@ -110,3 +112,38 @@ def test_run_alone_names_the_tasks(tickwise_cli):
     assert code == 2
     assert "topic" in err
     assert "question-type" in err
+
+
+def test_a_trace_has_the_stages_of_predictions(tickwise_cli, model, tmp_path):
+    (tmp_path / "texts.txt").write_text("a dog\nthe lamp\na road\n", encoding="utf-8")
+    code, out, _ = tickwise_cli("run", "topic", model, "--input", tmp_path / "texts.txt", "--explain", "--also", model,
+                                "--trace", tmp_path / "trace")
+    assert (code, out.count("animal\t")) == (0, 1)
+    trace = open_trace(tmp_path / "trace")
+    rows = {row["stage"]: row for row in trace.rows()}
+    assert len(trace.ticks()) == 1, "one pass; explanations and the other model are not of it"
+    assert set(rows) == {"host", "embed"}
+    assert rows["embed"]["batch"] == 3
+    assert rows["embed"]["bytes_read"] > 0
+    code, _, err = tickwise_cli("run", "topic", model, "a dog", "--trace", tmp_path / "trace")
+    assert code == 2
+    assert "trace" in err.strip().splitlines()[-1]
+
+
+def test_a_trace_has_the_steps_of_the_training_that_the_model_is_from(tickwise_cli, model, tmp_path):
+    code, _, _ = tickwise_cli("run", "topic", "--train", model.parent / "train.tsv", "--out", tmp_path / "out",
+                              "--max-steps", 5, "--batch-size", 8, "--trace", tmp_path / "trace")
+    assert code == 0
+    rows = open_trace(tmp_path / "trace").rows()
+    assert {row["tick"] for row in rows} == set(range(5))
+    assert {"embed", "loss", "backward", "optimizer"} <= {row["stage"] for row in rows}
+
+
+def test_a_recurrent_classifier_is_traced_too(tickwise_cli, model, tmp_path):
+    small = ("--recurrent.word-width", 8, "--recurrent.feature-width", 4, "--recurrent.hidden", 8, "--max-steps", 4)
+    assert tickwise_cli("run", "topic", "--train", model.parent / "train.tsv", "--out", tmp_path / "out",
+                        "--architecture", "recurrent", *small)[0] == 0
+    assert tickwise_cli("run", "topic", tmp_path / "out", "where is the dog", "--trace", tmp_path / "trace")[0] == 0
+    rows = {row["stage"]: row for row in open_trace(tmp_path / "trace").rows()}
+    assert set(rows) == {"embed", "recurrent", "attention", "head", "host"}
+    assert all(rows[stage]["flops"] > 0 for stage in ("recurrent", "attention", "head"))

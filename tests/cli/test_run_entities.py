@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tickwise.profiling.trace_store import open_trace
+
 SENTENCES = "Ada B-PER\nvisits O\nNew B-LOC\nYork I-LOC\n. O\n\nKurt B-PER\nlikes O\nBonn B-LOC\n. O\n\n"
 TINY = ("--options.word-width", 8, "--options.hidden", 8, "--options.min-count", 1, "--options.lr", 0.02)
 
@@ -66,3 +68,16 @@ def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
         assert len(err.strip().splitlines()) == 1, err
         assert said in err
     assert not (tmp_path / "a").exists()
+
+
+def test_traces_have_the_stages_of_training_and_of_tagging(tickwise_cli, tagged, tmp_path):
+    code, _, _ = tickwise_cli("run", "entities", "--train", tagged, "--out", tmp_path / "run", *TINY, "--max-seconds",
+                              1, "--trace", tmp_path / "training")
+    assert code == 0
+    assert {"recurrent", "backward", "optimizer"} <= {row["stage"] for row in open_trace(tmp_path / "training").rows()}
+    code, _, _ = tickwise_cli("run", "entities", tmp_path / "run", "Ada visits New York.", "--trace",
+                              tmp_path / "tagging")
+    assert code == 0
+    rows = {row["stage"]: row for row in open_trace(tmp_path / "tagging").rows()}
+    assert {"embed", "recurrent", "head", "host"} <= set(rows)
+    assert rows["recurrent"]["flops"] > 0

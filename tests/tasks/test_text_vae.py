@@ -12,6 +12,7 @@ from tickwise.core.errors import ConfigError, DataError
 from tickwise.data.sentences import sentences_from_ids
 from tickwise.evaluation.latent import latent_figures
 from tickwise.models.vae import Vae, VaeConfig
+from tickwise.profiling.trace_store import open_trace
 from tickwise.tasks.sentences import TextVae
 from tickwise.training.vae_objective import bound_figures
 
@@ -104,6 +105,24 @@ def test_likelihood_on_the_command_line(trained, tickwise_cli):
     assert json.loads(out)["n_sentences"] == 1
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5)
     assert "importance-weighted" in out
+
+
+def test_a_trace_has_a_tick_for_each_word_that_is_written(trained, tmp_path, tickwise_cli):
+    code, out, _ = tickwise_cli("run", "reconstruct", trained, "the cat sees a tree", "--trace", tmp_path / "trace")
+    assert code == 0
+    rows = open_trace(tmp_path / "trace").rows()
+    reading = [row for row in rows if row["phase"] == "prefill"]
+    writing = [row for row in rows if row["phase"] == "decode"]
+    assert {row["tick"] for row in reading} == {0}
+    assert {row["tick"] for row in writing} == set(range(1, len(out.split()) + 2)), "the end is a word too"
+    assert {row["stage"] for row in writing} == {"embed", "recurrent", "head", "sample", "host"}
+    model = TextVae.load(trained).module.config
+    head = next(row for row in writing if row["stage"] == "head")
+    assert head["flops"] == 2 * model.width * model.vocab_size
+    for words in (("sample", "--n", 2), ("interpolate", "the cat sees a tree", "the bird likes a house")):
+        folder = tmp_path / words[0]
+        assert tickwise_cli("run", words[0], trained, *words[1:], "--trace", folder)[0] == 0
+        assert {"embed", "recurrent", "head"} <= {row["stage"] for row in open_trace(folder).rows()}
 
 
 def test_a_resumed_training_is_the_same_bit_for_bit(text, tmp_path, tickwise_cli):

@@ -1,10 +1,13 @@
-"""Flags that every verb has."""
+"""Flags that every verb has, and what many do with theirs."""
 
 import dataclasses
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import tyro
+
+Settings = TypeVar("Settings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,3 +22,20 @@ class CommonArguments:
     """Print errors only."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Print notes on what is decided and why."""
+
+
+def config_of(kind: type[Settings], arguments: CommonArguments) -> Settings:
+    """The dataclass ``kind``, each of whose fields is a flag of the verb."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(**{field.name: getattr(arguments, field.name) for field in fields})
+
+
+def finish_training(arguments: CommonArguments, result: Any, next_command: str, *, interrupted: bool = False) -> int:
+    """Print the dataclass ``result`` as JSON if asked, else what to do next; the exit code."""
+    from tickwise.core.console import say
+
+    if arguments.json:
+        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
+    elif not interrupted:
+        say(f"write with it: {next_command}")
+    return 130 if interrupted else 0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of
 from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.data.config import PrepareConfig, check_config
@@ -24,8 +24,7 @@ class Arguments(CommonArguments, PrepareConfig):
 
 
 def run(arguments: Arguments) -> int:
-    names = {field.name for field in dataclasses.fields(PrepareConfig)}
-    config = PrepareConfig(**{name: getattr(arguments, name) for name in names})
+    config = config_of(PrepareConfig, arguments)
     check_config(config)
     if arguments.dry_run:
         planned = plan(config)

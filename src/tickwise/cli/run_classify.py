@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tickwise.cli.common_flags import config_of
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.stages import marking
 from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions, LossName
 from tickwise.training.config import OptimizerOptions
 
@@ -43,6 +45,9 @@ class Classify(TaskArguments, ClassifyConfig):
     """Another model of the same classes: probabilities are the mean of both."""
     bootstrap_samples: int = 1000
     """Resamples behind the intervals."""
+    trace: Path | None = None
+    """Folder for a trace: every pass of the model over texts, or every step of the training that the model is from,
+    stage by stage (tickwise trace show)."""
 
     def __post_init__(self) -> None:
         """Leaves the check to ``run``, whose errors print as one line; the flag parser would box them."""
@@ -115,22 +120,25 @@ def run(arguments: Classify) -> int:
     check_task(arguments)
     if arguments.train:
         return _train(arguments)
+    if arguments.against is not None and not arguments.test:
+        raise ConfigError("--against: models are compared on labelled texts; give --test FILE")
+    from tickwise.profiling.calls import traced_calls
     from tickwise.tasks.classifier import Classifier
 
     assert arguments.model is not None
     classifier = Classifier.load(arguments.model, device=arguments.device)
     if arguments.also is not None:
         classifier.also = Classifier.load(arguments.also, device=arguments.device)
-    if arguments.test:
-        return _evaluate(arguments, classifier)
-    if arguments.against is not None:
-        raise ConfigError("--against: models are compared on labelled texts; give --test FILE")
-    _answer(arguments, classifier)
+    with traced_calls(classifier.module, arguments.trace, model=str(arguments.model)):
+        if arguments.test:
+            _evaluate(arguments, classifier)
+        else:
+            _answer(arguments, classifier)
     return 0
 
 
 def _config(arguments: Classify) -> ClassifyConfig:
-    return ClassifyConfig(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(ClassifyConfig)})
+    return config_of(ClassifyConfig, arguments)
 
 
 def _train(arguments: Classify) -> int:
@@ -140,7 +148,7 @@ def _train(arguments: Classify) -> int:
     if arguments.explain or arguments.against is not None or arguments.also is not None:
         raise ConfigError("--explain, --against and --also are for a model that is there; leave them out with --train")
     config = _config(arguments)
-    result = train_classifier(config, arguments.task)
+    result = train_classifier(config, arguments.task, arguments.trace)
     if result.trained.interrupted:
         return 130
     page = arguments.html or config.out / "report.html"
@@ -181,7 +189,7 @@ def _as_json(result: "ClassifyResult") -> dict[str, Any]:
     }}
 
 
-def _evaluate(arguments: Classify, classifier: "Classifier") -> int:
+def _evaluate(arguments: Classify, classifier: "Classifier") -> None:
     from tickwise.data.examples import read_examples
     from tickwise.evaluation.classification import compare
     from tickwise.tasks.classifier import Classifier, class_numbers
@@ -196,8 +204,9 @@ def _evaluate(arguments: Classify, classifier: "Classifier") -> int:
         other = Classifier.load(arguments.against, device=arguments.device)
         if set(other.labels) != set(classifier.labels):
             raise ConfigError(f"--against {arguments.against}: knows other classes; models are compared on the same")
-        right = [c.classes(c.probabilities(examples.texts)) == class_numbers(examples, c.labels)
-                 for c in (other, classifier)]
+        with marking(None):  # a trace is of the evaluation
+            right = [c.classes(c.probabilities(examples.texts)) == class_numbers(examples, c.labels)
+                     for c in (other, classifier)]
         comparison = compare(right[0], right[1], seed=arguments.seed)
         shown["comparison"] = dataclasses.asdict(comparison) | {"first": str(arguments.against),
                                                                 "second": str(arguments.model)}
@@ -205,11 +214,10 @@ def _evaluate(arguments: Classify, classifier: "Classifier") -> int:
         write_evaluation_report(arguments.html, classifier, result, examples, arguments.task)
     if arguments.json:
         print(json.dumps(shown, ensure_ascii=False))
-        return 0
+        return
     print(table(result))
     if comparison is not None:
         print(f"\n{_compared(comparison, arguments)}")
-    return 0
 
 
 def table(result: "ClassificationResult") -> str:

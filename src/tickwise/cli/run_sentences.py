@@ -20,7 +20,14 @@ class _ModelArguments(CommonArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample(_ModelArguments):
+class _WritingArguments(_ModelArguments):
+    trace: Path | None = None
+    """Folder for a trace: every batch of sentences that is read and every word that is written, stage by stage
+    (tickwise trace show)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample(_WritingArguments):
     """Write sentences from places in the latent space: of the prior, or chosen by the GAN that works there."""
 
     n: int = 10
@@ -31,7 +38,7 @@ class Sample(_ModelArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruct(_ModelArguments):
+class Reconstruct(_WritingArguments):
     """Write sentences again from their places in the latent space: what the model keeps of them."""
 
     text: tyro.conf.Positional[str | None] = None
@@ -43,7 +50,7 @@ class Reconstruct(_ModelArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Interpolate(_ModelArguments):
+class Interpolate(_WritingArguments):
     """Write what lies between two sentences, on the straight line through the latent space."""
 
     first: tyro.conf.Positional[str]
@@ -86,12 +93,13 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
               f"active latent dimensions                       {figures.active_units:10,}\n"
               f"perplexity per token                           {figures.perplexity:10.3f}")
         return 0
-    if isinstance(arguments, Sample):
-        written = model.sample(arguments.n, temperature=arguments.temperature, seed=arguments.seed)
-    elif isinstance(arguments, Reconstruct):
-        written = model.reconstruct(texts, temperature=arguments.temperature, seed=arguments.seed)
-    else:
-        written = model.interpolate(arguments.first, arguments.last, steps=arguments.steps)
+    with model.traced_writing(arguments.trace, name=str(arguments.model)):
+        if isinstance(arguments, Sample):
+            written = model.sample(arguments.n, temperature=arguments.temperature, seed=arguments.seed)
+        elif isinstance(arguments, Reconstruct):
+            written = model.reconstruct(texts, temperature=arguments.temperature, seed=arguments.seed)
+        else:
+            written = model.interpolate(arguments.first, arguments.last, steps=arguments.steps)
     print(json.dumps({"sentences": written}, ensure_ascii=False) if arguments.json else "\n".join(written))
     return 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -39,14 +39,11 @@ def _step_time(made: "Plan") -> str:
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core import console
     from tickwise.core.console import format_bytes
     from tickwise.training.dial import describe
     from tickwise.training.run import check_outputs, open_data, plan, run_plan
 
-    names = {f.name for f in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(arguments)
-                            if f.name in names})
+    config = config_of(TrainConfig, arguments)
     if not arguments.dry_run:
         check_outputs(config, arguments.trace)
     data = open_data(config)
@@ -62,8 +59,5 @@ def run(arguments: Arguments) -> int:
             print(f"time (modelled): {_step_time(made)}")
         return 0
     result = run_plan(made, data, arguments.trace)
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    elif not result.interrupted:
-        console.say(f"write with it: tickwise generate {result.out} --prompt \"…\"")
-    return 130 if result.interrupted else 0
+    return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"",
+                           interrupted=result.interrupted)

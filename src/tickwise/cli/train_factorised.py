@@ -1,12 +1,11 @@
 """Make a matrix-factorised language model: count, factorise, and weigh against Kneser–Ney n-grams."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.tables import FactorisedTrainConfig
 
 
@@ -17,13 +16,7 @@ class Arguments(CommonArguments, FactorisedTrainConfig):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.training.tables import train_factorised
 
-    names = {field.name for field in dataclasses.fields(FactorisedTrainConfig)}
-    result = train_factorised(FactorisedTrainConfig(**{name: getattr(arguments, name) for name in names}))
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    else:
-        say(f"write with it: tickwise generate {result.out} --prompt \"…\"")
-    return 0
+    result = train_factorised(config_of(FactorisedTrainConfig, arguments))
+    return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"")

@@ -1,12 +1,11 @@
 """Train a generator of sentences: first by maximum likelihood, then against a discriminator (SeqGAN)."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.gan import GanTrainConfig
 
 
@@ -17,13 +16,7 @@ class Arguments(CommonArguments, GanTrainConfig):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.training.gan import train_gan
 
-    result = train_gan(GanTrainConfig(**{f.name: getattr(arguments, f.name)
-                                         for f in dataclasses.fields(GanTrainConfig)}))
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    elif not result.interrupted:
-        say(f"write with it: tickwise generate {result.out}")
-    return 130 if result.interrupted else 0
+    result = train_gan(config_of(GanTrainConfig, arguments))
+    return finish_training(arguments, result, f"tickwise generate {result.out}", interrupted=result.interrupted)

@@ -1,12 +1,11 @@
 """Count a modified Kneser–Ney n-gram model from text or prepared data."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.tables import NgramTrainConfig
 
 
@@ -17,13 +16,7 @@ class Arguments(CommonArguments, NgramTrainConfig):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.training.tables import train_ngram
 
-    names = {field.name for field in dataclasses.fields(NgramTrainConfig)}
-    result = train_ngram(NgramTrainConfig(**{name: getattr(arguments, name) for name in names}))
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    else:
-        say(f"write with it: tickwise generate {result.out} --prompt \"…\"")
-    return 0
+    result = train_ngram(config_of(NgramTrainConfig, arguments))
+    return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"")

@@ -1,12 +1,11 @@
 """Train a recurrent language model (RNN, LSTM or GRU) from text or prepared data."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.recurrent import RecurrentTrainConfig
 
 
@@ -19,14 +18,8 @@ class Arguments(CommonArguments, RecurrentTrainConfig):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.training.recurrent import train_recurrent
 
-    names = {field.name for field in dataclasses.fields(RecurrentTrainConfig)}
-    result = train_recurrent(RecurrentTrainConfig(**{name: getattr(arguments, name) for name in names}),
-                             arguments.trace)
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    elif not result.interrupted:
-        say(f"write with it: tickwise generate {result.out} --prompt \"…\"")
-    return 130 if result.interrupted else 0
+    result = train_recurrent(config_of(RecurrentTrainConfig, arguments), arguments.trace)
+    return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"",
+                           interrupted=result.interrupted)

@@ -1,12 +1,11 @@
 """Train a text VAE from sentences: a line of a text file each."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
 from tickwise.training.vae import VaeTrainConfig
 
 
@@ -19,13 +18,7 @@ class Arguments(CommonArguments, VaeTrainConfig):
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.training.vae import train_vae
 
-    names = {field.name for field in dataclasses.fields(VaeTrainConfig)}
-    result = train_vae(VaeTrainConfig(**{name: getattr(arguments, name) for name in names}), arguments.trace)
-    if arguments.json:
-        print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
-    elif not result.interrupted:
-        say(f"write with it: tickwise run sample {result.out}")
-    return 130 if result.interrupted else 0
+    result = train_vae(config_of(VaeTrainConfig, arguments), arguments.trace)
+    return finish_training(arguments, result, f"tickwise run sample {result.out}", interrupted=result.interrupted)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.common_flags import CommonArguments, config_of
 from tickwise.tokenizers.train import WordStyle
 from tickwise.training.word_vectors import WordVectorSettings
 
@@ -37,8 +37,7 @@ def run(arguments: Arguments) -> int:
     from tickwise.interop.word_vectors import check_vectors_output, save_word_vectors
     from tickwise.training.word_vectors import train_word_vectors, word_text
 
-    names = [field.name for field in dataclasses.fields(WordVectorSettings)]
-    settings = WordVectorSettings(**{name: getattr(arguments, name) for name in names})
+    settings = config_of(WordVectorSettings, arguments)
     check_vectors_output(arguments.out, arguments.overwrite)
     data = open_or_prepare(arguments.data, PrepareConfig(
         tokenizer="word", word_style=arguments.word_style, min_frequency=1, validation_fraction=0.0))

@@ -61,6 +61,11 @@ def mark(stage: Stage, layer: int | None = None) -> None:
         _hear(stage, layer)
 
 
+def is_heard() -> bool:
+    """Whether anybody hears marks here."""
+    return _hear is not None
+
+
 class marking:  # noqa: N801  used like a function; a generator would cost a microsecond in every tick
     """``with marking(marker):`` the marker hears every mark inside the block, instead of whoever heard them before."""
 

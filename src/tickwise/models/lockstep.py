@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tickwise.core.stages import Stage, mark
+
 State = tuple[Tensor, ...]
 """Every part has a row for each sequence."""
 
@@ -32,6 +34,7 @@ def draw(logits_BV: Tensor, temperature: float, generator: torch.Generator | Non
     By the inverse of the cumulative distribution, one random number for a row: first among blocks of tokens, then
     inside one, because running sums over a whole vocabulary are slow.
     """
+    mark(Stage.SAMPLE)
     if temperature == 0.0:
         return logits_BV.argmax(-1)
     n_words = logits_BV.shape[1]

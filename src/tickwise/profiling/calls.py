@@ -1,17 +1,18 @@
 """A ledger of a module's calls: one tick from a call to the next one, for models that answer in a single pass."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from tickwise.core.stages import Stage, mark, marking
-from tickwise.profiling.instructions import instruction_json
-from tickwise.profiling.ledger import CostTable, Phase, RequestRow, TickCosts
+from tickwise.core.stages import Stage, is_heard, mark, marking
+from tickwise.profiling.instructions import instruction_json, joined
+from tickwise.profiling.ledger import CostTable, Ledger, Phase, RequestRow, TickCosts
 from tickwise.profiling.program import Program, list_program, stage_costs
 from tickwise.profiling.recording import record_trace
 
@@ -21,16 +22,41 @@ _COVERED = frozenset({
 })
 _MOST_TABLES = 1024
 
-Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
-Signature = tuple[Any, ...]
+
+@dataclass(frozen=True, kw_only=True)
+class TracedMethod:
+    """A method of a module whose calls are recorded."""
+
+    name: str = "forward"
+    begins_tick: bool = True
+    """Else its calls belong to the tick that runs."""
+    phase: Phase = "prefill"
+    batch_input: int = 0
+    """The input with one entry for each text."""
+    mask_inputs: tuple[int, ...] = ()
+    """Inputs that only mask what is computed anyway: a listing, which cannot know their values, goes without."""
 
 
-@dataclass(frozen=True)
+class Call(NamedTuple):
+    """One call of a module's method."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    """Tensors without data."""
+    named: Mapping[str, Any]
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Equal for calls that do the same work."""
+        inputs = (self.arguments, sorted(self.named.items()))
+        return (self.method, str(tree_map_only(Tensor, lambda x: (tuple(x.shape), x.dtype), inputs)))
+
+
+@dataclass
 class CallWork:
-    """One call of the module on ``batch`` texts."""
+    """The calls of one tick, on ``batch`` texts."""
 
-    inputs: Inputs
-    """Positional and keyword arguments, tensors without data."""
+    calls: list[Call]
     batch: int
     phase: Phase = "prefill"
     kv_tokens: int = 0
@@ -38,91 +64,111 @@ class CallWork:
 
 
 class CallCosts:
-    """The ``CostModel`` of a module's calls: calls whose inputs have the same shapes are listed once."""
+    """The ``CostModel`` of a module's calls: ticks whose inputs have the same shapes are listed once."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._tables: dict[Signature, CostTable] = {}
-        self._first: Inputs | None = None
+        self._tables: dict[tuple[Any, ...], CostTable] = {}
+        self._first: Sequence[Call] | None = None
 
     def __call__(self, work: CallWork) -> TickCosts:
-        self._first = self._first or work.inputs
-        key = _signature(work.inputs)
+        self._first = self._first or work.calls
+        key = tuple(call.signature for call in work.calls)
         if key not in self._tables:
             if len(self._tables) == _MOST_TABLES:
                 self._tables.pop(next(iter(self._tables)))
-            self._tables[key] = CostTable.fixed(stage_costs(self.listing(work.inputs)), _COVERED)
+            self._tables[key] = CostTable.fixed(stage_costs(self.listing(work.calls)), _COVERED)
         return TickCosts(self._tables[key], ())
 
-    def listing(self, inputs: Inputs) -> Program:
-        """The program of one call."""
-        arguments, named = inputs
-        return list_program(self._module, *arguments, **named)
+    def listing(self, calls: Sequence[Call]) -> Program:
+        """The program of one tick."""
+        return joined([
+            list_program(self._module, *call.arguments, **call.named,
+                         call=None if call.method == "forward" else getattr(type(self._module), call.method))
+            for call in calls
+        ])
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
-        """The instructions of the first call."""
+        """The instructions of the first tick."""
         return None if self._first is None else [instruction_json(i) for i in self.listing(self._first).instructions]
 
 
 @contextlib.contextmanager
-def traced_calls(module: nn.Module, path: Path | None, *, model: str, overwrite: bool = False) -> Iterator[None]:
-    """Every call of ``module`` inside the block is a tick of the trace at ``path``, if one is given. A tick lasts until
-    the next call begins; what follows the model's last operation belongs to its row ``host``.
+def traced_calls(module: nn.Module, path: Path | None, *, model: str, methods: Sequence[TracedMethod] = (),
+                 overwrite: bool = False) -> Iterator[None]:
+    """Every call of ``module`` (or of its ``methods`` that begin a tick) inside the block is a tick of the trace at
+    ``path``, if one is given. A tick lasts until the next call begins; what follows the model's last operation belongs
+    to its row ``host``.
 
-    ``model`` names it in the trace. Raises ``OutputError`` when ``path`` cannot be written or holds something already.
+    ``model`` names it in the trace. A module says with ``batch_input`` and ``mask_inputs`` what its inputs are, where
+    that is not as ``TracedMethod`` has it. Raises ``OutputError`` when ``path`` cannot be written or holds something
+    already.
     """
     if path is None:
         yield
         return
+    own = TracedMethod(batch_input=getattr(module, "batch_input", 0), mask_inputs=getattr(module, "mask_inputs", ()))
     costs = CallCosts(module)
     parameter = next(module.parameters())
     with record_trace(path, model=model, dtype=parameter.dtype, device=parameter.device, costs=costs,
                       listing=costs.typical_listing, overwrite=overwrite) as ledger:
-        running = False
-
-        def before(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            nonlocal running
-            if running:
-                ledger.end_tick(())
-            running = True
-            ledger.begin_tick()
-            ledger.tick_work(CallWork(_counted_inputs(module, arguments, named), _batch(module, arguments)))
-
-        def after(*_: Any) -> None:
-            mark(Stage.HOST)
-
-        handles = (module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after))
+        listener = _Listener(ledger)
+        chosen = methods or (own,)
+        for method in chosen:
+            setattr(module, method.name, listener.heard(method, getattr(module, method.name)))
         try:
             with marking(ledger):
                 yield
-                if running:
-                    ledger.end_tick(())
+                listener.end()
         finally:
-            for handle in handles:
-                handle.remove()
+            for method in chosen:
+                delattr(module, method.name)
 
 
-def _batch(module: nn.Module, arguments: tuple[Any, ...]) -> int:
-    """Texts in a call: the module says which of its inputs has one entry for each, else it is the first."""
-    index = getattr(module, "batch_input", 0)
-    return int(arguments[index].shape[0])
+class _Listener:
+    """Begins and ends ticks of a ledger as methods are called."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._work: CallWork | None = None
+        self._inside = False
+        """A method that another one calls is a part of it."""
 
-def _counted_inputs(module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Inputs:
-    """The inputs without data. Those that only mask what is computed anyway (``module.mask_inputs``) are left out:
-    a listing cannot know their values."""
-    masks = getattr(module, "mask_inputs", ())
-    counted = (None if index in masks else _without_data(value) for index, value in enumerate(arguments))
-    return tuple(counted), {name: _without_data(value) for name, value in named.items()}
+    def heard(self, method: TracedMethod, original: Callable[..., Any]) -> Callable[..., Any]:
+        """``original``, whose calls are recorded where marks are heard."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._inside or not is_heard():
+                return original(*arguments, **named)
+            self._inside = True
+            try:
+                self._begin(method, arguments, named)
+                result = original(*arguments, **named)
+                mark(Stage.HOST)
+                return result
+            finally:
+                self._inside = False
+
+        return call
+
+    def _begin(self, method: TracedMethod, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        counted = tuple(None if index in method.mask_inputs else _without_data(value)
+                        for index, value in enumerate(arguments))
+        call = Call(method.name, counted, _without_data(named))
+        if method.begins_tick:
+            self.end()
+            self._ledger.begin_tick()
+            self._work = CallWork([call], int(arguments[method.batch_input].shape[0]), method.phase)
+            self._ledger.tick_work(self._work)
+        elif self._work is not None:
+            self._work.calls.append(call)
+
+    def end(self) -> None:
+        """End the tick that runs."""
+        if self._work is not None:
+            self._ledger.end_tick(())
+        self._work = None
 
 
 def _without_data(value: Any) -> Any:
-    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
-
-
-def _signature(inputs: Inputs) -> Signature:
-    def of(value: Any) -> Any:
-        return (value.shape, value.dtype) if isinstance(value, Tensor) else value
-
-    arguments, named = inputs
-    return (*map(of, arguments), *((name, of(value)) for name, value in sorted(named.items())))
+    return tree_map_only(Tensor, lambda x: torch.empty_like(x, device="meta"), value)

@@ -1,6 +1,7 @@
 """A trained classifier of texts: calibrated probabilities, decisions, and the words that drove them."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.core.stages import marking
 from tickwise.data.bags import FeatureIndex
 from tickwise.data.examples import Examples
 from tickwise.data.word_sequences import WordSequences
@@ -61,7 +63,7 @@ class Explanation:
         return sorted(total.items(), key=lambda item: -abs(item[1]))[:n]
 
 
-class Classifier:
+class Classifier(ABC):
     """A trained classifier. ``predict`` and ``explain`` take texts; ``load`` reads a model or run directory.
 
     >>> classifier = Classifier.load("out/topics")            # doctest: +SKIP
@@ -94,22 +96,22 @@ class Classifier:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    @abstractmethod
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """(N, C) of this classifier alone, not divided by the temperature."""
-        raise NotImplementedError
 
+    @abstractmethod
     def effects(self, text: str, target: int) -> tuple[Word, ...]:
         """How much each word spoke for class number ``target``: gradient × input on the class's logit less the mean of
         the others'."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path, run: dict[str, Any] | None = None) -> None:
         """Write a model directory, whole or not at all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def with_config(self, **changes: Any) -> "Classifier":
         """The same weights under a config with these fields changed."""
-        raise NotImplementedError
 
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """(N, C), calibrated; the mean of both where there is ``also`` another classifier."""
@@ -120,7 +122,9 @@ class Classifier:
             raise ConfigError(f"{self.also.path}: knows other classes than {self.path}; their probabilities cannot be "
                               "averaged")
         order = [self.also.labels.index(label) for label in self.labels]
-        return (own + self.also.probabilities(texts)[:, order]) / 2
+        with marking(None):  # the other model's stages are not those of the one that is measured
+            others = self.also.probabilities(texts)[:, order]
+        return (own + others) / 2
 
     def classes(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """(N,) what the probabilities decide: the likeliest class, or a filter's by its threshold."""
@@ -137,11 +141,12 @@ class Classifier:
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """The words that spoke for ``label`` (the predicted class by default), in this classifier's eyes alone."""
-        prediction = self.predict([text])[0]
-        label = prediction.label if label is None else label
-        if label not in self.labels:
-            raise ConfigError(f"no class '{label}'; the model has {', '.join(self.labels[:10])}")
-        words = self.effects(text, self.labels.index(label))
+        with marking(None):  # a trace is of predictions
+            prediction = self.predict([text])[0]
+            label = prediction.label if label is None else label
+            if label not in self.labels:
+                raise ConfigError(f"no class '{label}'; the model has {', '.join(self.labels[:10])}")
+            words = self.effects(text, self.labels.index(label))
         return Explanation(text, label, prediction.probabilities[label], words)
 
     def evaluate(self, examples: Examples, task: str, *, bootstrap_samples: int = 1000,

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,20 +97,20 @@ class ClassifyResult:
     """In words, what the model and its temperature were fitted to."""
 
 
-def train_classifier(config: ClassifyConfig, task: str = "classify") -> ClassifyResult:
+def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path | None = None) -> ClassifyResult:
     """Train, choose the best by the development part, calibrate, train again on both parts, evaluate; everything lies
-    in ``config.out``.
+    in ``config.out``, and a trace of the training that the model is from at ``trace``, if that is given.
 
     Raises a ``UserError`` for data and settings that cannot work.
     """
-    check_outputs(config)
+    check_outputs(config, trace)
     data = open_examples(config)
     if config.positive is not None and config.positive not in data.labels:
         raise ConfigError(f"--positive {config.positive}: not a class; the data has {', '.join(data.labels[:10])}")
     vectors = load_word_vectors(config.vectors) if config.vectors is not None else None
     refit = data.dev is not None and (config.refit if config.refit is not None else not config.dev)
     first = dataclasses.replace(config, out=config.out / "selection") if refit else config
-    part = _train(first, data, data.train, data.dev, vectors)
+    part = _train(first, data, data.train, data.dev, vectors, trace=None if refit else trace)
     if part.trained.interrupted:
         return _unfinished(part.trained, config.device)
     classifier = Classifier.load(part.trained.model, device=config.device)
@@ -135,7 +136,7 @@ def train_classifier(config: ClassifyConfig, task: str = "classify") -> Classify
             logits[own] = judge.logits([everything.texts[i] for i in own])
         settings, folds = _from_folds(config, logits, class_numbers(everything, data.labels), data.labels, task)
     if refit:
-        part = _train(config, data, everything, None, vectors, passes)
+        part = _train(config, data, everything, None, vectors, passes, trace)
         if part.trained.interrupted:
             return _unfinished(part.trained, config.device)
         classifier = Classifier.load(part.trained.model, device=config.device)
@@ -161,7 +162,7 @@ class _Part:
 
 
 def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Examples | None,
-           vectors: NamedVectors | None, passes: float | None = None) -> _Part:
+           vectors: NamedVectors | None, passes: float | None = None, trace: Path | None = None) -> _Part:
     """One training on ``train``, chosen by ``dev`` if there is one; ``passes`` through the texts instead of the
     config's limits."""
     job = make_job(config, data.labels, train, dev, vectors)
@@ -175,6 +176,7 @@ def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Exa
               "dev_texts": n_dev, "test_texts": n_test, "classes": len(data.labels)},
         lines=[f"{len(train):,} training texts of {len(data.labels):,} classes, {job.about}; {n_dev:,} texts to choose "
                f"by, {n_test:,} to test on"],
+        trace=trace,
     )
     return _Part(trained, job.objective.steps_per_epoch)
 

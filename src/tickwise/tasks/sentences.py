@@ -1,6 +1,7 @@
 """What a text VAE is for: write sentences, write one again, go from one to another, say how likely one is."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from tickwise.interop.directory import load_module, read_config, resolve_model_p
 from tickwise.models.gan import LatentGan
 from tickwise.models.lockstep import ended_lengths, write
 from tickwise.models.vae import GivenLatent, Posterior, Vae
+from tickwise.profiling.calls import TracedMethod, traced_calls
 from tickwise.tokenizers.tokenizer import Tokenizer
 
 AUTOENCODER = "autoencoder"
@@ -48,6 +50,14 @@ class TextVae:
         module = load_module(path, device=device)
         assert isinstance(module, Vae)
         return cls(module, Tokenizer.load(path), gan)
+
+    def traced_writing(self, path: Path | None, *, name: str) -> AbstractContextManager[None]:
+        """Every batch of sentences that is read, and every word that is written, is a tick of a trace at ``path``, if
+        one is given; ``name`` is the model's there. Raises ``OutputError`` as ``traced_calls``."""
+        return traced_calls(self.module, path, model=name, methods=(
+            TracedMethod(name="encode", mask_inputs=(1,)), TracedMethod(name="read", phase="decode"),
+            TracedMethod(name="logits", begins_tick=False),
+        ))
 
     # ------------------------------------------------------------------ text to sentences
 

@@ -37,15 +37,14 @@ class StepCosts:
         self._training = training
         self._table: CostTable | None = None
 
-    def __call__(self, work: TrainingWork) -> TickCosts:
+    def __call__(self, work: TrainingWork) -> TickCosts | None:
+        if not self._training.objective.fixed_shapes:
+            return None
         if self._table is None:
             self._table = self._make_table()
         return TickCosts(self._table, ())
 
     def _make_table(self) -> CostTable:
-        if not self._training.objective.fixed_shapes:
-            nothing_03 = numpy.zeros((0, 3), dtype=numpy.int64)
-            return CostTable((), nothing_03, nothing_03[None], frozenset())
         figures: dict[StageKey, list[int]] = {}
         for place, one, n in self._instructions():
             row = figures.setdefault(place, [0, 0, 0])
@@ -67,7 +66,7 @@ class StepCosts:
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
         """The instructions of a step (of one micro-batch, and the update), as JSON values; ``None`` before a step."""
-        if self._table is None or not self._training.objective.fixed_shapes:
+        if self._table is None:
             return None
         return [instruction_json(one) | {"stage": str(stage), "layer": layer, "phase": "train"}
                 for (stage, layer), one, _ in self._instructions()]
