@@ -25,12 +25,13 @@ import torch
 
 from tickwise.data.examples import ReadExamples, read_examples
 from tickwise.models.gan import LatentGan, LatentGanConfig
+from tickwise.models.vae import VaeOptions
 from tickwise.tasks.classify import train_classifier
 from tickwise.tasks.classify_config import ClassifyConfig
 from tickwise.tasks.sentences import TextVae
 from tickwise.training.adversarial import LatentGame
 from tickwise.training.config import OptimizerOptions
-from tickwise.training.vae import VaeOptions, VaeTrainConfig, train_vae
+from tickwise.training.vae import VaeTrainConfig, train_vae
 from tickwise.training.vae_objective import KlSchedule
 
 Row = tuple[str, str]

@@ -80,39 +80,25 @@ class Case:
         return resolve(config, self.model(), 1, 1)
 
 
-TRAINING = [Case(*values) for values in (
-    ("qwen3", 3, 160, None, 512, 4, 96, "fp32"),
-    ("gpt2", 3, 224, None, 1500, 6, 128, "bf16"),
-    ("llama", 6, 256, 2, 3000, 4, 192, "fp32"),
-    ("qwen3", 4, 320, 1, 8000, 4, 256, "bf16"),
-    ("gpt2", 8, 192, None, 6000, 2, 384, "fp32"),
-    ("qwen3", 5, 384, 3, 2048, 8, 128, "bf16"),
-    ("tickwise", 3, 512, None, 12_000, 2, 256, "bf16"),
-    ("llama", 10, 256, None, 1000, 3, 320, "bf16"),
-    ("qwen3", 1, 640, None, 20_000, 2, 128, "bf16"),
-    ("qwen3", 12, 128, 2, 4096, 4, 128, "fp32"),
-    ("gpt2", 4, 448, None, 10_000, 3, 192, "bf16"),
-    ("llama", 2, 704, None, 300, 6, 96, "fp32"),
-    ("tickwise", 7, 320, None, 3000, 8, 64, "bf16"),
-    ("qwen3", 6, 576, 3, 16_000, 1, 512, "bf16"),
-)]
-
-SERVING = [Case(*values) for values in (
-    ("qwen3", 3, 160, None, 512, 2, 96, "fp32"),
-    ("gpt2", 3, 224, None, 1500, 6, 160, "bf16"),
-    ("llama", 6, 256, 2, 3000, 4, 384, "fp32"),
-    ("qwen3", 4, 320, 1, 8000, 1, 700, "bf16"),
-    ("gpt2", 8, 192, None, 6000, 10, 128, "fp32"),
-    ("qwen3", 5, 384, 3, 2048, 3, 900, "bf16"),
-    ("tickwise", 3, 512, None, 12_000, 2, 320, "bf16"),
-    ("llama", 10, 256, None, 1000, 12, 200, "bf16"),
-    ("qwen3", 1, 640, None, 20_000, 1, 100, "fp32"),
-    ("qwen3", 12, 128, 2, 4096, 5, 240, "fp32"),
-    ("gpt2", 4, 448, None, 10_000, 1, 256, "bf16"),
-    ("llama", 2, 704, None, 300, 8, 160, "fp32"),
-    ("tickwise", 7, 320, None, 3000, 1, 400, "fp32"),
-    ("qwen3", 6, 576, 3, 16_000, 14, 256, "bf16"),
-)]
+# (architecture, depth, width, key-value heads, vocabulary), then (batch, context, number format) to train and to serve.
+CONFIGURATIONS: tuple[tuple[Any, ...], ...] = (
+    ("qwen3", 3, 160, None, 512, (4, 96, "fp32"), (2, 96, "fp32")),
+    ("gpt2", 3, 224, None, 1500, (6, 128, "bf16"), (6, 160, "bf16")),
+    ("llama", 6, 256, 2, 3000, (4, 192, "fp32"), (4, 384, "fp32")),
+    ("qwen3", 4, 320, 1, 8000, (4, 256, "bf16"), (1, 700, "bf16")),
+    ("gpt2", 8, 192, None, 6000, (2, 384, "fp32"), (10, 128, "fp32")),
+    ("qwen3", 5, 384, 3, 2048, (8, 128, "bf16"), (3, 900, "bf16")),
+    ("tickwise", 3, 512, None, 12_000, (2, 256, "bf16"), (2, 320, "bf16")),
+    ("llama", 10, 256, None, 1000, (3, 320, "bf16"), (12, 200, "bf16")),
+    ("qwen3", 1, 640, None, 20_000, (2, 128, "bf16"), (1, 100, "fp32")),
+    ("qwen3", 12, 128, 2, 4096, (4, 128, "fp32"), (5, 240, "fp32")),
+    ("gpt2", 4, 448, None, 10_000, (3, 192, "bf16"), (1, 256, "bf16")),
+    ("llama", 2, 704, None, 300, (6, 96, "fp32"), (8, 160, "fp32")),
+    ("tickwise", 7, 320, None, 3000, (8, 64, "bf16"), (1, 400, "fp32")),
+    ("qwen3", 6, 576, 3, 16_000, (1, 512, "bf16"), (14, 256, "bf16")),
+)
+TRAINING = [Case(*model, *training) for *model, training, _ in CONFIGURATIONS]
+SERVING = [Case(*model, *serving) for *model, _, serving in CONFIGURATIONS]
 
 TIME_BARS = {"median_error": 0.10, "worst_error": 0.25}
 MEMORY_BARS = {"worst_error": 0.10}

@@ -32,34 +32,40 @@ _TOKENS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeConfig:
-    """Shape and options of a text VAE. The dropouts act while training only."""
+class VaeOptions:
+    """The encoder and the decoder."""
 
-    vocab_size: int
-    eos_id: int
-    """The token that begins and ends every sentence."""
     encoder: Network = "lstm"
     decoder: Network = "lstm"
     latent: int = 32
-    """Features of z."""
+    """Features of the latent vector."""
     width: int = 256
-    """Features of a token's embedding, and of the Transformer layers."""
+    """Features of a token's embedding, and of Transformer layers."""
     hidden: int = 512
     """Features of an LSTM decoder's layers."""
     encoder_hidden: int = 256
     """Features of an LSTM encoder's layer."""
-    n_layers: int = 1
-    """Layers of the decoder; a Transformer encoder has as many."""
     cutoffs: tuple[int, ...] = ()
-    """Ids at which clusters of rare words begin (``layers/clustered_head.py``)."""
-    context_length: int = 128
-    """The longest sentence, its end counted."""
+    """Ids at which clusters of rare words begin, visited only when needed; needs a word tokenizer."""
     input_dropout: float = 0.0
-    """On the decoder's input words, with one mask for all steps."""
+    """On the decoder's input."""
     dropout: float = 0.0
     """Between layers."""
     output_dropout: float = 0.0
-    """On the last layer, with one mask for all steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(VaeOptions):
+    """Shape and options of a text VAE. The dropouts act while training only; on the decoder's input and output with one
+    mask for all steps."""
+
+    vocab_size: int
+    eos_id: int
+    """The token that begins and ends every sentence."""
+    n_layers: int = 1
+    """Layers of the decoder; a Transformer encoder has as many."""
+    context_length: int = 128
+    """The longest sentence, its end counted."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "latent", "width", "hidden", "encoder_hidden", "n_layers", "context_length"):

@@ -3,8 +3,7 @@
 Shape legend: B sentences, T tokens of the longest one.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
-from tickwise.data.sentences import SentenceBatches, Sentences
+from tickwise.data.sentences import Sentences
 from tickwise.models.recurrent import Recurrent
 from tickwise.training.objective import Batch
-
-_VALIDATED_AT_ONCE = 64
+from tickwise.training.sentence_objective import SentenceObjective, spread_batches
 
 
 def shifted(ids_BT: Tensor, eos_id: int) -> Tensor:
@@ -24,22 +22,8 @@ def shifted(ids_BT: Tensor, eos_id: int) -> Tensor:
     return F.pad(ids_BT[:, :-1], (1, 0), value=eos_id)
 
 
-class SentenceLikelihood:
+class SentenceLikelihood(SentenceObjective):
     """Mean cross-entropy of the words of sentences and of their ends, in nats per token."""
-
-    fixed_shapes = False
-
-    def __init__(self, sentences: Sentences, validation: Sentences | None, *, batch_size: int, seed: int) -> None:
-        self.batches = SentenceBatches(sentences, batch_size=batch_size, seed=seed)
-        self._validation = validation
-
-    @property
-    def n_validation_tokens(self) -> int:
-        return 0 if self._validation is None else int(self._validation.lengths.sum()) + len(self._validation)
-
-    @property
-    def epochs_done(self) -> float:
-        return self.batches.epochs_done
 
     def next_batch(self) -> Batch:
         return self._batch(self.batches.next_batch())
@@ -64,9 +48,6 @@ class SentenceLikelihood:
         mark(Stage.LOSS)
         return loss, ()
 
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Sentences are independent."""
-
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         assert isinstance(module, Recurrent)
         assert self._validation is not None
@@ -76,26 +57,12 @@ class SentenceLikelihood:
         module.train(was_training)
         return {"loss": loss}
 
-    def state(self) -> dict[str, Any]:
-        return self.batches.state()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.batches.restore(dict(state))
-
 
 @torch.no_grad()
 def mean_nats(module: Recurrent, sentences: Sentences, device: torch.device, max_tokens: int | None = None) -> float:
     """Nats per token, ends of sentences counted; with ``max_tokens`` of sentences spread over all of them."""
-    n = len(sentences)
-    if max_tokens is not None:
-        n = max(1, min(n, int(n * max_tokens / (sentences.lengths.sum() + n))))
-    chosen = np.linspace(0, len(sentences) - 1, n).astype(np.int64)
-    chosen = chosen[np.argsort(sentences.lengths[chosen], kind="stable")]
     total, n_tokens = 0.0, 0
-    for indices in np.array_split(chosen, range(_VALIDATED_AT_ONCE, n, _VALIDATED_AT_ONCE)):
+    for indices in spread_batches(sentences, max_tokens):
         ids_BT, lengths_B = (tensor.to(device) for tensor in sentences.padded(indices))
         inside_BT = torch.arange(ids_BT.shape[1], device=device) < lengths_B[:, None]
         hidden_BTC, _ = module.read(shifted(ids_BT, sentences.eos_id))

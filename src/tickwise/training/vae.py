@@ -10,36 +10,13 @@ from tickwise.data.config import PrepareConfig, TokenizerKind
 from tickwise.data.prepare import open_or_prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.data.sentences import Sentences, split_sentences
-from tickwise.models.vae import Network, Vae, VaeConfig
+from tickwise.models.vae import Vae, VaeConfig, VaeOptions
 from tickwise.training.config import OptimizerOptions, TextConfig
 from tickwise.training.dial import limited
 from tickwise.training.run import TrainResult, about_data, train_module
 from tickwise.training.vae_objective import KlSchedule, VaeObjective
 
 _EPOCHS_AT_FULL_WEIGHT = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class VaeOptions:
-    """The encoder and the decoder."""
-
-    encoder: Network = "lstm"
-    decoder: Network = "lstm"
-    latent: int = 32
-    """Features of the latent vector."""
-    width: int = 256
-    """Features of a token's embedding, and of Transformer layers."""
-    hidden: int = 512
-    """Features of an LSTM decoder's layers."""
-    encoder_hidden: int = 256
-    """Features of an LSTM encoder's layer."""
-    cutoffs: tuple[int, ...] = ()
-    """Ids at which clusters of rare words begin, visited only when needed; needs a word tokenizer."""
-    input_dropout: float = 0.0
-    """On the decoder's input."""
-    dropout: float = 0.0
-    """Between layers."""
-    output_dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +82,7 @@ def train_vae(config: VaeTrainConfig, trace: Path | None = None) -> TrainResult:
     assert data.tokenizer.eos_id is not None
     model = VaeConfig(
         vocab_size=data.tokenizer.vocab_size, eos_id=data.tokenizer.eos_id, context_length=config.longest,
-        n_layers=config.depth, **{name.name: getattr(options, name.name) for name in dataclasses.fields(options)},
+        n_layers=config.depth, **dataclasses.asdict(options),
     )
     batch = config.batch_size if config.batch_size is not None else 32 * config.accumulate
     lr = config.optimizer.lr if config.optimizer.lr is not None else {"muon": 0.01, "adamw": 0.001, "sgd": 1.0}[

@@ -5,9 +5,8 @@ al. 2019); free bits (Kingma et al. 2016); beginning as an autoencoder, with fre
 Shape legend: B sentences, T tokens of the longest, Z latent width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,11 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
-from tickwise.data.sentences import SentenceBatches, Sentences
+from tickwise.data.sentences import Sentences
 from tickwise.models.vae import Posterior, Vae, word_dropout_mask
 from tickwise.training.objective import Batch
+from tickwise.training.sentence_objective import SentenceObjective, spread_batches
 
-_VALIDATED_AT_ONCE = 64
 _ACTIVE_VARIANCE = 0.01
 """A latent dimension is active when its posterior mean varies more than this over the sentences (Burda et al. 2016)."""
 
@@ -65,7 +64,7 @@ def kl_with_free_nats(kl_BZ: Tensor, free_nats: float) -> Tensor:
     return kl_BZ.mean(0).clamp(min=free_nats).sum()
 
 
-class VaeObjective:
+class VaeObjective(SentenceObjective):
     """The negative evidence lower bound, in nats per sentence, with the KL term weighted as the schedule says.
 
     A batch brings its ids, lengths, KL weight and whether z is drawn (1) or the mean (0); z's noise and the dropped
@@ -74,18 +73,8 @@ class VaeObjective:
 
     def __init__(self, sentences: Sentences, validation: Sentences | None, *, batch_size: int, seed: int,
                  schedule: KlSchedule, word_dropout: float = 0.0) -> None:
-        self.batches = SentenceBatches(sentences, batch_size=batch_size, seed=seed)
-        self._validation, self._schedule, self._word_dropout, self._seed = validation, schedule, word_dropout, seed
-
-    fixed_shapes = False
-
-    @property
-    def n_validation_tokens(self) -> int:
-        return 0 if self._validation is None else int(self._validation.lengths.sum()) + len(self._validation)
-
-    @property
-    def epochs_done(self) -> float:
-        return self.batches.epochs_done
+        super().__init__(sentences, validation, batch_size=batch_size, seed=seed)
+        self._schedule, self._word_dropout, self._seed = schedule, word_dropout, seed
 
     def next_batch(self) -> Batch:
         epoch = self.batches.epochs_done
@@ -121,9 +110,6 @@ class VaeObjective:
         mark(Stage.LOSS)
         return reconstruction + weight * kl_with_free_nats(posterior.kl(), self._schedule.free_nats), ()
 
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Sentences are independent."""
-
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         """``loss``: the negative bound with the KL term as it is; its parts; active latent dimensions. z is drawn with
         the same noise every time."""
@@ -135,36 +121,24 @@ class VaeObjective:
         module.train(was_training)
         return figures
 
-    def state(self) -> dict[str, Any]:
-        return self.batches.state()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.batches.restore(dict(state))
-
 
 @torch.no_grad()
 def bound_figures(module: Vae, sentences: Sentences, device: torch.device, *, max_tokens: int | None = None,
                   seed: int = 1) -> dict[str, float]:
     """Per sentence, in nats: ``loss`` (the negative bound, one draw of z each), ``reconstruction``, ``kl``; and
     ``active_units``. With ``max_tokens``, of sentences spread over all of them."""
-    n = len(sentences)
-    if max_tokens is not None:
-        n = max(1, min(n, int(n * max_tokens / (sentences.lengths.sum() + n))))
-    chosen = np.linspace(0, len(sentences) - 1, n).astype(np.int64)
-    chosen = chosen[np.argsort(sentences.lengths[chosen], kind="stable")]
     generator = torch.Generator().manual_seed(seed)
     reconstruction = kl = 0.0
     means = []
-    for indices in np.array_split(chosen, range(_VALIDATED_AT_ONCE, n, _VALIDATED_AT_ONCE)):
+    batches = spread_batches(sentences, max_tokens)
+    for indices in batches:
         ids_BT, lengths_B = (tensor.to(device) for tensor in sentences.padded(indices))
         posterior = module.encode(ids_BT, lengths_B)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         reconstruction += module.sentence_nats(ids_BT, lengths_B, posterior.sample(noise)).sum().item()
         kl += posterior.kl().sum().item()
         means.append(posterior.mean.cpu())
+    n = sum(map(len, batches))
     return {"loss": (reconstruction + kl) / n, "reconstruction": reconstruction / n, "kl": kl / n,
             "active_units": float(active_units(torch.cat(means)))}
 
