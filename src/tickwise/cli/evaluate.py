@@ -1,4 +1,5 @@
-"""Loss, perplexity per token and per word, and bits per byte of a model on a text, with 95 % intervals."""
+"""Loss, perplexity per token and per word, and bits per byte of a model on a text, or its choices between minimal
+pairs; with 95 % intervals."""
 
 import dataclasses
 import json
@@ -26,8 +27,11 @@ _LABELS = {
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model directory, or run directory (its best or newest model)."""
+    task: Literal["perplexity", "blimp"] = "perplexity"
+    """blimp: how often the model finds the grammatical one of two sentences likelier."""
     data: Path | None = None
-    """Prepared directory, or a UTF-8 text file; the data that the model was trained on if left out."""
+    """Prepared directory, or a UTF-8 text file; the data that the model was trained on if left out. For blimp: a folder
+    of .jsonl files, or one, with sentence_good and sentence_bad; the known data set blimp if left out."""
     split: Literal["train", "validation", "test"] | None = None
     """Which part of a prepared directory; test if it has one, else validation."""
     clean: bool = False
@@ -53,6 +57,8 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
+    if arguments.task == "blimp":
+        return _blimp(arguments)
     from tickwise.engine.language_model import load
     from tickwise.engine.tracing import traced
     from tickwise.evaluation.costs import WindowCosts
@@ -73,6 +79,24 @@ def run(arguments: Arguments) -> int:
             words=arguments.words,
         )
     print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
+    return 0
+
+
+def _blimp(arguments: Arguments) -> int:
+    from tickwise.core.errors import ConfigError
+    from tickwise.engine.language_model import load
+    from tickwise.evaluation import minimal_pairs
+
+    idle = [name for name in ("split", "clean", "context", "stride", "batch_size", "trace") if getattr(arguments, name)]
+    if idle:
+        raise ConfigError(f"--{idle[0].replace('_', '-')}: has no meaning with --task blimp")
+    sets = minimal_pairs.read_pair_sets(arguments.data)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    scores = minimal_pairs.evaluate_pairs(model, sets, samples=arguments.bootstrap_samples, seed=arguments.seed)
+    if arguments.json:
+        print(json.dumps(scores.to_json(str(arguments.model))))
+    else:
+        print(minimal_pairs.table(scores))
     return 0
 
 
