@@ -24,6 +24,8 @@ class PrepareConfig:
     """char, word (English and Chinese) or byte-level bpe."""
     vocab_size: int | None = None
     """Most entries of the vocabulary; bpe takes 8192 when left out."""
+    lowercase: bool = False
+    """bpe reads capitals as small letters; what is decoded has none."""
     min_frequency: int = 2
     """A word or merge that is rarer is left out."""
     unknown: bool = False

@@ -160,6 +160,7 @@ class _Preparation:
         return train_tokenizer(
             config.tokenizer, _training_texts(spool, splits, share), vocab_size=config.vocab_size,
             min_frequency=config.min_frequency, end_of_text=True, word_style=config.word_style,
+            lowercase=config.lowercase,
         )
 
     def encode(

@@ -36,6 +36,12 @@ HONOURED: Mapping[str, _Types] = {
         "vocab_size": int, "n_positions": int, "n_embd": int, "n_layer": int, "n_head": int, "n_inner": int,
         "activation_function": str, "layer_norm_epsilon": float, "resid_pdrop": float, "tie_word_embeddings": bool,
     },
+    "bert": {
+        "vocab_size": int, "hidden_size": int, "intermediate_size": int, "num_hidden_layers": int,
+        "num_attention_heads": int, "max_position_embeddings": int, "type_vocab_size": int, "hidden_act": str,
+        "layer_norm_eps": float, "hidden_dropout_prob": float, "position_embedding_type": str,
+        "tie_word_embeddings": bool,
+    },
     "tickwise-decoder": {"decoder": dict, "vocab_size": int, "tie_word_embeddings": bool},
     "t5": {
         "vocab_size": int, "d_model": int, "d_kv": int, "d_ff": int, "num_layers": int, "num_decoder_layers": int,
@@ -75,7 +81,8 @@ _HARMLESS = frozenset(key for group in (
     # where the file comes from, number formats (tickwise's are a property of the run), initial values, dropout
     "model_type architectures auto_map transformers_version transformers.js_config dtype torch_dtype use_bfloat16 "
     "torchscript name_or_path tokenizer_class is_llama_config unsloth_version unsloth_fixed initializer_range "
-    "attention_dropout attn_pdrop embd_pdrop init_std initializer_factor encoder_layerdrop decoder_layerdrop",
+    "attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop init_std initializer_factor "
+    "encoder_layerdrop decoder_layerdrop",
     # memory, speed, and what a forward pass gives back
     "use_cache gradient_checkpointing attn_implementation experts_implementation reorder_and_upcast_attn "
     "chunk_size_feed_forward output_attentions output_hidden_states return_dict tie_last_hidden_states is_decoder "

@@ -17,9 +17,11 @@ from tickwise.core.config import read_json
 from tickwise.core.device import resolve_device, torch_dtype
 from tickwise.core.errors import CheckpointError
 from tickwise.core.paths import atomic_directory, write_text_atomic
+from tickwise.interop.bert import hugging_face_bert, is_bert, to_bert
 from tickwise.interop.foreign import FOREIGN
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.models.encoder import EncoderConfig
 from tickwise.models.families import DECODER, FAMILIES, Family, config_from_values, config_values, family_of
 
 if TYPE_CHECKING:
@@ -119,6 +121,9 @@ def write_model_files(folder: Path, module: nn.Module, assets: Assets, *,
         ids = {name: getattr(assets, name.replace("_token", ""), None) for name in ("bos_token_id", "eos_token_id")}
         config = hugging_face_config(module.config, ids)
         tensors = to_checkpoint(module.config, tensors)
+    elif isinstance(module.config, EncoderConfig) and is_bert(module.config):
+        config = hugging_face_bert(module.config, getattr(assets, "pad_id", None))
+        tensors = to_bert(module.config, tensors)
     else:
         config = {"model_type": model_type, "architectures": [family.module_name], **config_values(module)}
         twins = {name for names in _tied_names(module) for name in names[1:]}
@@ -150,16 +155,20 @@ def model_config(values: Mapping[str, Any], where: str) -> tuple[Family, Any]:
     return family, config_from_values(family, own, where)
 
 
-def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:
-    """The weights in ``path`` as a ``state_dict`` for ``module``, in their stored number format."""
+def stored_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in ``path`` under the names and in the number format in which they are stored."""
     index = path / f"{WEIGHTS}.index.json"
     if index.exists():
         shards = sorted(set(read_json(index, "the shard index", CheckpointError).get("weight_map", {}).values()))
-        tensors = {name: t for shard in shards for name, t in read_tensors(path / Path(shard).name).items()}
-    else:
-        if not (path / WEIGHTS).exists():
-            _refuse_pickles(path)
-        tensors = read_tensors(path / WEIGHTS)
+        return {name: t for shard in shards for name, t in read_tensors(path / Path(shard).name).items()}
+    if not (path / WEIGHTS).exists():
+        _refuse_pickles(path)
+    return read_tensors(path / WEIGHTS)
+
+
+def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The weights in ``path`` as a ``state_dict`` for ``module``, in their stored number format."""
+    tensors = stored_tensors(path)
     expected, where = module.state_dict(), str(path / WEIGHTS)
     if isinstance(module.config, DecoderConfig):
         return from_checkpoint(module.config, tensors, expected, where)

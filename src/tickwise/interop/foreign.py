@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from tickwise.interop.bert import BERT, bert_config, bert_state
 from tickwise.interop.encoder_decoder_names import encoder_decoder_config, encoder_decoder_state
-from tickwise.models.families import FAMILIES, Family
+from tickwise.models.families import ENCODER, FAMILIES, Family
 
 
 @dataclass(frozen=True)
@@ -26,4 +27,5 @@ class Foreign:
 
 _ENCODER_DECODER = Foreign(FAMILIES["tickwise-encoder-decoder"], encoder_decoder_config, encoder_decoder_state)
 
-FOREIGN: Mapping[str, Foreign] = {"t5": _ENCODER_DECODER, "bart": _ENCODER_DECODER, "marian": _ENCODER_DECODER}
+FOREIGN: Mapping[str, Foreign] = {"t5": _ENCODER_DECODER, "bart": _ENCODER_DECODER, "marian": _ENCODER_DECODER,
+                               BERT: Foreign(ENCODER, bert_config, bert_state)}

@@ -10,7 +10,8 @@ from torch import nn
 from tickwise.core.config import from_dict, to_dict
 from tickwise.core.errors import CheckpointError, ConfigError
 
-Purpose = Literal["language model", "text-to-text model", "classifier", "tagger", "autoencoder", "adversary"]
+Purpose = Literal["language model", "text-to-text model", "classifier", "tagger", "autoencoder", "adversary", "encoder",
+                  "span reader", "sentence embedder"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Family:
 
 
 DECODER = Family("decoder", "language model", "tickwise.models.decoder", "DecoderConfig", "Decoder")
+ENCODER = Family("encoder", "encoder", "tickwise.models.encoder", "EncoderConfig", "Encoder")
+_HEADS = "tickwise.models.encoder_heads"
 
 FAMILIES: dict[str, Family] = {
     "tickwise-decoder": DECODER,
@@ -53,6 +56,13 @@ FAMILIES: dict[str, Family] = {
     "tickwise-discriminator": Family("discriminator", "adversary", "tickwise.models.gan", "DiscriminatorConfig",
                                      "Discriminator"),
     "tickwise-latent-gan": Family("latent GAN", "adversary", "tickwise.models.gan", "LatentGanConfig", "LatentGan"),
+    "tickwise-encoder": ENCODER,
+    "tickwise-electra": Family("ELECTRA", "encoder", "tickwise.models.encoder", "ElectraConfig", "Electra"),
+    "tickwise-encoder-classifier": Family("encoder classifier", "classifier", _HEADS, "EncoderClassifierConfig",
+                                          "EncoderClassifier"),
+    "tickwise-span-reader": Family("span reader", "span reader", _HEADS, "SpanReaderConfig", "SpanReader"),
+    "tickwise-sentence-embedder": Family("sentence embedder", "sentence embedder", _HEADS, "SentenceEmbedderConfig",
+                                         "SentenceEmbedder"),
 }
 """By ``model_type``. Other programs know decoders under further names (``interop/tensor_names.py``)."""
 

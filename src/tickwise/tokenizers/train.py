@@ -26,6 +26,8 @@ def train_tokenizer(
     end_of_text: bool = True,
     unknown: bool = False,
     word_style: WordStyle = "natural",
+    lowercase: bool = False,
+    prefix_space: bool = False,
 ) -> Tokenizer:
     """Train a ``char``, ``word`` or ``bpe`` tokenizer on ``texts``.
 
@@ -37,6 +39,9 @@ def train_tokenizer(
     word_style: ``natural`` keeps spaces and punctuation so that known words decode to the exact text;
         ``spaces`` is for text whose tokens are already separated by spaces, with ``<eos>`` for each line end
         (the convention of WikiText and Penn Treebank counts).
+    lowercase: a ``bpe`` tokenizer reads every text in lower case.
+    prefix_space: a ``bpe`` tokenizer puts a space before every text, so that a word has the same tokens at its start
+        as elsewhere; decoded texts then begin with one.
 
     Raises ``DataError`` for text without a single character, ``ConfigError`` for impossible settings.
     """
@@ -45,7 +50,8 @@ def train_tokenizer(
     if kind == "word":
         return _train_word(texts, vocab_size, min_frequency, end_of_text, word_style)
     if kind == "bpe":
-        return _train_bpe(texts, vocab_size or DEFAULT_BPE_VOCABULARY, min_frequency, end_of_text)
+        return _train_bpe(texts, vocab_size or DEFAULT_BPE_VOCABULARY, min_frequency, end_of_text, lowercase,
+                          prefix_space)
     raise ConfigError(f"--tokenizer {kind}: not one of char, word, bpe")
 
 
@@ -139,14 +145,17 @@ def _train_word(
     return Tokenizer(rebuilt, "word", config)
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, end_of_text: bool) -> Tokenizer:
+def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, end_of_text: bool, lowercase: bool,
+               prefix_space: bool) -> Tokenizer:
     if vocab_size < _SMALLEST_BPE:
         raise ConfigError(
             f"--vocab-size {format_count(vocab_size)}: byte-level bpe needs at least {_SMALLEST_BPE} (every byte, and "
             "the end of a document); use --tokenizer char for fewer"
         )
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, show_progress=False,

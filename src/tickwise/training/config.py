@@ -52,6 +52,9 @@ class OptimizerOptions:
     """Of Muon and SGD."""
     clip_norm: float = 1.0
     """Largest norm of the whole gradient; larger ones are scaled down."""
+    layer_decay: float = 1.0
+    """For fine-tuning with AdamW or SGD: each layer learns at this times the rate of the one above it, embeddings below
+    the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,10 @@ class LoopConfig:
             value = getattr(self.optimizer, name)
             if not value >= 0:
                 raise ConfigError(f"--optimizer.{name.replace('_', '-')}: must not be negative, got {value}")
+        if not 0 < self.optimizer.layer_decay <= 1:
+            raise ConfigError(f"--optimizer.layer-decay: must be in (0, 1], got {self.optimizer.layer_decay}")
+        if self.optimizer.layer_decay != 1 and self.optimizer.name == "muon":
+            raise ConfigError("--optimizer.layer-decay: Muon gives all layers one rate; take --optimizer.name adamw")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"--seed: must be in [0, 2^63), got {self.seed}")
         if self.overwrite and self.resume == "auto":

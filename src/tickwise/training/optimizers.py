@@ -1,7 +1,8 @@
 """Optimizers over float32 master weights: Muon batched over equal shapes, AdamW on torch's kernel, SGD from torch."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -178,8 +179,20 @@ class MasterWeights:
         self.publish()
 
 
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
 def _is_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and name.startswith("layers.")
+    return parameter.ndim == 2 and (name.startswith("layers.") or ".layers." in name)
+
+
+def layer_ratios(names: Sequence[str], decay: float) -> list[float]:
+    """The share of the learning rate of each parameter: 1 above the layers, ``decay`` in the last layer, less by that
+    factor in each one below, and once more in the embeddings (Howard & Ruder 2018)."""
+    found = [_LAYER.search(name) for name in names]
+    n_layers = max((int(match.group(1)) + 1 for match in found if match), default=0)
+    return [decay ** (n_layers - int(match.group(1)) if match else n_layers + 1 if "embed" in name else 0)
+            for name, match in zip(names, found, strict=True)]
 
 
 class Optimizer:
@@ -206,14 +219,16 @@ class Optimizer:
                              dtype=product_dtype)
         self._rest = [i for i in range(len(named)) if i not in set(matrices)]
         self._leaves = [nn.Parameter(weights.masters[i]) for i in self._rest]
-        decayed = [p for p in self._leaves if p.ndim >= 2]
-        plain = [p for p in self._leaves if p.ndim < 2]
         lr = options.lr * (options.embedding_lr_ratio if self.muon else 1.0)
+        by_rate: dict[tuple[float, float], list[nn.Parameter]] = {}
+        ratios = layer_ratios(weights.names, options.layer_decay)
+        for leaf, i in zip(self._leaves, self._rest, strict=True):
+            weight_decay = options.weight_decay if leaf.ndim >= 2 else 0.0
+            by_rate.setdefault((weight_decay, lr * ratios[i]), []).append(leaf)
         groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": options.weight_decay, "lr": lr, "peak": lr},
-            {"params": plain, "weight_decay": 0.0, "lr": lr, "peak": lr},
+            {"params": leaves, "weight_decay": weight_decay, "lr": rate, "peak": rate}
+            for (weight_decay, rate), leaves in by_rate.items()
         ]
-        groups = [g for g in groups if g["params"]]
         self.rest: AdamW | torch.optim.SGD
         if options.name == "sgd":
             self.rest = torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, foreach=True)

@@ -1,0 +1,123 @@
+"""Weights of another model as a beginning: what fits by name and shape is taken, and every other tensor is named."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tickwise.core.console import say
+from tickwise.core.errors import CheckpointError
+from tickwise.interop.bert import bert_names, from_bert
+from tickwise.interop.directory import load_module, read_config, resolve_model_path, stored_tensors
+from tickwise.models.encoder import Encoder, EncoderConfig
+from tickwise.models.families import DECODER, ENCODER
+
+_SHOWN = 8
+# A decoder's layers compute the same as a pre-norm encoder's; only their norms are called otherwise.
+_DECODER_NAMES = {".input_layernorm.": ".attention_norm.", ".post_attention_layernorm.": ".mlp_norm."}
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What became of the tensors on both sides, by name."""
+
+    source: Path
+    loaded: tuple[str, ...]
+    partly: tuple[str, ...]
+    """Embeddings that have more rows here: ``name (rows there of rows here)``; the other rows are new."""
+    new: tuple[str, ...]
+    """Of the module, without one of that name in the source: they keep what they were initialised with."""
+    left: tuple[str, ...]
+    """Of the source, without a place in the module."""
+    mismatched: tuple[str, ...]
+    """Of both, but of another shape: ``name (shape there, shape here)``; they are new too."""
+
+    def lines(self) -> list[str]:
+        """For people: how many, and the names."""
+        said = [f"warm start from {self.source}: {len(self.loaded):,} tensors loaded"]
+        for what, names in (("loaded in part", self.partly), ("new", self.new), ("left behind", self.left),
+                            ("of another shape", self.mismatched)):
+            if names:
+                more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+                said.append(f"  {what}: {', '.join(names[:_SHOWN])}{more}")
+        return said
+
+
+@torch.no_grad()
+def warm_start(module: nn.Module, source: Path) -> WarmStart:
+    """Copy into ``module`` every tensor of the model (or run) directory that has a namesake of the same shape in it.
+
+    An embedding that has more rows in ``module`` takes those that there are. Raises ``CheckpointError`` for a directory
+    that cannot be read, and when nothing fits: the source is no model of a related family.
+    """
+    folder = resolve_model_path(Path(source))
+    tensors, without_name = _named_tensors(folder, module)
+    own = module.state_dict()
+    tables = {f"{name}.weight" for name, child in module.named_modules() if isinstance(child, nn.Embedding)}
+    loaded, partly, mismatched = [], [], []
+    for name, target in own.items():
+        if name not in tensors:
+            continue
+        given = tensors[name]
+        if given.shape == target.shape:
+            target.copy_(given)
+            loaded.append(name)
+        elif name in tables and given.shape[1] == target.shape[1] and given.shape[0] < target.shape[0]:
+            target[: given.shape[0]].copy_(given)
+            partly.append(f"{name} ({given.shape[0]:,} of {target.shape[0]:,} rows)")
+        else:
+            mismatched.append(f"{name} ({_shape(given)} there, {_shape(target)} here)")
+    if not loaded:
+        raise CheckpointError(f"{folder}: no tensor of it fits this model by name and shape: it has "
+                              f"{', '.join([*tensors, *without_name][:3])} …, this model {', '.join(list(own)[:3])} …")
+    taken = {own[name].data_ptr() for name in loaded}
+    return WarmStart(
+        source=folder, loaded=tuple(loaded), partly=tuple(partly),
+        new=tuple(name for name, target in own.items() if name not in tensors and target.data_ptr() not in taken),
+        left=tuple([name for name in tensors if name not in own] + without_name), mismatched=tuple(mismatched),
+    )
+
+
+def _named_tensors(folder: Path, module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """The source's tensors under the names of our families, and names that no family of ours has."""
+    family, _ = read_config(folder)
+    if family is ENCODER:
+        stored = stored_tensors(folder)
+        return from_bert(stored) if bert_names(stored) else (stored, [])
+    state = load_module(folder, device="cpu").state_dict()
+    if family is DECODER and isinstance(module, Encoder):
+        for old, new in _DECODER_NAMES.items():
+            state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    return state, []
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "one number"
+
+
+Headed = TypeVar("Headed", bound=Encoder)
+
+
+def headed_encoder(kind: type[Headed], config_kind: type[Any], source: Path, seed: int, *, fresh: bool = False,
+                   **fields: Any) -> Headed:
+    """An encoder with a head on, of the shape of the encoder in ``source`` and with its weights; ``fields`` are those
+    of the config that the head adds or changes. Says what was loaded.
+
+    ``fresh`` leaves the weights. Raises ``CheckpointError`` where ``source`` is no encoder.
+    """
+    folder = resolve_model_path(Path(source))
+    family, config = read_config(folder)
+    if not isinstance(config, EncoderConfig):
+        raise CheckpointError(f"{folder}: a {family.name}, not an encoder; make one with tickwise train encoder")
+    shape = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
+    module = kind(config_kind(**shape | {"masked_head": False} | fields))
+    module.initialise(seed)
+    if fresh:
+        say(f"fresh weights in the shape of {folder}")
+    else:
+        for line in warm_start(module, folder).lines():
+            say(line)
+    return module

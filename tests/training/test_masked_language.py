@@ -1,0 +1,151 @@
+"""Masks of whole words, and pre-training of encoders."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tickwise.core.errors import ConfigError
+from tickwise.data.encoder_inputs import marks_of, with_marks
+from tickwise.data.word_borders import WordBorders
+from tickwise.interop.directory import load_module
+from tickwise.models.encoder import Electra, ElectraConfig
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.train import train_tokenizer
+from tickwise.training.config import OptimizerOptions
+from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
+from tickwise.training.masked_language import WholeWordMasks, electra_losses
+
+TEXT = "the unbelievable cat didn't see 1999 dogs, did it? "
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return with_marks(train_tokenizer("bpe", iter(["the cat sat on the mat. " * 30]), vocab_size=290))
+
+
+def pieces(tokenizer, text):
+    ids = tokenizer.encode(text)
+    begins = WordBorders(tokenizer).begins(np.array([ids]))[0]
+    words = []
+    for token, is_first in zip(ids, begins, strict=True):
+        if is_first:
+            words.append([])
+        words[-1].append(token)
+    return [tokenizer.decode(word).strip() for word in words]
+
+
+def test_pieces_of_bytes_make_words(tokenizer):
+    assert pieces(tokenizer, "unbelievable cats, 1999!") == ["unbelievable", "cats", ",", "1999", "!"]
+    assert pieces(tokenizer, "naïve cafés") == ["naïve", "cafés"]
+    assert pieces(tokenizer, "你好 cat") == ["你", "好", "cat"]
+
+
+def test_chinese_characters_make_jiebas_words():
+    tokenizer = with_marks(train_tokenizer("char", iter(["我们在北京大学学习 abc 中文。"]), unknown=True))
+    assert pieces(tokenizer, "我们在北京大学学习abc") == ["我们", "在", "北京大学", "学习", "abc"]
+
+
+def masks_for(tokenizer, share=0.15, always=False):
+    words = np.array([i for i in range(tokenizer.vocab_size) if not tokenizer.is_special(i)])
+    return WholeWordMasks(WordBorders(tokenizer), marks_of(tokenizer), words, share, always)
+
+
+def test_words_are_hidden_whole_and_as_many_as_asked(tokenizer):
+    marks = marks_of(tokenizer)
+    ids = np.array([[marks.cls, *tokenizer.encode(TEXT * 3), marks.sep]] * 8)
+    seen, places, targets = masks_for(tokenizer)(ids, np.random.default_rng(1))
+    assert places.shape == (8, round(0.15 * ids.shape[1]))
+    assert torch.equal(torch.from_numpy(ids).gather(1, places), targets)
+    untouched = torch.ones_like(seen, dtype=torch.bool).scatter_(1, places, False)
+    assert torch.equal(seen[untouched], torch.from_numpy(ids)[untouched])
+    word = WordBorders(tokenizer).begins(ids).cumsum(1)
+    for row in range(8):
+        hidden = set(places[row].tolist())
+        cut = [w for w in set(word[row][places[row]].tolist())
+               if not set(np.flatnonzero(word[row] == w).tolist()) <= hidden]
+        assert len(cut) <= 1  # the last word may not fit
+    assert not {0, ids.shape[1] - 1} & set(places.flatten().tolist())
+
+
+def test_eight_of_ten_hidden_tokens_are_masked(tokenizer):
+    marks = marks_of(tokenizer)
+    ids = np.array([[marks.cls, *tokenizer.encode(TEXT * 4), marks.sep]] * 200)
+    seen, places, targets = masks_for(tokenizer)(ids, np.random.default_rng(2))
+    shown = seen.gather(1, places)
+    assert (shown == marks.mask).float().mean() == pytest.approx(0.8, abs=0.02)
+    assert (shown == targets).float().mean() == pytest.approx(0.1, abs=0.02)
+    always, places, _ = masks_for(tokenizer, always=True)(ids, np.random.default_rng(2))
+    assert (always.gather(1, places) == marks.mask).all()
+
+
+def test_a_drawn_word_that_is_the_right_one_is_no_replacement():
+    shape = {"vocab_size": 30, "context_length": 12, "width": 16, "n_layers": 1, "n_heads": 1, "head_dim": 16,
+             "hidden": 16}
+    module = Electra(ElectraConfig(**shape)).initialise(1)
+    places = torch.tensor([[2, 5]])
+    ids = torch.full((1, 12), 7)
+    with torch.no_grad():  # a generator that always names word 7, and a discriminator that finds nothing replaced
+        module.embed_tokens.weight.zero_()
+        module.embed_tokens.weight[7] = 50.0
+        module.generator.masked_head.dense.weight.copy_(torch.eye(16))
+        module.replaced.bias.fill_(-9.0)
+    generated, found, right = electra_losses(module, ids, places, torch.full((1, 2), 7))
+    assert right == 1.0
+    assert found < 1e-3
+    assert generated < 1e-3
+    _, found, right = electra_losses(module, ids, places, torch.full((1, 2), 8))
+    assert right == pytest.approx(10 / 12)
+    assert found > 1.0
+
+
+def config(tmp_path, text, **more):
+    return EncoderTrainConfig(data=text, out=tmp_path / "run", tokenizer="bpe", vocab_size=300, depth=2, context=32,
+                              model=EncoderOptions(width=32, n_heads=2), batch_size=16, dtype="fp32", compile="off",
+                              device="cpu", **{"max_steps": 60} | more)
+
+
+def test_an_encoder_learns_which_words_are_hidden(tmp_path, small_text):
+    result = train_encoder(config(tmp_path, small_text, max_steps=150))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert result.validation_loss < 0.6 * rows[0]["loss"]
+    assert result.validation["accuracy"] > 0.5
+    module, tokenizer = load_module(result.model, device="cpu"), Tokenizer.load(result.model)
+    marks = marks_of(tokenizer)
+    ids = [marks.cls, *tokenizer.encode("the cat sees"), marks.mask, *tokenizer.encode(" dog."), marks.sep]
+    assert module.config.vocab_size == tokenizer.vocab_size
+    with torch.no_grad():
+        logits = module.mlm_logits(module(torch.tensor([ids])))
+    assert tokenizer.decode([int(logits[0, ids.index(marks.mask)].argmax())]).strip() == "the"
+
+
+def test_a_resumed_pretraining_goes_on_bit_for_bit(tmp_path, small_text):
+    whole = train_encoder(config(tmp_path / "a", small_text, max_steps=20))
+    train_encoder(config(tmp_path / "b", small_text, max_steps=20, checkpoint_every=10, keep_checkpoints=5))
+    for late in (tmp_path / "b" / "run" / "checkpoints").glob("step-20"):
+        import shutil
+
+        shutil.rmtree(late)
+    again = train_encoder(config(tmp_path / "b", small_text, max_steps=20, resume="auto"))
+    first, second = (load_module(r.out / "checkpoints" / "step-20", device="cpu").state_dict() for r in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_electra_trains_and_an_encoder_starts_from_it(tmp_path, small_text):
+    from tickwise.interop.warm_start import headed_encoder
+    from tickwise.models.encoder_heads import EncoderClassifier, EncoderClassifierConfig
+
+    result = train_encoder(config(tmp_path, small_text, objective="electra", max_steps=20,
+                                  optimizer=OptimizerOptions(name="adamw")))
+    assert {"loss", "generator_loss", "accuracy"} == set(result.validation)
+    head = headed_encoder(EncoderClassifier, EncoderClassifierConfig, result.model, 1, labels=("a", "b"))
+    own = load_module(result.model, device="cpu").state_dict()
+    assert torch.equal(head.state_dict()["layers.1.mlp.down_proj.weight"], own["layers.1.mlp.down_proj.weight"])
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--mask-share"):
+        EncoderTrainConfig(data=tmp_path, mask_share=1.0)
+    with pytest.raises(ConfigError, match="--context"):
+        EncoderTrainConfig(data=tmp_path, context=4)
