@@ -1,15 +1,16 @@
-"""How near predictions come to measurements: time of a training step and of a decoded token, peak memory.
+"""How near predictions come to measurements: time of a training step and of a decode tick, peak memory.
 
-    python bench/estimate_accuracy.py [--part train|serve|memory] [--threads N] [--rounds 4] [--refresh]
+    python bench/estimate_accuracy.py [--part train|serve|memory] [--threads N] [--rounds 5]
 
 Calibration never sees the configurations below: it measures single operations and runs reference models of its own
 (``_REFERENCES`` in ``training/prediction.py`` and ``engine/prediction.py``), which must differ. The configurations were
 drawn up after the last change to the model of time. Of memory, this much was changed after some of them had been seen:
 the mean of several simulated heaps instead of one, and the whole process instead of what it grows by.
 
-Every configuration is built with random weights and measured in ``--rounds`` rounds that go through all of them in
-turn, so that a slow spell of the machine meets all; a time is the mean of the fastest quarter. With one thread, times
-are processor times, which other programs on a busy machine do not add to.
+Every configuration is built with random weights. A round calibrates, predicts, and measures all configurations, so that
+a slow spell of the machine meets calibration and measurement alike; of ``--rounds`` rounds each configuration's median
+ratio counts. A time is the mean of the fastest quarter. With one thread, times are processor times, which other
+programs on a busy machine do not add to.
 
 Peak memory is the peak of the resident set (VmHWM, what ``/usr/bin/time -v`` prints) of a fresh process that trains for
 three steps with a validation, or serves texts that fill their contexts. Predicted is the ``total`` of ``tickwise
@@ -47,7 +48,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.overheads import clock
 from tickwise.profiling.predict import find_machine
-from tickwise.profiling.reference import process_bytes, typical_seconds
+from tickwise.profiling.reference import _BUDGET_S, _ROUNDS, process_bytes, typical_seconds
 from tickwise.training.config import ModelOptions, TrainConfig
 from tickwise.training.dial import decoder_from_dial, resolve
 from tickwise.training.memory import estimate_training_memory
@@ -137,51 +138,65 @@ def compared(name: str, measured: dict[Case, float], predicted: dict[Case, float
     return found | {"met": all(found[key] <= bar for key, bar in bars.items()), "configurations": rows}
 
 
-def measured_seconds(name: str, runs: dict[Case, Callable[[], None]], rounds: int) -> dict[Case, float]:
-    """Seconds of one call by case, rounds interleaved over the cases."""
+def measured_seconds(runs: dict[Case, Callable[[], None]]) -> dict[Case, float]:
+    """Seconds of one call by case, as calibration measures its own: in rounds that go through all of them."""
     now = clock()
     times: dict[Case, list[float]] = {case: [] for case in runs}
-    for run in runs.values():
-        run()
-        run()
-    for number in range(rounds):
-        progress(f"{name}: round {number + 1} of {rounds}")
+    for _ in range(_ROUNDS):
         for case, run in runs.items():
-            spent = 0.0
-            calls = 0
-            while calls < 3 or (spent < 0.3 and calls < 100):
+            first = len(times[case])
+            while len(times[case]) < first + 2 or sum(times[case][first:]) < _BUDGET_S:
                 start = now()
                 run()
                 times[case].append(now() - start)
-                spent += times[case][-1]
-                calls += 1
     return {case: typical_seconds(found) for case, found in times.items()}
 
 
-def training_times(rounds: int, refresh: bool) -> dict[str, Any]:
-    machine = find_machine("here", refresh)
+def paired(name: str, runs: dict[Case, Callable[[], None]], predict: Callable[[], dict[Case, float]],
+           rounds: int) -> dict[str, Any]:
+    """Calibrate, predict and measure, again and again: the round with each case's median ratio is the case's."""
+    for run in runs.values():
+        run()
+        run()
+    found: dict[Case, list[tuple[float, float]]] = {case: [] for case in runs}
+    for number in range(rounds):
+        progress(f"{name}: round {number + 1} of {rounds}")
+        predicted, measured = predict(), measured_seconds(runs)
+        for case, pairs in found.items():
+            pairs.append((predicted[case], measured[case]))
+    middle = {case: sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2] for case, pairs in found.items()}
+    return compared(name, {case: pair[1] for case, pair in middle.items()},
+                    {case: pair[0] for case, pair in middle.items()}, TIME_BARS)
+
+
+def training_times(rounds: int) -> dict[str, Any]:
+    machine = find_machine("here", True)
     assert machine.times is not None
-    training_corrections(machine.times, CPU, refresh=refresh)
-    predicted = {case: predict_step(case.model(), case.training(), case.dtype, machine).seconds for case in TRAINING}
+    times = machine.times
+
+    def predict() -> dict[Case, float]:
+        training_corrections(times, CPU, refresh=True)
+        return {case: predict_step(case.model(), case.training(), case.dtype, machine).seconds for case in TRAINING}
+
     runs = {case: step_runner(Decoder(case.model()).initialise(seed=1), case.training(), case.dtype)
             for case in TRAINING}
-    name = "seconds of a training step"
-    return compared(name, measured_seconds(name, runs, rounds), predicted, TIME_BARS)
+    return paired("seconds of a training step", runs, predict, rounds)
 
 
-def serving_times(rounds: int, refresh: bool) -> dict[str, Any]:
-    machine = find_machine("here", refresh)
+def serving_times(rounds: int) -> dict[str, Any]:
+    machine = find_machine("here", False)
     assert machine.times is not None
-    serving_corrections(machine.times, CPU, refresh=refresh)
-    predicted = {
-        case: predict_tick(case.model(), batch=case.batch, context=case.context - TICKS_PER_PROMPT // 2,
-                           dtype=case.dtype, machine=machine).seconds / case.batch
-        for case in SERVING
-    }
-    runs = {case: tick_runner(case.model(), case.batch, case.context, case.dtype, CPU) for case in SERVING}
-    name = "seconds of a decoded token"
-    measured = measured_seconds(name, runs, rounds)
-    return compared(name, {case: seconds / case.batch for case, seconds in measured.items()}, predicted, TIME_BARS)
+    times = machine.times
+
+    def predict() -> dict[Case, float]:
+        serving_corrections(times, CPU, refresh=True)
+        return {case: predict_tick(case.model(), batch=case.batch, context=case.context - TICKS_PER_PROMPT // 2,
+                                   dtype=case.dtype, machine=machine).seconds for case in SERVING}
+
+    def one_token(case: Case) -> Callable[[], None]:
+        return tick_runner(case.model(), case.batch, case.context, case.dtype, CPU)
+
+    return paired("seconds of a tick", {case: one_token(case) for case in SERVING}, predict, rounds)
 
 
 def peak_memory(cases: list[Case], purpose: str) -> dict[str, Any]:
@@ -223,8 +238,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("train", "serve", "memory"), action="append")
     parser.add_argument("--threads", type=int, help="default: one per core")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--refresh", action="store_true", help="calibrate anew")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.threads is not None:  # as the environment sets it, so that child processes have it too
@@ -240,9 +254,9 @@ def main() -> int:
     parts = arguments.part or ["train", "serve", "memory"]
     found: dict[str, dict[str, Any]] = {}
     if "train" in parts:
-        found["training_step_s"] = training_times(arguments.rounds, arguments.refresh)
+        found["training_step_s"] = training_times(arguments.rounds)
     if "serve" in parts:
-        found["decoded_token_s"] = serving_times(arguments.rounds, arguments.refresh)
+        found["decode_tick_s"] = serving_times(arguments.rounds)
     if "memory" in parts:
         found["training_peak_bytes"] = peak_memory(TRAINING, "train")
         found["serving_peak_bytes"] = peak_memory(SERVING, "serve")

@@ -91,7 +91,7 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
         steps=arguments.steps, rollouts=arguments.rollouts, lr=arguments.lr,
         discriminator_lr=arguments.discriminator_lr, discriminator_weight_decay=arguments.discriminator_weight_decay,
         discriminator_first=arguments.discriminator_first, discriminator_steps=arguments.discriminator_steps,
-        likelihood=arguments.likelihood, batch_size=arguments.batch_size)
+        likelihood=arguments.likelihood, baseline=arguments.baseline, batch_size=arguments.batch_size)
     discriminator = Discriminator(DiscriminatorConfig(vocab_size=VOCABULARY, width=16, filters=(2,), features=256,
                                                       dropout=0.3)).initialise(seed)
     game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--discriminator-first", type=int, default=1000)
     parser.add_argument("--discriminator-steps", type=int, default=10)
     parser.add_argument("--likelihood", type=float, default=0.0)
+    parser.add_argument("--baseline", choices=["mean", "none"], default="none")
     parser.add_argument("--seconds", type=float, default=1500.0, help="most time of the adversarial phase of a seed")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--every", type=int, default=10)

@@ -36,6 +36,13 @@ def test_words_with_more_reward_than_the_others_become_likelier():
     assert (log_p.grad[:, 1] == 0).all()
 
 
+def test_without_a_baseline_every_rewarded_word_becomes_likelier():
+    log_p = torch.zeros(4, 2, requires_grad=True)
+    rewards = torch.tensor([[1.0, 0.5], [0.0, 0.5], [0.0, 0.5], [0.5, 0.5]])
+    policy_loss(log_p, rewards, torch.ones(4, 2, dtype=torch.bool), "none").backward()
+    assert torch.equal(log_p.grad, -rewards / 8)
+
+
 def test_what_stands_behind_the_end_has_no_gradient():
     log_p = torch.zeros(2, 2, requires_grad=True)
     inside = torch.tensor([[True, True], [True, False]])

@@ -1,7 +1,7 @@
 """Two loops in which two optimizers alternate: SeqGAN over sentences, and a Wasserstein GAN over latent vectors.
 
-Sources: Yu et al. 2017 (SeqGAN: a policy gradient whose rewards come from rollouts judged by a discriminator), with the
-batch's mean reward at each position as a baseline; Gulrajani et al. 2017 (WGAN-GP).
+Sources: Yu et al. 2017 (SeqGAN: a policy gradient whose rewards come from rollouts judged by a discriminator), on request
+with the batch's mean reward at each position as a baseline; Gulrajani et al. 2017 (WGAN-GP).
 Shape legend: B sequences, T tokens, R rollouts, Z latent width.
 """
 
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,9 @@ class AdversarialOptions:
     batch_size: int = 64
     rollouts: int = 4
     """Ways in which every beginning of a sentence is ended, to judge its next word."""
+    baseline: Literal["mean", "none"] = "mean"
+    """What is taken off a word's reward: the mean of the batch at its place, or, as in SeqGAN's paper, nothing. Rewards are
+    positive, so with nothing taken off every written word gains probability: the gradient is less even, and sharpens."""
     lr: float = 1e-3
     discriminator_lr: float = 5e-3
     discriminator_weight_decay: float = 0.3
@@ -86,15 +89,16 @@ class _Learner:
         self.weights.clear()
 
 
-def policy_loss(log_p_BT: Tensor, rewards_BT: Tensor, inside_BT: Tensor) -> Tensor:
-    """Whose gradient raises the probability of words with more reward than the batch has at that position.
+def policy_loss(log_p_BT: Tensor, rewards_BT: Tensor, inside_BT: Tensor, baseline: str = "mean") -> Tensor:
+    """Whose gradient raises the probability of words with more reward than the batch has at that position; with the
+    baseline "none", of all words by their reward.
 
-    ``log_p_BT`` are the log-probabilities of the words that were written; REINFORCE with a baseline (Williams 1992).
+    ``log_p_BT`` are the log-probabilities of the words that were written; REINFORCE (Williams 1992).
     """
     inside_BT = inside_BT.to(log_p_BT.dtype)
-    n_inside_T = inside_BT.sum(0).clamp(min=1)
-    baseline_T = (rewards_BT * inside_BT).sum(0) / n_inside_T
-    advantages_BT = (rewards_BT - baseline_T) * inside_BT
+    if baseline == "mean":
+        rewards_BT = rewards_BT - (rewards_BT * inside_BT).sum(0) / inside_BT.sum(0).clamp(min=1)
+    advantages_BT = rewards_BT * inside_BT
     return -(advantages_BT.detach() * log_p_BT).sum() / inside_BT.sum()
 
 
@@ -171,7 +175,7 @@ class SeqGan:
         rewards_BT, inside_BT = self.rewards(ids_BT), self._inside(ids_BT)
         self.generator.eval()  # the probabilities of the policy that wrote them
         log_p_BT = self.log_probabilities(ids_BT)
-        loss = policy_loss(log_p_BT, rewards_BT, inside_BT)
+        loss = policy_loss(log_p_BT, rewards_BT, inside_BT, options.baseline)
         if options.likelihood:
             self.generator.train()
             loss = loss + options.likelihood * self.likelihood_loss(self.some_real(options.batch_size))
