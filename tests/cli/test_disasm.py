@@ -214,7 +214,7 @@ def test_an_encoder_decoder_s_ticks_cross_over_to_its_source(translator, tickwis
 
 def test_a_decode_tick_attends_to_its_target_and_its_source(translator, tickwise_cli):
     found = listed(tickwise_cli, translator, "--phase", "decode", "--context", 12)
-    scores = {stage: [row["outputs"][0] for row in found["instructions"]
-                      if row["stage"] == stage and row["op"] == "aten._softmax"]
-              for stage in ("attention", "cross_attention")}
-    assert scores == {"attention": [[HEADS, 1, 13]] * LAYERS, "cross_attention": [[HEADS, 1, 12]] * LAYERS}
+    keys = {stage: [row["shapes"][1] for row in found["instructions"]
+                    if row["stage"] == stage and row["op"] == "scaled_dot_product_attention"]
+            for stage in ("attention", "cross_attention")}
+    assert keys == {"attention": [[1, HEADS, 13, 8]] * LAYERS, "cross_attention": [[1, HEADS, 12, 8]] * LAYERS}

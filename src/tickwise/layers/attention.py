@@ -17,6 +17,8 @@ from tickwise.layers.rope import rotate
 
 # Up to here the products of whole score matrices beat the tiled CPU kernel, whose set-up cost dominates.
 _SHORT_CONTEXT = 256
+# So few queries cost less in that kernel than the calls around products do.
+_FEW_QUERIES = 32
 
 
 def keeps_scores(device: torch.device, length: int, n_heads: int, n_kv_heads: int) -> bool:
@@ -121,7 +123,12 @@ def _short_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, bias: Tenso
     q_NTD, k_NSD, v_NSD = (x.flatten(0, 1) for x in (q_BHTD, k_BHSD, v_BHSD))
     if bias is not None and bias.ndim == 4:
         bias = bias.expand(*q_BHTD.shape[:2], -1, -1).flatten(0, 1)
-    out_NTD = _ShortAttention.apply(q_NTD, k_NSD, v_NSD, bias, q_NTD.shape[-1] ** -0.5, dropout)
+    scale = q_NTD.shape[-1] ** -0.5
+    if torch.is_grad_enabled():
+        out_NTD = _ShortAttention.apply(q_NTD, k_NSD, v_NSD, bias, scale, dropout)
+    else:
+        weights_NTS = _short_weights(q_NTD, k_NSD, bias, scale)
+        out_NTD = torch.bmm(weights_NTS * dropout_factors(weights_NTS, dropout) if dropout else weights_NTS, v_NSD)
     return out_NTD.unflatten(0, q_BHTD.shape[:2])
 
 
@@ -138,7 +145,10 @@ def full_attention(
     if lengths_B is not None:
         padding_B11S = padding_bias(lengths_B, n_keys, q_BHTD.dtype)
         bias = padding_B11S if bias is None else bias + padding_B11S
-    short = keeps_scores(q_BHTD.device, max(2, q_BHTD.shape[2], n_keys), n_heads, n_kv_heads)
+    n_queries = q_BHTD.shape[2]
+    short = keeps_scores(q_BHTD.device, max(2, n_queries, n_keys), n_heads, n_kv_heads)
+    if n_queries == 1 and q_BHTD.shape[0] * n_heads <= _FEW_QUERIES:
+        short = False
     if short and not torch.compiler.is_compiling():
         return _short_attention(q_BHTD, k_BKSD, v_BKSD, bias, dropout)
     return F.scaled_dot_product_attention(

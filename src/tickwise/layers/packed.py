@@ -23,11 +23,13 @@ class PackedTokens:
         self.shape = is_token_BT.shape
         self.places_P = is_token_BT.flatten().nonzero().squeeze(1)
         """Of the tokens, among B · T."""
-        self._behind_N = (~is_token_BT).flatten().nonzero().squeeze(1)
+        self._behind = (~is_token_BT).flatten().nonzero().squeeze(1)
+        # Where each place's row is among the tokens'; a place without a token takes any, which is overwritten.
+        self._sources_N = (is_token_BT.flatten().cumsum(0) - 1).clamp(min=0)
 
     @property
     def has_padding(self) -> bool:
-        return len(self._behind_N) > 0
+        return len(self._behind) > 0
 
     @property
     def positions_P(self) -> Tensor:  # noqa: N802
@@ -50,10 +52,7 @@ class PackedTokens:
 
     def spread(self, x_PC: Tensor) -> Tensor:
         """B · T rows from those of the tokens."""
-        out_NC = x_PC.new_empty(self.shape[0] * self.shape[1], *x_PC.shape[1:])
-        out_NC[self.places_P] = x_PC
-        out_NC[self._behind_N] = 0
-        return out_NC
+        return x_PC.index_select(0, self._sources_N).index_fill_(0, self._behind, 0)
 
 
 class _Pack(torch.autograd.Function):
