@@ -18,6 +18,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "data ls": ("data_ls", "named public data sets and where to find them"),
     "train": ("train", "train a model from text or prepared data"),
     "train recurrent": ("train_recurrent", "train a recurrent language model: RNN, LSTM or GRU"),
+    "train encoder": ("train_encoder", "pre-train an encoder (BERT-style) on text: masked words or replaced tokens"),
+    "adapt": ("adapt", "fine-tune an encoder: classes of texts, answers in passages"),
     "train ngram": ("train_ngram", "count a modified Kneser–Ney n-gram model"),
     "train factorised": ("train_factorised", "a language model from factors of co-occurrence matrices"),
     "train vae": ("train_vae", "train a text VAE from sentences"),

@@ -11,6 +11,8 @@ TASKS: dict[str, tuple[str, str]] = {
     "spam": ("run_classify:Spam", "filter messages"),
     "question-type": ("run_classify:QuestionType", "tell what a question asks for"),
     "entities": ("run_entities:Arguments", "find named entities; train on tagged files of your own"),
+    "answer": ("run_answer", "answer questions with spans of a passage"),
+    "translate": ("run_translate:Arguments", "translate; train on sentence pairs of your own"),
     "sample": ("run_sentences:Sample", "write sentences with a text VAE"),
     "reconstruct": ("run_sentences:Reconstruct", "write sentences again from what a text VAE keeps of them"),
     "interpolate": ("run_sentences:Interpolate", "write what lies between two sentences"),

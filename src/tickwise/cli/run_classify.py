@@ -142,21 +142,27 @@ def _config(arguments: Classify) -> ClassifyConfig:
 
 
 def _train(arguments: Classify) -> int:
+    if arguments.explain or arguments.against is not None or arguments.also is not None:
+        raise ConfigError("--explain, --against and --also are for a model that is there; leave them out with --train")
+    return report_training(_config(arguments), arguments.task, html=arguments.html, trace=arguments.trace,
+                           as_json=arguments.json)
+
+
+def report_training(config: ClassifyConfig, task: str, *, html: Path | None = None, trace: Path | None = None,
+                    as_json: bool = False) -> int:
+    """Train as ``config`` says, write the report and print the figures; the exit code."""
     from tickwise.tasks.classify import train_classifier
     from tickwise.tasks.classify_report import write_training_report
 
-    if arguments.explain or arguments.against is not None or arguments.also is not None:
-        raise ConfigError("--explain, --against and --also are for a model that is there; leave them out with --train")
-    config = _config(arguments)
-    result = train_classifier(config, arguments.task, arguments.trace)
+    result = train_classifier(config, task, trace)
     if result.trained.interrupted:
         return 130
-    page = arguments.html or config.out / "report.html"
-    write_training_report(page, result, arguments.task)
+    page = html or config.out / "report.html"
+    write_training_report(page, result, task)
     path = config.out / "evaluation.json"
     evaluated = _as_json(result)
     path.write_text(json.dumps(evaluated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    if arguments.json:
+    if as_json:
         print(json.dumps(evaluated, ensure_ascii=False))
         return 0
     for name, part in (("development part", result.dev), ("cross-validation", result.folds),
@@ -166,7 +172,7 @@ def _train(arguments: Classify) -> int:
     if result.small is not None and result.small_bytes is not None:
         print(f"\nquantised, {format_bytes(result.small_bytes)}: accuracy {result.small.metrics['acc'].value:.2%}")
     say(result.trained_on)
-    say(f"report: {page}; figures: {path}\nuse it: tickwise run {arguments.task} {config.out} \"a text\"")
+    say(f"report: {page}; figures: {path}\nuse it: tickwise run {task} {config.out} \"a text\"")
     return 0
 
 

@@ -21,8 +21,10 @@ from tickwise.evaluation.calibration import decide, softmax
 from tickwise.evaluation.classification import ClassificationResult, evaluate_classes
 from tickwise.interop.directory import load_module, resolve_model_path, save_model
 from tickwise.models.bag import Bag, product_quantise
+from tickwise.models.encoder_heads import EncoderClassifier
 from tickwise.models.recurrent_classifier import RecurrentClassifier
 from tickwise.text.ngrams import Family, NgramSettings, ngrams
+from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.classification import classify_bags
 from tickwise.training.sequence_classification import classify_sequences, collate_texts
 
@@ -71,7 +73,7 @@ class Classifier(ABC):
     'Business'
     """
 
-    def __init__(self, module: Bag | RecurrentClassifier, path: Path | None = None) -> None:
+    def __init__(self, module: Bag | RecurrentClassifier | EncoderClassifier, path: Path | None = None) -> None:
         self.module, self.path = module.eval(), path
         self.also: Classifier | None = None
         """Another classifier of the same classes, whose probabilities are averaged with this one's."""
@@ -85,6 +87,10 @@ class Classifier(ABC):
             return BagClassifier(module, FeatureIndex.load(folder), folder)
         if isinstance(module, RecurrentClassifier):
             return SequenceClassifier(module, WordSequences.load(folder), folder)
+        if isinstance(module, EncoderClassifier):
+            from tickwise.tasks.encoder_classifier import EncodedClassifier
+
+            return EncodedClassifier(module, Tokenizer.load(folder), folder)
         raise CheckpointError(f"{path}: not a classifier but a {type(module).__name__}; train one with tickwise run "
                               "classify --train FILE --out DIRECTORY")
 
@@ -182,7 +188,7 @@ class BagClassifier(Classifier):
         weights = bag.weights.to(self.device).requires_grad_()
         with torch.enable_grad():
             logits = self.module(bag.rows.to(self.device), weights, bag.offsets[:-1].to(self.device))[0]
-            gradient, = torch.autograd.grad(_lead(logits, target), weights)
+            gradient, = torch.autograd.grad(lead(logits, target), weights)
         effect = (gradient * weights).detach().cpu().double().numpy()
         found = self.features.occurrences(text)
         place = np.searchsorted(bag.rows.numpy(), found.rows)  # rows of one text are distinct and rising
@@ -197,7 +203,7 @@ class BagClassifier(Classifier):
 
     def save(self, folder: Path, run: dict[str, Any] | None = None) -> None:
         what = f"Bag of {self.module.config.n_features:,} words, word n-grams and character n-grams"
-        save_model(folder, self.module, self.features, run=run, card=_card(self.labels, what))
+        save_model(folder, self.module, self.features, run=run, card=card(self.labels, what))
 
     def with_config(self, **changes: Any) -> "BagClassifier":
         module = Bag(dataclasses.replace(self.module.config, **changes))
@@ -249,14 +255,14 @@ class SequenceClassifier(Classifier):
         features, characters, lengths = (x.to(self.device) for x in collate_texts(self.words.encode([text])))
         words_BTW = self.module.embed(features, characters).detach().requires_grad_()
         with torch.enable_grad():
-            gradient, = torch.autograd.grad(_lead(self.module.classify(words_BTW, lengths)[0], target), words_BTW)
+            gradient, = torch.autograd.grad(lead(self.module.classify(words_BTW, lengths)[0], target), words_BTW)
         effect = (gradient * words_BTW).sum(-1)[0].detach().cpu().double().tolist()
         return tuple(Word(p.start, p.end, score) for p, score in zip(self.words.places(text), effect, strict=False))
 
     def save(self, folder: Path, run: dict[str, Any] | None = None) -> None:
         config = self.module.config
         what = f"Bidirectional {config.kind.upper()} over {self.words.features.unit}s with attention"
-        save_model(folder, self.module, self.words, run=run, card=_card(self.labels, what))
+        save_model(folder, self.module, self.words, run=run, card=card(self.labels, what))
 
     def with_config(self, **changes: Any) -> "SequenceClassifier":
         module = RecurrentClassifier(dataclasses.replace(self.module.config, **changes))
@@ -264,7 +270,7 @@ class SequenceClassifier(Classifier):
         return SequenceClassifier(module.requires_grad_(False), self.words, None)
 
 
-def _lead(logits_C: torch.Tensor, target: int) -> torch.Tensor:
+def lead(logits_C: torch.Tensor, target: int) -> torch.Tensor:
     """How far a class's logit is above the mean of the others'."""
     return logits_C[target] - (logits_C.sum() - logits_C[target]) / (len(logits_C) - 1)
 
@@ -292,7 +298,7 @@ def class_numbers(examples: Examples, labels: Sequence[str]) -> npt.NDArray[np.i
     return np.array([number[label.casefold()] for label in examples.labels], dtype=np.int64)
 
 
-def _card(labels: tuple[str, ...], what: str) -> str:
+def card(labels: tuple[str, ...], what: str) -> str:
     shown = ", ".join(labels[:20]) + (" …" if len(labels) > 20 else "")
     return (f"# A text classifier\n\n{len(labels):,} classes: {shown}.\n\n{what}; see run.json for the data and the "
             "exact command.\n\n```\ntickwise run classify DIRECTORY \"a text\"\n```\n")

@@ -61,6 +61,9 @@ def open_examples(config: ClassifyConfig) -> ClassifyData:
     parts = dict(zip(parts, unify_labels(list(parts.values())), strict=True))
     train = distinct_texts(parts["train"])
     train = without_texts(train, [part for name, part in parts.items() if name != "train"])
+    if config.train_rows is not None and config.train_rows < len(train):
+        chosen = np.random.default_rng(config.seed).choice(len(train), config.train_rows, replace=False)
+        train = train.take(np.sort(chosen).tolist())
     test, dev = parts.get("test"), parts.get("dev")
     if test is None and config.test_share:
         train, test = split_examples(train, config.test_share, "test")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tickwise.core.errors import ConfigError
 from tickwise.data.examples import ReadExamples
+from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.text.augment import AugmentOptions
 from tickwise.text.ngrams import LONGEST_NGRAM, NgramSettings
 from tickwise.text.segment import has_chinese
@@ -125,8 +126,14 @@ class ClassifyConfig(LoopConfig):
     """Train again on training and development part together, for as many passes as were best (by default when --dev
     was left out). Figures of the development part are those of the model before."""
 
-    architecture: Literal["bag", "recurrent"] = "bag"
-    """A bag of n-grams (seconds to train), or an LSTM over the words in their order (minutes)."""
+    train_rows: int | None = None
+    """Take so many rows of --train, drawn by --seed, the development part's included."""
+    architecture: Literal["bag", "recurrent", "encoder"] = "bag"
+    """A bag of n-grams (seconds to train), an LSTM over the words in their order (minutes), or --encoder, fine-tuned.
+    """
+    encoder: Path | None = None
+    """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format)."""
+    tuning: FineTuneOptions = field(default_factory=FineTuneOptions)
     recurrent: RecurrentOptions = field(default_factory=RecurrentOptions)
     features: FeatureOptions = field(default_factory=FeatureOptions)
     width: int = 0
@@ -186,8 +193,14 @@ class ClassifyConfig(LoopConfig):
             raise ConfigError("--width and --hidden: give both, or neither")
         if self.freeze_vectors and (self.vectors is None or self.optimizer.weight_decay):
             raise ConfigError("--freeze-vectors: needs --vectors, and --optimizer.weight-decay 0")
-        if self.architecture == "recurrent" and (self.max_bytes is not None or self.loss != "cross-entropy"):
-            raise ConfigError("--architecture recurrent: knows neither --max-bytes nor --loss hinge")
+        if (self.architecture == "encoder") != (self.encoder is not None):
+            raise ConfigError("--architecture encoder and --encoder DIRECTORY: give both, or neither")
+        if self.train_rows is not None and self.train_rows < 2:
+            raise ConfigError(f"--train-rows: must be at least 2, got {self.train_rows}")
+        if self.architecture == "encoder" and self.vectors is not None:
+            raise ConfigError("--vectors: an encoder has an embedding of its own")
+        if self.architecture != "bag" and (self.max_bytes is not None or self.loss != "cross-entropy"):
+            raise ConfigError(f"--architecture {self.architecture}: knows neither --max-bytes nor --loss hinge")
 
     @property
     def reading(self) -> ReadExamples:

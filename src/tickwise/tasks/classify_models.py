@@ -13,18 +13,24 @@ import torch
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, MemoryLimitError
 from tickwise.data.bags import FeatureIndex
+from tickwise.data.encoder_inputs import TextIds
 from tickwise.data.examples import Examples
 from tickwise.data.tag_features import UNKNOWN
 from tickwise.data.word_sequences import WordSequences
+from tickwise.interop.directory import resolve_model_path
+from tickwise.interop.warm_start import headed_encoder
 from tickwise.models.bag import Bag, BagConfig
+from tickwise.models.encoder_heads import EncoderClassifier, EncoderClassifierConfig
 from tickwise.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig
 from tickwise.models.word_vectors import NamedVectors
 from tickwise.profiling.machine import memory_bytes
 from tickwise.tasks.classifier import class_numbers
 from tickwise.tasks.classify_config import ClassifyConfig
 from tickwise.text.augment import Synonyms, augmented
+from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.classification import BagClassification, balanced_weights
 from tickwise.training.config import OptimizerOptions, ScheduleOptions
+from tickwise.training.encoder_classification import EncoderClassification
 from tickwise.training.sequence_classification import SequenceClassification
 
 _HIDDEN_OF_VECTORS = 64
@@ -36,9 +42,9 @@ class Job:
     """A training that has not begun. ``config`` has the architecture's own settings."""
 
     config: ClassifyConfig
-    module: Bag | RecurrentClassifier
-    objective: BagClassification | SequenceClassification
-    assets: FeatureIndex | WordSequences
+    module: Bag | RecurrentClassifier | EncoderClassifier
+    objective: BagClassification | SequenceClassification | EncoderClassification
+    assets: FeatureIndex | WordSequences | Tokenizer
     about: str
 
 
@@ -51,7 +57,7 @@ def make_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, d
     classes = torch.from_numpy(class_numbers(examples, labels))
     dev_classes = torch.from_numpy(class_numbers(dev, labels)) if dev is not None else None
     weights = _example_weights(config.class_weights, classes, labels)
-    make = _recurrent_job if config.architecture == "recurrent" else _bag_job
+    make = {"bag": _bag_job, "recurrent": _recurrent_job, "encoder": _encoder_job}[config.architecture]
     return make(config, labels, train, examples, classes, dev, dev_classes, weights, vectors)
 
 
@@ -117,6 +123,28 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
     )
     return Job(own, module, objective, words,
                f"a table of {sizes['word']:,} {words.features.unit}s, {module.n_parameters():,} parameters")
+
+
+def _encoder_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: Examples,
+                 classes: torch.Tensor, dev: Examples | None, dev_classes: torch.Tensor | None,
+                 weights: torch.Tensor | None, vectors: NamedVectors | None) -> Job:
+    assert config.encoder is not None
+    options, folder = config.tuning, resolve_model_path(config.encoder)
+    tokenizer = Tokenizer.load(folder)
+    module = headed_encoder(EncoderClassifier, EncoderClassifierConfig, folder, config.seed, fresh=options.fresh,
+                            labels=labels, dropout=options.dropout, positive=config.positive or "",
+                            threshold=config.threshold)
+    reader = TextIds(tokenizer, module.config.context_length)
+    objective = EncoderClassification(
+        reader.encode(examples.texts), classes,
+        (reader.encode(dev.texts), dev_classes) if dev is not None and dev_classes is not None else None,
+        reader.marks, batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout,
+        label_smoothing=config.label_smoothing, example_weights=weights,
+    )
+    if reader.n_cut:
+        say(f"{reader.n_cut:,} texts are longer than the encoder's {reader.longest:,} tokens and are cut")
+    own = dataclasses.replace(config, epochs=options.epochs, ema_decay=None, **options.loop_settings())
+    return Job(own, module, objective, tokenizer, f"an encoder of {module.n_parameters():,} parameters")
 
 
 def _place(table: torch.Tensor, rows: npt.NDArray[np.int64], vectors: NamedVectors, absent: int) -> None:

@@ -1,0 +1,118 @@
+"""Fine-tune an encoder for a task: classes of texts, answers in passages, or places of sentences in a vector space."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import say
+from tickwise.core.errors import ConfigError
+from tickwise.tasks.answer_options import AnswerOptions
+from tickwise.tasks.fine_tune_options import FineTuneOptions
+
+if TYPE_CHECKING:
+    from tickwise.tasks.answer import AnswerEvaluation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    model: tyro.conf.Positional[Path]
+    """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format)."""
+    task: Literal["classify", "answer"]
+    """classify: labelled texts; answer: questions with passages, in SQuAD's JSON or SubjQA's tables."""
+    train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File to train on, or name of a known data set; several times for several files."""
+    dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File by which the best model is chosen; a tenth of --train if left out."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File to evaluate on, at the end."""
+    out: Path | None = None
+    """Run directory."""
+    text_column: str | None = None
+    """Of labelled texts: name or number (from 0) of the text's column or key."""
+    label_column: str | None = None
+    """Of labelled texts: name or number (from 0) of the label's column or key."""
+    train_rows: int | None = None
+    """Take so many labelled texts of --train, drawn by --seed, the development part's included."""
+    tuning: FineTuneOptions = dataclasses.field(default_factory=FineTuneOptions)
+    answer: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
+    max_seconds: float | None = None
+    """End training after this time."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation; weights and optimizer state stay fp32."""
+    seed: int = 1
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+
+
+def run(arguments: Arguments) -> int:
+    if not arguments.train:
+        raise ConfigError("--train: give a file to fine-tune on")
+    if arguments.out is None:
+        raise ConfigError("--out: say where the model goes")
+    return (_classify if arguments.task == "classify" else _answer)(arguments)
+
+
+def _shared(arguments: Arguments) -> dict[str, Any]:
+    """What the configs of all tasks take from the flags."""
+    return {"out": arguments.out, "train": arguments.train, "dev": arguments.dev, "test": arguments.test,
+            "encoder": arguments.model, "tuning": arguments.tuning, "dtype": arguments.dtype, "seed": arguments.seed,
+            "device": arguments.device, "max_seconds": arguments.max_seconds, "overwrite": arguments.overwrite,
+            "resume": "auto" if arguments.resume else "never"}
+
+
+def _classify(arguments: Arguments) -> int:
+    from tickwise.cli.run_classify import report_training
+    from tickwise.tasks.classify_config import ClassifyConfig
+
+    config = ClassifyConfig(
+        architecture="encoder", text_column=arguments.text_column, label_column=arguments.label_column,
+        train_rows=arguments.train_rows, **_shared(arguments),
+    )
+    return report_training(config, "classify", as_json=arguments.json)
+
+
+def _answer(arguments: Arguments) -> int:
+    from tickwise.tasks.answer import AnswerConfig, train_reader
+
+    if arguments.train_rows is not None:
+        raise ConfigError("--train-rows: is for labelled texts")
+    result = train_reader(AnswerConfig(answer=arguments.answer, **_shared(arguments)))
+    if result.trained.interrupted:
+        return 130
+    trained = result.trained
+    shown: dict[str, Any] = {
+        "model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
+        "development": result.dev.to_json() if result.dev else None,
+        "test": result.test.to_json() if result.test else None,
+    }
+    assert arguments.out is not None
+    (arguments.out / "evaluation.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(shown))
+        return 0
+    for name, part in (("development part", result.dev), ("test part", result.test)):
+        if part is not None:
+            print(f"\n{name}\n{answer_table(part)}")
+    say(f"use it: tickwise run answer {arguments.out} \"a question\" --passage FILE")
+    return 0
+
+
+def answer_table(evaluation: "AnswerEvaluation") -> str:
+    """The evaluation for people."""
+    lines = [f"{'questions (' + evaluation.rule + ' rules)':<40} {'exact match':>11} {'F1':>7}   95 % interval of F1"]
+    for name, scores in (("with an answer", evaluation.answerable),
+                         (f"  {evaluation.baseline_name}", evaluation.baseline), ("all, or none", evaluation.overall)):
+        if scores is not None:
+            between = scores.f1.interval
+            shown = f"{between.low:.4f} to {between.high:.4f}" if between else "n/a"
+            lines.append(f"{name + f' ({scores.n:,})':<40} {scores.exact_match.value:>11.4f} {scores.f1.value:>7.4f}   "
+                         f"{shown}")
+    return "\n".join(lines)

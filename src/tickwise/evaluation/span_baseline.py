@@ -1,0 +1,91 @@
+"""The classical program for span questions: the window of the passage that shares most with the question.
+
+Richardson et al. 2013 ("MCTest"), algorithm 1: every word counts with its inverse count in the passage, and the window
+with the highest sum over the question's words wins. There the window is as long as the question and answer; here its
+length is fitted on training questions, which is the best that one length can do. A second program answers with the
+passage's whole sentence of the highest sum.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tickwise.data.span_windows import words_of
+from tickwise.data.spans import SpanQuestion
+from tickwise.evaluation.answers import Rule, f1
+from tickwise.text.words import split_sentences
+
+_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 27, 33, 40)
+_FITTED_ON = 400
+Baseline = Callable[[SpanQuestion], str]
+
+
+def _weights(question: SpanQuestion) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Places of the passage's words, and what each counts: log(1 + 1/count) where the question has it, else 0."""
+    asked = {question.text[p.start : p.end].casefold() for p in words_of(question.text)}
+    places = [(p.start, p.end) for p in words_of(question.passage)]
+    spelt = [question.passage[a:b].casefold() for a, b in places]
+    counts = Counter(spelt)
+    weights = [math.log1p(1 / counts[w]) if w in asked and w[0].isalnum() else 0.0 for w in spelt]
+    return places, np.array(weights)
+
+
+def sliding_window(question: SpanQuestion, length: int) -> str:
+    """The ``length`` words in a row with the highest sum; the first of equal ones."""
+    places, weights = _weights(question)
+    if not places:
+        return ""
+    length = min(length, len(places))
+    sums = np.concatenate(([0.0], np.cumsum(weights)))
+    start = int(np.argmax(np.round(sums[length:] - sums[:-length], 9)))
+    return question.passage[places[start][0] : places[start + length - 1][1]]
+
+
+def best_sentence(question: SpanQuestion) -> str:
+    """The sentence with the highest sum; the first of equal ones."""
+    places, weights = _weights(question)
+    words = words_of(question.passage)
+    if not places:
+        return ""
+    sums, at = [], 0
+    sentences = split_sentences(question.passage, words)
+    for sentence in sentences:
+        sums.append(weights[at : at + len(sentence)].sum())
+        at += len(sentence)
+    best = sentences[int(np.argmax(np.round(sums, 9)))]
+    return question.passage[best[0].start : best[-1].end]
+
+
+@dataclass(frozen=True)
+class FittedBaseline:
+    """The better of the two programs on training questions. ``length`` is None where sentences are better."""
+
+    length: int | None
+    training_f1: float
+
+    def answer(self, question: SpanQuestion) -> str:
+        return best_sentence(question) if self.length is None else sliding_window(question, self.length)
+
+    @property
+    def name(self) -> str:
+        return "best sentence" if self.length is None else f"sliding window of {self.length} words"
+
+
+def fit_baseline(training: Sequence[SpanQuestion], rule: Rule) -> FittedBaseline:
+    """The window length, or whole sentences, with the highest mean F1 on (some hundred of) the answerable training
+    questions."""
+    answerable = [q for q in training if q.answers]
+    chosen = [answerable[i] for i in np.linspace(0, len(answerable) - 1, min(_FITTED_ON, len(answerable))).astype(int)]
+
+    def mean_f1(program: Baseline) -> float:
+        return float(np.mean([f1(program(q), q.references, rule) for q in chosen])) if chosen else 0.0
+
+    fitted = [FittedBaseline(None, mean_f1(best_sentence))]
+    for length in _LENGTHS:
+        fitted.append(FittedBaseline(length, mean_f1(lambda q, n=length: sliding_window(q, n))))  # type: ignore[misc]
+    return max(fitted, key=lambda one: one.training_f1)
+
+

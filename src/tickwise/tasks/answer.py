@@ -1,0 +1,286 @@
+"""Answering questions with spans of a passage: fine-tune an encoder, load it, answer, evaluate."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tickwise.core.console import say
+from tickwise.core.errors import CheckpointError, DataError
+from tickwise.data.cloze import cloze_questions
+from tickwise.data.span_windows import N_SEGMENTS, SpanWindows
+from tickwise.data.spans import SpanQuestion, fingerprint, read_span_questions
+from tickwise.evaluation.answers import AnswerScores, Rule, answer_scores, f1
+from tickwise.evaluation.span_baseline import fit_baseline
+from tickwise.interop.directory import load_module, read_run, resolve_model_path, save_model
+from tickwise.interop.warm_start import headed_encoder
+from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
+from tickwise.tasks.answer_options import AnswerOptions
+from tickwise.tasks.fine_tune_options import FineTuneOptions
+from tickwise.text.segment import has_chinese
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.config import LoopConfig
+from tickwise.training.run import TrainResult, check_outputs, train_module
+from tickwise.training.span_reading import FoundSpan, SpanReading, find_spans
+
+_DEV_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerConfig(LoopConfig):
+    """One fine-tuning of a reader."""
+
+    encoder: Path
+    """Model or run directory to start from."""
+    train: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    tuning: FineTuneOptions = field(default_factory=FineTuneOptions)
+    answer: AnswerOptions = field(default_factory=AnswerOptions)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A span of a passage, the characters that it is, and how likely the reader finds it against "no answer here".
+    ``text`` is empty where the reader finds none."""
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class AnswerEvaluation:
+    """``answerable``: over the questions that have an answer, each of which the reader must answer. ``overall``: over
+    all of them, "none" being right where there is none (None where every question has one). ``baseline``: the window or
+    sentence that shares most words with the question, on the answerable ones."""
+
+    answerable: AnswerScores
+    overall: AnswerScores | None
+    baseline: AnswerScores | None
+    baseline_name: str
+    rule: Rule
+
+    def to_json(self) -> dict[str, Any]:
+        def plain(scores: AnswerScores | None) -> dict[str, Any] | None:
+            if scores is None:
+                return None
+            return {"exact_match": scores.exact_match.value, "f1": scores.f1.value, "n": scores.n}
+
+        return {"answerable": plain(self.answerable), "overall": plain(self.overall), "baseline": plain(self.baseline),
+                "baseline_name": self.baseline_name, "rule": self.rule}
+
+
+class Reader:
+    """A trained span reader on text.
+
+    >>> reader = Reader.load("out/reader")                                        # doctest: +SKIP
+    >>> reader.answer("Who wrote it?", "It was written by Ada Lovelace.").text    # doctest: +SKIP
+    """
+
+    def __init__(self, module: SpanReader, tokenizer: Tokenizer) -> None:
+        if tokenizer.vocab_size > module.config.vocab_size:
+            raise CheckpointError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model "
+                                  f"{module.config.vocab_size:,}; they do not belong together")
+        self.module, self.tokenizer = module.eval(), tokenizer
+        self.windows = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
+        self.device = next(module.parameters()).device
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> "Reader":
+        """Of a model or run directory; ``CheckpointError`` when it is missing, damaged or no reader."""
+        folder = resolve_model_path(Path(path))
+        module = load_module(folder, device=device)
+        if not isinstance(module, SpanReader):
+            raise CheckpointError(f"{folder}: not a span reader; make one with tickwise adapt ENCODER --task answer "
+                                  "--train FILE --out DIRECTORY")
+        return cls(module, Tokenizer.load(folder))
+
+    def find(self, questions: Sequence[SpanQuestion]) -> list[FoundSpan]:
+        """The best span for each question."""
+        return find_spans(self.module, self.windows.make(questions), len(questions), self.windows.pad, self.device)
+
+    def answer_all(self, pairs: Sequence[tuple[str, str]], *, must_answer: bool = False) -> list[Answer]:
+        """An answer to each (question, passage). ``DataError`` for an empty question or passage."""
+        for number, (question, passage) in enumerate(pairs, start=1):
+            for what, text in (("question", question), ("passage", passage)):
+                if not text.strip():
+                    raise DataError(f"number {number}: the {what} is empty")
+        questions = [SpanQuestion(str(i), q, p, (), ()) for i, (q, p) in enumerate(pairs)]
+        return [self._as_answer(span, passage, must_answer)
+                for span, (_, passage) in zip(self.find(questions), pairs, strict=True)]
+
+    def answer(self, question: str, passage: str, *, must_answer: bool = False) -> Answer:
+        """The answer that stands in the passage; without ``must_answer`` it may be none."""
+        return self.answer_all([(question, passage)], must_answer=must_answer)[0]
+
+    def _as_answer(self, span: FoundSpan, passage: str, must_answer: bool) -> Answer:
+        margin = self.module.config.null_margin
+        probability = 1 / (1 + math.exp(-span.margin)) if span.margin > -500 else 0.0
+        if not must_answer and margin is not None and span.margin < -margin:
+            return Answer("", 0, 0, probability)
+        return Answer(passage[span.start : span.end], span.start, span.end, probability)
+
+    def evaluate(self, questions: Sequence[SpanQuestion], training: Sequence[SpanQuestion] = ()) -> AnswerEvaluation:
+        """Exact match and F1, as SQuAD or (for Chinese) CMRC 2018 define them; with ``training`` questions also of the
+        word-overlap baseline, whose window is fitted on them."""
+        rule = rule_for(questions)
+        answerable = [i for i, q in enumerate(questions) if q.references]
+        if not answerable:
+            raise DataError("no question has an answer; there is nothing to compare with")
+        found = self.find(questions)
+        forced = [self._as_answer(span, q.passage, True).text for span, q in zip(found, questions, strict=True)]
+        own = [questions[i] for i in answerable]
+        scores = answer_scores([forced[i] for i in answerable], [q.references for q in own], rule)
+        overall = baseline = None
+        if len(answerable) < len(questions):
+            free = [self._as_answer(span, q.passage, False).text for span, q in zip(found, questions, strict=True)]
+            overall = answer_scores(free, [q.references for q in questions], rule)
+        name = ""
+        if training:
+            fitted = fit_baseline(training, rule)
+            name = fitted.name
+            baseline = answer_scores([fitted.answer(q) for q in own], [q.references for q in own], rule)
+        return AnswerEvaluation(scores, overall, baseline, name, rule)
+
+
+def rule_for(questions: Sequence[SpanQuestion]) -> Rule:
+    """CMRC's rule for mostly Chinese questions, else SQuAD's."""
+    return "cmrc" if 2 * sum(has_chinese(q.text) for q in questions) > len(questions) else "squad"
+
+
+def split_by_passage(questions: Sequence[SpanQuestion], share: float) -> tuple[list[SpanQuestion], list[SpanQuestion]]:
+    """(rest, part): the last passages in order make the part, with all of their questions."""
+    passages = list(dict.fromkeys(q.passage for q in questions))
+    part = set(passages[len(passages) - max(1, round(share * len(passages))) :])
+    return [q for q in questions if q.passage not in part], [q for q in questions if q.passage in part]
+
+
+@dataclass(frozen=True)
+class AnswerResult:
+    """What one fine-tuning gave."""
+
+    trained: TrainResult
+    dev: AnswerEvaluation | None
+    test: AnswerEvaluation | None
+
+
+def train_reader(config: AnswerConfig) -> AnswerResult:
+    """Fine-tune ``config.encoder`` on questions with passages, keep the model with the best F1 on the development
+    part (the last tenth of the passages where none is given), fit on it from when on a question has no answer, and
+    evaluate. Raises a ``UserError`` for data and settings that cannot work."""
+    check_outputs(config)
+    training = [q for q in read_span_questions(config.train) if q.answers or not q.references]
+    developing = read_span_questions(config.dev, "validation") if config.dev else []
+    testing = read_span_questions(config.test, "test") if config.test else []
+    if not developing:
+        training, developing = split_by_passage(training, _DEV_SHARE)
+    if not any(q.answers for q in training):
+        raise DataError(f"{', '.join(config.train)}: no question has an answer in its passage")
+    source = resolve_model_path(config.encoder)
+    tokenizer = Tokenizer.load(source)
+    module = headed_encoder(
+        SpanReader, SpanReaderConfig, source, config.seed, fresh=config.tuning.fresh, n_segments=N_SEGMENTS,
+        dropout=config.tuning.dropout, longest_answer=config.answer.longest_answer, stride=config.answer.stride,
+    )
+    if config.answer.cloze:
+        practised = _practise(config, module, tokenizer)
+        if practised.interrupted:
+            return AnswerResult(practised, None, None)
+        load = load_module(practised.model, device="cpu").state_dict()
+        module = SpanReader(module.config)
+        module.load_state_dict(load)
+    trained = _train(config, module, tokenizer, training, developing, ", ".join(config.train), config.tuning.epochs)
+    if trained.interrupted:
+        return AnswerResult(trained, None, None)
+    reader = _with_null_margin(Reader.load(trained.model, config.device), developing, trained.model)
+    dev = reader.evaluate(developing, training) if any(q.references for q in developing) else None
+    test = reader.evaluate(testing, training) if testing else None
+    return AnswerResult(trained, dev, test)
+
+
+def _practise(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer) -> TrainResult:
+    """One pass over questions made from plain text, in a run directory of its own."""
+    options = config.answer
+    texts = [piece for name in options.cloze for piece in _texts(Path(name))]
+    made = cloze_questions(texts, options.cloze_questions, passage_words=options.cloze_words, seed=config.seed)
+    held = max(1, len(made) // 50)
+    say(f"practice: {len(made):,} questions made from {', '.join(options.cloze)}, such as: {made[0].text!r} "
+        f"(answer: {made[0].references[0]!r})")
+    part = dataclasses.replace(config, out=config.out / "practice")
+    return _train(part, module, tokenizer, made[held:], made[:held], ", ".join(options.cloze), 1.0)
+
+
+def _texts(path: Path) -> list[str]:
+    """The paragraphs of a text file, those without a blank line between them joined."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise DataError(f"{path}: cannot read it: {problem.strerror or problem}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; convert it first") from None
+    return [piece for piece in content.split("\n\n") if piece.strip()]
+
+
+def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, training: Sequence[SpanQuestion],
+           developing: Sequence[SpanQuestion], source: str, epochs: float) -> TrainResult:
+    maker = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
+    windows, development = maker.make(training), maker.make(developing)
+    options = config.tuning
+    objective = SpanReading(windows, development, [q.answers for q in developing], pad=maker.pad,
+                            batch_size=options.batch_size, seed=config.seed)
+    steps = max(1, round(epochs * objective.steps_per_epoch))
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    if all(loop[name] is None for name in ("max_steps", "max_tokens", "max_seconds")):
+        loop["max_steps"] = steps
+    loop["evaluate_every"] = config.evaluate_every or max(1, min(objective.steps_per_epoch, steps // 8))
+    answerable = sum(bool(q.answers) for q in training)
+    return train_module(
+        LoopConfig(**loop), module, objective, tokenizer,
+        data={"source": source, "fingerprint": fingerprint(training), "questions": len(training)},
+        lines=[f"{len(training):,} questions ({answerable:,} with an answer) in {len(windows):,} windows of at most "
+               f"{module.config.context_length} tokens; {len(developing):,} questions to choose the model by"],
+    )
+
+
+def _with_null_margin(reader: Reader, developing: Sequence[SpanQuestion], model: Path) -> Reader:
+    """The reader with the margin below "none" at which F1 over all development questions is best, saved; the reader
+    itself where each of them has an answer."""
+    if all(q.references for q in developing):
+        return reader
+    rule = rule_for(developing)
+    found = reader.find(developing)
+    margins = np.array([span.margin for span in found])
+
+
+    answered = np.array([f1(q.passage[s.start : s.end], q.references, rule)
+                         for s, q in zip(found, developing, strict=True)])
+    silent = np.array([float(not q.references) for q in developing])
+    order = np.argsort(-margins)
+    totals = silent.sum() + np.concatenate(([0.0], np.cumsum((answered - silent)[order])))
+    n_answered = int(totals.argmax())
+    ranked = margins[order]
+    if n_answered == 0:
+        threshold = float(ranked[0]) + 1.0
+    elif n_answered == len(ranked):
+        threshold = float(ranked[-1]) - 1.0
+    else:
+        threshold = float(ranked[n_answered - 1] + ranked[n_answered]) / 2
+    module = SpanReader(dataclasses.replace(reader.module.config, null_margin=-threshold))
+    module.load_state_dict(reader.module.state_dict(), assign=True)
+    save_model(model, module, reader.tokenizer, run=read_run(model), card=_card(module.config))
+    return Reader(module.requires_grad_(False), reader.tokenizer)
+
+
+def _card(config: SpanReaderConfig) -> str:
+    return (f"# A reader that answers with spans of a passage\n\nAn encoder of {config.n_layers} layers of width "
+            f"{config.width}, fine-tuned; see run.json for the data and the exact command.\n\n```\ntickwise run answer "
+            "DIRECTORY \"a question\" --passage FILE\n```\n")

@@ -1,0 +1,152 @@
+"""Fine-tuning encoders: labelled texts and questions with passages, from the file to the answer."""
+
+import json
+import random
+
+import pytest
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.data.spans import SpanQuestion
+from tickwise.tasks.answer import Reader, split_by_passage
+from tickwise.tasks.classifier import Classifier
+from tickwise.tasks.encoder_classifier import EncodedClassifier
+from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
+
+ANIMALS, PLACES = ["cat", "dog", "bird", "horse", "fish"], ["barn", "river", "garden", "forest", "field"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    chooser = random.Random(5)
+    lines = [f"the {chooser.choice(ANIMALS)} sleeps in the {chooser.choice(PLACES)}. where does it sleep?"
+             for _ in range(800)]
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    result = train_encoder(EncoderTrainConfig(
+        data=folder / "text.txt", out=folder / "run", vocab_size=320, depth=2, context=64, batch_size=16, max_steps=60,
+        model=EncoderOptions(width=32, n_heads=2), dtype="fp32", compile="off", device="cpu"))
+    return result.out
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A file to train on, to choose by and to test on; what counts is the place."""
+    rows = [(f"the {one} sleeps in the {place}. the {other} sleeps.", "wet" if place in PLACES[1:3] else "dry")
+            for one in ANIMALS for other in ANIMALS for place in PLACES]
+    random.Random(3).shuffle(rows)
+    paths = []
+    for name, part in (("train", rows[:75]), ("dev", rows[75:100]), ("test", rows[100:])):
+        paths.append(tmp_path / f"{name}.tsv")
+        paths[-1].write_text("".join(f"{text}\t{label}\n" for text, label in part), encoding="utf-8")
+    return paths
+
+
+def test_labelled_texts_make_a_classifier(tmp_path, encoder, labelled, tickwise_cli):
+    code, out, err = tickwise_cli("adapt", encoder, "--task", "classify", "--train", labelled[0], "--dev", labelled[1],
+                                  "--test", labelled[2], "--out", tmp_path / "c", "--tuning.epochs", 40, "--tuning.lr",
+                                  "3e-3", "--dtype", "fp32", "--json")
+    assert code == 0, err
+    shown = json.loads(out)
+    assert shown["results"]["classify_test"]["acc,none"] > 0.9
+    assert "tensors loaded" in err
+    assert "new: classes.weight, classes.bias" in err
+    classifier = Classifier.load(tmp_path / "c")
+    assert isinstance(classifier, EncodedClassifier)
+    text = "the cat sleeps in the river. the dog sleeps."
+    assert [p.label for p in classifier.predict([text, text.replace("river", "barn")])] == ["wet", "dry"]
+    explanation = classifier.explain(text)
+    assert [text[w.start : w.end] for w in explanation.words] == text.replace(".", " .").split()
+    assert dict(explanation.strongest(20))["river"] > 0
+    code, out, _ = tickwise_cli("run", "classify", tmp_path / "c", text)
+    assert (code, out.split("\t")[0]) == (0, "wet")
+
+
+def test_fresh_weights_are_told_apart(tmp_path, encoder, labelled, tickwise_cli):
+    code, _, err = tickwise_cli("adapt", encoder, "--task", "classify", "--train", labelled[0], "--train-rows", 10,
+                                "--out", tmp_path / "c", "--tuning.fresh", "--tuning.epochs", 1, "--json")
+    assert code == 0, err
+    assert "fresh weights" in err
+    assert "tensors loaded" not in err
+
+
+def questions(n):
+    chooser = random.Random(9)
+    for number in range(n):
+        animal, place = chooser.choice(ANIMALS), chooser.choice(PLACES)
+        passage = f"the {animal} sleeps in the {place}."
+        if number % 4 == 3:
+            yield {"id": str(number), "question": "where does it sleep?", "context": f"the {animal} sleeps.",
+                   "answers": []}
+        else:
+            yield {"id": str(number), "question": "where does it sleep?", "context": passage,
+                   "answers": [{"text": place, "answer_start": passage.index(place)}]}
+
+
+def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
+    for name, n in (("train", 200), ("test", 40)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(n)))
+    code, out, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--dev",
+                                  tmp_path / "test.jsonl", "--test", tmp_path / "test.jsonl", "--out", tmp_path / "r",
+                                  "--tuning.epochs", 10, "--tuning.lr", "3e-3", "--dtype", "fp32", "--json")
+    assert code == 0, err
+    shown = json.loads(out)["test"]
+    assert shown["answerable"]["f1"] > 0.9
+    assert shown["answerable"]["n"] == 30
+    assert shown["overall"]["f1"] > 0.9
+    assert shown["overall"]["n"] == 40
+    assert 0 <= shown["baseline"]["f1"] < 1
+    reader = Reader.load(tmp_path / "r")
+    passage = "the horse sleeps in the barn."
+    answer = reader.answer("where does it sleep?", passage)
+    assert (answer.text, passage[answer.start : answer.end]) == ("barn", "barn")
+    assert answer.probability > 0.5
+    long = "the dog sleeps. " * 40 + passage
+    found = reader.answer("where does it sleep?", long, must_answer=True)
+    assert long[found.start : found.end] == found.text != ""
+    assert reader.answer("where does it sleep?", "the dog sleeps.").text == ""
+    assert reader.answer("where does it sleep?", "the dog sleeps.", must_answer=True).text != ""
+    with pytest.raises(DataError, match="the passage is empty"):
+        reader.answer("where?", " ")
+    (tmp_path / "p.txt").write_text(passage)
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "r", "where does it sleep?", "--passage",
+                                  tmp_path / "p.txt", "--json")
+    assert (code, json.loads(out)["text"]) == (0, "barn"), err
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "r", "--input", tmp_path / "test.jsonl", "--json")
+    assert code == 0, err
+    assert len(out.splitlines()) == 40
+    assert json.loads(out.splitlines()[0])["id"] == "0"
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "r", "--test", tmp_path / "test.jsonl", "--json")
+    assert (code, json.loads(out)["answerable"]) == (0, shown["answerable"]), err
+    assert tickwise_cli("run", "answer", tmp_path / "r", "where does it sleep?")[0] == 2
+
+
+def test_practice_on_plain_text_comes_first(tmp_path, encoder, tickwise_cli):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(40)))
+    (tmp_path / "plain.txt").write_text("The old grey cat slept in the warm barn near our house. " * 40)
+    code, _, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--out",
+                                tmp_path / "r", "--answer.cloze", tmp_path / "plain.txt",
+                                "--answer.cloze-questions", 60, "--tuning.epochs", 1, "--dtype", "fp32")
+    assert code == 0, err
+    assert "practice: 60 questions made from" in err
+    assert (tmp_path / "r" / "practice" / "model" / "config.json").exists()
+
+
+def test_a_part_for_development_shares_no_passage():
+    made = [SpanQuestion(str(i), "q", f"passage {i // 3}", (), ()) for i in range(30)]
+    rest, part = split_by_passage(made, 0.2)
+    assert len(part) == 6
+    assert not {q.passage for q in rest} & {q.passage for q in part}
+
+
+def test_what_is_no_encoder_is_refused(tmp_path, encoder, labelled, tickwise_cli):
+    code, _, err = tickwise_cli("adapt", tmp_path, "--task", "classify", "--train", labelled[0],
+                                "--out", tmp_path / "c")
+    assert code == 2
+    assert "not a model directory" in err
+    assert tickwise_cli("adapt", encoder, "--task", "classify", "--out", tmp_path / "c")[0] == 2
+    with pytest.raises(CheckpointError, match="not a span reader"):
+        Reader.load(encoder)
+    from tickwise.tasks.classify_config import ClassifyConfig
+
+    with pytest.raises(ConfigError, match="give both"):
+        ClassifyConfig(architecture="encoder")
