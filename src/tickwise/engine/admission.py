@@ -1,7 +1,7 @@
 """What becomes of a request before its first tick: tokens, checks, choosers of tokens, and what names its prefix."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.engine.beam import BeamSearch
 from tickwise.engine.blocks import first_digest, next_digest
 from tickwise.engine.options import EngineOptions
-from tickwise.engine.requests import Request, RequestState, Row, WrittenText, encode_prompt, tokens_kept
+from tickwise.engine.requests import Request, RequestState, Row, WrittenText, encode_prompt, encode_text, tokens_kept
 from tickwise.engine.runner import Runner
 from tickwise.engine.sampling import TokenChooser, fresh_seed
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes
@@ -35,7 +35,12 @@ class Admission:
 
     def state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
         """The request with a row per sample. ``ConfigError`` when it could not be served even alone."""
-        prompt_ids = self._prompt_ids(request.prompt)
+        prompt_ids, n_source = self._prompt_ids(request.prompt)
+        context = self._runner.context_length
+        if self._runner.sources is not None:
+            context += n_source - self._runner.sources.longest
+            if request.past_context == "slide":
+                raise ConfigError("past_context: a target cannot slide past what the model writes at most; give 'stop'")
         settings = request.settings
         if settings.seed is None:
             settings = replace(settings, seed=fresh_seed())
@@ -43,13 +48,13 @@ class Admission:
         n_rows = 1 if settings.temperature == 0 else settings.n
         if settings.beam_width > 1:
             n_rows = settings.beam_width
-        self._check_fits(request, len(prompt_ids), n_rows)
+        self._check_fits(request, len(prompt_ids), context, n_rows)
         constraint = compile_constraint(settings, self._tokenizer)
-        state = RequestState(request, settings, request_id, prompt_ids, self._runner.context_length, submitted_at)
-        first = TokenChooser(settings, prompt_ids, self._tokenizer, 0, constraint)
+        state = RequestState(request, settings, request_id, prompt_ids, context, submitted_at, n_source)
+        first = TokenChooser(settings, state.continued_ids, self._tokenizer, 0, constraint)
         for index in range(n_rows):
             chooser = first.fork(index) if index else first
-            row = Row(state, index, chooser, WrittenText(self._tokenizer, settings, prompt_ids))
+            row = Row(state, index, chooser, WrittenText(self._tokenizer, settings, state.continued_ids))
             if self._options.speculate != "off" and settings.beam_width == 1:
                 row.proposer = Speculation(self._proposer(), self._options.draft_tokens, self._times, request_id)
             state.rows.append(row)
@@ -58,11 +63,13 @@ class Admission:
             eos_id = None if settings.ignore_eos else self._tokenizer.eos_id
             state.beam = BeamSearch(settings.beam_width, settings.length_penalty, eos_id, settings.max_tokens)
         if self._prefix_cache:
-            state.first_digest = first_digest(self._model_id, request.tenant)
-        kept = tokens_kept(len(prompt_ids), self._runner.context_length, settings.max_tokens)
+            # What is stored of a source's token depends on the whole source.
+            source = next_digest(b"", prompt_ids[:n_source]).hex() if n_source else ""
+            state.first_digest = first_digest(self._model_id, request.tenant, source)
+        kept = tokens_kept(len(prompt_ids), context, settings.max_tokens)
         if kept < len(prompt_ids):
             self._say_once(
-                f"the prompt has {len(prompt_ids)} tokens and the model's context {self._runner.context_length}: "
+                f"the prompt has {len(prompt_ids)} tokens and the model's context {context}: "
                 f"reading its last {kept} tokens", "prompt",
             )
             for row in state.rows:
@@ -74,9 +81,27 @@ class Admission:
                 state.prompt_digests.append(digest)
         return state
 
-    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def _prompt_ids(self, prompt: str | Sequence[int]) -> tuple[list[int], int]:
+        """All that is read before the text, and how many of these tokens are an encoder–decoder's source."""
+        sources = self._runner.sources
+        if sources is None:
+            return self._checked_ids(prompt, encode_prompt), 0
+        ids = self._checked_ids(prompt, encode_text)
+        if ids[-1] != sources.end_id:
+            ids = [*ids, sources.end_id]
+        if len(ids) > sources.longest:
+            raise ConfigError(f"the source has {len(ids)} tokens with its end mark and the model reads at most "
+                              f"{sources.longest}; shorten or split it")
+        return [*ids, sources.start_id], len(ids)
+
+    def _checked_ids(
+        self, prompt: str | Sequence[int], encode: Callable[["Tokenizer", str], list[int]]
+    ) -> list[int]:
         if isinstance(prompt, str):
-            return encode_prompt(self._tokenizer, prompt)
+            ids = encode(self._tokenizer, prompt)
+            if not ids:
+                raise ConfigError("the source is empty; give a text")
+            return ids
         try:
             ids = [operator.index(token_id) for token_id in prompt]
         except TypeError:
@@ -89,9 +114,9 @@ class Admission:
     def _proposer(self) -> Proposer:
         return PromptLookup() if self._draft is None else DraftModel(self._draft, self._say_once)
 
-    def _check_fits(self, request: Request, n_prompt: int, n_rows: int) -> None:
+    def _check_fits(self, request: Request, n_prompt: int, context: int, n_rows: int) -> None:
         """``ConfigError`` when the request could not be served even alone."""
-        context, size = self._runner.context_length, self._runner.block_size
+        size = self._runner.block_size
         if n_prompt > context and request.past_context == "stop":
             raise ConfigError(
                 f"the prompt has {n_prompt} tokens and the model's context {context}; shorten the prompt"

@@ -79,11 +79,13 @@ class BeamOptions:
 
 @torch.inference_mode()
 def beam_search(
-    module: EncoderDecoder, sources: Sequence[Sequence[int]], options: BeamOptions | None = None,
+    module: EncoderDecoder, sources: Sequence[Sequence[int]], options: BeamOptions | None = None, *,
+    vocab_size: int | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Every source's number and its best texts, best first, as soon as they are found; long sources come first.
 
-    ``sources`` are token ids without the end mark. Raises ``ConfigError`` for a source that is longer than the model
+    ``sources`` are token ids without the end mark; ``vocab_size``, where the model has more outputs than the tokenizer
+    tokens, is the tokenizer's. Raises ``ConfigError`` for a source that is longer than the model
     reads, before anything is computed, and ``LogitsError`` where the model's logits are no numbers.
 
     >>> found = dict(beam_search(module, [[17, 4, 256], [8]], BeamOptions(width=4)))       # doctest: +SKIP
@@ -92,7 +94,7 @@ def beam_search(
     options = BeamOptions() if options is None else options
     check_sources(module, sources)
     waiting = deque(sorted(range(len(sources)), key=lambda index: -len(sources[index])))
-    batch = _Batch(module, options)
+    batch = _Batch(module, options, module.config.vocab_size if vocab_size is None else vocab_size)
     while waiting or batch.n_running:
         n_free = options.batch - batch.n_running
         if waiting and n_free * _LATE_SHARE >= options.batch:
@@ -122,8 +124,8 @@ class _Place(NamedTuple):
 class _Batch:
     """The sources that are searched side by side, each in a place of its own; some places may be empty."""
 
-    def __init__(self, module: EncoderDecoder, options: BeamOptions) -> None:
-        self._module, self._options = module, options
+    def __init__(self, module: EncoderDecoder, options: BeamOptions, vocab_size: int) -> None:
+        self._module, self._options, self._vocab_size = module, options, vocab_size
         self._device = next(module.parameters()).device
         self._places: list[_Place | None] = []
         self._state: _State | None = None
@@ -151,7 +153,7 @@ class _Batch:
         searches = [BeamSearch(options.width, options.length_penalty, config.eos_id,
                                options.longest(len(ids), config.context_length), options.normalise)
                     for _, ids in sources]
-        for search, candidates in zip(searches, _candidates(logits_B1V, scores_B1, 2 * options.width), strict=True):
+        for search, candidates in zip(searches, self._candidates(logits_B1V, scores_B1), strict=True):
             search.take(candidates)
         empty = [at for at, place in enumerate(self._places) if place is None]
         n_more = max(0, len(sources) - len(empty))
@@ -182,7 +184,7 @@ class _Batch:
         hidden_BWC = self._module.hidden_states(
             torch.tensor(ids, device=self._device), self._state.sources, cache=self._state.cache)
         logits_BWV = self._module.logits(hidden_BWC)
-        found = _candidates(logits_BWV, torch.tensor(scores, device=self._device), 2 * width)
+        found = self._candidates(logits_BWV, torch.tensor(scores, device=self._device))
         parents = []
         for place, candidates in zip(self._places, found, strict=True):
             steps = [] if place is None else place.search.take(candidates)
@@ -199,6 +201,13 @@ class _Batch:
         self._state.sources.keep(rows)
         self._state.cache.keep(rows)
         self._places = [self._places[at] for at in kept]
+
+    def _candidates(self, logits_BWV: Tensor, scores_BW: Tensor) -> Iterator[list[Candidate]]:
+        """The most likely next tokens over all beams of each source, most likely first."""
+        # Every text has one way to end, so that W others remain among twice as many.
+        found = most_likely(logits_BWV[..., : self._vocab_size], scores_BW, 2 * self._options.width)
+        for totals, beams, ids in zip(*(part.tolist() for part in found), strict=True):
+            yield [Candidate(*candidate) for candidate in zip(totals, beams, ids, strict=True)]
 
     def _leave(self) -> Iterator[tuple[int, list[Hypothesis]]]:
         for at, place in enumerate(self._places):
@@ -364,13 +373,6 @@ class _State(NamedTuple):
 def _with_more(like_B: Tensor, n_more: int) -> Tensor:
     """Numbers of all places, and ``n_more`` times the first one, whose content is to be replaced."""
     return F.pad(torch.arange(len(like_B), device=like_B.device), (0, n_more))
-
-
-def _candidates(logits_BWV: Tensor, scores_BW: Tensor, n_best: int) -> Iterator[list[Candidate]]:
-    """The most likely next tokens over all beams of each source, most likely first."""
-    totals_Bk, beams_Bk, ids_Bk = most_likely(logits_BWV, scores_BW, n_best)
-    for totals, beams, ids in zip(totals_Bk.tolist(), beams_Bk.tolist(), ids_Bk.tolist(), strict=True):
-        yield [Candidate(*found) for found in zip(totals, beams, ids, strict=True)]
 
 
 def most_likely(logits_BWV: Tensor, scores_BW: Tensor, n_best: int) -> tuple[Tensor, Tensor, Tensor]:

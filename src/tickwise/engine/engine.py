@@ -33,7 +33,7 @@ from tickwise.engine.requests import (
 )
 from tickwise.engine.sampling import Choice
 from tickwise.engine.scheduler import Plan, ScheduledRow, Scheduler
-from tickwise.engine.serving import runner_for
+from tickwise.engine.serving import LanguageModule, runner_for
 from tickwise.engine.speculative import TickTimes, check_draft
 from tickwise.engine.work import TickListener, TickToken
 from tickwise.models.decoder import Decoder
@@ -58,7 +58,7 @@ class Engine:
     """
 
     def __init__(
-        self, module: Decoder, tokenizer: "Tokenizer", *, options: EngineOptions | None = None,
+        self, module: LanguageModule, tokenizer: "Tokenizer", *, options: EngineOptions | None = None,
         ledger: TickListener | None = None, draft: Decoder | None = None, model_id: str = "",
     ) -> None:
         """``draft`` is the draft model; ``model_id`` keeps stored prefixes apart where engines could share them."""
@@ -67,7 +67,7 @@ class Engine:
         self._ledger = ledger
         if (self.options.speculate == "draft") != (draft is not None):
             raise ConfigError("speculate: 'draft' and a draft model go together; give both or neither")
-        if draft is not None:
+        if draft is not None and isinstance(module, Decoder):  # others are refused with their options
             check_draft(module, draft)
         if tokenizer.vocab_size > module.config.vocab_size:
             raise ConfigError(
@@ -78,9 +78,12 @@ class Engine:
         block_size = self.runner.block_size
         # A state that has one block as long as the context cannot be shared: a text goes on behind it.
         shares = self.options.prefix_cache and self.options.use_cache and block_size < self.runner.context_length
+        tick_tokens = self.options.tick_tokens
+        if self.runner.sources is not None:  # a source is read in one tick, whatever else is in it
+            tick_tokens = max(tick_tokens, self.runner.sources.longest + 1 + self.options.max_rows)
         self.scheduler = Scheduler(
             BlockPool(self.runner.n_blocks, lane=-(-self.runner.context_length // block_size)),
-            block_size=block_size, max_rows=self.options.max_rows, tick_tokens=self.options.tick_tokens,
+            block_size=block_size, max_rows=self.options.max_rows, tick_tokens=tick_tokens,
             prefix_cache=shares,
         )
         self.n_ticks = 0
@@ -315,8 +318,7 @@ class Engine:
 
     def _keep_within_context(self, row: Row) -> None:
         """Stop or slide when the text has outgrown the model's context."""
-        context = self.runner.context_length
-        if len(row.tokens) - row.window_start <= context:
+        if len(row.tokens) - row.window_start <= row.request.context_length:
             return
         if row.request.request.past_context == "stop":
             text = row.text.finish("length")
@@ -349,7 +351,7 @@ class Engine:
             self.scheduler.release(row)
         request.rows = request.rows or before
         request.forked = True
-        full = len(request.prompt_ids) + len(request.beam.texts[0]) > self.runner.context_length if steps else True
+        full = len(request.prompt_ids) + len(request.beam.texts[0]) > request.context_length if steps else True
         if full and not request.beam.done:
             request.beam.stop()
         if request.beam.done:
@@ -405,7 +407,7 @@ class Engine:
         rows = []
         hypotheses = request.beam.finished[: request.settings.n] or [Hypothesis(0.0, (), ended=False)]
         for index, hypothesis in enumerate(hypotheses):
-            text = WrittenText(self.tokenizer, request.settings, request.prompt_ids)
+            text = WrittenText(self.tokenizer, request.settings, request.continued_ids)
             row = Row(request, index, None, text)
             row.tokens += hypothesis.token_ids
             row.first_token_at, row.last_token_at = request.rows[0].first_token_at, request.rows[0].last_token_at

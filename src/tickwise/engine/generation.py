@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING
 from tickwise.core.errors import ConfigError, UserError
 from tickwise.engine.engine import Engine
 from tickwise.engine.options import EngineOptions
-from tickwise.engine.requests import Failure, Generation, PastContext, Request, TextPiece, Timings, encode_prompt
+from tickwise.engine.requests import (
+    Failure,
+    Generation,
+    PastContext,
+    Request,
+    TextPiece,
+    Timings,
+    encode_prompt,
+    encode_text,
+)
 from tickwise.engine.sampling import fresh_seed
+from tickwise.engine.serving import LanguageModule
 from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder
+from tickwise.models.encoder_decoder import EncoderDecoder
 
 if TYPE_CHECKING:
     from tickwise.engine.work import TickListener
@@ -46,7 +57,7 @@ class Answer:
 
 
 def generate_events(
-    module: Decoder, tokenizer: "Tokenizer", prompt: str, settings: GenerationSettings, *,
+    module: LanguageModule, tokenizer: "Tokenizer", prompt: str, settings: GenerationSettings, *,
     ledger: "TickListener | None" = None, draft: Decoder | None = None,
 ) -> Iterator[TextPiece | Generation]:
     """Pieces of text as they are written, and each sample's ``Generation`` when it is done.
@@ -56,10 +67,12 @@ def generate_events(
     samples only the first is written.
     """
     started = time.perf_counter()
-    prompt_ids = encode_prompt(tokenizer, prompt)
+    has_source = isinstance(module, EncoderDecoder)
+    prompt_ids = encode_text(tokenizer, prompt) if has_source else encode_prompt(tokenizer, prompt)
     options = options_for(module, len(prompt_ids), settings)
     engine = Engine(module, tokenizer, options=options, ledger=ledger, draft=draft)
-    engine.submit(Request(prompt=prompt_ids, settings=settings, past_context=_past_context(settings)), since=started)
+    past_context = _past_context(module, settings)
+    engine.submit(Request(prompt=prompt_ids, settings=settings, past_context=past_context), since=started)
     while not engine.idle:
         for event in engine.step():
             if isinstance(event, Failure):
@@ -67,20 +80,23 @@ def generate_events(
             yield event
 
 
-def options_for(module: Decoder, n_prompt: int, settings: GenerationSettings) -> EngineOptions:
+def options_for(module: LanguageModule, n_prompt: int, settings: GenerationSettings) -> EngineOptions:
     """An engine that is just large enough for one request, and reads its prompt in one tick."""
-    block_size = 16
-    longest = min(module.config.context_length, n_prompt + settings.max_tokens)
+    block_size, context = 16, module.config.context_length
+    if isinstance(module, EncoderDecoder):
+        n_prompt += 2  # the marks at the end of the source and the beginning of the target
+        context += n_prompt - 1
+    longest = min(context, n_prompt + settings.max_tokens)
     n_rows = _rows_of(settings)
     return EngineOptions(
-        max_rows=n_rows, tick_tokens=max(n_rows, module.config.context_length), block_size=block_size,
+        max_rows=n_rows, tick_tokens=max(n_rows, context), block_size=block_size,
         n_blocks=n_rows * -(-longest // block_size), prefix_cache=False, use_cache=settings.use_cache,
         speculate=settings.speculate,
     )
 
 
 def generate_batch(
-    module: Decoder, tokenizer: "Tokenizer", prompts: Iterable[str], settings: GenerationSettings, *,
+    module: LanguageModule, tokenizer: "Tokenizer", prompts: Iterable[str], settings: GenerationSettings, *,
     ledger: "TickListener | None" = None, draft: Decoder | None = None,
 ) -> Iterator[Answer]:
     """Every prompt's answer, as soon as it is whole; many prompts are written together in one engine.
@@ -96,13 +112,13 @@ def generate_batch(
         max_rows=n_rows, max_waiting=2 * n_rows, tick_tokens=max(EngineOptions.tick_tokens, n_rows),
         use_cache=settings.use_cache, speculate=settings.speculate,
     ))
-    left = enumerate(prompts)
+    left, past_context = enumerate(prompts), _past_context(module, settings)
     submitting: dict[int, Future[str]] = {}
     written: dict[int, list[Generation]] = {}
     with ThreadPoolExecutor(max_workers=1) as tokenising:
         while True:
             for index, prompt in itertools.islice(left, 2 * n_rows - len(submitting) - len(written)):
-                request = Request(prompt=prompt, settings=settings, past_context=_past_context(settings), id=str(index))
+                request = Request(prompt=prompt, settings=settings, past_context=past_context, id=str(index))
                 submitting[index] = tokenising.submit(engine.submit, request)
             if engine.idle:
                 if not submitting:
@@ -135,8 +151,8 @@ def all_samples(written: list[Generation], settings: GenerationSettings) -> list
     return sorted(written, key=lambda generation: generation.sample)
 
 
-def _past_context(settings: GenerationSettings) -> PastContext:
-    return "slide" if settings.beam_width == 1 else "stop"
+def _past_context(module: LanguageModule, settings: GenerationSettings) -> PastContext:
+    return "stop" if settings.beam_width > 1 or isinstance(module, EncoderDecoder) else "slide"
 
 
 def _rows_of(settings: GenerationSettings) -> int:

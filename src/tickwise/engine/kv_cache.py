@@ -184,6 +184,11 @@ class KVBlocks:
         """The row's blocks up to its last new token."""
         return row.blocks[: -(-(row.n_cached + len(row.ids)) // self.block_size)]
 
+    def slots(self, blocks: Sequence[int], start: int, end: int) -> list[int]:
+        """Numbers of the slots of tokens from number ``start`` to before ``end`` of a text with these blocks."""
+        size = self.block_size
+        return [blocks[i // size] * size + i % size for i in range(start, end)]
+
     def views(self, first_slot: int, n_tokens: int) -> tuple[Tensor, ...]:
         """Keys, then values, in a run of slots: a view (1, K, n_tokens, D) for each layer."""
         return self._kv.narrow(3, first_slot, n_tokens).unbind(0)

@@ -16,6 +16,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.engine.generation import Answer, Generation, TextPiece, all_samples, generate_batch, generate_events
 from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.models.encoder_decoder import EncoderDecoder
 
 if TYPE_CHECKING:
     from tickwise.engine.work import TickListener
@@ -141,8 +142,10 @@ class LanguageModel:
         events = self.events(prompt, asked)
         return (event.text for event in events if isinstance(event, TextPiece))
 
-    def score(self, text: str) -> Score:
+    def score(self, text: str, source: str | None = None) -> Score:
         """Log-probability of every token of ``text``.
+
+        An encoder–decoder scores it as the target of ``source``, with its end mark; other models take no source.
 
         The text is read as the beginning of a document: after the tokenizer's beginning-of-text token, else
         its end-of-text token. Without either, its first token has no context and is not scored. A text
@@ -151,6 +154,10 @@ class LanguageModel:
 
         >>> model.score("The cat sat.").bits_per_byte                                       # doctest: +SKIP
         """
+        if isinstance(self.module, EncoderDecoder):
+            return self._target_score(self.module, text, source)
+        if source is not None:
+            raise ConfigError("source: only an encoder–decoder has one; put it at the beginning of the text")
         ids = self.tokenizer.encode(text)
         first = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
         n_bytes = len(text.encode("utf-8"))
@@ -163,6 +170,23 @@ class LanguageModel:
         log_probabilities = self._token_log_probabilities(torch.tensor(ids, device=self.device))
         values = log_probabilities.tolist()
         return Score(-math.fsum(values), len(values), tuple(ids[1:]), tuple(values), n_bytes)
+
+    @torch.inference_mode()
+    def _target_score(self, module: EncoderDecoder, text: str, source: str | None) -> Score:
+        if source is None:
+            raise ConfigError("an encoder–decoder scores a text as the target of a source; give source")
+        config = module.config
+        source_ids, ids = ([*self.tokenizer.encode(side), config.eos_id] for side in (source, text))
+        for name, length, longest in (("source", len(source_ids), config.source_length),
+                                      ("text", len(ids), config.context_length)):
+            if length > longest:
+                raise ConfigError(f"the {name} has {length} tokens with its end mark and the model takes {longest}; "
+                                  "shorten it")
+        source_1S, target_1T = (torch.tensor([side], device=self.device)
+                                for side in (source_ids, [config.start_id, *ids[:-1]]))
+        logits_TV = module(source_1S, None, target_1T)[0].float()
+        values = (-F.cross_entropy(logits_TV, torch.tensor(ids, device=self.device), reduction="none")).tolist()
+        return Score(-math.fsum(values), len(values), tuple(ids), tuple(values), len(text.encode("utf-8")))
 
     @torch.inference_mode()
     def _token_log_probabilities(self, ids_T: torch.Tensor) -> torch.Tensor:

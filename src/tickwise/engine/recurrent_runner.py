@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tickwise.core.stages import Stage
-from tickwise.engine.runner import RowInput
+from tickwise.engine.runner import RowInput, SourceFormat
 from tickwise.engine.work import RowWork, TickWork
 from tickwise.models.recurrent import Recurrent
 from tickwise.profiling.instructions import Program, instruction_json, stage_costs
@@ -22,6 +22,8 @@ class RecurrentRunner:
 
     What a block holds is the state after all of the row's tokens. It cannot go back, so guesses cannot be checked.
     """
+
+    sources: SourceFormat | None = None
 
     def __init__(self, module: Recurrent, n_blocks: int) -> None:
         self.context_length = self.block_size = module.config.context_length

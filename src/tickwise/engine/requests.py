@@ -30,7 +30,7 @@ class QueueFullError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One prompt to continue."""
+    """One prompt to continue, or, for an encoder–decoder, one source."""
 
     prompt: str | Sequence[int]
     """Text, or token ids."""
@@ -133,9 +133,7 @@ Event = TextPiece | Generation | Failure
 def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
     """Ids of the prompt. An empty one becomes the beginning-of-text token, else the end-of-text token
     (which separates documents in training), else a newline; ``ConfigError`` if there is none of them."""
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise DataError("the prompt holds half a character (a lone surrogate), which is not text; leave it out")
-    ids = tokenizer.encode(prompt)
+    ids = encode_text(tokenizer, prompt)
     if ids:
         return ids
     if tokenizer.bos_id is not None:
@@ -148,6 +146,13 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
         raise ConfigError("the prompt is empty and this tokenizer has no token to start from; give a prompt")
     note("the prompt is empty: starting from a newline")
     return ids
+
+
+def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """Ids of the text, as they are. ``DataError`` for what is no text."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError("the prompt holds half a character (a lone surrogate), which is not text; leave it out")
+    return tokenizer.encode(text)
 
 
 def tokens_kept(n_prompt: int, context_length: int, max_tokens: int) -> int:
@@ -267,11 +272,12 @@ class RequestState:
 
     def __init__(
         self, request: Request, settings: GenerationSettings, request_id: str, prompt_ids: list[int],
-        context_length: int, submitted_at: float,
+        context_length: int, submitted_at: float, n_source: int = 0,
     ) -> None:
-        """``settings`` are those of the request, with a seed."""
+        """``settings`` are those of the request, with a seed. The first ``n_source`` of ``prompt_ids`` are the source
+        of an encoder–decoder; ``context_length`` counts them."""
         self.request, self.settings, self.id = request, settings, request_id
-        self.prompt_ids, self.context_length = prompt_ids, context_length
+        self.prompt_ids, self.context_length, self.n_source = prompt_ids, context_length, n_source
         self.submitted_at = submitted_at
         self.deadline = None if request.deadline_s is None else submitted_at + request.deadline_s
         self.started_at: float | None = None
@@ -285,6 +291,11 @@ class RequestState:
         """Of the prompt's full blocks; empty without a prefix cache."""
         self.cached_tokens = 0
         self.ended = False
+
+    @property
+    def continued_ids(self) -> list[int]:
+        """The tokens that the text goes on from: a target begins anew."""
+        return [] if self.n_source else self.prompt_ids
 
     @property
     def read_rows(self) -> list[Row]:

@@ -39,11 +39,23 @@ class RowInput:
     """How many of the row's first tokens are the source of an encoder–decoder; they are read together."""
 
 
+@dataclass(frozen=True)
+class SourceFormat:
+    """How the row of an encoder–decoder begins: its source, ``end_id``, and ``start_id``, which begins the target."""
+
+    longest: int
+    """Most tokens of a source, its end counted."""
+    end_id: int
+    start_id: int
+
+
 class Runner(Protocol):
     """A model with room for the state of ``n_blocks`` blocks of ``block_size`` tokens."""
 
     context_length: int
     """Most tokens of a row."""
+    sources: SourceFormat | None
+    """``None``: the text goes on from its prompt."""
     vocab_size: int
     block_size: int
     n_blocks: int
@@ -64,6 +76,8 @@ class Runner(Protocol):
 
 class KeyValueRunner(ABC):
     """Base of runners whose state is keys and values."""
+
+    sources: SourceFormat | None = None
 
     def __init__(
         self, module: nn.Module, n_layers: int, n_kv_heads: int, head_dim: int, *, context_length: int,
@@ -134,6 +148,8 @@ class DecoderRunner(KeyValueRunner):
 
 class TokenIdRunner:
     """Base of runners whose state is the text itself: their blocks hold token ids."""
+
+    sources: SourceFormat | None = None
 
     def __init__(self, module: nn.Module, context_length: int, vocab_size: int, n_blocks: int, block_size: int) -> None:
         self.context_length, self.vocab_size = context_length, vocab_size

@@ -50,7 +50,7 @@ class Plan(TickWork):
     def _told(self) -> tuple[RowWork, ...]:
         return tuple(
             RowWork(item.row.request.id, len(item.input.ids), item.input.n_cached, item.phase, item.input.n_logits,
-                    item.input.together, item.input.gathered)
+                    item.input.together, item.input.gathered, item.input.n_source)
             for item in self.items
         )
 
@@ -179,7 +179,8 @@ class Scheduler:
             n_new = 1 + len(guess)
             if self._grow(row, n_new, plan):
                 ids = [row.tokens[-1], *guess]
-                planned.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_new), "decode"))
+                read = RowInput(ids, row.n_cached, row.blocks, n_new, n_source=request.n_source)
+                planned.append(ScheduledRow(row, read, "decode"))
                 spent += n_new
         if request.beam is not None and len(planned) < len(rows):
             return 0
@@ -197,12 +198,14 @@ class Scheduler:
             # Rows of a beam meet before their last token, which they read together.
             unread = row.pending - 1 if request.beam is not None and request.forked else row.pending
             n_new = min(unread, budget - spent)
-            if n_new < 1 or not self._grow(row, n_new, plan):
+            is_piece_of_source = row.n_cached + n_new < request.n_source  # it is read whole, in a tick with room enough
+            if n_new < 1 or is_piece_of_source or not self._grow(row, n_new, plan):
                 continue
             start = row.window_start + row.n_cached
             ids = row.tokens[start : start + n_new]
             n_logits = 1 if n_new == row.pending else 0
-            plan.items.append(ScheduledRow(row, RowInput(ids, row.n_cached, row.blocks, n_logits), "prefill"))
+            read = RowInput(ids, row.n_cached, row.blocks, n_logits, n_source=request.n_source)
+            plan.items.append(ScheduledRow(row, read, "prefill"))
             spent += n_new
         return spent
 
@@ -381,6 +384,8 @@ class Scheduler:
         if begun is not None:
             blocks.append(begun[0])
             n_tokens += begun[1]
+        if n_tokens < row.request.n_source:  # a piece of it is of no use
+            return _Stored([], [], 0)
         return _Stored(blocks, digests, n_tokens)
 
     def _dequeue(self, request: RequestState) -> None:

@@ -6,19 +6,22 @@ from torch import nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.engine.costs import DecoderCosts
+from tickwise.engine.encoder_decoder_costs import EncoderDecoderCosts
+from tickwise.engine.encoder_decoder_runner import EncoderDecoderRunner
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.recurrent_runner import RecurrentCosts, RecurrentRunner
 from tickwise.engine.runner import DecoderRunner, Runner, TextRunner
 from tickwise.engine.table_runner import TableCosts, TableRunner
 from tickwise.engine.work import TickWork
 from tickwise.models.decoder import Decoder
+from tickwise.models.encoder_decoder import EncoderDecoder
 from tickwise.models.factorised import Factorised
 from tickwise.models.ngram import Ngram
 from tickwise.models.recurrent import Recurrent
 from tickwise.profiling.ledger import TickCosts
 from tickwise.profiling.program import Program
 
-LanguageModule = Decoder | Recurrent | Ngram | Factorised
+LanguageModule = Decoder | EncoderDecoder | Recurrent | Ngram | Factorised
 """The families that write text."""
 
 
@@ -48,6 +51,13 @@ def runner_for(module: nn.Module, options: EngineOptions) -> Runner:
             raise ConfigError("a recurrent model always keeps its state, and cannot take guesses back: leave use_cache "
                               "on and speculate off")
         return RecurrentRunner(module, options.max_rows)
+    if isinstance(module, EncoderDecoder):
+        if options.speculate != "off" or not options.use_cache:
+            raise ConfigError("an encoder–decoder keeps its source and its target's tokens, and is not guessed: leave "
+                              "use_cache on and speculate off")
+        lane = -(-(module.config.source_length + module.config.context_length) // options.block_size)
+        n_blocks = options.max_rows * lane if options.n_blocks is None else options.n_blocks
+        return EncoderDecoderRunner(module, n_blocks, options.block_size, lane)
     if not isinstance(module, Decoder | Ngram | Factorised):
         raise ConfigError(f"the engine cannot run a {type(module).__name__} yet; give a language model")
     lane = -(-module.config.context_length // options.block_size)
@@ -65,4 +75,6 @@ def costs_for(module: LanguageModule, block_size: int = EngineOptions.block_size
         return TableCosts(module)
     if isinstance(module, Recurrent):
         return RecurrentCosts(module)
+    if isinstance(module, EncoderDecoder):
+        return EncoderDecoderCosts(module, block_size)
     return DecoderCosts(module, block_size)

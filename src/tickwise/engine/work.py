@@ -24,6 +24,8 @@ class RowWork(NamedTuple):
     """How many rows attention read as one batch with this one, padded to the longest. They stand side by side."""
     gathered: bool = False
     """Whether its stored state lay scattered, and every layer copied it together."""
+    n_source: int = 0
+    """How many of the row's first tokens are the source of an encoder–decoder."""
 
 
 class TickWork:
