@@ -1,0 +1,209 @@
+"""Translate text, train a translator on sentence pairs of your own, or evaluate one.
+
+Train:     tickwise run translate --train x.en --train x.de --out DIRECTORY   (two parallel files, or one table)
+Use:       tickwise run translate DIRECTORY "a sentence"
+Evaluate:  tickwise run translate DIRECTORY --test y.en --test y.de
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.core import console
+from tickwise.core.errors import ConfigError
+from tickwise.tasks.text_to_text_options import TextToTextOptions
+
+if TYPE_CHECKING:
+    from tickwise.data.pairs import Pairs, ReadPairs
+    from tickwise.engine.batch_beam import BeamOptions
+    from tickwise.evaluation.translation import TranslationScores
+    from tickwise.tasks.text_to_text import TextToText
+
+_MOST_DEVELOPMENT = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TaskArguments):
+    source: str | None = None
+    """Language to translate from: a column or key of --train, --dev and --test (by name, or by number from 0), or how
+    parallel files end. Left out: the first of two."""
+    target: str | None = None
+    """Language to translate to; left out: the second of two."""
+    hold_out: int = 0
+    """Keep so many pairs of --train out of the training to test on; neither side of them occurs in it. They are
+    written to OUT/held-out.jsonl."""
+    lowercase: bool = False
+    """With --train: read and write everything in lower case, which stays with the model. With --test: score without
+    regard to case, as a lower-case model always is."""
+    tokenize: Literal["auto", "13a", "intl", "zh", "char", "none"] = "auto"
+    """How BLEU splits texts into words: zh for Chinese, 13a for others; auto goes by the references."""
+    beam: int = 4
+    """Translations that are kept side by side; 1 always takes the most likely token."""
+    length_penalty: float = 1.0
+    """Log-probabilities are divided by length ** this; more favours longer translations."""
+    write: Path | None = None
+    """Also write the translations of --test to this file, one per line."""
+    options: TextToTextOptions = dataclasses.field(default_factory=TextToTextOptions)
+    max_seconds: float | None = None
+    """End training after this time."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+    seed: int = 1
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the training's computation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+
+
+def run(arguments: Arguments) -> int:
+    check_task(arguments)
+    _check(arguments)
+    if arguments.train:
+        return _train(arguments)
+    from tickwise.tasks.text_to_text import TextToText
+
+    assert arguments.model is not None
+    model = TextToText.load(arguments.model, arguments.device)
+    if arguments.test:
+        return _evaluate(arguments, model)
+    _answer(arguments, model)
+    return 0
+
+
+def _check(arguments: Arguments) -> None:
+    if arguments.beam < 1:
+        raise ConfigError(f"--beam: must be at least 1, got {arguments.beam}")
+    if not -10 <= arguments.length_penalty <= 10:
+        raise ConfigError(f"--length-penalty: must be from -10 to 10, got {arguments.length_penalty}")
+    if arguments.hold_out < 0:
+        raise ConfigError(f"--hold-out: must not be negative, got {arguments.hold_out}")
+    if arguments.hold_out and not arguments.train:
+        raise ConfigError("--hold-out: has a meaning with --train only; a training wrote its pairs to held-out.jsonl")
+    if arguments.hold_out and arguments.test:
+        raise ConfigError("give --hold-out or --test, not both")
+    if arguments.trace is not None and not arguments.train:
+        raise ConfigError("--trace: is for the steps of a training; tickwise trace records those of a translation")
+    if arguments.write is not None and not arguments.test:
+        raise ConfigError("--write: is for the translations of --test; those of texts go to standard output")
+    if arguments.test:
+        from tickwise.evaluation.translation import need_sacrebleu
+
+        need_sacrebleu()
+
+
+def _reading(arguments: Arguments) -> "ReadPairs":
+    from tickwise.data.pairs import ReadPairs
+
+    return ReadPairs(source=arguments.source, target=arguments.target)
+
+
+def _beam(arguments: Arguments) -> "BeamOptions":
+    from tickwise.engine.batch_beam import BeamOptions
+
+    return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
+
+
+def _answer(arguments: Arguments, model: "TextToText") -> None:
+    """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
+    answers: list[dict[str, Any]] = []
+    beam = _beam(arguments)
+    n_done = 0
+
+    def answer(texts: list[str]) -> None:
+        nonlocal n_done
+        translations = model.translate(texts, beam, first_number=n_done + 1, advance=bar.advance if bar else None)
+        n_done += len(texts)
+        for text, translation in zip(texts, translations, strict=True):
+            if arguments.json:
+                answers.append({"text": text, "translation": translation})
+            else:
+                print(" ".join(translation.split()), flush=True)
+
+    with _progress(arguments) as bar:
+        answer_texts(arguments, answer)
+    if arguments.json:
+        print(json.dumps(answers[0] if len(answers) == 1 else {"samples": answers}, ensure_ascii=False))
+
+
+def _progress(arguments: Arguments) -> contextlib.AbstractContextManager[console.ProgressBar | None]:
+    """A bar for texts from a file or a pipe, unless their translations appear on the terminal anyway."""
+    typed = arguments.text not in (None, "-") or (arguments.input is None and sys.stdin.isatty())
+    if typed or (sys.stdout.isatty() and not arguments.json):
+        return contextlib.nullcontext()
+    total = None
+    if arguments.input is not None and arguments.input.is_file():
+        with arguments.input.open("rb") as stream:
+            total = sum(1 for _ in stream)
+    return console.progress("translating", total, "texts")
+
+
+def _evaluate(arguments: Arguments, model: "TextToText") -> int:
+    from tickwise.data.pairs import read_pairs
+    from tickwise.evaluation.translation import table
+
+    pairs = read_pairs(arguments.test, _reading(arguments), split="test")
+    scores, figures = _scored(arguments, model, pairs, arguments.write)
+    print(json.dumps(figures) if arguments.json else table(scores))
+    return 0
+
+
+def _scored(
+    arguments: Arguments, model: "TextToText", pairs: "Pairs", write: Path | None = None
+) -> tuple["TranslationScores", dict[str, Any]]:
+    with console.progress("translating", len(pairs), "texts") as bar:
+        translations = model.translate(pairs.sources, _beam(arguments), advance=bar.advance)
+    if write is not None:
+        from tickwise.core.paths import write_text_atomic
+
+        lines = (" ".join(translation.split()) for translation in translations)
+        write_text_atomic(write, "".join(f"{line}\n" for line in lines))
+    scores = model.score(translations, pairs.targets, lowercase=arguments.lowercase, tokenize=arguments.tokenize)
+    figures = scores.to_json("translation")
+    figures["results"]["translation"]["perplexity,none"] = model.perplexity(pairs)
+    return scores, figures | {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
+
+
+def _train(arguments: Arguments) -> int:
+    from tickwise.data.pairs import read_pairs
+    from tickwise.evaluation.translation import need_sacrebleu, table
+    from tickwise.tasks.text_to_text import TextToText, own_test, read_parts, train_text_to_text
+
+    assert arguments.out is not None
+    parts = read_parts(arguments.train, arguments.dev, _reading(arguments), arguments.hold_out)
+    test = parts.held_out
+    tests = arguments.test or (() if arguments.hold_out else own_test(arguments.train))
+    if tests:
+        test = read_pairs(tests, _reading(arguments), split="test")
+    result = train_text_to_text(
+        parts, out=arguments.out, options=arguments.options, lowercase=arguments.lowercase, seed=arguments.seed,
+        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
+        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace,
+    )
+    if result.interrupted:
+        return 130
+    figures = {"model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
+               "development_perplexity": result.validation.get("perplexity")}
+    try:
+        need_sacrebleu()
+    except ConfigError as missing:
+        console.say(f"not scored: {missing}")
+    else:
+        model = TextToText.load(result.model, arguments.device)
+        development = parts.development.take(range(min(_MOST_DEVELOPMENT, len(parts.development))))
+        for name, part in (("development part", development), ("test part", test)):
+            if part is None:
+                continue
+            scores, found = _scored(arguments, model, part, arguments.write if part is test else None)
+            figures = figures | found if part is test else figures | {"development": found}
+            if not arguments.json:
+                print(f"{name}\n{table(scores)}")
+    if arguments.json:
+        print(json.dumps(figures))
+    console.say(f'use it: tickwise run translate {arguments.out} "a text"')
+    return 0

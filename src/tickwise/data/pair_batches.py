@@ -1,0 +1,158 @@
+"""Tokenized pairs, and batches of pairs that are alike in length.
+
+Shape legend: B pairs, S source tokens, T target tokens, P target tokens of all pairs, without padding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tickwise.core.errors import CheckpointError, DataError
+from tickwise.data.pairs import Pairs
+from tickwise.data.sentences import Sentences, sentences_from_ids
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.train import train_tokenizer
+
+_POOL_BATCHES = 32
+"""Pairs are sorted by length within this many batches: little padding, and other batches in each epoch."""
+
+
+def train_pair_tokenizer(pairs: Pairs, *, vocab_size: int, lowercase: bool) -> Tokenizer:
+    """A byte-level BPE tokenizer of both sides together."""
+    return train_tokenizer("bpe", iter([*pairs.sources, *pairs.targets]), vocab_size=vocab_size, lowercase=lowercase,
+                           prefix_space=True)
+
+
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of each text, without an end; a name of the end-of-text token that is written in it is left out."""
+    return [[token for token in ids if token != tokenizer.eos_id] for ids in tokenizer.encode_batch(list(texts))]
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Sources and, at the same places, their targets; each ends with the end-of-text token.
+
+    The same token pads, and a target starts with it.
+    """
+
+    sources: Sentences
+    targets: Sentences
+    longest_left_out: int
+    """Pairs with a side of too many tokens, which are not here."""
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def n_target_tokens(self) -> int:
+        """Tokens to predict in one epoch."""
+        return int(self.targets.lengths.sum()) + len(self)
+
+    def collate(self, indices: NDArray[np.int64]) -> "PairTensors":
+        source_BS, source_lengths_B = self.sources.padded(indices)
+        labels_BT, lengths_B = self.targets.padded(indices)
+        target_BT = torch.cat([torch.full((len(indices), 1), self.targets.eos_id), labels_BT[:, :-1]], dim=1)
+        is_token_BT = torch.arange(labels_BT.shape[1]) < lengths_B[:, None]
+        return PairTensors(source_BS, source_lengths_B, target_BT, lengths_B, labels_BT[is_token_BT])
+
+
+class PairTensors(NamedTuple):
+    """A batch: sources and targets, padded on the right, and what is to be predicted."""
+
+    source: Tensor
+    """(B, S)"""
+    source_lengths: Tensor
+    """(B,)"""
+    target: Tensor
+    """(B, T) from the start token up to the last token before the end."""
+    target_lengths: Tensor
+    """(B,)"""
+    labels: Tensor
+    """(P,) the next token at every target token, text by text."""
+
+
+def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int) -> EncodedPairs:
+    """Pairs as ids. Those with a side of more than ``longest`` tokens, its end counted, are left out; ``DataError``
+    when no pair remains."""
+    assert tokenizer.eos_id is not None
+    sides = list(zip(encode_texts(pairs.sources, tokenizer), encode_texts(pairs.targets, tokenizer), strict=True))
+    kept = [(source, target) for source, target in sides if max(len(source), len(target)) < longest]
+    if not kept:
+        shortest = min((max(len(source), len(target)) + 1 for source, target in sides), default=0)
+        raise DataError(f"{pairs.name}: no pair has at most {longest:,} tokens on each side (the shortest one has "
+                        f"{shortest:,}); raise --options.longest")
+    sources, targets = (sentences_from_ids(list(side), tokenizer.eos_id) for side in zip(*kept, strict=True))
+    return EncodedPairs(sources, targets, len(sides) - len(kept))
+
+
+def batches_by_length(sources: NDArray[np.int64], targets: NDArray[np.int64], batch_tokens: int) -> list[list[int]]:
+    """Indices in batches of like lengths; rows times the longest side stays within ``batch_tokens`` (or is one row)."""
+    batches: list[list[int]] = []
+    longest = 0
+    for index in np.lexsort((sources, targets)).tolist():
+        longest = max(longest, int(sources[index]), int(targets[index]))
+        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
+            batches.append([])
+            longest = max(int(sources[index]), int(targets[index]))
+        batches[-1].append(index)
+    return batches
+
+
+class PairBatches:
+    """Endless batches of like lengths, each epoch in a new composition and order.
+
+    Both depend on ``seed`` and the epoch alone: the state is two integers.
+    """
+
+    def __init__(self, pairs: EncodedPairs, *, batch_tokens: int, seed: int) -> None:
+        self.pairs, self.batch_tokens, self.seed = pairs, batch_tokens, seed
+        self.epoch = self.position = 0
+        self._order = self.epoch_batches(0)
+
+    def epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Every pair once."""
+        chooser = np.random.default_rng((self.seed, epoch))
+        order = chooser.permutation(len(self.pairs))
+        # The end tokens count: they are read and predicted like any other.
+        sources, targets = (side.lengths + 1 for side in (self.pairs.sources, self.pairs.targets))
+        mean = float(np.maximum(sources, targets).mean())
+        pool = max(1, round(_POOL_BATCHES * self.batch_tokens / mean))
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), pool):
+            # What did not fill a batch goes on into the next pool: an update from very few pairs would be mostly noise.
+            part = np.concatenate([*batches[-1:], order[start : start + pool]])
+            found = batches_by_length(sources[part], targets[part], self.batch_tokens)
+            batches = batches[:-1] + [part[batch] for batch in found]
+        return [batches[i] for i in chooser.permutation(len(batches))]
+
+    def next_batch(self) -> NDArray[np.int64]:
+        """(B,) which pairs."""
+        if self.position == len(self._order):
+            self.epoch, self.position = self.epoch + 1, 0
+            self._order = self.epoch_batches(self.epoch)
+        self.position += 1
+        return self._order[self.position - 1]
+
+    @property
+    def epochs_done(self) -> float:
+        return self.epoch + self.position / len(self._order)
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs to go on with the next batch."""
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed, "batch_tokens": self.batch_tokens,
+                "n_pairs": len(self.pairs), "n_target_tokens": self.pairs.n_target_tokens}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue after the last batch before ``state`` was taken; refuses other data or settings."""
+        mine = self.state()
+        for name in ("seed", "batch_tokens", "n_pairs", "n_target_tokens"):
+            if state.get(name) != mine[name]:
+                raise CheckpointError(f"the checkpoint's pairs have {name} {state.get(name)}, this run {mine[name]}; "
+                                      "resume with the same data and settings or start a new --out")
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        self._order = self.epoch_batches(self.epoch)

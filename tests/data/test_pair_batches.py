@@ -1,0 +1,102 @@
+"""Tokenized pairs: joint vocabulary, padding, batches of like lengths, resuming."""
+
+import numpy as np
+import pytest
+
+from tickwise.core.errors import CheckpointError, DataError
+from tickwise.data.pair_batches import PairBatches, batches_by_length, encode_pairs, encode_texts, train_pair_tokenizer
+from tickwise.data.pairs import Pairs
+
+
+def pairs(n=300):
+    chooser = np.random.default_rng(0)
+    words = ["Dog", "cat", "sees", "the", "red", "house", "Männer", "läuft", "über", "狗"]
+
+    def text():
+        return " ".join(chooser.choice(words, chooser.integers(1, 20)).tolist())
+
+    return Pairs([text() for _ in range(n)], [text() for _ in range(n)], "made")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_pair_tokenizer(pairs(), vocab_size=320, lowercase=True)
+
+
+def test_the_tokenizer_lowers_case_and_words_have_the_same_tokens_everywhere(tokenizer):
+    first, later = encode_texts(["Dog", "the Dog"], tokenizer)
+    assert later[-len(first) :] == first
+    assert tokenizer.decode(first) == " dog"
+    cased = train_pair_tokenizer(pairs(), vocab_size=320, lowercase=False)
+    assert cased.decode(cased.encode("Dog")) == " Dog"
+
+
+def test_lower_case_is_kept_with_the_saved_tokenizer(tokenizer, tmp_path):
+    from tickwise.tokenizers.tokenizer import Tokenizer
+
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode("DOG") == tokenizer.encode("dog")
+
+
+def test_a_written_end_token_does_not_end_a_text(tokenizer):
+    assert encode_texts(["the<|endoftext|> cat"], tokenizer) == encode_texts(["the cat"], tokenizer)
+
+
+def test_a_batch_says_what_is_predicted_where(tokenizer):
+    encoded = encode_pairs(Pairs(["the cat", "dog"], ["cat", "the red house"], "two"), tokenizer, 50)
+    eos = tokenizer.eos_id
+    source, target = encode_texts(["the cat", "the red house"], tokenizer)
+    batch = encoded.collate(np.array([0, 1]))
+    assert batch.source[0].tolist() == [*source, eos]
+    assert batch.source_lengths[0] == len(source) + 1
+    assert batch.source[1].tolist() == [*encode_texts(["dog"], tokenizer)[0], eos, eos][: len(source) + 1]
+    assert batch.target[1].tolist() == [eos, *target]
+    cat = encode_texts(["cat"], tokenizer)[0]
+    assert batch.target_lengths.tolist() == [len(cat) + 1, len(target) + 1]
+    assert batch.labels.tolist() == [*cat, eos, *target, eos]
+    assert encoded.n_target_tokens == len(batch.labels)
+
+
+def test_long_pairs_are_left_out(tokenizer):
+    encoded = encode_pairs(Pairs(["cat", "the " * 30], ["cat", "cat"], "two"), tokenizer, 20)
+    assert (len(encoded), encoded.longest_left_out) == (1, 1)
+    with pytest.raises(DataError, match="no pair has at most 2 tokens"):
+        encode_pairs(Pairs(["the red house"], ["cat cat cat"], "one"), tokenizer, 2)
+
+
+def test_batches_stay_within_their_tokens():
+    chooser = np.random.default_rng(0)
+    sources, targets = chooser.integers(1, 60, (2, 500))
+    batches = batches_by_length(sources, targets, 200)
+    assert sorted(index for batch in batches for index in batch) == list(range(500))
+    for batch in batches:
+        assert len(batch) * max(sources[batch].max(), targets[batch].max()) <= 200
+    assert batches_by_length(np.array([900]), np.array([3]), 200) == [[0]]
+
+
+def test_an_epoch_has_every_pair_once_and_the_next_one_another_order(tokenizer):
+    encoded = encode_pairs(pairs(), tokenizer, 100)
+    batches = PairBatches(encoded, batch_tokens=200, seed=1)
+    epochs = []
+    for _ in range(2):
+        drawn = []
+        start = int(batches.epochs_done)
+        while batches.epochs_done < start + 1:
+            drawn.append(batches.next_batch())
+        epochs.append(drawn)
+        assert sorted(np.concatenate(drawn)) == list(range(300))
+    assert [b.tolist() for b in epochs[0]] != [b.tolist() for b in epochs[1]]
+    padded = sum(len(b) * (encoded.targets.lengths[b].max() + 1) for b in epochs[0])
+    assert padded < 1.35 * encoded.n_target_tokens
+
+
+def test_it_goes_on_with_the_very_next_batch(tokenizer):
+    encoded = encode_pairs(pairs(), tokenizer, 100)
+    one, other = (PairBatches(encoded, batch_tokens=200, seed=1) for _ in range(2))
+    for _ in range(len(one.epoch_batches(0)) + 3):
+        one.next_batch()
+    other.restore(one.state())
+    for _ in range(5):
+        assert np.array_equal(one.next_batch(), other.next_batch())
+    with pytest.raises(CheckpointError, match="batch_tokens 200, this run 100"):
+        PairBatches(encoded, batch_tokens=100, seed=1).restore(one.state())
