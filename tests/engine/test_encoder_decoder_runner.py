@@ -218,7 +218,7 @@ def test_a_target_is_scored_given_its_source(made, tokenizer):
 @pytest.mark.parametrize(("request_", "options", "message"), [
     (greedy([3] * 24), {}, "the source has 25 tokens with its end mark and the model reads at most 24"),
     (greedy(""), {}, "the source is empty"),
-    (greedy([]), {}, "no token"),
+    (greedy([]), {}, "the source is empty"),
     (Request(prompt=[3], past_context="slide"), {}, "cannot slide"),
     (greedy([3]), {"speculate": "lookup"}, "speculate"),
     (greedy([3]), {"use_cache": False}, "use_cache"),

@@ -29,7 +29,7 @@ class WritingArguments(CommonArguments, GenerationSettings):
     model: tyro.conf.Positional[Path]
     """Model directory, or run directory (its best or newest model)."""
     prompt: str | None = None
-    """Text to continue; - reads standard input."""
+    """Text to continue, or an encoder–decoder's source; - reads standard input."""
     prompt_file: Path | None = None
     """File with the text to continue; - reads standard input. One newline at its end is dropped."""
     stop: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

@@ -99,16 +99,15 @@ class Admission:
     ) -> list[int]:
         if isinstance(prompt, str):
             ids = encode(self._tokenizer, prompt)
-            if not ids:
-                raise ConfigError("the source is empty; give a text")
-            return ids
-        try:
-            ids = [operator.index(token_id) for token_id in prompt]
-        except TypeError:
-            raise ConfigError("prompt: give text, or token ids as whole numbers") from None
+        else:
+            try:
+                ids = [operator.index(token_id) for token_id in prompt]
+            except TypeError:
+                raise ConfigError("prompt: give text, or token ids as whole numbers") from None
+            self._tokenizer.check_ids(ids)
         if not ids:
-            raise ConfigError("the prompt has no token; give at least one")
-        self._tokenizer.check_ids(ids)
+            raise ConfigError("the prompt has no token; give at least one" if self._runner.sources is None else
+                              "the source is empty; give a text")
         return ids
 
     def _proposer(self) -> Proposer:

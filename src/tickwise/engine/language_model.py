@@ -76,6 +76,11 @@ class LanguageModel:
         return self.module.config
 
     @property
+    def has_source(self) -> bool:
+        """Whether a prompt is the source of what it writes, as for an encoder–decoder, not its beginning."""
+        return isinstance(self.module, EncoderDecoder)
+
+    @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from tickwise.core.errors import DataError
 from tickwise.engine.language_model import LanguageModel
+from tickwise.evaluation.perplexity import refuse_sources
 from tickwise.evaluation.windows import KnowsTargets
 from tickwise.tokenizers.tokenizer import Tokenizer
 
@@ -62,6 +63,7 @@ def score_rows(model: LanguageModel, rows: Sequence[TokenRow], *, greedy: bool =
     ``greedy`` asks whether the scored tokens are the likeliest ones, which costs the whole distribution in models that
     otherwise look up what they need; without it ``RowScore.greedy`` is False. ``on_scored`` is told of rows done.
     """
+    refuse_sources(model)
     longest = model.config.context_length + 1
     cut = [TokenRow(row.ids[-longest:], max(1, row.first - max(0, len(row.ids) - longest))) for row in rows]
     scores: list[RowScore | None] = [None] * len(rows)

@@ -112,6 +112,13 @@ class PerplexityResult:
         }
 
 
+def refuse_sources(model: LanguageModel) -> None:
+    """``ConfigError`` for a model that cannot score a text without its source."""
+    if model.has_source:
+        raise ConfigError("an encoder–decoder predicts a target from its source, not a text by itself; tickwise run "
+                          "translate --test evaluates one on pairs")
+
+
 def evaluate(
     model: LanguageModel | str | Path,
     data: str | Path | None = None,
@@ -150,6 +157,7 @@ def evaluate(
         name, model = str(model), load(model, device=device, dtype=dtype)
     else:
         name = str(model.path or type(model.module).__name__)
+    refuse_sources(model)
     longest = model.config.context_length
     context = longest if context is None else context
     stride = context if stride is None else stride

@@ -226,7 +226,7 @@ def load_module(path: Path, *, device: str = "auto", dtype: str = "fp32") -> nn.
 
 
 def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tuple[Any, "Tokenizer"]:
-    """The language model and tokenizer of a model (or run) directory, in evaluation mode.
+    """A model that writes text, and its tokenizer, from a model (or run) directory, in evaluation mode.
 
     Raises ``CheckpointError`` as ``load_module`` does, and for a model of another purpose.
     """
@@ -234,7 +234,7 @@ def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tupl
 
     path = resolve_model_path(path)
     family, _ = read_config(path)
-    if family.purpose != "language model":
+    if family.purpose not in ("language model", "text-to-text model"):
         raise CheckpointError(f"{path}: a {family.name} is a {family.purpose}, not a language model")
     module = load_module(path, device=device, dtype=dtype)
     tokenizer = Tokenizer.load(path)
