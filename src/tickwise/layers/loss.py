@@ -31,6 +31,8 @@ class _HeadAndLoss(torch.autograd.Function):
         # Written into again and again: fresh memory would be handed out, and cleared, page by page every time.
         logits_buffer = hidden_NC.new_empty(min(n, _CHUNK), n_vocabulary)
         p_buffer, weight_buffer = torch.empty_like(logits_buffer), torch.empty_like(weight_VC)
+        mean_row_C = weight_VC.mean(0) if smoothing else None
+        row_starts = torch.arange(len(logits_buffer), device=hidden_NC.device) * n_vocabulary
         for start in range(0, n, _CHUNK):
             hidden, targets = hidden_NC[start : start + _CHUNK], targets_N[start : start + _CHUNK, None]
             logits = torch.mm(hidden, weight_VC.T, out=logits_buffer[: len(hidden)])
@@ -38,16 +40,17 @@ class _HeadAndLoss(torch.autograd.Function):
             p_target = p.gather(1, targets)
             # A probability that underflows counts as the smallest float, so the loss stays finite.
             loss = -p_target.float().clamp(min=_SMALLEST).log()
-            if smoothing:
+            if mean_row_C is not None:
                 log_normaliser = logits.gather(1, targets).float() + loss
-                mean_loss = log_normaliser - logits.mean(-1, keepdim=True, dtype=torch.float32)
+                mean_loss = log_normaliser - (hidden @ mean_row_C).float()[:, None]
                 loss = (1 - smoothing) * loss + smoothing * mean_loss
                 p -= smoothing / n_vocabulary
                 p_target = p.gather(1, targets)
             total += loss.sum()
-            grad_logits = p.scatter_(1, targets, p_target - (1 - smoothing))
-            torch.mm(grad_logits, weight_VC, out=grad_hidden[start : start + _CHUNK])
-            grad_weight += torch.mm(grad_logits.T, scaled_NC[start : start + _CHUNK], out=weight_buffer)
+            # By places in one row of numbers: scatter_ would copy all of them, twice.
+            p.view(-1)[row_starts[: len(hidden)] + targets[:, 0]] = (p_target - (1 - smoothing))[:, 0]
+            torch.mm(p, weight_VC, out=grad_hidden[start : start + _CHUNK])
+            grad_weight += torch.mm(p.T, scaled_NC[start : start + _CHUNK], out=weight_buffer)
         ctx.save_for_backward(grad_hidden.mul_(1 / n), grad_weight.to(weight_VC.dtype))
         return total / n
 
