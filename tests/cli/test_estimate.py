@@ -10,7 +10,7 @@ PLAN = ("--depth", 2, "--width", 128, "--vocab-size", 512, "--context", 64)
 @pytest.fixture
 def estimate(tickwise_cli):
     def call(*words):
-        code, out, err = tickwise_cli("estimate", *words, "--json")
+        code, out, err = tickwise_cli("estimate", *words, "--json", "--quiet")
         assert (code, err) == (0, "")
         return json.loads(out)
 
@@ -34,7 +34,8 @@ def test_json_has_the_promised_keys_and_the_parts_add_up(estimate):
         memory, times = found["memory_bytes"], found["time_s"]
         assert {"weights", "activations", "kv_cache", "total"} <= set(memory)
         assert ("optimizer" in memory) == (purpose == "train")
-        assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
+        assert memory["fragmentation"] is memory["process"] is None, "nobody knows them of another machine"
+        assert memory["total"] == sum(size or 0 for name, size in memory.items() if name != "total")
         assert stages <= set(times)
         assert times["total"] == pytest.approx(sum(spent for stage, spent in times.items() if stage != "total"))
         tokens = found["batch"] * (found["context"] if purpose == "train" else 1)
@@ -49,7 +50,8 @@ def test_the_table_says_what_is_modelled_and_from_where(tickwise_cli):
     code, out, _ = tickwise_cli("estimate", *PLAN, "--hardware", "rtx4090", "--price-per-hour", 0.5)
     assert code == 0
     flat = " ".join(out.split())
-    for text in ("Memory, modelled", "data-sheet: NVIDIA", "at best", "fits into 24 GB", "per million tokens"):
+    for text in ("Memory, modelled", "data-sheet: NVIDIA", "at best", "fits into 24 GB", "per million tokens",
+                 "fragmentation n/a", "not in the total: fragmentation, process"):
         assert text in flat
 
 
@@ -100,8 +102,10 @@ def test_the_largest_batch_that_fits_fits_and_much_more_does_not(estimate, tmp_p
 def test_the_largest_model_and_context_that_fit(estimate, tmp_path):
     hardware = hardware_file(tmp_path)
     words = ("--width", 128, "--vocab-size", 512, "--hardware", hardware, "--dtype", "fp32", "--for", "train")
-    deepest = estimate(*words, "--context", 64, "--fit", "model")["model"]["n_layers"]
-    assert estimate(*words, "--context", 64, "--depth", deepest + 2)["memory_bytes"]["total"] > 200_000_000
+    found = estimate(*words, "--context", 64, "--fit", "model")
+    assert found["memory_bytes"]["total"] <= 200_000_000
+    deeper = estimate(*words, "--context", 64, "--depth", found["model"]["n_layers"] + 1)
+    assert deeper["memory_bytes"]["total"] > 200_000_000
     hardware = hardware_file(tmp_path, memory_bytes=20_000_000)
     longest = estimate("--width", 128, "--depth", 2, "--vocab-size", 512, "--hardware", hardware, "--fit", "context")
     assert longest["context"] > 1000
@@ -175,3 +179,27 @@ def test_serving_has_no_gradients_and_a_whole_number_may_be_written_as_a_float(e
     found = estimate(*PLAN, "--hardware", hardware_file(tmp_path, memory_bytes=8e9), "--dtype", "fp32")
     assert not {"gradients", "optimizer"} & set(found["memory_bytes"])
     assert found["memory_available_bytes"] == 8 * 10**9
+
+
+@pytest.mark.parametrize("purpose", ["train", "serve"])
+def test_the_deepest_model_that_fits_is_found_by_two_dry_runs_of_its_depth(estimate, tmp_path, monkeypatch, purpose):
+    """Its width grows with its depth; most tries are of a few layers."""
+    import importlib
+
+    memory = importlib.import_module(f"tickwise.{'training' if purpose == 'train' else 'engine'}.memory")
+    counted, layers = memory._counted, []
+
+    def counting(model, *arguments):
+        layers.append(model.n_layers)
+        return counted(model, *arguments)
+
+    monkeypatch.setattr(memory, "_counted", counting)
+    limit = {"train": 4 * 10**9, "serve": 2 * 10**8}[purpose]
+    hardware = hardware_file(tmp_path, memory_bytes=limit)
+    words = ("--vocab-size", 512, "--context", 64, "--hardware", hardware, "--dtype", "fp32", "--for", purpose)
+    found = estimate(*words, "--fit", "model")
+    depth = found["model"]["n_layers"]
+    assert depth > 8
+    assert sorted({n for n in layers if n > 4}) == [depth, depth + 1]
+    assert found["memory_bytes"]["total"] <= limit
+    assert estimate(*words, "--depth", depth + 1)["memory_bytes"]["total"] > limit

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tickwise.core.errors import ConfigError
+from tickwise.profiling.ceilings import fingerprint
 from tickwise.profiling.hardware import _DATA_SHEETS, Hardware, named_hardware
 
 
@@ -44,14 +45,17 @@ def test_a_file_gives_its_figures_and_is_named_as_their_source(tmp_path):
         hardware.bandwidth_bytes_per_s()
 
 
-def test_what_doctor_prints_is_such_a_file(tmp_path):
-    path = write(tmp_path, {
+def test_what_doctor_prints_is_such_a_file_and_says_whose_it_is(tmp_path, capsys):
+    printed = {
         "cores": 2, "memory_bytes": 10**10, "read_bandwidth_bytes_per_s": 2e10, "flops_per_s": {"fp32": 1e11},
-        "uses": {"device": "cpu"}, "processor": "a processor", "fingerprint": "0" * 16, "measured_on": "2020-01-01",
-    })
-    hardware = named_hardware(path)
-    assert (hardware.name, hardware.kind) == ("a processor", "measured elsewhere")
-    assert hardware.bandwidth_bytes_per_s() == 2e10
+        "uses": {"device": "cpu"}, "processor": "a processor", "measured_on": "2020-01-01",
+    }
+    for mark, kind, said in (("0" * 16, "measured elsewhere", "is not that of this machine"),
+                             (fingerprint(), "measured", "measured on this machine")):
+        hardware = named_hardware(write(tmp_path, printed | {"fingerprint": mark}))
+        assert (hardware.name, hardware.kind) == ("a processor", kind)
+        assert hardware.bandwidth_bytes_per_s() == 2e10
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("values", [

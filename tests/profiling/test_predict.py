@@ -14,7 +14,6 @@ from tickwise.profiling.predict import (
     coldness,
     fit_correction,
     kind_of,
-    largest_fitting,
     predict,
     product_size,
     shares,
@@ -132,15 +131,3 @@ def test_coldness_runs_from_a_core_s_own_cache_to_memory():
     assert coldness(0) == coldness(HOT) == 0.0
     assert 0.3 < coldness(2**24) < 0.7
     assert coldness(COLD) == coldness(COLD * 100) == 1.0
-
-
-@pytest.mark.parametrize("limit", [0, 1, 7, 64, 65, 100, 1000, 4096, 10**6])
-def test_the_largest_number_that_fits(limit):
-    def total(n):
-        return 3 * n + 4
-
-    exact = min(4096, (limit - 4) // 3) if limit >= 7 else 0
-    found = largest_fitting(total, limit, most=4096)
-    assert found <= exact
-    assert found >= exact * 0.98 - 1
-    assert found == exact or exact > 50

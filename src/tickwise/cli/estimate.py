@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from tickwise.training.config import TrainConfig
 
 _MOST = 1 << 24
+_DEEPEST = 1024
+_FEW_LAYERS = 2, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path | None] = None
-    """Model or run directory, a config.json, or a training recipe (YAML). Left out, --depth, --width and
-    --vocab-size plan a model."""
+    """Model or run directory of a decoder, a config.json (model_type llama, qwen3, gpt2 or tickwise-decoder; weights
+    need not be there), or a recipe for tickwise train (.yaml). Left out, --depth, --width and --vocab-size plan a
+    model."""
     purpose: Annotated[Literal["train", "serve"], tyro.conf.arg(name="for")] = "serve"
     """A training step, or a tick that decodes one token of every text."""
     batch: int | None = None
@@ -33,7 +36,8 @@ class Arguments(CommonArguments):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation; auto is what train and generate would take."""
     hardware: str = "here"
-    """here (measured), a JSON file (what doctor --json prints is one), or a data sheet: a100, h100, rtx4090."""
+    """here (measured), a JSON file (what doctor --json prints, here or elsewhere, is one), or a data sheet: a100, h100,
+    rtx4090."""
     fit: Literal["batch", "context", "model"] | None = None
     """Find the largest batch, context or depth that fits into the memory."""
     price_per_hour: float | None = None
@@ -118,7 +122,7 @@ def _plan(arguments: Arguments) -> _Plan:
         else:
             family, model = read_config(resolve_model_path(path))
             if family is not DECODER:
-                raise ConfigError(f"{path}: estimates are for decoders so far, and this is the {family.name} family")
+                raise ConfigError(f"{path}: estimate takes decoders; this is of the {family.name} family")
         config = dataclasses.replace(config, context=min(arguments.context or model.context_length,
                                                          model.context_length), depth=model.n_layers)
         if arguments.context is not None and arguments.context > model.context_length:
@@ -166,35 +170,42 @@ def _dtype(arguments: Arguments, machine: "Machine") -> str:
     return "bf16" if "bf16" in machine.hardware.flops_per_s else "fp32"
 
 
-def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, int]:
-    """Bytes by term; ``total`` is their sum.
+def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, int | None]:
+    """Bytes by term; ``total`` is the sum of those that are known.
 
     On this machine's CPU it is the peak of the resident memory of the whole process, with what Python and PyTorch take
-    (measured); elsewhere that comes on top.
+    (measured); elsewhere that comes on top, as does what an allocator that is not here leaves unused.
     """
     from tickwise.engine.memory import estimate_serving_memory
     from tickwise.profiling.reference import process_bytes
     from tickwise.training.memory import estimate_training_memory
 
+    is_our_cpu = machine.is_here and machine.device.type == "cpu"
+    terms: dict[str, int | None]
     if arguments.purpose == "train":
-        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device,
-                                         on_cpu=machine.is_here and machine.device.type == "cpu")
+        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device, on_cpu=is_our_cpu)
         terms = {"weights": train.weights, "gradients": train.gradients, "optimizer": train.optimizer,
-                 "activations": train.activations, "fragmentation": train.fragmentation, "kv_cache": 0}
+                 "activations": train.activations, "kv_cache": 0, "fragmentation": train.fragmentation}
     else:
         serve = estimate_serving_memory(plan.model, batch=arguments.batch or 1, context=plan.training.context,
-                                        dtype=dtype, on_cpu=machine.is_here and machine.device.type == "cpu")
-        terms = {"weights": serve.weights, "activations": serve.activations,
-                 "fragmentation": serve.fragmentation, "kv_cache": serve.kv_cache}
-    if machine.is_here and machine.device.type == "cpu":
+                                        dtype=dtype, on_cpu=is_our_cpu)
+        terms = {"weights": serve.weights, "activations": serve.activations, "kv_cache": serve.kv_cache,
+                 "fragmentation": serve.fragmentation}
+    if is_our_cpu:
         room = "training" if arguments.purpose == "train" else "engine"
         terms["process"] = process_bytes(f"{room}-{dtype}", f"tickwise.{room}.prediction:run_smallest('{dtype}')")
-    return terms | {"total": sum(terms.values())}
+    else:
+        terms |= {"fragmentation": None, "process": None}
+    return terms | {"total": sum(size for size in terms.values() if size is not None)}
+
+
+def _total(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> int:
+    return _memory(arguments, plan, machine, dtype)["total"] or 0
 
 
 def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> tuple[Arguments, _Plan]:
     """What is asked, with the largest batch, context or depth that fits."""
-    from tickwise.profiling.predict import largest_fitting
+    from tickwise.profiling.largest import largest_fitting, largest_near
 
     limit = machine.memory_bytes
     if limit is None:
@@ -205,7 +216,7 @@ def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
     if arguments.fit == "context" and not plan.planned:
         most = plan.model.context_length
     if arguments.fit == "model":
-        most = 1024
+        most = _DEEPEST
 
     def variant(number: int) -> tuple[Arguments, _Plan]:
         change: dict[str, Any] = {"depth" if arguments.fit == "model" else str(arguments.fit): number}
@@ -216,13 +227,17 @@ def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
 
         def total(number: int) -> int:
             bar.note(f"({number:,} …)")
-            size = _memory(*variant(number), machine, dtype)["total"]
+            size = _total(*variant(number), machine, dtype)
             bar.advance(1)
-            return int(size)
+            return size
 
-        found = largest_fitting(total, limit, most)
+        if arguments.fit == "model":
+            guess = largest_fitting(lambda depth: _total_by_few_layers(*variant(depth), machine, dtype), limit, most)
+            found = largest_near(lambda depth: total(depth) <= limit, max(1, guess), most)
+        else:
+            found = largest_fitting(total, limit, most)
     if found == 0:
-        need = _memory(*variant(1), machine, dtype)["total"]
+        need = total(1)
         raise MemoryLimitError(f"--fit {arguments.fit}: not even 1 fits: it needs {format_bytes(need)} of "
                                f"{format_bytes(limit)}")
     if not arguments.json:
@@ -233,6 +248,19 @@ def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
             why = f" ({bound}, not memory)"
         print(f"largest {'depth' if arguments.fit == 'model' else arguments.fit}: {found:,}{why}")
     return variant(found)
+
+
+def _total_by_few_layers(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> int:
+    """About the model's ``total``, from two models as wide with few of its layers: each further one adds the same."""
+    fewer, more = _FEW_LAYERS
+    if plan.model.n_layers <= more:
+        return _total(arguments, plan, machine, dtype)
+    less, all_of_it = (
+        _total(arguments, dataclasses.replace(plan, model=dataclasses.replace(plan.model, n_layers=n),
+                                              training=dataclasses.replace(plan.training, depth=n)), machine, dtype)
+        for n in _FEW_LAYERS
+    )
+    return all_of_it + (plan.model.n_layers - more) * (all_of_it - less) // (more - fewer)
 
 
 def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
@@ -344,9 +372,14 @@ def _print_tables(found: dict[str, Any]) -> None:
     memory = table("Memory, modelled", "term", "bytes", "share")
     total = found["memory_bytes"]["total"]
     for name, size in found["memory_bytes"].items():
-        if size:
+        if size is None:
+            memory.add_row(name, "n/a", "n/a")
+        elif size:
             memory.add_row(name, format_bytes(size), f"{100 * size / total:.0f} %")
     console.print(memory)
+    unknown = [name for name, size in found["memory_bytes"].items() if size is None]
+    if unknown:
+        console.print(f"not in the total: {', '.join(unknown)}, which are known of this machine's processor only")
     available = found["memory_available_bytes"]
     if available is None:
         console.print("whether it fits: n/a")

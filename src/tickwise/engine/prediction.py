@@ -131,7 +131,7 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
     ]  # fmt: skip
     settings = [(model, batch, context, dtype)
                 for model, (*_, batch, context, dtype) in zip(models, _REFERENCES, strict=True)]
-    measured = stage_seconds([tick_runner(*one, device) for one in settings])
+    measured = stage_seconds([tick_runner(*one, device) for one in settings], "ticks")
     observed: dict[str, list[Observation]] = {name: [] for name in ("serve", *HOST_STAGES)}
     for (model, batch, context, dtype), seconds in zip(settings, measured, strict=True):
         rows = _decode_rows(batch, context - TICKS_PER_PROMPT // 2)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tickwise.core.config import closest, from_dict, read_json
+from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
-from tickwise.profiling.ceilings import Ceilings
+from tickwise.profiling.ceilings import Ceilings, fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,10 +102,21 @@ def named_hardware(name: str) -> Hardware:
     if isinstance(size, float) and size.is_integer():  # 8e9
         values = {**values, "memory_bytes": int(size)}
     if "fingerprint" in values:  # printed by doctor, on whichever machine
-        known = {field.name for field in dataclasses.fields(Hardware)}
-        values = {key: value for key, value in values.items() if key in known} | {
-            "name": str(values.get("processor", path.stem)), "source": f"{path}, doctor on {values.get('measured_on')}",
-            "kind": "measured elsewhere",
-        }
-        return from_dict(Hardware, values, where=str(path))
+        return _from_doctor(values, path)
     return from_dict(Hardware, {"name": path.stem, "source": str(path), "kind": "file"} | values, where=str(path))
+
+
+def _from_doctor(values: dict[str, Any], path: Path) -> Hardware:
+    """What doctor measured on some machine; a line says whether it was this one."""
+    here = values["fingerprint"] == fingerprint()
+    if here:
+        say(f"{path}: measured on this machine; --hardware here also knows what its operations cost beyond that")
+    else:
+        say(f"{path}: its fingerprint {values['fingerprint']} is not that of this machine, {fingerprint()}: measured "
+            "on another machine, or with another number of threads or version of torch")
+    known = {field.name for field in dataclasses.fields(Hardware)}
+    figures = {key: value for key, value in values.items() if key in known} | {
+        "name": str(values.get("processor", path.stem)), "source": f"{path}, doctor on {values.get('measured_on')}",
+        "kind": "measured" if here else "measured elsewhere",
+    }
+    return from_dict(Hardware, figures, where=str(path))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tickwise.core.config import from_dict, read_json, to_dict
+from tickwise.core.console import format_seconds, say
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.core.paths import cache_directory, write_text_atomic
 from tickwise.profiling.ceilings import fingerprint
@@ -99,6 +100,19 @@ def is_cached() -> bool:
     return cache_path(fingerprint()).is_file()
 
 
+def announced(what: str, rounds: int) -> Iterator[int]:
+    """Numbers of rounds; before each one a line says what is measured, how far that is, and how long it still takes.
+
+    Lines and no live bar, which would use the processor meanwhile.
+    """
+    start = time.monotonic()
+    for number in range(rounds):
+        spent = time.monotonic() - start
+        left = f", {format_seconds(spent / number * (rounds - number))} left" if number else ""
+        say(f"calibrating: {what}, round {number + 1} of {rounds}{left}")
+        yield number
+
+
 _Call = Callable[[], object]
 
 
@@ -121,7 +135,7 @@ def measure_overheads(rounds: int = _ROUNDS) -> Overheads:
     now = clock()
     with torch.inference_mode():
         points = [point for dtype in ("fp32", "bf16") for point in _points(dtype)]
-        for _ in range(rounds):
+        for _ in announced(f"{len(points):,} single operations", rounds):
             for point in points:
                 _time(point, now)
     return Overheads(

@@ -10,7 +10,7 @@ Python between the operations, autograd's bookkeeping, memory that is handed out
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tickwise.core.stages import Stage
@@ -431,46 +431,9 @@ def find_machine(name: str, refresh: bool = False) -> Machine:
     if device.type != "cpu":
         return Machine(hardware=hardware, device=device, times=None, memory_bytes=hardware.memory_bytes, is_here=True)
     if refresh or not overheads.is_cached():
-        say("calibrating the prediction on this machine, about a minute …")
+        say("calibrating the prediction on this machine, about a minute; kept for the next time")
     times = OperationTimes(hardware, overheads.overheads(refresh))
     return Machine(hardware=hardware, device=device, times=times, memory_bytes=memory_bytes()[1], is_here=True)
-
-
-def largest_fitting(total_bytes: Callable[[int], int], limit_bytes: int, most: int) -> int:
-    """The largest number from 1 to ``most`` whose total stays within the limit, to 2 %; 0 when none does.
-
-    Every total may be a dry run, so the search guesses: where a power law through the two nearest numbers reaches the
-    limit, and a little beyond a number that fits, to see soon that more does not. Totals must not fall as the number
-    grows.
-    """
-    below, above = (1, total_bytes(1)), (most + 1, 0)  # largest that fits, smallest that does not; 0: not known
-    if below[1] > limit_bytes:
-        return 0
-    before = below
-    turn = 0
-    while above[0] - below[0] > max(1, below[0] // 50):
-        turn += 1
-        if above[1]:
-            guess = _meets(below, above, limit_bytes) if turn % 3 else math.sqrt(below[0] * above[0])
-            if turn % 3 == 1:
-                guess *= 1.01
-        else:
-            guess = min(_meets(before, below, limit_bytes) * 1.01, 4.0 * below[0]) if before != below else 4.0
-        number = min(max(round(guess), below[0] + 1), above[0] - 1)
-        found = number, total_bytes(number)
-        if found[1] > limit_bytes:
-            above = found
-        else:
-            before, below = below, found
-    return below[0]
-
-
-def _meets(one: tuple[int, int], other: tuple[int, int], limit: int) -> float:
-    """Where the power law through two points (number, total) reaches the limit."""
-    power = math.log(max(other[1], 1) / max(one[1], 1)) / math.log(other[0] / one[0])
-    if power <= 0.01:
-        return math.inf if limit > other[1] else float(other[0])
-    return other[0] * math.exp(min(50.0, math.log(max(limit, 1) / max(other[1], 1)) / power))
 
 
 def extrapolated(fewer: Prediction, more: Prediction, steps: float) -> Prediction:

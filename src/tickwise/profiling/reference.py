@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tickwise.core.config import read_json
+from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.core.paths import cache_directory, write_text_atomic
 from tickwise.core.stages import Stage, marking
 from tickwise.profiling.ceilings import fingerprint
-from tickwise.profiling.overheads import clock
+from tickwise.profiling.overheads import announced, clock
 from tickwise.profiling.predict import Correction
 from tickwise.profiling.program import Instruction
 
@@ -43,8 +44,9 @@ def typical_seconds(times: Sequence[float]) -> float:
     return statistics.fmean(sorted(times)[: -(-len(times) // 4)])
 
 
-def stage_seconds(runs: Sequence[Callable[[], object]]) -> list[dict[Stage, float]]:
-    """For each of ``runs`` the seconds of every stage that it marks, repeated in rounds that go through all of them.
+def stage_seconds(runs: Sequence[Callable[[], object]], what: str) -> list[dict[Stage, float]]:
+    """For each of ``runs`` the seconds of every stage that it marks, repeated in rounds that go through all of them;
+    each is announced as so many ``what``.
 
     They are scaled so that they add up to a run without a clock in it, where the clock matters.
     """
@@ -53,7 +55,7 @@ def stage_seconds(runs: Sequence[Callable[[], object]]) -> list[dict[Stage, floa
     plain: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
-    for _ in range(_ROUNDS):
+    for _ in announced(f"{len(runs)} {what}", _ROUNDS):
         for index, run in enumerate(runs):
             spent = 0.0
             for repetition in range(40):
@@ -96,6 +98,7 @@ def process_bytes(name: str, function: str, refresh: bool = False) -> int:
     if not refresh:
         with contextlib.suppress(ConfigError, TypeError, KeyError, ValueError):
             return int(read_json(path, "the size of a process")["bytes"])
+    say("measuring what a process takes besides its model, some seconds")
     module, _, call = function.partition(":")
     code = f"import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

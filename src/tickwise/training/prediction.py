@@ -124,7 +124,7 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
         config = TrainConfig(data=Path(), context=context, batch_size=batch, depth=depth, max_steps=1)
         settings.append((model, resolve(config, model, n_parameters=1, n_train_tokens=1), dtype))
     measured = stage_seconds([step_runner(Decoder(model).initialise(seed=1).to(device), config, dtype)
-                              for model, config, dtype in settings])
+                              for model, config, dtype in settings], "training steps")
     observed: dict[Phase, list[Observation]] = {"forward": [], "backward": [], "optimizer": []}
     for (model, config, dtype), seconds in zip(settings, measured, strict=True):
         instructions = step_program(model, config, dtype, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
