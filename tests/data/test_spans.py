@@ -10,7 +10,7 @@ from tickwise.data.cloze import cloze_questions
 from tickwise.data.encoder_inputs import with_marks
 from tickwise.data.span_windows import PASSAGE, QUESTION, SHARED, SHARED_PAIR, SpanWindows
 from tickwise.data.spans import SpanQuestion, read_span_questions
-from tickwise.evaluation.span_baseline import best_sentence, fit_baseline, sliding_window
+from tickwise.evaluation.span_baseline import best_sentence, fit_window, sliding_window
 from tickwise.tokenizers.places import placed_ids
 from tickwise.tokenizers.train import train_tokenizer
 
@@ -155,6 +155,6 @@ def test_the_baseline_takes_the_window_that_shares_most():
 def test_the_baselines_length_is_the_best_on_training_questions():
     at = PASSAGE_TEXT.index("with her mother")
     q = SpanQuestion("1", "with her mother", PASSAGE_TEXT, ((at, at + 15),), ("with her mother",))
-    fitted = fit_baseline([q] * 3, "squad")
+    fitted = fit_window([q] * 3, "squad")
     assert (fitted.length, fitted.training_f1) == (3, 1.0)
     assert fitted.answer(q) == "with her mother"

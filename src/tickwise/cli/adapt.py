@@ -1,4 +1,4 @@
-"""Fine-tune an encoder for a task: classes of texts, answers in passages, or places of sentences in a vector space."""
+"""Fine-tune an encoder for a task: classes of texts, answers in passages, or vectors of texts."""
 
 import dataclasses
 import json
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format)."""
-    task: Literal["classify", "answer"]
-    """classify: labelled texts; answer: questions with passages, in SQuAD's JSON or SubjQA's tables."""
+    task: Literal["classify", "answer", "embed"]
+    """classify: labelled texts; answer: questions with passages, in SQuAD's JSON or SubjQA's tables; embed: lines with
+    two like texts and a tab between them, or with one text each."""
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File to train on, or name of a known data set; several times for several files."""
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -57,7 +58,9 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--train: give a file to fine-tune on")
     if arguments.out is None:
         raise ConfigError("--out: say where the model goes")
-    return (_classify if arguments.task == "classify" else _answer)(arguments)
+    if arguments.train_rows is not None and arguments.task != "classify":
+        raise ConfigError("--train-rows: is for labelled texts")
+    return {"classify": _classify, "answer": _answer, "embed": _embed}[arguments.task](arguments)
 
 
 def _shared(arguments: Arguments) -> dict[str, Any]:
@@ -82,8 +85,6 @@ def _classify(arguments: Arguments) -> int:
 def _answer(arguments: Arguments) -> int:
     from tickwise.tasks.answer import AnswerConfig, train_reader
 
-    if arguments.train_rows is not None:
-        raise ConfigError("--train-rows: is for labelled texts")
     result = train_reader(AnswerConfig(answer=arguments.answer, **_shared(arguments)))
     if result.trained.interrupted:
         return 130
@@ -105,14 +106,31 @@ def _answer(arguments: Arguments) -> int:
     return 0
 
 
+def _embed(arguments: Arguments) -> int:
+    from tickwise.tasks.embed import EmbedConfig, train_embedder
+
+    if arguments.test:
+        raise ConfigError("--test: is for the other tasks; the development pairs show how many partners are found")
+    shared = _shared(arguments)
+    del shared["test"]
+    trained = train_embedder(EmbedConfig(**shared))
+    if arguments.json:
+        print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
+                          "development": trained.validation}))
+    elif not trained.interrupted:
+        say(f"use it: tickwise run similar {arguments.out} \"a text\" --among FILE")
+    return 130 if trained.interrupted else 0
+
+
 def answer_table(evaluation: "AnswerEvaluation") -> str:
     """The evaluation for people."""
     lines = [f"{'questions (' + evaluation.rule + ' rules)':<40} {'exact match':>11} {'F1':>7}   95 % interval of F1"]
-    for name, scores in (("with an answer", evaluation.answerable),
-                         (f"  {evaluation.baseline_name}", evaluation.baseline), ("all, or none", evaluation.overall)):
-        if scores is not None:
-            between = scores.f1.interval
-            shown = f"{between.low:.4f} to {between.high:.4f}" if between else "n/a"
-            lines.append(f"{name + f' ({scores.n:,})':<40} {scores.exact_match.value:>11.4f} {scores.f1.value:>7.4f}   "
-                         f"{shown}")
+    rows = [("with an answer", evaluation.answerable),
+            *((f"  by shared words: {name}", scores) for name, scores in evaluation.baselines.items()),
+            *([("all, or none", evaluation.overall)] if evaluation.overall is not None else [])]
+    for name, scores in rows:
+        between = scores.f1.interval
+        shown = f"{between.low:.4f} to {between.high:.4f}" if between else "n/a"
+        lines.append(f"{name + f' ({scores.n:,})':<40} {scores.exact_match.value:>11.4f} {scores.f1.value:>7.4f}   "
+                     f"{shown}")
     return "\n".join(lines)

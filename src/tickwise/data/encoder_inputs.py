@@ -27,7 +27,9 @@ class Marks:
 def with_marks(tokenizer: Tokenizer) -> Tokenizer:
     """A tokenizer of the same ids that has ``[PAD]``, ``[CLS]``, ``[SEP]`` and ``[MASK]`` besides."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    backend.add_special_tokens([names[0] for names in _NAMES.values()])
+    # A mask takes the place of a word and of the space before it, as when words are masked in training.
+    backend.add_special_tokens([tokenizers.AddedToken(names[0], lstrip=name == "mask", special=True)
+                                for name, names in _NAMES.items()])
     return Tokenizer(backend, tokenizer.kind,
                      tokenizer.config | {f"{name}_token": names[0] for name, names in _NAMES.items()})
 

@@ -2,13 +2,13 @@
 
 Richardson et al. 2013 ("MCTest"), algorithm 1: every word counts with its inverse count in the passage, and the window
 with the highest sum over the question's words wins. There the window is as long as the question and answer; here its
-length is fitted on training questions, which is the best that one length can do. A second program answers with the
-passage's whole sentence of the highest sum.
+length is fitted on training questions, which is the best that one length can do. A second program, which knows where
+sentences end, answers with the whole sentence of the highest sum.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ from tickwise.text.words import split_sentences
 
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 27, 33, 40)
 _FITTED_ON = 400
-Baseline = Callable[[SpanQuestion], str]
 
 
 def _weights(question: SpanQuestion) -> tuple[list[tuple[int, int]], np.ndarray]:
@@ -60,32 +59,24 @@ def best_sentence(question: SpanQuestion) -> str:
 
 
 @dataclass(frozen=True)
-class FittedBaseline:
-    """The better of the two programs on training questions. ``length`` is None where sentences are better."""
+class FittedWindow:
+    """The window length with the highest mean F1 on training questions."""
 
-    length: int | None
+    length: int
     training_f1: float
 
     def answer(self, question: SpanQuestion) -> str:
-        return best_sentence(question) if self.length is None else sliding_window(question, self.length)
-
-    @property
-    def name(self) -> str:
-        return "best sentence" if self.length is None else f"sliding window of {self.length} words"
+        return sliding_window(question, self.length)
 
 
-def fit_baseline(training: Sequence[SpanQuestion], rule: Rule) -> FittedBaseline:
-    """The window length, or whole sentences, with the highest mean F1 on (some hundred of) the answerable training
-    questions."""
+def fit_window(training: Sequence[SpanQuestion], rule: Rule) -> FittedWindow:
+    """The best of some lengths on (some hundred of) the answerable training questions."""
     answerable = [q for q in training if q.answers]
     chosen = [answerable[i] for i in np.linspace(0, len(answerable) - 1, min(_FITTED_ON, len(answerable))).astype(int)]
 
-    def mean_f1(program: Baseline) -> float:
-        return float(np.mean([f1(program(q), q.references, rule) for q in chosen])) if chosen else 0.0
+    def mean_f1(length: int) -> float:
+        return float(np.mean([f1(sliding_window(q, length), q.references, rule) for q in chosen])) if chosen else 0.0
 
-    fitted = [FittedBaseline(None, mean_f1(best_sentence))]
-    for length in _LENGTHS:
-        fitted.append(FittedBaseline(length, mean_f1(lambda q, n=length: sliding_window(q, n))))  # type: ignore[misc]
-    return max(fitted, key=lambda one: one.training_f1)
+    return max((FittedWindow(length, mean_f1(length)) for length in _LENGTHS), key=lambda one: one.training_f1)
 
 

@@ -15,7 +15,7 @@ from tickwise.data.cloze import cloze_questions
 from tickwise.data.span_windows import N_SEGMENTS, SpanWindows
 from tickwise.data.spans import SpanQuestion, fingerprint, read_span_questions
 from tickwise.evaluation.answers import AnswerScores, Rule, answer_scores, f1
-from tickwise.evaluation.span_baseline import fit_baseline
+from tickwise.evaluation.span_baseline import best_sentence, fit_window
 from tickwise.interop.directory import load_module, read_run, resolve_model_path, save_model
 from tickwise.interop.warm_start import headed_encoder
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
@@ -60,23 +60,20 @@ class Answer:
 @dataclass(frozen=True)
 class AnswerEvaluation:
     """``answerable``: over the questions that have an answer, each of which the reader must answer. ``overall``: over
-    all of them, "none" being right where there is none (None where every question has one). ``baseline``: the window or
-    sentence that shares most words with the question, on the answerable ones."""
+    all of them, "none" being right where there is none (None where every question has one). ``baselines``: by name,
+    programs that answer the answerable ones by the words that passage and question share."""
 
     answerable: AnswerScores
     overall: AnswerScores | None
-    baseline: AnswerScores | None
-    baseline_name: str
+    baselines: dict[str, AnswerScores]
     rule: Rule
 
     def to_json(self) -> dict[str, Any]:
-        def plain(scores: AnswerScores | None) -> dict[str, Any] | None:
-            if scores is None:
-                return None
+        def plain(scores: AnswerScores) -> dict[str, Any]:
             return {"exact_match": scores.exact_match.value, "f1": scores.f1.value, "n": scores.n}
 
-        return {"answerable": plain(self.answerable), "overall": plain(self.overall), "baseline": plain(self.baseline),
-                "baseline_name": self.baseline_name, "rule": self.rule}
+        return {"answerable": plain(self.answerable), "overall": plain(self.overall) if self.overall else None,
+                "baselines": {name: plain(scores) for name, scores in self.baselines.items()}, "rule": self.rule}
 
 
 class Reader:
@@ -130,8 +127,8 @@ class Reader:
         return Answer(passage[span.start : span.end], span.start, span.end, probability)
 
     def evaluate(self, questions: Sequence[SpanQuestion], training: Sequence[SpanQuestion] = ()) -> AnswerEvaluation:
-        """Exact match and F1, as SQuAD or (for Chinese) CMRC 2018 define them; with ``training`` questions also of the
-        word-overlap baseline, whose window is fitted on them."""
+        """Exact match and F1, as SQuAD or (for Chinese) CMRC 2018 define them; with ``training`` questions also of
+        word-overlap baselines, whose window is fitted on them."""
         rule = rule_for(questions)
         answerable = [i for i, q in enumerate(questions) if q.references]
         if not answerable:
@@ -140,16 +137,17 @@ class Reader:
         forced = [self._as_answer(span, q.passage, True).text for span, q in zip(found, questions, strict=True)]
         own = [questions[i] for i in answerable]
         scores = answer_scores([forced[i] for i in answerable], [q.references for q in own], rule)
-        overall = baseline = None
+        overall = None
         if len(answerable) < len(questions):
             free = [self._as_answer(span, q.passage, False).text for span, q in zip(found, questions, strict=True)]
             overall = answer_scores(free, [q.references for q in questions], rule)
-        name = ""
+        baselines = {}
         if training:
-            fitted = fit_baseline(training, rule)
-            name = fitted.name
-            baseline = answer_scores([fitted.answer(q) for q in own], [q.references for q in own], rule)
-        return AnswerEvaluation(scores, overall, baseline, name, rule)
+            window = fit_window(training, rule)
+            programs = {f"window of {window.length} words": window.answer, "best sentence": best_sentence}
+            baselines = {name: answer_scores([program(q) for q in own], [q.references for q in own], rule)
+                         for name, program in programs.items()}
+        return AnswerEvaluation(scores, overall, baselines, rule)
 
 
 def rule_for(questions: Sequence[SpanQuestion]) -> Rule:

@@ -1,0 +1,219 @@
+"""Sentences as vectors, by a fine-tuned encoder: train, embed, find the likest; and words for masked places."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from tickwise.core.device import resolve_device
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.data.encoder_inputs import TextIds, padded
+from tickwise.interop.directory import load_module, read_config, resolve_model_path
+from tickwise.interop.warm_start import headed_encoder
+from tickwise.models.encoder import Encoder
+from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
+from tickwise.tasks.fine_tune_options import FineTuneOptions
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.config import LoopConfig
+from tickwise.training.contrastive import Contrastive
+from tickwise.training.encoder_classification import classify_encoded
+from tickwise.training.run import TrainResult, check_outputs, train_module
+
+_DEV_SHARE, _MOST_DEV = 0.05, 1000
+_FEWEST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(LoopConfig):
+    """One fine-tuning of a sentence embedder."""
+
+    encoder: Path
+    """Model or run directory to start from."""
+    train: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    tuning: FineTuneOptions = field(default_factory=FineTuneOptions)
+
+
+def read_partners(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """Of each line the two texts that a tab separates; a line without a tab is its own partner. Blank lines are left
+    out; ``DataError`` for a file that cannot be read, or a line with more tabs."""
+    pairs = []
+    for source in sources:
+        try:
+            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
+        except OSError as problem:
+            raise DataError(f"{source}: cannot read it: {problem.strerror or problem}") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{source}: not UTF-8; convert it first") from None
+        for number, line in enumerate(lines, start=1):
+            parts = [part.strip() for part in line.split("\t")]
+            if not any(parts):
+                continue
+            if len(parts) > 2 or not all(parts):
+                raise DataError(f"{source}, line {number}: a line is a text, or two texts with a tab between them")
+            pairs.append((parts[0], parts[-1]))
+    if len(pairs) < _FEWEST:
+        raise DataError(f"{', '.join(sources)}: {len(pairs)} texts; at least {_FEWEST} are told apart")
+    return pairs
+
+
+def train_embedder(config: EmbedConfig) -> TrainResult:
+    """Fine-tune ``config.encoder`` so that partners are near each other; keeps the model with the lowest loss on the
+    development pairs (a twentieth, by their text, where none are given)."""
+    check_outputs(config)
+    pairs = read_partners(config.train)
+    if config.dev:
+        developing = read_partners(config.dev)
+    else:
+        drawn = [xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) / 2**64 < _DEV_SHARE for left, _ in pairs]
+        developing = [pair for pair, is_drawn in zip(pairs, drawn, strict=True) if is_drawn][:_MOST_DEV]
+        kept = set(developing)
+        pairs = [pair for pair in pairs if pair not in kept]
+    source, options = resolve_model_path(config.encoder), config.tuning
+    tokenizer = Tokenizer.load(source)
+    module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, source, config.seed, fresh=options.fresh,
+                            dropout=options.dropout)
+    reader = TextIds(tokenizer, module.config.context_length)
+
+    def encoded(part: Sequence[tuple[str, str]]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+        return reader.encode([left for left, _ in part]), reader.encode([right for _, right in part])
+
+    objective = Contrastive(*encoded(pairs), encoded(developing) if len(developing) > 1 else None, reader.marks,
+                            batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    steps = max(1, round(options.epochs * objective.steps_per_epoch))
+    if all(loop[name] is None for name in ("max_steps", "max_tokens", "max_seconds")):
+        loop["max_steps"] = steps
+    loop["evaluate_every"] = config.evaluate_every or max(1, steps // 8)
+    digest = xxhash.xxh3_128_hexdigest("\0".join(f"{a}\t{b}" for a, b in pairs).encode("utf-8", "surrogatepass"))
+    own = sum(left == right for left, right in pairs)
+    return train_module(
+        LoopConfig(**loop), module, objective, tokenizer,
+        data={"source": ", ".join(config.train), "fingerprint": digest, "pairs": len(pairs)},
+        lines=[f"{len(pairs):,} pairs ({own:,} of a text with itself), {len(developing):,} to choose the model by"],
+    )
+
+
+class Embedder:
+    """Texts to vectors of length 1. A plain encoder's are its mean states; one that was fine-tuned for it (tickwise
+    adapt --task embed) is better.
+
+    >>> embedder = Embedder.load("out/embedder")                # doctest: +SKIP
+    >>> embedder.embed(["a cat", "a kitten"]) @ embedder.embed(["a dog"]).T    # doctest: +SKIP
+    """
+
+    def __init__(self, module: SentenceEmbedder, tokenizer: Tokenizer) -> None:
+        self.module = module.eval()
+        self.texts = TextIds(tokenizer, module.config.context_length)
+        self.device = next(module.parameters()).device
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> "Embedder":
+        """Of a model or run directory; ``CheckpointError`` when it is no encoder."""
+        folder = resolve_model_path(Path(path))
+        if read_config(folder)[0].module_name == SentenceEmbedder.__name__:
+            module = load_module(folder, device=device)
+            assert isinstance(module, SentenceEmbedder)
+        else:
+            module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, folder, seed=0)
+            module = module.requires_grad_(False).to(resolve_device(device))
+        return cls(module, Tokenizer.load(folder))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.module.config.width
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, C); zeros for a text without a token."""
+        rows = self.texts.encode(texts)
+        vectors = classify_encoded(self.module, rows, self.texts.marks, self.device).numpy().reshape(len(rows), -1)
+        vectors[[len(row) <= 2 for row in rows]] = 0
+        return vectors
+
+
+@dataclass(frozen=True)
+class Near:
+    """A text that was found, its number among those searched, and the cosine to what it was searched with."""
+
+    text: str
+    number: int
+    cosine: float
+
+
+class SimilarTexts:
+    """Texts to search in by meaning. ``DataError`` when there are none."""
+
+    def __init__(self, embedder: Embedder, texts: Sequence[str]) -> None:
+        if not texts:
+            raise DataError("no texts to search in")
+        self._embedder, self._texts, self._vectors = embedder, texts, embedder.embed(texts)
+
+    def find(self, queries: Sequence[str], n: int = 10) -> list[list[Near]]:
+        """For each query the ``n`` texts with the highest cosine, best first."""
+        if n < 1:
+            raise ConfigError(f"--n: must be at least 1, got {n}")
+        cosines = self._embedder.embed(queries) @ self._vectors.T
+        return [[Near(self._texts[i], int(i), float(row[i])) for i in np.argsort(-row, kind="stable")[:n]]
+                for row in cosines]
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A word for a masked place, its probability, and the text with it."""
+
+    word: str
+    probability: float
+    text: str
+
+
+class MaskFiller:
+    """Names the words that a text's masks stand for.
+
+    >>> MaskFiller.load("out/encoder").fill("the [MASK] sleeps in the barn")[0][0].word    # doctest: +SKIP
+    """
+
+    def __init__(self, module: Encoder, tokenizer: Tokenizer) -> None:
+        self.module, self.tokenizer = module.eval(), tokenizer
+        self.texts = TextIds(tokenizer, module.config.context_length)
+        self.mask: str = tokenizer.backend.id_to_token(self.texts.marks.mask) or ""
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> "MaskFiller":
+        """``CheckpointError`` for a model without a head for masked words."""
+        folder = resolve_model_path(Path(path))
+        module = load_module(folder, device=device)
+        if not isinstance(module, Encoder) or module.masked_head is None:
+            raise CheckpointError(f"{folder}: has no head for masked words; make one with tickwise train encoder")
+        return cls(module, Tokenizer.load(folder))
+
+    @torch.no_grad()
+    def fill(self, text: str, n: int = 5) -> list[list[Filling]]:
+        """For each mask in ``text`` the ``n`` likeliest words, each alone (the other masks stay). ``DataError`` for a
+        text without a mask, or with one behind what the model reads."""
+        if n < 1:
+            raise ConfigError(f"--n: must be at least 1, got {n}")
+        ids_BT, _ = padded(self.texts.encode([text]), self.texts.marks.pad)
+        places = (ids_BT[0] == self.texts.marks.mask).nonzero()[:, 0].tolist()
+        if len(places) < max(1, text.count(self.mask)):
+            problem = "has no" if self.mask not in text else "is too long: the model does not read its last"
+            raise DataError(f"the text {problem} {self.mask}; write it in place of a word")
+        device = next(self.module.parameters()).device
+        logits_NV = self.module.mlm_logits(self.module(ids_BT.to(device))[0, places]).float().cpu()
+        logits_NV[:, list(vars(self.texts.marks).values())] = -torch.inf
+        found = []
+        for place, row_V in zip(places, logits_NV.softmax(-1), strict=True):
+            best = row_V.topk(min(n, len(row_V)))
+            fillings = []
+            for probability, word in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                ids = ids_BT[0, 1:-1].tolist()
+                ids[place - 1] = word
+                fillings.append(Filling(self.tokenizer.decode([word]).strip(), probability,
+                                        self.tokenizer.decode(ids, skip_special=False).strip()))
+            found.append(fillings)
+        return found

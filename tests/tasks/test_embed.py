@@ -1,0 +1,88 @@
+"""Sentence embeddings, the likest texts, and words for masked places, from the command line to the figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.tasks.embed import Embedder, MaskFiller, SimilarTexts, read_partners
+from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
+
+NAMES = ["ada", "bob", "cleo", "dan", "eve", "fay", "gus", "hal"]
+THINGS = ["apples", "boats", "cards", "dogs", "eggs", "flags", "games", "hats"]
+LINES = [f"{name} likes {thing}" for name in NAMES for thing in THINGS]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    (folder / "text.txt").write_text("\n".join(LINES * 12), encoding="utf-8")
+    return train_encoder(EncoderTrainConfig(
+        data=folder / "text.txt", out=folder / "run", vocab_size=300, depth=2, context=32, batch_size=32, max_steps=80,
+        model=EncoderOptions(width=32, n_heads=2), dtype="fp32", compile="off", device="cpu")).out
+
+
+@pytest.fixture(scope="module")
+def embedder(encoder, tmp_path_factory):
+    """Partners tell the same thing of a name in another order."""
+    from tickwise.cli import main
+
+    folder = tmp_path_factory.mktemp("embedder")
+    pairs = [f"{line}\t{line.split()[2]} are liked by {line.split()[0]}" for line in LINES]
+    (folder / "pairs.tsv").write_text("\n".join(pairs), encoding="utf-8")
+    words = ["adapt", encoder, "--task", "embed", "--train", folder / "pairs.tsv", "--out", folder / "run", "--dtype",
+             "fp32", "--tuning.epochs", 16, "--tuning.lr", "3e-3", "--tuning.word-dropout", 0, "-q"]
+    assert main([str(word) for word in words]) == 0
+    return folder / "run"
+
+
+def test_partners_are_found_first(embedder):
+    texts = [f"{thing} are liked by {name}" for name in NAMES for thing in THINGS]
+    found = SimilarTexts(Embedder.load(embedder), texts).find(LINES, 1)
+    assert np.mean([near[0].number == i for i, near in enumerate(found)]) > 0.3  # by chance 1 of 64
+    vectors = Embedder.load(embedder).embed([*LINES[:3], ""])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 0], atol=1e-5)
+
+
+def test_similar_and_embed_from_the_command_line(tmp_path, embedder, encoder, tickwise_cli):
+    (tmp_path / "texts.txt").write_text("\n".join(LINES), encoding="utf-8")
+    code, out, err = tickwise_cli("run", "similar", embedder, LINES[5], "--among", tmp_path / "texts.txt", "--json")
+    assert code == 0, err
+    best = json.loads(out)["similar"][0]
+    assert (best["text"], best["number"]) == (LINES[5], 5)
+    code, _, err = tickwise_cli("run", "embed", embedder, "--input", tmp_path / "texts.txt", "--out",
+                                tmp_path / "v.npy")
+    assert code == 0, err
+    assert np.load(tmp_path / "v.npy").shape == (64, 32)
+    code, out, err = tickwise_cli("run", "embed", encoder, "ada likes boats")
+    assert (code, len(out.split())) == (0, 32), err
+    assert tickwise_cli("run", "similar", embedder, "ada")[0] == 2
+
+
+def test_masks_are_filled_with_words_that_fit(encoder, tickwise_cli):
+    filler = MaskFiller.load(encoder)
+    [best] = filler.fill("ada [MASK] boats", 3)
+    assert best[0].word == "likes"
+    assert best[0].text == "ada likes boats"
+    assert 1 >= best[0].probability >= best[1].probability >= best[2].probability > 0
+    assert len(filler.fill("[MASK] likes [MASK]", 2)) == 2
+    with pytest.raises(DataError, match=r"has no \[MASK\]"):
+        filler.fill("ada likes boats")
+    with pytest.raises(DataError, match="too long"):
+        filler.fill("boats " * 60 + "[MASK]")
+    with pytest.raises(ConfigError, match="--n"):
+        filler.fill("[MASK]", 0)
+    code, out, _ = tickwise_cli("run", "fill-mask", encoder, "ada [MASK] boats", "--json")
+    assert (code, json.loads(out)["places"][0][0]["word"]) == (0, "likes")
+
+
+def test_what_has_no_head_for_words_fills_nothing(embedder, tmp_path):
+    with pytest.raises(CheckpointError, match="no head for masked words"):
+        MaskFiller.load(embedder)
+    (tmp_path / "pairs.tsv").write_text("a\tb\tc\n")
+    with pytest.raises(DataError, match="line 1"):
+        read_partners([str(tmp_path / "pairs.tsv")])
+    (tmp_path / "few.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match="at least 4"):
+        read_partners([str(tmp_path / "few.txt")])
