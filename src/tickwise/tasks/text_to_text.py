@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held-out.jsonl"
 _DEVELOPMENT_SHARE, _MOST_DEVELOPMENT = 0.05, 1000
+_LR = {"muon": 0.012, "adamw": 0.002}
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOption
     from tickwise.training.run import check_outputs, train_module
 
     options = options or TextToTextOptions()
-    lr = options.lr if options.lr is not None else {"muon": 0.012, "adamw": 0.002}[options.optimizer]
+    lr = options.lr if options.lr is not None else _LR[options.optimizer] * (256 / options.width) ** 0.5
     config = LoopConfig(
         out=Path(out), seed=seed, device=device, dtype=dtype, compile="off", batch_size=1,  # type: ignore[arg-type]
         max_seconds=max_seconds, evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,
-        optimizer=OptimizerOptions(name=options.optimizer, lr=lr, beta2=0.98, weight_decay=0.01),
-        schedule=ScheduleOptions(name="wsd", warmup=0.05, decay=options.decay), ema_decay=0.998,
+        optimizer=OptimizerOptions(name=options.optimizer, lr=lr, beta2=0.98, weight_decay=options.weight_decay),
+        schedule=ScheduleOptions(name="wsd", warmup=0.05, decay=options.decay), ema_decay=0.995,
         resume="auto" if resume else "never", overwrite=overwrite,
     )
     check_outputs(config, trace)

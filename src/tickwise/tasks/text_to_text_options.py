@@ -29,7 +29,9 @@ class TextToTextOptions:
     """Most passes through the training pairs."""
     optimizer: Literal["muon", "adamw"] = "muon"
     lr: float | None = None
-    """Peak learning rate (muon 0.012, adamw 0.002)."""
+    """Peak learning rate (muon 0.012, adamw 0.002, times the square root of 256 ÷ width)."""
+    weight_decay: float = 0.1
+    """On matrices; decoupled from the gradient."""
     decay: float = 0.7
     """Share of the training, at its end, in which the learning rate falls to zero."""
 
@@ -44,5 +46,7 @@ class TextToTextOptions:
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--options.{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"--options.weight-decay: must not be negative, got {self.weight_decay}")
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"--options.decay: must be in [0, 1], got {self.decay}")
