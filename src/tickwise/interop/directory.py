@@ -235,7 +235,7 @@ def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tupl
     path = resolve_model_path(path)
     family, _ = read_config(path)
     if family.purpose not in ("language model", "text-to-text model"):
-        raise CheckpointError(f"{path}: a {family.name} is a {family.purpose}, not a language model")
+        raise CheckpointError(f"{path}: not a language model but a model of another kind ({family.purpose})")
     module = load_module(path, device=device, dtype=dtype)
     tokenizer = Tokenizer.load(path)
     vocab_size = module.config.vocab_size  # type: ignore[union-attr]
