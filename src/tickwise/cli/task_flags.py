@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import tyro
 
@@ -56,7 +56,17 @@ def check_task(arguments: TaskArguments) -> None:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
 
 
-def answer_texts(arguments: TaskArguments, answer: Callable[[list[str]], None]) -> None:
+class NamesTexts(Protocol):
+    """Flags that say where texts come from: one text, a file of them, or nothing."""
+
+    @property
+    def text(self) -> str | None: ...
+
+    @property
+    def input(self) -> Path | None: ...
+
+
+def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None]) -> None:
     """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
     typed. A blank line of a file stays a text, so that answers and lines keep their numbers."""
     if arguments.text is not None and arguments.text != _STANDARD_INPUT:

@@ -1,0 +1,483 @@
+"""A graph of facts in DuckDB: questions are answered by following relations, and the answer shows its path.
+
+A fact is a triple (subject, relation, object) with where it comes from; names that differ in case are one. A question's
+names are looked up among the graph's; from each of them paths of up to so many facts are followed, in both directions,
+no fact twice, so that cycles end. A path's score is the share of the question's other words that its relations (and
+what its names are said to be) contain, less a price for each fact, a higher one for a fact that contains none, and one
+for a noun ("capital") that is read from the object to the subject. What is asked for as "the R of …" has to be the last
+relation.
+"""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.core.paths import atomic_file
+from tickwise.data.passages import read_passages, sentence_spans
+from tickwise.data.rows import open_text
+from tickwise.tasks.passage_index import attached
+from tickwise.text.terms import key_of
+from tickwise.text.triples import VERB_OF, triples
+
+if TYPE_CHECKING:
+    import duckdb
+
+SINGLE = frozenset({
+    "capital", "capital of", "born in", "born on", "died in", "died on", "die in", "die on", "father", "mother",
+    "population", "area", "height", "length", "birthplace", "birth date", "date of birth", "death date", "currency",
+    "founded in",
+})
+"""Relations of which a subject has one object of a kind, name or number; two of them contradict each other."""
+MUTUAL = frozenset({"marry", "married to", "spouse", "sibling", "brother", "sister", "friend", "border", "borders",
+                    "near", "know", "knows", "meet", "same as", "adjacent to", "connected to", "related to"})
+"""Relations that hold both ways: there and back is no cycle."""
+_FACT_PRICE, _IDLE_PRICE, _BACKWARDS_PRICE, _WRONG_END_PRICE, _FOUND = 0.02, 0.25, 0.05, 0.3, 0.5
+_WALKS_KEPT = 2000
+_NAME_WORDS = 8
+_FACTS_OF_NAME = 2000  # that are looked at in each direction: a name with more says little
+_ASKING_WORDS = """a an the of in on at to from by for with and or is are was were be been did do does has have had
+    what which who whom whose where when how many much that this it its name tell me s there related connected
+    linked"""
+_ASKING = frozenset(_ASKING_WORDS.split())
+_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"^\W*\d|\b\d{4}\b")
+_PLACE_WORDS = frozenset({"in", "at", "near", "from", "to", "locate", "birthplace", "live"})
+_WHERE, _A_NUMBER = "?where", "?number"  # what a step says besides words
+_ASKS_NUMBER = re.compile(
+    r"^when\b|\bhow (?:many|much|old|tall|high|long|large|big|far)\b|\b(?:what|which) (?:year|date|day)\b",
+    re.IGNORECASE)
+_THE_R_OF = re.compile(r"\b(?:is|are|was|were)\s+the\s+(\w+)\s+of\b", re.IGNORECASE)
+_CONNECTED = re.compile(r"\b(?:related|connected|linked|connection|relation)\b", re.IGNORECASE)
+_VERB_FIRST = frozenset({"is", "are", "was", "were", "did", "does", "do", "has", "have"})
+_DOERS = {"author": "write", "wife": "marry", "husband": "marry", "spouse": "marry", "birthplace": "bear"}
+
+
+class Fact(NamedTuple):
+    """A triple of the graph; ``where`` is the file and line or sentence that says it."""
+
+    id: int
+    subject: str
+    relation: str
+    object: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A fact as it is walked: from its subject to its object, or ``backwards``."""
+
+    fact: Fact
+    backwards: bool
+
+    @property
+    def start(self) -> str:
+        return self.fact.object if self.backwards else self.fact.subject
+
+    @property
+    def end(self) -> str:
+        return self.fact.subject if self.backwards else self.fact.object
+
+
+@dataclass(frozen=True)
+class PathAnswer:
+    """An answer with the facts that lead to it and the score of the path."""
+
+    text: str
+    path: tuple[Step, ...]
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"answer": self.text, "score": self.score, "path": [
+            {"subject": s.fact.subject, "relation": s.fact.relation, "object": s.fact.object, "backwards": s.backwards,
+             "where": s.fact.where} for s in self.path]}
+
+
+@dataclass(frozen=True)
+class GraphAnswer:
+    """``answers``: the best ones, of equal score; empty when nothing was found, and ``reason`` says why. When the last
+    facts of several answers contradict each other, ``contradictory``."""
+
+    question: str
+    answers: tuple[PathAnswer, ...]
+    contradictory: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"question": self.question, "found": bool(self.answers), "contradictory": self.contradictory,
+                "answers": [answer.to_json() for answer in self.answers], "reason": self.reason or None}
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What does not fit together: pairs (or more) of facts that contradict each other, and cycles of one relation."""
+
+    contradictions: tuple[tuple[Fact, ...], ...]
+    cycles: tuple[tuple[Fact, ...], ...]
+
+
+def facts_of_documents(sources: Sequence[str], field: str = "text") -> Iterator[tuple[str, str, str, str]]:
+    """(subject, relation, object, where) of the sentences of English documents, by rules (``text/triples.py``)."""
+    for passage in read_passages(sources, field):
+        spans = sentence_spans(passage.text)
+        for fact in triples([passage.text[start:end] for start, end in spans]):
+            yield fact.subject, fact.relation, fact.object, f"{passage.source}, {passage.place}: {fact.sentence}"
+
+
+def facts_of_tables(sources: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """(subject, relation, object, where) of tab-separated files with these three columns. A first line that names them
+    is no fact. ``DataError`` with the line of one that has not three."""
+    for source in sources:
+        path = Path(source)
+        with open_text(path) as stream:
+            try:
+                for number, line in enumerate(stream, start=1):
+                    cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
+                    if not any(cells) or (number == 1 and [c.lower() for c in cells[:3]] == ["subject", "relation",
+                                                                                            "object"]):
+                        continue
+                    if len(cells) != 3 or not all(cells):
+                        raise DataError(f"{path}, line {number}: needs three columns between tabs, subject, relation, "
+                                        f"object, and has {len([c for c in cells if c])}; mend that line")
+                    yield cells[0], cells[1].replace("_", " "), cells[2], f"{path}, line {number}"
+            except UnicodeDecodeError:
+                raise DataError(f"{path}: not UTF-8; convert it first") from None
+
+
+class _Walk(NamedTuple):
+    """A path, the wanted words on it, how many of its facts have none, and how many nouns are read backwards."""
+
+    steps: tuple[Step, ...]
+    met: frozenset[str]
+    idle: int
+    against: int
+
+    def score(self, wanted: frozenset[str]) -> float:
+        share = len(self.met) / len(wanted) if wanted else 1.0
+        idle = _IDLE_PRICE * self.idle if wanted else 0.0
+        return share - _FACT_PRICE * len(self.steps) - idle - _BACKWARDS_PRICE * self.against
+
+
+class KnowledgeGraph:
+    """Facts to ask. ``build_graph`` makes one, ``open`` reads one that was kept."""
+
+    def __init__(self, connection: "duckdb.DuckDBPyConnection", single: Iterable[str] = ()) -> None:
+        self._connection = connection
+        self._single = SINGLE | {_relation(name) for name in single}
+        self.n_facts: int = connection.execute("SELECT count(*) FROM facts").fetchall()[0][0]
+        relations = connection.execute("SELECT DISTINCT relation FROM facts").fetchall()
+        self._relation_words = {_stem(word) for (relation,) in relations for word in _WORD.findall(relation)}
+
+    @classmethod
+    def open(cls, path: Path, single: Iterable[str] = ()) -> "KnowledgeGraph":
+        """``single``: further relations of which a subject has one object. ``DataError`` for a file that is missing or
+        no graph."""
+        import duckdb
+
+        if not path.is_file():
+            raise DataError(f"{path}: no such graph; make one with --documents or --triples")
+        try:
+            return cls(attached(path), single)
+        except duckdb.Error as problem:
+            first = (str(problem).splitlines() or [""])[0]
+            raise DataError(f"{path}: not a graph of facts, or damaged ({first})") from None
+
+    def facts(self, name: str | None = None) -> list[Fact]:
+        """All facts, or those about ``name``, in the order in which they came."""
+        condition, values = ("", []) if name is None else ("WHERE subject_key = ? OR object_key = ?", [_key(name)] * 2)
+        return [Fact(*row) for row in self._connection.execute(
+            f"SELECT id, subject, relation, object, place FROM facts {condition} ORDER BY id", values).fetchall()]
+
+    # ---------------------------------------------------------------- questions
+
+    def ask(self, question: str, hops: int = 3) -> GraphAnswer:
+        """Answer a question from the facts on paths of up to ``hops`` of them: a name or a number, or "yes" or "no" to
+        a question that begins with a verb and has two names, or for "how is A related to B" the path between them."""
+        if hops < 1:
+            raise ConfigError(f"--hops {hops}: must be at least 1")
+        names, words = self._read(question)
+        first = (_WORD.findall(question.lower()) or [""])[0]
+        if not names:
+            return GraphAnswer(question, (), False, "no name in the question is in the graph")
+        if len(names) > 1 and (first in _VERB_FIRST or _CONNECTED.search(question)):
+            return self._connect(question, names, frozenset(words), hops, first in _VERB_FIRST)
+        wanted = _several_times(words)
+        if first == "where":
+            wanted |= {_WHERE}
+        if asks_number := bool(_ASKS_NUMBER.search(question)):
+            wanted = (wanted - {"year", "date", "day"}) | {_A_NUMBER}
+        if not wanted:
+            return GraphAnswer(question, (), False, "the question has no words beside names to find a relation by")
+        role = _THE_R_OF.search(question)
+        found: dict[str, PathAnswer] = {}
+        for name in names:
+            for walk in self._walk(name, wanted, hops):
+                end, score = walk.steps[-1].end, walk.score(wanted)
+                if role and _stem(role[1]) not in map(_stem, _WORD.findall(walk.steps[-1].fact.relation)):
+                    score -= _WRONG_END_PRICE
+                wrong_kind = first in ("who", "where", "when") and bool(_NUMBER.search(end)) != asks_number
+                if _key(end) in names or wrong_kind:
+                    continue
+                if score >= _FOUND and (_key(end) not in found or score > found[_key(end)].score):
+                    found[_key(end)] = PathAnswer(end, walk.steps, score)
+        return self._best(question, found)
+
+    def _best(self, question: str, found: dict[str, PathAnswer]) -> GraphAnswer:
+        if not found:
+            return GraphAnswer(question, (), False, "no path through the facts fits the question")
+        most = max(answer.score for answer in found.values())
+        best = tuple(answer for answer in found.values() if answer.score >= most - 1e-9)
+        last = [answer.path[-1].fact for answer in best]
+        return GraphAnswer(question, best, any(self._contradict(a, b) for a in last for b in last), "")
+
+    def _connect(self, question: str, names: Sequence[str], wanted: frozenset[str], hops: int,
+                 yes_or_no: bool) -> GraphAnswer:
+        """Paths between the first two names: the best one. A "yes" needs facts that all point from the first to the
+        second (with "by", from the second to the first), or hold both ways."""
+        backwards = bool(re.search(r"\bby\b", question))
+        found: dict[str, PathAnswer] = {}
+        for walk in self._walk(names[0], wanted, hops):
+            if _key(walk.steps[-1].end) != names[1]:
+                continue
+            right_way = all(s.backwards == backwards or s.fact.relation in MUTUAL for s in walk.steps)
+            score = walk.score(wanted)
+            if score < _FOUND or (yes_or_no and not right_way):
+                continue
+            denied = any(step.fact.relation.startswith("not ") for step in walk.steps)
+            text = ("no" if denied else "yes") if yes_or_no else walk.steps[-1].end
+            if text not in found or score > found[text].score:
+                found[text] = PathAnswer(text, walk.steps, score)
+        return self._best(question, found)
+
+    def _read(self, question: str) -> tuple[list[str], list[str]]:
+        """Keys of the graph's names in the question (the longest that do not overlap), and stems of the other words
+        that may say a relation."""
+        tokens = _WORD.findall(re.sub(r"['’]s\b", " ", question))
+        spans = {(i, j): _key(" ".join(tokens[i:j])) for i in range(len(tokens))
+                 for j in range(i + 1, min(i + _NAME_WORDS, len(tokens)) + 1)}
+        known = {key for (key,) in self._connection.execute(
+            "SELECT key FROM names WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(set(spans.values()))]).fetchall()}
+        taken: set[int] = set()
+        places: list[tuple[int, str]] = []
+        for (i, j), key in sorted(spans.items(), key=lambda item: (item[0][0] - item[0][1], item[0])):
+            # A word in lower case that relations have as well is more likely to ask for one.
+            asks = j - i == 1 and tokens[i].islower() and _stem(tokens[i]) in self._relation_words
+            asks = asks or (tokens[i].islower() and key in _ASKING)
+            if key in known and not asks and not taken & set(range(i, j)):
+                taken |= set(range(i, j))
+                places.append((i, key))
+        if any(tokens[i][0].isupper() for i, _ in places):
+            # Beside names in upper case, "country" is what something is said to be.
+            kinds = {key for (key,) in self._connection.execute(
+                "SELECT DISTINCT object_key FROM facts WHERE relation = 'is a'").fetchall()}
+            taken -= {i for i, key in places if tokens[i].islower() and key in kinds}
+            places = [(i, key) for i, key in places if i in taken]
+        words = [_stem(token) for i, token in enumerate(tokens) if i not in taken and token.lower() not in _ASKING]
+        return [key for _, key in sorted(places)], words
+
+    def _walk(self, name: str, wanted: frozenset[str], hops: int) -> Iterator[_Walk]:
+        """Walks from a name, no fact twice; of each length the best ones are followed further."""
+        walks = [_Walk((), frozenset(), 0, 0)]
+        for _ in range(hops):
+            ends = [_key(walk.steps[-1].end) if walk.steps else name for walk in walks]
+            steps = self._steps(sorted(set(ends)))
+            longer = []
+            for walk, end in zip(walks, ends, strict=True):
+                used = {step.fact.id for step in walk.steps}
+                for step, words in steps[end]:
+                    if step.fact.id not in used:
+                        met = _met(words, wanted, walk.met)
+                        longer.append(_Walk((*walk.steps, step), walk.met | met, walk.idle + (not words & wanted),
+                                            walk.against + _is_against(step)))
+            longer.sort(key=lambda walk: -walk.score(wanted))
+            walks = longer[:_WALKS_KEPT]
+            yield from walks
+
+    def _steps(self, keys: Sequence[str]) -> dict[str, list[tuple[Step, frozenset[str]]]]:
+        """The facts about each of the names, walked away from it, with the words that each step says: those of its
+        relation, and of what the name at its end is said to be."""
+        found: list[tuple[str, Step]] = []
+        for backwards, column in ((False, "subject_key"), (True, "object_key")):
+            rows = self._connection.execute(
+                f"SELECT {column}, id, subject, relation, object, place FROM facts "
+                f"WHERE {column} IN (SELECT unnest(?::VARCHAR[])) "
+                f"QUALIFY row_number() OVER (PARTITION BY {column} ORDER BY id) <= {_FACTS_OF_NAME} ORDER BY id",
+                [list(keys)]).fetchall()
+            found += [(key, Step(Fact(*values), backwards)) for key, *values in rows]
+        kinds: dict[str, set[str]] = defaultdict(set)
+        for key, kind in self._connection.execute(
+            "SELECT subject_key, object FROM facts WHERE relation IN ('is a', 'is', 'type', 'instance of') "
+            "AND subject_key IN (SELECT unnest(?::VARCHAR[]))", [list({_key(step.end) for _, step in found})],
+        ).fetchall():
+            kinds[key] |= {_stem(word) for word in _WORD.findall(kind)}
+        steps: dict[str, list[tuple[Step, frozenset[str]]]] = defaultdict(list)
+        for key, step in found:
+            steps[key].append((step, self._said(step, kinds[_key(step.end)])))
+        return steps
+
+    def _said(self, step: Step, kinds: set[str]) -> frozenset[str]:
+        words = {_stem(word) for word in _WORD.findall(step.fact.relation)}
+        is_number = bool(_NUMBER.search(step.end))
+        if not is_number and words & _PLACE_WORDS:
+            words.add(_WHERE)
+        return frozenset(words | kinds | ({_A_NUMBER} if is_number else set()))
+
+    # ---------------------------------------------------------------- what does not fit together
+
+    def problems(self) -> Problems:
+        """Contradictions and cycles of all facts."""
+        return Problems(tuple(self._contradictions()), tuple(self._cycles()))
+
+    def _contradict(self, a: Fact, b: Fact) -> bool:
+        if _key(a.subject) != _key(b.subject):
+            return False
+        if a.relation == b.relation and a.relation in self._single:
+            return _key(a.object) != _key(b.object) and bool(_NUMBER.search(a.object)) == bool(_NUMBER.search(b.object))
+        return _key(a.object) == _key(b.object) and f"not {a.relation}" == b.relation
+
+    def _contradictions(self) -> Iterator[tuple[Fact, ...]]:
+        groups: dict[tuple[str, str, bool], dict[str, Fact]] = defaultdict(dict)
+        for fact in self._facts_where("relation IN (SELECT unnest(?::VARCHAR[]))", [sorted(self._single)]):
+            kind = (_key(fact.subject), fact.relation, bool(_NUMBER.search(fact.object)))
+            groups[kind].setdefault(_key(fact.object), fact)
+        yield from (tuple(group.values()) for group in groups.values() if len(group) > 1)
+        denied = self._facts_where("starts_with(relation, 'not ')", [])
+        for no in denied:
+            yes = self._facts_where("subject_key = ? AND object_key = ? AND relation = ?",
+                                    [_key(no.subject), _key(no.object), no.relation.removeprefix("not ")])
+            if yes:
+                yield yes[0], no
+
+    def _facts_where(self, condition: str, values: list[Any]) -> list[Fact]:
+        return [Fact(*row) for row in self._connection.execute(
+            f"SELECT id, subject, relation, object, place FROM facts WHERE {condition} ORDER BY id",
+            values).fetchall()]
+
+    def _cycles(self) -> Iterator[tuple[Fact, ...]]:
+        """A cycle for each fact that closes one in a depth-first walk along one relation."""
+        by_relation: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: defaultdict(list))
+        for fact in self.facts():
+            if fact.relation not in MUTUAL:
+                by_relation[fact.relation][_key(fact.subject)].append(fact)
+        for links in by_relation.values():
+            done: set[str] = set()
+            for start in list(links):
+                yield from _cycles_from(start, links, done)
+
+
+def _cycles_from(start: str, links: dict[str, list[Fact]], done: set[str]) -> Iterator[tuple[Fact, ...]]:
+    """Cycles among what can be reached from ``start``, without recursion; names in ``done`` were looked at before."""
+    if start in done:
+        return
+    way: list[Fact] = []  # the facts that lead from each name on the way to the next
+    names = [start]
+    waiting = [iter(links.get(start, ()))]
+    while names:
+        fact = next(waiting[-1], None)
+        if fact is None:
+            waiting.pop()
+            done.add(names.pop())
+            del way[-1:]
+            continue
+        end = _key(fact.object)
+        if end in names:
+            yield (*way[names.index(end) :], fact)
+        elif end not in done:
+            names.append(end)
+            way.append(fact)
+            waiting.append(iter(links.get(end, ())))
+
+
+def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = None, *,
+                single: Iterable[str] = (), overwrite: bool = False) -> KnowledgeGraph:
+    """A graph of (subject, relation, object, where), each fact kept once, in a file or (None) in memory.
+
+    ``DataError`` when there is none, ``OutputError`` for a file that is there already.
+    """
+    import duckdb
+
+    if path is None:
+        connection = duckdb.connect(":memory:")
+        _fill(connection, facts)
+        return KnowledgeGraph(connection, single)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: is there already; replace it with --overwrite, or give another file")
+    with atomic_file(path) as temporary, duckdb.connect(str(temporary)) as connection:
+        _fill(connection, facts)
+    return KnowledgeGraph.open(path, single)
+
+
+def _fill(connection: "duckdb.DuckDBPyConnection", facts: Iterable[tuple[str, str, str, str]]) -> None:
+    import pyarrow as pa
+
+    columns: tuple[list[str], ...] = ([], [], [], [], [], [])
+    seen: set[tuple[str, str, str]] = set()
+    for subject, relation, value, where in facts:
+        key = (_key(subject), _relation(relation), _key(value))
+        if key in seen or not all(key):
+            continue
+        seen.add(key)
+        for column, cell in zip(columns, (subject, key[1], value, where, key[0], key[2]), strict=True):
+            column.append(cell)
+    if not columns[0]:
+        raise DataError("no facts in what was given; text needs sentences like \"Paris is the capital of France.\"")
+    names = ("subject", "relation", "object", "place", "subject_key", "object_key")
+    table = pa.table({"id": range(len(columns[0])), **dict(zip(names, columns, strict=True))})
+    connection.register("new_facts", table)
+    connection.execute("CREATE TABLE facts AS SELECT * FROM new_facts")
+    connection.unregister("new_facts")
+    connection.execute("CREATE TABLE names AS SELECT DISTINCT subject_key AS key FROM facts "
+                       "UNION SELECT DISTINCT object_key FROM facts")
+
+
+def _met(words: frozenset[str], wanted: frozenset[str], before: frozenset[str]) -> frozenset[str]:
+    """The wanted words that a step adds; of a word that is wanted several times ("mother", "mother 2") one."""
+    found = set()
+    for word in words & wanted:
+        turn = itertools.chain([word], (f"{word} {n}" for n in itertools.count(2)))
+        next_one = next(name for name in turn if name not in before)
+        if next_one in wanted:
+            found.add(next_one)
+    return frozenset(found)
+
+
+def _several_times(words: Sequence[str]) -> frozenset[str]:
+    """The words, with a number from the second time on."""
+    return frozenset(word if (n := words[:i].count(word)) == 0 else f"{word} {n + 1}" for i, word in enumerate(words))
+
+
+def _is_against(step: Step) -> bool:
+    """Whether a noun is read from the object to the subject."""
+    return step.backwards and not any(word in VERB_OF for word in _WORD.findall(step.fact.relation))
+
+
+def _key(name: str) -> str:
+    """What spellings of a name share."""
+    return " ".join(_WORD.findall(name.casefold()))
+
+
+def _relation(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _stem(word: str) -> str:
+    """What forms of a word share: of a verb the verb, of who does something ("writer") the verb too."""
+    word = word.casefold()
+    if word in VERB_OF:
+        return VERB_OF[word]
+    if word in _DOERS:
+        return _DOERS[word]
+    for verb in (word[:-2], word[:-1], word[:-2] + "e"):
+        if word.endswith(("er", "or")) and VERB_OF.get(verb) == verb:
+            return verb
+    return key_of(word)
+
+
+def told(step: Step) -> str:
+    """A step for people: ``Ada –born in→ London``, ``Hamlet ←write– Shakespeare``."""
+    arrow = f" ←{step.fact.relation}– " if step.backwards else f" –{step.fact.relation}→ "
+    return f"{step.start}{arrow}{step.end}"

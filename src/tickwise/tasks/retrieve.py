@@ -1,0 +1,120 @@
+"""How well an index finds the passages that questions are about, and from which score on it may say that it did."""
+
+import dataclasses
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from tickwise.core.errors import DataError
+from tickwise.core.paths import write_text_atomic
+from tickwise.data.passages import Question
+from tickwise.evaluation.classification import Score
+from tickwise.evaluation.ranking import ranking_scores
+from tickwise.tasks.passage_index import Hit, PassageIndex
+
+THRESHOLD = 0.3
+_DEEPEST = 10
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The lowest score at which a passage counts as found, and what it did on the questions that it was chosen on."""
+
+    value: float
+    found: float
+    """Share of questions that were answered with a passage."""
+    right: float
+    """Share of these whose passage was the right one."""
+    refused: float
+    """Share of questions answered with "not found" when their passage was taken away."""
+    questions: int
+
+
+def right_passages(index: PassageIndex, questions: Sequence[Question]) -> list[frozenset[int]]:
+    """The numbers of the passages that are each question's paragraph, or pieces of it.
+
+    ``DataError`` for a question without a paragraph, or with one that is not in the index.
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, passage in index.passages():
+        numbers.setdefault(passage.text.strip(), []).append(number)
+    pieces: dict[str, frozenset[int]] = {}
+    for row, question in enumerate(questions, start=1):
+        context = question.context.strip()
+        if context in pieces:
+            continue
+        if not context:
+            raise DataError(f"question {row} ({question.text[:40]!r}) has no paragraph to be found")
+        whole = numbers.get(context)
+        found = whole or [n for text, own in numbers.items() if text in context for n in own]
+        if not found:
+            raise DataError(f"question {row} ({question.text[:40]!r}): its paragraph is not in the index")
+        pieces[context] = frozenset(found)
+    return [pieces[question.context.strip()] for question in questions]
+
+
+def evaluate_retrieval(index: PassageIndex, questions: Sequence[Question], *, ks: Sequence[int] = (1, 5, 10),
+                       embedding_weight: float | None = None, samples: int = 1000, seed: int = 0) -> dict[str, Score]:
+    """recall@k and mean reciprocal rank (of the first ``max(ks)``) of each question's paragraph."""
+    right = right_passages(index, questions)
+    found = index.search([q.text for q in questions], max(ks), embedding_weight=embedding_weight)
+    return ranking_scores([_paragraphs(hits, own) for hits, own in zip(found, right, strict=True)],
+                          [(-1,)] * len(questions), ks, samples, seed)
+
+
+def _paragraphs(hits: Sequence[Hit], right: Collection[int]) -> list[int]:
+    """The ranking with -1 for every piece of the right paragraph."""
+    return [-1 if hit.number in right else hit.number for hit in hits]
+
+
+def choose_threshold(index: PassageIndex, questions: Sequence[Question],
+                     embedding_weight: float | None = None) -> Threshold:
+    """The score that best tells questions that the documents answer from such that they do not: the mean of two shares
+    is highest, of questions answered as they are, and of questions refused when their own paragraph is taken away (the
+    rest of the documents stays, which makes it hard)."""
+    right = right_passages(index, questions)
+    texts = [question.text for question in questions]
+    present = index.search(texts, 1, embedding_weight=embedding_weight)
+    absent = index.search(texts, 1, without=right, embedding_weight=embedding_weight)
+    there, gone = (numpy.array([hits[0].score if hits else 0.0 for hits in found]) for found in (present, absent))
+    candidates = numpy.unique(numpy.concatenate([there, gone]))
+    answered = 1 - numpy.searchsorted(numpy.sort(there), candidates, side="left") / len(there)
+    refused = numpy.searchsorted(numpy.sort(gone), candidates, side="left") / len(gone)
+    best = int(numpy.argmax(answered + refused))
+    return measure_threshold(float(candidates[best]), present, absent, right)
+
+
+def evaluate_threshold(index: PassageIndex, questions: Sequence[Question], value: float,
+                       embedding_weight: float | None = None) -> Threshold:
+    """What a threshold does on questions that it was not chosen on."""
+    right = right_passages(index, questions)
+    texts = [question.text for question in questions]
+    return measure_threshold(value, index.search(texts, 1, embedding_weight=embedding_weight),
+                             index.search(texts, 1, without=right, embedding_weight=embedding_weight), right)
+
+
+def measure_threshold(value: float, present: Sequence[Sequence[Hit]], absent: Sequence[Sequence[Hit]],
+                      right: Sequence[Collection[int]]) -> Threshold:
+    """From the best hits of questions with their paragraph in the index, and without it."""
+    answered = [(hits[0].number in own) for hits, own in zip(present, right, strict=True)
+                if hits and hits[0].score >= value]
+    refused = sum(not hits or hits[0].score < value for hits in absent)
+    return Threshold(value, len(answered) / len(present), sum(answered) / max(len(answered), 1),
+                     refused / len(absent), len(present))
+
+
+def keep_threshold(path: Path, threshold: Threshold) -> None:
+    """Write the threshold into the header of the index in ``path``, which uses it from then on."""
+    file = path / "index.json"
+    header = json.loads(file.read_text(encoding="utf-8"))
+    write_text_atomic(file, json.dumps(header | {"threshold": dataclasses.asdict(threshold)}, ensure_ascii=False,
+                                       indent=2) + "\n")
+
+
+def threshold_of(index: PassageIndex) -> float:
+    """The one that was chosen for this index, else the one that was chosen on other data."""
+    kept = index.header.get("threshold")
+    return float(kept["value"]) if isinstance(kept, dict) else THRESHOLD

@@ -1,0 +1,210 @@
+"""BM25 and embeddings in an index on disk."""
+
+import math
+import random
+
+import numpy
+import pytest
+import torch
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
+from tickwise.data.passages import Passage, Question
+from tickwise.interop.word_vectors import save_word_vectors
+from tickwise.models.word_vectors import NamedVectors, WordVectors, WordVectorsConfig
+from tickwise.tasks.answer_documents import DocumentAnswers, evaluate_answers
+from tickwise.tasks.embedders import WeightedWords
+from tickwise.tasks.passage_index import PassageIndex, build_index
+from tickwise.tasks.retrieve import (
+    choose_threshold,
+    evaluate_retrieval,
+    evaluate_threshold,
+    keep_threshold,
+    right_passages,
+    threshold_of,
+)
+
+TEXTS = ["Paris is the capital of France. The Seine flows through it.", "Berlin is the capital of Germany.",
+         "The Amazon river flows through Brazil.", "量子计算机利用量子比特进行计算。", "北京是中国的首都，人口很多。"]
+
+
+def made(texts=TEXTS, path=None, **settings):
+    return build_index([Passage(text, "a.txt", f"line {i}") for i, text in enumerate(texts)], path, **settings)
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    """Word vectors in which a car is an automobile and a dog is none."""
+    words = {"car": [1, 0.1, 0], "automobile": [1, 0.12, 0], "dog": [0, 1, 0], "bank": [0, 0, 1], "river": [0, 0.2, 1]}
+    module = WordVectors(WordVectorsConfig(vocab_size=len(words), width=3))
+    module.weight.data = torch.tensor(list(words.values()), dtype=torch.float32)
+    save_word_vectors(tmp_path / "vectors", NamedVectors(list(words), module))
+    return tmp_path / "vectors"
+
+
+def test_questions_find_their_passages():
+    hits = made().search(["What is the capital of France?", "flowing rivers", "中国的首都是哪里", "量子比特"], 2)
+    assert [own[0].number for own in hits] == [0, 2, 4, 3]
+    assert hits[0][0].passage.place == "line 0"
+
+
+def test_scores_are_bm25_over_the_most_that_is_possible():
+    # Terms without function words and endings; by hand from the definition.
+    texts = ["apple pear pear", "apple plum", "plum plum plum kiwi"]
+    index = made(texts)
+    n, mean = 3, 3.0
+    lengths, counts = [3, 2, 4], {"pear": [2, 0, 0], "plum": [0, 1, 3]}
+
+    def idf(n_with):
+        return math.log(1 + (n - n_with + 0.5) / (n_with + 0.5))
+
+    expected = numpy.zeros(3)
+    for term, n_with in (("pear", 1), ("plum", 2)):
+        for i, tf in enumerate(counts[term]):
+            expected[i] += idf(n_with) * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * lengths[i] / mean))
+    expected /= 2.2 * (idf(1) + idf(2) + idf(0))
+    (hits,) = index.search(["pear plum mango"], 3)
+    assert {hit.number: pytest.approx(hit.score, rel=1e-5) for hit in hits} == dict(enumerate(expected))
+
+
+def test_an_index_on_disk_is_the_same(tmp_path):
+    path = tmp_path / "index"
+    fresh = made(path=path)
+    again = PassageIndex.open(path)
+    question = ["capital of Germany"]
+    assert again.search(question) == fresh.search(question) == made().search(question)
+    with pytest.raises(OutputError, match="--overwrite"):
+        made(path=path)
+    assert made(TEXTS[:2], path, overwrite=True).n_passages == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("x")
+    with pytest.raises(OutputError, match="no index"):
+        made(path=tmp_path / "other")
+
+
+def test_damaged_and_missing_indexes(tmp_path):
+    path = tmp_path / "index"
+    made(path=path)
+    (path / "index.duckdb").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="damaged"):
+        PassageIndex.open(path)
+    with pytest.raises(DataError, match="missing"):
+        PassageIndex.open(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no passage"):
+        made([])
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_words_that_no_passage_has_find_nothing():
+    assert made().search(["zebra", "", "the of"]) == [[], [], []]
+    with pytest.raises(ConfigError, match="at least 1"):
+        made().search(["x"], 0)
+
+
+def test_passages_can_be_left_out():
+    index = made()
+    (hits,) = index.search(["capital"], 5, without=[{0}])
+    assert [hit.number for hit in hits] == [1]
+
+
+def test_embeddings_find_what_shares_no_word(vectors, tmp_path):
+    texts = ["an automobile for sale", "a dog for sale", "the river bank", "nothing known"]
+    index = made(texts, tmp_path / "index", embedder=vectors)
+    assert made(texts).search(["car"]) == [[]]
+    for asked in (index, PassageIndex.open(tmp_path / "index"), made(texts, embedder=vectors)):
+        (hits,) = asked.search(["car"], 1)
+        assert hits[0].number == 0
+        assert hits[0].cosine > 0.5
+    (hits,) = index.search(["dog"], 1)
+    assert hits[0].score == pytest.approx(0.9 * hits[0].bm25 + 0.1 * hits[0].cosine)
+    (plain,) = index.search(["dog"], 1, embedding_weight=0)
+    assert (plain[0].score, plain[0].cosine) == (plain[0].bm25, None)
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        index.search(["dog"], embedding_weight=2)
+
+
+def test_cosines_are_of_weighed_words_without_the_mean(vectors):
+    from tickwise.interop.word_vectors import load_word_vectors
+
+    texts = ["car dog", "bank dog", "river"]
+    index = made(texts, embedder=vectors)
+    model = WeightedWords(load_word_vectors(vectors), index.word_weight)
+    rows = model.embed(texts)
+    question = model.embed(["automobile"])[0]
+    assert numpy.linalg.norm(rows, axis=1) == pytest.approx(1)
+    mean = rows.mean(axis=0)
+    expected = [(question - mean) @ (row - mean) / numpy.linalg.norm(question - mean) / numpy.linalg.norm(row - mean)
+                for row in rows]
+    (hits,) = index.search(["automobile"], 3, embedding_weight=1)
+    assert hits[0].cosine == pytest.approx(max(expected), abs=1e-5)
+
+
+def test_embedders_that_are_none(tmp_path, tiny_folder):
+    with pytest.raises(CheckpointError, match="does not embed texts"):
+        made(embedder=tiny_folder)
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "tickwise-tagger"}')
+    return tmp_path / "model"
+
+
+QUESTIONS = [Question("What is the capital of France?", TEXTS[0], ("Paris",)),
+             Question("Which river flows through Brazil?", TEXTS[2], ("The Amazon", "Amazon")),
+             Question("Which country has Berlin as its capital?", TEXTS[1], ("Germany",)),
+             Question("sale zebra mango", TEXTS[3], ("量子",))]
+
+
+def test_recall_and_threshold(tmp_path):
+    index = made(path=tmp_path / "index")
+    assert right_passages(index, QUESTIONS) == [{0}, {2}, {1}, {3}]
+    scores = evaluate_retrieval(index, QUESTIONS, ks=(1, 2))
+    assert scores["recall@1"].value == 0.75
+    chosen = choose_threshold(index, QUESTIONS)
+    assert evaluate_threshold(index, QUESTIONS, chosen.value) == chosen
+    lower, higher = (evaluate_threshold(index, QUESTIONS, chosen.value + step) for step in (-0.2, 0.2))
+    assert lower.found >= chosen.found >= higher.found
+    assert lower.refused <= chosen.refused <= higher.refused
+    assert chosen.found + chosen.refused >= max(lower.found + lower.refused, higher.found + higher.refused)
+    keep_threshold(tmp_path / "index", chosen)
+    assert threshold_of(PassageIndex.open(tmp_path / "index")) == chosen.value
+    with pytest.raises(DataError, match="not in the index"):
+        evaluate_retrieval(index, [Question("x", "elsewhere", ())])
+    with pytest.raises(DataError, match="has no paragraph"):
+        evaluate_retrieval(index, [Question("x", "", ())])
+
+
+def test_answers_are_sentences_or_not_found():
+    answers = DocumentAnswers(made(), threshold=0.2)
+    found, other = answers.answer(["Which city is the capital of France?", "Who invented the zebra crossing?"])
+    assert found.found
+    assert found.text == "Paris is the capital of France."
+    assert TEXTS[0][found.span.start : found.span.end] == found.text
+    assert (other.found, other.text) == (False, "")
+    assert other.to_json()["answer"] is None
+    report = evaluate_answers(answers, QUESTIONS)
+    assert report.answered == 0.75
+    assert report.contains == 0.75
+    assert 0 < report.scores.f1.value < 1
+
+
+def test_a_reader_may_find_no_answer():
+    class Silent:
+        def answer_all(self, pairs):
+            from tickwise.tasks.answer_documents import Sentence
+
+            return [Sentence("", 0, 0, 0.0) for _ in pairs]
+
+    (answer,) = DocumentAnswers(made(), Silent()).answer(["What is the capital of France?"])
+    assert not answer.found
+    assert answer.hit.number == 0
+
+
+def test_many_questions_at_once_are_each_answered_as_alone():
+    draw = random.Random(3)
+    words = [f"w{i}" for i in range(40)]
+    texts = [" ".join(draw.choices(words, k=12)) for _ in range(60)]
+    questions = [" ".join(draw.choices(words, k=3)) for _ in range(20)]
+    index = made(texts)
+    assert index.search(questions, 3) == [index.search([question], 3)[0] for question in questions]
