@@ -1,5 +1,7 @@
 """The memory estimate of serving, by term."""
 
+import dataclasses
+
 import pytest
 
 from tickwise.engine.memory import estimate_serving_memory
@@ -56,3 +58,10 @@ def test_a_cache_of_terabytes_takes_no_memory_to_count():
                          head_dim=128, hidden=1024)
     need = estimate_serving_memory(wide, batch=8, context=1 << 20, dtype="fp32", on_cpu=False)
     assert need.kv_cache == 8 * (1 << 20) * 4 * 2 * 1024 * 4
+
+
+def test_layers_too_many_to_count_are_extrapolated(monkeypatch):
+    deep = dataclasses.replace(MODEL, n_layers=12)
+    counted = estimate_serving_memory(deep, batch=70, context=64, dtype="fp32", on_cpu=False)
+    monkeypatch.setattr("tickwise.engine.memory._COUNTED_LAYERS", 8)
+    assert estimate_serving_memory(deep, batch=70, context=64, dtype="fp32", on_cpu=False) == counted

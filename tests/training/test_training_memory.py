@@ -88,3 +88,14 @@ def test_a_program_lists_forward_backward_and_optimizer():
     single = step_program(*setting(batch=2, optimizer="muon"), "bf16", torch.bfloat16)
     flops = sum(i.flops for i in program if i.stage.value == "ffn")
     assert flops == 2 * sum(i.flops for i in single if i.stage.value == "ffn")
+
+
+def test_layers_too_many_to_count_are_extrapolated(monkeypatch):
+    model, config = setting(batch=4, optimizer="muon")
+    deep = dataclasses.replace(model, n_layers=12)
+    counted = estimate_training_memory(deep, config, 0, "bf16", CPU)
+    monkeypatch.setattr("tickwise.training.memory._COUNTED_LAYERS", 8)
+    grown = estimate_training_memory(deep, config, 0, "bf16", CPU)
+    assert (grown.weights, grown.gradients, grown.optimizer) == (counted.weights, counted.gradients, counted.optimizer)
+    assert grown.activations == pytest.approx(counted.activations, rel=0.01)
+    assert grown.total == pytest.approx(counted.total, rel=0.05), "holes depend on chance"

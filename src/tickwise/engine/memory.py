@@ -6,7 +6,7 @@ The estimate runs ticks of the real code without data and counts the bytes of th
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun
 
 _COUNTED_ROWS = 64
+_COUNTED_LAYERS = 24
 _READING_TICKS, _WRITING_TICKS = 6, 3
 
 
@@ -43,15 +44,15 @@ def estimate_serving_memory(model: DecoderConfig, *, batch: int, context: int, d
     """Counted on a dry run: every text is read, piece by piece, and then all go on by some tokens; the process itself
     comes on top.
 
-    What a tick holds grows by the same bytes for every text, so many are not counted one by one.
+    What a tick holds grows by the same bytes for every text and for every layer, so many are not counted one by one.
     """
-    counted = _counted(model, min(batch, _COUNTED_ROWS), context, dtype, on_cpu)
-    if batch > _COUNTED_ROWS:
-        fewer = _counted(model, _COUNTED_ROWS // 2, context, dtype, on_cpu)
-        counted = _Counted(*(
-            max(0, more + (batch - _COUNTED_ROWS) * (more - less) // (_COUNTED_ROWS // 2))
-            for less, more in zip(fewer, counted, strict=True)
-        ))
+    if model.n_layers > _COUNTED_LAYERS:
+        few = _COUNTED_LAYERS // 2
+        shallow, deep = (_of_texts(replace(model, n_layers=n), batch, context, dtype, on_cpu)
+                         for n in (few, _COUNTED_LAYERS))
+        counted = _grown(shallow, deep, model.n_layers - _COUNTED_LAYERS, _COUNTED_LAYERS - few)
+    else:
+        counted = _of_texts(model, batch, context, dtype, on_cpu)
     return ServingMemory(weights=counted.weights, kv_cache=counted.kv_cache,
                          activations=max(counted.reading, counted.writing), fragmentation=counted.holes)
 
@@ -65,6 +66,19 @@ class _Counted(NamedTuple):
     reading: int
     writing: int
     holes: int
+
+
+def _of_texts(model: DecoderConfig, batch: int, context: int, dtype: str, on_cpu: bool) -> _Counted:
+    counted = _counted(model, min(batch, _COUNTED_ROWS), context, dtype, on_cpu)
+    if batch <= _COUNTED_ROWS:
+        return counted
+    few = _COUNTED_ROWS // 2
+    return _grown(_counted(model, few, context, dtype, on_cpu), counted, batch - _COUNTED_ROWS, _COUNTED_ROWS - few)
+
+
+def _grown(fewer: _Counted, more: _Counted, further: int, apart: int) -> _Counted:
+    """``further`` steps beyond ``more``, which is ``apart`` of them from ``fewer``."""
+    return _Counted(*(max(0, much + further * (much - less) // apart) for less, much in zip(fewer, more, strict=True)))
 
 
 @functools.lru_cache(maxsize=128)

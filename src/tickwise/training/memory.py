@@ -6,7 +6,7 @@ its tensors (``profiling/dry_run.py``), so it follows every change of that code.
 
 import functools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 
 import torch
 
@@ -28,6 +28,7 @@ _FLAGS = {
     "fragmentation": "--batch-size or --context, or raise --accumulate",
 }
 _COUNTED_TOKENS = 1 << 18
+_COUNTED_LAYERS = 24
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,28 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
                              dtype: str, device: torch.device, *, on_cpu: bool | None = None) -> TrainingMemory:
     """Counted on a dry run of steps and one validation batch; the process itself comes on top.
 
-    Activations grow by the same bytes for every sequence, so very large batches are not counted one by one. ``on_cpu``
+    Every layer adds the same bytes, and every sequence, so very many of them are not counted one by one. ``on_cpu``
     says whether the C library's holes count (left out: what ``device`` says).
     """
     assert config.batch_size is not None
+    if model.n_layers > _COUNTED_LAYERS:
+        few = _COUNTED_LAYERS // 2
+        shallow, deep = (estimate_training_memory(replace(model, n_layers=n), replace(config, depth=n), n_parameters,
+                                                  dtype, device, on_cpu=on_cpu) for n in (few, _COUNTED_LAYERS))
+        return _grown(shallow, deep, (model.n_layers - _COUNTED_LAYERS) / (_COUNTED_LAYERS - few))
     holes = device.type == "cpu" if on_cpu is None else on_cpu
     rows, most = config.batch_size // config.accumulate, max(2, _COUNTED_TOKENS // config.context)
     if rows <= most:
         return _counted(model, config, dtype, device, holes)
     fewer, more = (_counted(model, replace(config, batch_size=n * config.accumulate), dtype, device, holes)
                    for n in (most // 2, most))
-    steps = (rows - most) / (most - most // 2)
+    return _grown(fewer, more, (rows - most) / (most - most // 2))
 
-    def extrapolated(name: str) -> int:
-        at_most = int(getattr(more, name))
-        return max(0, at_most + round(steps * (at_most - getattr(fewer, name))))
 
-    return replace(more, activations=extrapolated("activations"), fragmentation=extrapolated("fragmentation"))
+def _grown(fewer: TrainingMemory, more: TrainingMemory, steps: float) -> TrainingMemory:
+    """``more`` and ``steps`` times what it has above ``fewer``."""
+    terms = zip(astuple(fewer), astuple(more), strict=True)
+    return TrainingMemory(*(max(0, much + round(steps * (much - less))) for less, much in terms))
 
 
 @functools.lru_cache(maxsize=128)
