@@ -4,6 +4,7 @@ They live on the meta device, so their size does not matter. No code that comes 
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,10 @@ def model_from_config(path: Path, *, dtype: str = "fp32", library: Library = "au
             if own:
                 raise
             refusal = problem if values.get("model_type") in HONOURED else None
-    module = _from_transformers(values, str(file)).to(torch_dtype(dtype)).eval()
+    try:
+        module = _from_transformers(values, str(file)).to(torch_dtype(dtype)).eval()
+    except CheckpointError as problem:
+        raise (refusal or problem) from None
     if refusal is not None:
         say(f"tickwise refuses this config ({refusal}); this is transformers' code, which train and generate do not "
             "run")
@@ -67,6 +71,9 @@ def _from_transformers(values: Mapping[str, Any], where: str) -> nn.Module:
     except Exception as problem:  # whatever transformers says of a value that it does not like
         raise CheckpointError(f"{where}: transformers {transformers.__version__} cannot use this config: "
                               f"{_first_line(problem)}") from None
+    width = config.attribute_map.get("hidden_size", "hidden_size")
+    if hasattr(config, width) and not {"hidden_size", width} & settings.keys():  # else it is that of some other model
+        raise CheckpointError(f"{where}: key '{width}' is missing")
     try:
         with _without_weights():
             return _build(config, values.get("architectures") or [])
@@ -97,7 +104,9 @@ def _build(config: Any, architectures: list[str]) -> nn.Module:
 
 
 def _first_line(problem: Exception) -> str:
-    line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    """The first line, or, where that only announces another error, the next one."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    line = re.sub(r"^\w+Error: ", "", lines[1]) if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + " …"
 
 
