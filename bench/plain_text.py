@@ -1,9 +1,11 @@
 """One file of plain text of a language from data sets that are here, to pre-train encoders on.
 
     python bench/plain_text.py en DATA_DIR english.txt
+    python bench/plain_text.py en-passages DATA_DIR passages.txt
 
 No part that anything is tested on is read. ``<|endoftext|>`` stands between documents. Some collections count several
-times: the language that a model will be used on is a small part of all text.
+times: the language that a model will be used on is a small part of all text. The passages are only what has several
+sentences to a document, for practising to read.
 """
 
 import argparse
@@ -28,7 +30,8 @@ def wikipedia(folder: Path) -> Iterator[str]:
             yield "\n".join(article)
             article = []
         if line.strip() and not line.startswith(" ="):
-            article.append(line.strip().replace(" @-@ ", "-").replace(" @,@ ", ",").replace(" @.@ ", "."))
+            plain = line.strip().replace(" <unk>", "").replace(" @-@ ", "-")
+            article.append(plain.replace(" @,@ ", ",").replace(" @.@ ", "."))
     yield "\n".join(article)
 
 
@@ -90,15 +93,28 @@ def chinese(folder: Path) -> Iterator[str]:
         yield from named(name, folder)
 
 
+def english_passages(folder: Path) -> Iterator[str]:
+    yield from reviews(folder)
+    yield from wikipedia(folder)
+
+
+def chinese_passages(folder: Path) -> Iterator[str]:
+    yield from paragraphs(folder / "cmrc2018" / "cmrc2018_dev.json")
+    yield from msra(folder)
+
+
+TEXTS = {"en": english, "zh": chinese, "en-passages": english_passages, "zh-passages": chinese_passages}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("language", choices=("en", "zh"))
+    parser.add_argument("language", choices=tuple(TEXTS))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
     n = 0
     with given.out.open("w", encoding="utf-8") as stream:
-        for document in {"en": english, "zh": chinese}[given.language](given.data):
+        for document in TEXTS[given.language](given.data):
             stream.write(document.strip() + BETWEEN)
             n += 1
     print(f"{n:,} documents, {given.out.stat().st_size:,} bytes", file=sys.stderr)

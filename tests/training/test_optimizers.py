@@ -7,10 +7,19 @@ import pytest
 import torch
 from torch import nn
 
+from tickwise.core.errors import ConfigError
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.training import optimizers
-from tickwise.training.config import OptimizerOptions, ScheduleOptions
-from tickwise.training.optimizers import AdamW, MasterWeights, Muon, Optimizer, orthogonalise, total_norm
+from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+from tickwise.training.optimizers import (
+    AdamW,
+    MasterWeights,
+    Muon,
+    Optimizer,
+    layer_ratios,
+    orthogonalise,
+    total_norm,
+)
 from tickwise.training.schedule import lr_scale
 
 CONFIG = DecoderConfig(vocab_size=17, context_length=8, width=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8,
@@ -86,6 +95,7 @@ def test_adamw_is_torch_s_to_the_last_bit():
 def test_nobody_waits_for_torch_s_compiler_to_be_imported():
     code = """
 import sys, torch
+from tickwise.core.errors import ConfigError
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.optimizers import MasterWeights, Optimizer
@@ -174,3 +184,31 @@ def test_schedules_start_low_peak_at_one_and_end_at_the_floor():
     flat = ScheduleOptions(name="wsd", warmup=0.1, decay=0.4)
     assert lr_scale(flat, 0.3) == lr_scale(flat, 0.59) == 1.0
     assert lr_scale(ScheduleOptions(name="constant", warmup=0.0), 1.0) == 1.0
+
+
+def test_lower_layers_learn_more_slowly():
+    names = ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "layers.1.mlp.up_proj.weight", "norm.weight",
+             "classes.weight"]
+    assert layer_ratios(names, 0.5) == [0.125, 0.25, 0.5, 1.0, 1.0]
+    assert layer_ratios(names, 1.0) == [1.0] * 5
+
+
+def test_an_update_follows_the_layers_rates():
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(2))
+            self.head = nn.Linear(2, 2, bias=False)
+
+    module = Stack()
+    weights = MasterWeights(module, torch.float32)
+    before = [w.clone() for w in weights.masters]
+    options = OptimizerOptions(name="adamw", lr=0.1, weight_decay=0.0, layer_decay=0.5)
+    Optimizer(module, weights, options, torch.float32).step([torch.ones_like(w) for w in before], 1.0)
+    moved = [float((a - b).abs().mean()) for a, b in zip(before, weights.masters, strict=True)]
+    assert moved == pytest.approx([0.025, 0.05, 0.1], rel=1e-3)
+
+
+def test_layer_decay_and_muon_contradict_each_other():
+    with pytest.raises(ConfigError, match="layer-decay"):
+        LoopConfig(optimizer=OptimizerOptions(name="muon", layer_decay=0.9))

@@ -31,6 +31,9 @@ class Arguments(CommonArguments):
     """
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File of questions to evaluate on."""
+    train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """File of the training questions: --test then also shows word-overlap programs, the length of whose window is
+    fitted on them."""
     must_answer: bool = False
     """Give the best span even where "no answer here" is likelier."""
     device: str = "auto"
@@ -63,7 +66,8 @@ def _evaluate(reader: "Reader", arguments: Arguments) -> None:
     from tickwise.cli.adapt import answer_table
     from tickwise.data.spans import read_span_questions
 
-    result = reader.evaluate(read_span_questions(arguments.test, "test"))
+    training = read_span_questions(arguments.train) if arguments.train else []
+    result = reader.evaluate(read_span_questions(arguments.test, "test"), training)
     print(json.dumps(result.to_json()) if arguments.json else answer_table(result))
 
 

@@ -19,6 +19,8 @@ from tickwise.text.words import Place, split_sentences, split_words
 _FREQUENT, _FREQUENT_SHARE = 150, 0.05
 """So many of the commonest words, at most that share of the vocabulary, neither begin nor end an answer."""
 _LONGEST_ANSWER, _LONGEST_QUESTION = 8, 24
+_CHARACTERS = 300
+"""Of text read for each question."""
 _KEPT = 0.7
 """Share of a question's words that stay."""
 _CLAUSE_ENDS = frozenset("，,;；:：。.!！?？")
@@ -28,7 +30,13 @@ def cloze_questions(texts: Sequence[str], n: int, *, passage_words: int, seed: i
     """``n`` questions about passages of about ``passage_words`` words (Chinese words are jieba's), drawn at random from
     ``texts`` by their length. ``DataError`` when no text has a sentence to ask about."""
     chooser = np.random.default_rng(seed)
-    placed = [(text, _words(text)) for text in texts if text.strip()]
+    chosen, size = [], 0
+    for number in chooser.permutation(len(texts)):  # of a large corpus as much as the questions can be about
+        if size >= _CHARACTERS * n:
+            break
+        chosen.append(texts[number])
+        size += len(texts[number])
+    placed = [(text, _words(text)) for text in chosen if text.strip()]
     placed = [(text, words) for text, words in placed if len(words) >= 8]
     if not placed:
         raise DataError("no text with a sentence of 8 words to make questions from")

@@ -22,7 +22,7 @@ from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
 from tickwise.tasks.answer_options import AnswerOptions
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.text.segment import has_chinese
-from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import TrainResult, check_outputs, train_module
 from tickwise.training.span_reading import FoundSpan, SpanReading, find_spans
@@ -218,14 +218,14 @@ def _practise(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer) ->
 
 
 def _texts(path: Path) -> list[str]:
-    """The paragraphs of a text file, those without a blank line between them joined."""
+    """The documents of a text file: what stands between blank lines or ``<|endoftext|>`` marks."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as problem:
         raise DataError(f"{path}: cannot read it: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; convert it first") from None
-    return [piece for piece in content.split("\n\n") if piece.strip()]
+    return [piece for document in content.split(END_OF_TEXT) for piece in document.split("\n\n") if piece.strip()]
 
 
 def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, training: Sequence[SpanQuestion],
@@ -237,7 +237,7 @@ def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, train
                             batch_size=options.batch_size, seed=config.seed)
     steps = max(1, round(epochs * objective.steps_per_epoch))
     loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
-    if all(loop[name] is None for name in ("max_steps", "max_tokens", "max_seconds")):
+    if loop["max_steps"] is None:
         loop["max_steps"] = steps
     loop["evaluate_every"] = config.evaluate_every or max(1, min(objective.steps_per_epoch, steps // 8))
     answerable = sum(bool(q.answers) for q in training)

@@ -70,7 +70,8 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
     if config.dev:
         developing = read_partners(config.dev)
     else:
-        drawn = [xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) / 2**64 < _DEV_SHARE for left, _ in pairs]
+        hashes = (xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) for left, _ in pairs)
+        drawn = [digest / 2**64 < _DEV_SHARE for digest in hashes]
         developing = [pair for pair, is_drawn in zip(pairs, drawn, strict=True) if is_drawn][:_MOST_DEV]
         kept = set(developing)
         pairs = [pair for pair in pairs if pair not in kept]
@@ -87,7 +88,7 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
                             batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
     loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
-    if all(loop[name] is None for name in ("max_steps", "max_tokens", "max_seconds")):
+    if loop["max_steps"] is None:
         loop["max_steps"] = steps
     loop["evaluate_every"] = config.evaluate_every or max(1, steps // 8)
     digest = xxhash.xxh3_128_hexdigest("\0".join(f"{a}\t{b}" for a, b in pairs).encode("utf-8", "surrogatepass"))
