@@ -122,7 +122,7 @@ def captions(args: argparse.Namespace, n: int) -> EncodedPairs:
         side = (lengths + chooser.normal(0, noise, n)).round().clip(4, LONGEST - 2).astype(int)
         sides.append(sentences_from_ids(
             [(1 + chooser.zipf(1.3, length) % (args.vocabulary - 1)).tolist() for length in side], eos_id=0))
-    return EncodedPairs(sides[0], sides[1], 0)
+    return EncodedPairs(sides[0], sides[1], numpy.arange(n))
 
 
 def main() -> None:

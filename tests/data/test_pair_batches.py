@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import CheckpointError, DataError
-from tickwise.data.pair_batches import PairBatches, batches_by_length, encode_pairs, encode_texts, train_pair_tokenizer
+from tickwise.data.pair_batches import (
+    PairBatches,
+    ResegmentedPairs,
+    batches_by_length,
+    encode_pairs,
+    encode_texts,
+    train_pair_tokenizer,
+)
 from tickwise.data.pairs import Pairs
 
 
@@ -59,7 +66,7 @@ def test_a_batch_says_what_is_predicted_where(tokenizer):
 
 def test_long_pairs_are_left_out(tokenizer):
     encoded = encode_pairs(Pairs(["cat", "the " * 30], ["cat", "cat"], "two"), tokenizer, 20)
-    assert (len(encoded), encoded.longest_left_out) == (1, 1)
+    assert encoded.numbers.tolist() == [0]
     with pytest.raises(DataError, match="no pair has at most 2 tokens"):
         encode_pairs(Pairs(["the red house"], ["cat cat cat"], "one"), tokenizer, 2)
 
@@ -93,10 +100,27 @@ def test_an_epoch_has_every_pair_once_and_the_next_one_another_order(tokenizer):
 def test_it_goes_on_with_the_very_next_batch(tokenizer):
     encoded = encode_pairs(pairs(), tokenizer, 100)
     one, other = (PairBatches(encoded, batch_tokens=200, seed=1) for _ in range(2))
-    for _ in range(len(one.epoch_batches(0)) + 3):
+    for _ in range(one.n_batches + 3):
         one.next_batch()
     other.restore(one.state())
     for _ in range(5):
         assert np.array_equal(one.next_batch(), other.next_batch())
     with pytest.raises(CheckpointError, match="batch_tokens 200, this run 100"):
         PairBatches(encoded, batch_tokens=100, seed=1).restore(one.state())
+
+
+def test_resegmented_pairs_are_the_same_texts_in_other_tokens_and_resume(tokenizer):
+    made = ResegmentedPairs(pairs(50), tokenizer, 60, rate=0.2, seed=1)
+    usual, first, second = encode_pairs(pairs(50), tokenizer, 60), made(0), made(1)
+    assert first.targets.tokens.tolist() != second.targets.tokens.tolist()
+    for epoch in (first, second):
+        for side, expected in ((epoch.sources, usual.sources), (epoch.targets, usual.targets)):
+            for number in range(len(usual)):
+                assert tokenizer.decode(side.ids(number)) == tokenizer.decode(expected.ids(number))
+                assert len(side.ids(number)) < 60
+    one, other = (PairBatches(made, batch_tokens=200, seed=1) for _ in range(2))
+    for _ in range(one.n_batches + 2):
+        one.next_batch()
+    other.restore(one.state())
+    one_batch, other_batch = (batches.pairs.collate(batches.next_batch()) for batches in (one, other))
+    assert one_batch.target.tolist() == other_batch.target.tolist()

@@ -103,7 +103,7 @@ def test_it_learns_to_rewrite(tokenizer):
 
 def test_it_goes_on_with_the_very_next_batch(tokenizer):
     one, other = objective(tokenizer), objective(tokenizer)
-    for _ in range(len(one.batches.epoch_batches(0)) + 2):
+    for _ in range(one.batches.n_batches + 2):
         one.next_batch()
     other.restore(one.state(), {})
     assert other.epochs_done == one.epochs_done > 1

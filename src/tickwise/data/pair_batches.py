@@ -3,7 +3,7 @@
 Shape legend: B pairs, S source tokens, T target tokens, P target tokens of all pairs, without padding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.data.pairs import Pairs
 from tickwise.data.sentences import Sentences, sentences_from_ids
+from tickwise.tokenizers.bpe_dropout import BpeDropout
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 
@@ -42,8 +43,8 @@ class EncodedPairs:
 
     sources: Sentences
     targets: Sentences
-    longest_left_out: int
-    """Pairs with a side of too many tokens, which are not here."""
+    numbers: NDArray[np.int64]
+    """Which of the pairs these are: those with a side of too many tokens are not here."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -80,14 +81,35 @@ def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int) -> EncodedPai
     """Pairs as ids. Those with a side of more than ``longest`` tokens, its end counted, are left out; ``DataError``
     when no pair remains."""
     assert tokenizer.eos_id is not None
-    sides = list(zip(encode_texts(pairs.sources, tokenizer), encode_texts(pairs.targets, tokenizer), strict=True))
-    kept = [(source, target) for source, target in sides if max(len(source), len(target)) < longest]
+    sources, targets = (encode_texts(side, tokenizer) for side in (pairs.sources, pairs.targets))
+    lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
+    kept = [number for number, length in enumerate(lengths) if length <= longest]
     if not kept:
-        shortest = min((max(len(source), len(target)) + 1 for source, target in sides), default=0)
         raise DataError(f"{pairs.name}: no pair has at most {longest:,} tokens on each side (the shortest one has "
-                        f"{shortest:,}); raise --options.longest")
-    sources, targets = (sentences_from_ids(list(side), tokenizer.eos_id) for side in zip(*kept, strict=True))
-    return EncodedPairs(sources, targets, len(sides) - len(kept))
+                        f"{min(lengths, default=0):,}); raise --options.longest")
+    return EncodedPairs(sentences_from_ids([sources[i] for i in kept], tokenizer.eos_id),
+                        sentences_from_ids([targets[i] for i in kept], tokenizer.eos_id), np.array(kept))
+
+
+class ResegmentedPairs:
+    """Pairs whose words have other tokens in every epoch (``BpeDropout``). A pair that would have a side of more than
+    ``longest`` tokens so keeps its usual ones."""
+
+    def __init__(self, pairs: Pairs, tokenizer: Tokenizer, longest: int, *, rate: float, seed: int) -> None:
+        self._usual = encode_pairs(pairs, tokenizer, longest)
+        kept = pairs.take(self._usual.numbers.tolist())
+        self._dropout = BpeDropout(tokenizer, rate, seed, [*kept.sources, *kept.targets])
+        self._longest, self._seed = longest, seed
+
+    def __call__(self, epoch: int) -> EncodedPairs:
+        usual, chooser = self._usual, np.random.default_rng((self._seed, epoch, 1))
+        drawn = self._dropout.drawn(chooser)
+        sides = drawn[: len(usual)], drawn[len(usual) :]
+        for number, (source, target) in enumerate(zip(*sides, strict=True)):
+            if max(len(source), len(target)) >= self._longest:
+                sides[0][number], sides[1][number] = usual.sources.ids(number), usual.targets.ids(number)
+        sources, targets = (sentences_from_ids(side, usual.sources.eos_id) for side in sides)
+        return EncodedPairs(sources, targets, usual.numbers)
 
 
 def batches_by_length(sources: NDArray[np.int64], targets: NDArray[np.int64], batch_tokens: int) -> list[list[int]]:
@@ -106,16 +128,28 @@ def batches_by_length(sources: NDArray[np.int64], targets: NDArray[np.int64], ba
 class PairBatches:
     """Endless batches of like lengths, each epoch in a new composition and order.
 
-    Both depend on ``seed`` and the epoch alone: the state is two integers.
+    Both depend on ``seed`` and the epoch alone: the state is two integers. ``pairs`` may be others in each epoch, as
+    many of them.
     """
 
-    def __init__(self, pairs: EncodedPairs, *, batch_tokens: int, seed: int) -> None:
-        self.pairs, self.batch_tokens, self.seed = pairs, batch_tokens, seed
-        self.epoch = self.position = 0
-        self._order = self.epoch_batches(0)
+    def __init__(self, pairs: EncodedPairs | Callable[[int], EncodedPairs], *, batch_tokens: int, seed: int) -> None:
+        self._pairs_of = pairs if callable(pairs) else lambda epoch: pairs
+        self.batch_tokens, self.seed = batch_tokens, seed
+        self._begin(0)
+        self._n_target_tokens = self.pairs.n_target_tokens
 
-    def epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Every pair once."""
+    def _begin(self, epoch: int) -> None:
+        self.epoch, self.position, self.pairs = epoch, 0, self._pairs_of(epoch)
+        self._order = self._batches()
+
+    @property
+    def n_batches(self) -> int:
+        """Of this epoch; another one may have one more or less."""
+        return len(self._order)
+
+    def _batches(self) -> list[NDArray[np.int64]]:
+        """The epoch's batches: every pair once."""
+        epoch = self.epoch
         chooser = np.random.default_rng((self.seed, epoch))
         order = chooser.permutation(len(self.pairs))
         # The end tokens count: they are read and predicted like any other.
@@ -133,8 +167,7 @@ class PairBatches:
     def next_batch(self) -> NDArray[np.int64]:
         """(B,) which pairs."""
         if self.position == len(self._order):
-            self.epoch, self.position = self.epoch + 1, 0
-            self._order = self.epoch_batches(self.epoch)
+            self._begin(self.epoch + 1)
         self.position += 1
         return self._order[self.position - 1]
 
@@ -145,7 +178,7 @@ class PairBatches:
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs to go on with the next batch."""
         return {"epoch": self.epoch, "position": self.position, "seed": self.seed, "batch_tokens": self.batch_tokens,
-                "n_pairs": len(self.pairs), "n_target_tokens": self.pairs.n_target_tokens}
+                "n_pairs": len(self.pairs), "n_target_tokens": self._n_target_tokens}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue after the last batch before ``state`` was taken; refuses other data or settings."""
@@ -154,5 +187,5 @@ class PairBatches:
             if state.get(name) != mine[name]:
                 raise CheckpointError(f"the checkpoint's pairs have {name} {state.get(name)}, this run {mine[name]}; "
                                       "resume with the same data and settings or start a new --out")
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
-        self._order = self.epoch_batches(self.epoch)
+        self._begin(int(state["epoch"]))
+        self.position = int(state["position"])

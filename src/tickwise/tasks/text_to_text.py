@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data import catalogue
-from tickwise.data.pair_batches import encode_pairs, encode_texts, train_pair_tokenizer
+from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, encode_texts, train_pair_tokenizer
 from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs
 from tickwise.engine.batch_beam import BeamOptions, beam_search
 from tickwise.evaluation.translation import Tokenize, TranslationScores, translation_scores
@@ -86,21 +86,24 @@ def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOption
     )
     check_outputs(config, trace)
     tokenizer = train_pair_tokenizer(parts.training, vocab_size=options.vocab_size, lowercase=lowercase)
-    training = encode_pairs(parts.training, tokenizer, options.longest)
+    usual = encode_pairs(parts.training, tokenizer, options.longest)
     development = encode_pairs(parts.development, tokenizer, options.longest)
+    training = usual if not options.bpe_dropout else ResegmentedPairs(
+        parts.training, tokenizer, options.longest, rate=options.bpe_dropout, seed=seed)
     objective = TextToTextObjective(training, development, batch_tokens=options.batch_tokens,
                                     label_smoothing=options.label_smoothing, seed=seed)
-    max_steps = max(1, round(options.epochs * len(objective.batches.epoch_batches(0))))
+    max_steps = max(1, round(options.epochs * objective.batches.n_batches))
     module = EncoderDecoder(model_config(options, tokenizer)).initialise(seed)
-    left_out = f" ({training.longest_left_out:,} left out: too long)" if training.longest_left_out else ""
+    n_left_out = len(parts.training) - len(usual)
+    left_out = f" ({n_left_out:,} left out: too long)" if n_left_out else ""
     lines = [
-        f"{len(training):,} pairs to train on{left_out}, {len(development):,} to choose the model by; "
-        f"{training.n_target_tokens:,} tokens to predict in a pass",
+        f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by; "
+        f"{objective.batches.pairs.n_target_tokens:,} tokens to predict in a pass",
         f"encoder–decoder: {options.encoder_layers} + {options.decoder_layers} layers, width {options.width}, "
         f"{options.n_heads} heads, vocabulary {tokenizer.vocab_size:,}, "
         f"{sum(p.numel() for p in module.parameters()):,} parameters, at most {max_steps:,} steps",
     ]
-    about = {"source": parts.training.name, "fingerprint": parts.training.fingerprint(), "pairs": len(training),
+    about = {"source": parts.training.name, "fingerprint": parts.training.fingerprint(), "pairs": len(usual),
              "tokenizer": tokenizer.fingerprint}
     result = train_module(replace(config, max_steps=max_steps), module, objective, tokenizer, data=about, lines=lines,
                           trace=trace)

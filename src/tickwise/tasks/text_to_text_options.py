@@ -20,6 +20,9 @@ class TextToTextOptions:
     hidden: int | None = None
     """Features inside the gated feed-forward blocks (8 ÷ 3 of the width)."""
     dropout: float = 0.2
+    bpe_dropout: float = 0.0
+    """Share of the vocabulary's merges that are left out while training, so that words have other tokens in every
+    epoch; helps where there are few pairs."""
     longest: int = 256
     """Tokens that a source or a target may have, its end counted; longer pairs are left out of the training."""
     label_smoothing: float = 0.1
@@ -43,7 +46,7 @@ class TextToTextOptions:
                 raise ConfigError(f"--options.{name.replace('_', '-')}: must be positive, got {value}")
         if self.width % self.n_heads:
             raise ConfigError(f"--options.n-heads: {self.n_heads} heads do not divide the width of {self.width}")
-        for name in ("dropout", "label_smoothing"):
+        for name in ("dropout", "bpe_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--options.{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
         if not self.weight_decay >= 0:

@@ -4,7 +4,7 @@ Shape legend: B pairs, S source tokens, T target tokens, P target tokens of all 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class TextToTextObjective:
 
     fixed_shapes = False
 
-    def __init__(self, training: EncodedPairs, validation: EncodedPairs | None, *, batch_tokens: int,
-                 label_smoothing: float, seed: int) -> None:
+    def __init__(self, training: EncodedPairs | Callable[[int], EncodedPairs], validation: EncodedPairs | None, *,
+                 batch_tokens: int, label_smoothing: float, seed: int) -> None:
         self.batches = PairBatches(training, batch_tokens=batch_tokens, seed=seed)
         self.validation, self.label_smoothing = validation, label_smoothing
 
@@ -55,8 +55,11 @@ class TextToTextObjective:
         return self._batch(self.batches.next_batch())
 
     def example(self) -> Batch:
-        """The first batch of the first epoch."""
-        return self._batch(self.batches.epoch_batches(0)[0])
+        """A batch of the middling lengths."""
+        pairs = self.batches.pairs
+        middle = np.argsort(pairs.targets.lengths, kind="stable")[len(pairs) // 2]
+        rows = max(1, self.batches.batch_tokens // (int(pairs.targets.lengths[middle]) + 1))
+        return self._batch(np.full(rows, middle))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Rows in ``n`` parts (or fewer, when there are fewer rows). The last input of each is what its mean counts
