@@ -15,6 +15,7 @@ import json
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     args = parser.parse_args()
     clock = time.perf_counter if args.clock == "wall" else time.process_time
+    warnings.filterwarnings("ignore", message="enable_nested_tensor")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]

@@ -10,7 +10,9 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
 from tickwise.core import console
@@ -28,6 +30,13 @@ _MOST_DEVELOPMENT = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TaskArguments):
+    train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Pairs to train on: --train x.en --train x.de (parallel files, or just x with --source en --target de), a table, or
+    the name of a known data set."""
+    dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Pairs, in the same ways, by which the best model is chosen; left out, a twentieth of --train (at most 1,000)."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Pairs, in the same ways, to evaluate on."""
     source: str | None = None
     """Language to translate from: a column or key of --train, --dev and --test (by name, or by number from 0), or how
     parallel files end. Left out: the first of two."""
