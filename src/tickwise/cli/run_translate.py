@@ -1,7 +1,9 @@
 """Translate text, train a translator on sentence pairs of your own, or evaluate one.
 
-Train:     tickwise run translate --train x.en --train x.de --out DIRECTORY   (two parallel files, or one table)
-Use:       tickwise run translate DIRECTORY "a sentence"
+Train:  tickwise run translate --train x.en --train x.de --out DIRECTORY
+
+Use:  tickwise run translate DIRECTORY "a sentence"
+
 Evaluate:  tickwise run translate DIRECTORY --test y.en --test y.de
 """
 
@@ -31,8 +33,8 @@ _MOST_DEVELOPMENT = 1000
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TaskArguments):
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Pairs to train on: --train x.en --train x.de (parallel files, or just x with --source en --target de), a table, or
-    the name of a known data set."""
+    """Pairs to train on: --train x.en --train x.de (parallel files, or just x with --source en --target de), a table,
+    or the name of a known data set."""
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Pairs, in the same ways, by which the best model is chosen; left out, a twentieth of --train (at most 1,000)."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
