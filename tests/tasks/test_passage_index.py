@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
+from tickwise.data.encoder_inputs import with_marks
 from tickwise.data.passages import Passage, Question
+from tickwise.interop.directory import save_model
 from tickwise.interop.word_vectors import save_word_vectors
+from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
 from tickwise.models.word_vectors import NamedVectors, WordVectors, WordVectorsConfig
 from tickwise.tasks.answer_documents import DocumentAnswers, evaluate_answers
 from tickwise.tasks.embedders import WeightedWords
@@ -22,6 +25,7 @@ from tickwise.tasks.retrieve import (
     right_passages,
     threshold_of,
 )
+from tickwise.tokenizers.train import train_tokenizer
 
 TEXTS = ["Paris is the capital of France. The Seine flows through it.", "Berlin is the capital of Germany.",
          "The Amazon river flows through Brazil.", "量子计算机利用量子比特进行计算。", "北京是中国的首都，人口很多。"]
@@ -138,16 +142,22 @@ def test_cosines_are_of_weighed_words_without_the_mean(vectors):
     assert hits[0].cosine == pytest.approx(max(expected), abs=1e-5)
 
 
-def test_embedders_that_are_none(tmp_path, tiny_folder):
-    with pytest.raises(CheckpointError, match="does not embed texts"):
-        made(embedder=tiny_folder)
+def test_an_encoder_embeds_too(tmp_path):
+    tokenizer = with_marks(train_tokenizer("bpe", iter(TEXTS), vocab_size=300))
+    module = SentenceEmbedder(SentenceEmbedderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, head_dim=8, hidden=16))
+    save_model(tmp_path / "encoder", module.initialise(0), tokenizer)
+    index = made(embedder=tmp_path / "encoder", path=tmp_path / "index")
+    (hits,) = PassageIndex.open(tmp_path / "index").search(["capital of France"], 5)
+    assert len(index.header["embedding_mean"]) == 16
+    assert hits[0].number == 0
+    assert {type(hit.cosine) for hit in hits} == {float}
 
 
-@pytest.fixture
-def tiny_folder(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "tickwise-tagger"}')
-    return tmp_path / "model"
+def test_embedders_that_are_none(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(CheckpointError):
+            made(embedder=path)
 
 
 QUESTIONS = [Question("What is the capital of France?", TEXTS[0], ("Paris",)),

@@ -33,7 +33,8 @@ class _DocumentArguments(CommonArguments):
     overwrite: bool = False
     """Make the index anew."""
     embedder: Path | None = None
-    """Word vectors (folder, or file in word2vec's format) by which passages are found besides their words."""
+    """What finds passages by meaning besides their words: word vectors (folder, or file in word2vec's format), or the
+    model directory of an encoder (tickwise adapt --task embed)."""
     embedding_weight: float | None = None
     """Share of the embeddings in a passage's score, from 0 to 1."""
     threshold: float | None = None

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy
 from numpy.typing import NDArray
 
 from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError
-from tickwise.models.word_vectors import NamedVectors
 from tickwise.text.search_terms import words
+
+if TYPE_CHECKING:
+    from tickwise.models.word_vectors import NamedVectors
 
 WordWeight = Callable[[str], float]
 
 
-class Embedder(Protocol):
+class EmbedsTexts(Protocol):
     """What makes one vector of a text."""
 
     @property
@@ -30,7 +32,7 @@ class WeightedWords:
     """The mean of a text's word vectors, each of length 1 and weighed: rare words say more (Arora, Liang & Ma 2017
     weigh by a smooth inverse frequency; here ``weight`` does, which is the index's inverse document frequency)."""
 
-    def __init__(self, vectors: NamedVectors, weight: WordWeight) -> None:
+    def __init__(self, vectors: "NamedVectors", weight: WordWeight) -> None:
         rows = vectors.module.weight.detach().numpy().astype(numpy.float32)
         self._rows = unit_rows(rows)
         self._number = {word: number for number, word in reversed(list(enumerate(vectors.words)))}
@@ -57,16 +59,20 @@ def unit_rows(rows: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
     return (rows / numpy.where(lengths > 0, lengths, 1)).astype(numpy.float32)
 
 
-def load_embedder(path: Path, weight: WordWeight) -> Embedder:
-    """Of a folder of word vectors or a file in word2vec's text format.
+def load_embedder(path: Path, weight: WordWeight) -> EmbedsTexts:
+    """Of word vectors (their folder, or a file in word2vec's text format), which are weighed by ``weight``, or of the
+    model directory of an encoder, best one that was fine-tuned for it (tickwise adapt --task embed).
 
     Raises ``CheckpointError`` for a model that does not embed texts.
     """
     from tickwise.interop.word_vectors import MODEL_TYPE, load_word_vectors
 
-    if path.is_dir():
-        model_type = read_json(path / "config.json", "the embedder's config", CheckpointError).get("model_type")
-        if model_type != MODEL_TYPE:
-            raise CheckpointError(f"{path}: a model of type {model_type!r} does not embed texts; give word vectors "
-                                  "(tickwise vectors train)")
-    return WeightedWords(load_word_vectors(path), weight)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such model directory or file of word vectors")
+    config = path / "config.json"
+    values = read_json(config, "the embedder's config", CheckpointError) if config.is_file() else {}
+    if path.is_file() or values.get("model_type") == MODEL_TYPE:
+        return WeightedWords(load_word_vectors(path), weight)
+    from tickwise.tasks.embed import Embedder
+
+    return Embedder.load(path)

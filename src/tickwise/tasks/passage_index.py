@@ -33,7 +33,7 @@ from tickwise.core.console import progress
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.data.passages import Passage
-from tickwise.tasks.embedders import Embedder, load_embedder, unit_rows
+from tickwise.tasks.embedders import EmbedsTexts, load_embedder, unit_rows
 from tickwise.text.search_terms import search_terms, term_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class PassageIndex:
     """An index that was opened. ``search`` finds passages, ``header`` says what is in it."""
 
     def __init__(self, connection: "duckdb.DuckDBPyConnection", header: dict[str, Any],
-                 embedder: Embedder | None) -> None:
+                 embedder: EmbedsTexts | None) -> None:
         self._connection, self.header, self._embedder = connection, header, embedder
         self.n_passages: int = header["passages"]
         mean = header.get("embedding_mean")
