@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tickwise.core.errors import CheckpointError
+from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.interop.directory import load_module, write_model_files
 from tickwise.interop.warm_start import headed_encoder, warm_start
 from tickwise.models.encoder import Encoder, EncoderConfig
@@ -90,6 +90,13 @@ def test_a_head_starts_from_bert_and_says_what_is_new(tmp_path, inputs, capfd):
     ids, _, _ = inputs
     expected = theirs.bert(ids).last_hidden_state
     torch.testing.assert_close(ours.eval().states(ours.embed(ids)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_learned_positions_cannot_be_stretched(tmp_path):
+    saved_bert(transformers.BertModel, tmp_path)
+    with pytest.raises(ConfigError, match="learned positions for 24 tokens"):
+        headed_encoder(EncoderClassifier, EncoderClassifierConfig, tmp_path, seed=1, labels=("a", "b"),
+                       context_length=48)
 
 
 def test_another_models_head_is_left_behind_and_named(tmp_path):

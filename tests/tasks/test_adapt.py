@@ -125,10 +125,12 @@ def test_practice_on_plain_text_comes_first(tmp_path, encoder, tickwise_cli):
     (tmp_path / "plain.txt").write_text("The old grey cat slept in the warm barn near our house. " * 40)
     code, _, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--out",
                                 tmp_path / "r", "--answer.cloze", tmp_path / "plain.txt",
-                                "--answer.cloze-questions", 60, "--tuning.epochs", 1, "--dtype", "fp32")
+                                "--answer.cloze-questions", 60, "--answer.window", 80, "--tuning.epochs", 1,
+                                "--dtype", "fp32")
     assert code == 0, err
     assert "practice: 60 questions made from" in err
     assert (tmp_path / "r" / "practice" / "model" / "config.json").exists()
+    assert Reader.load(tmp_path / "r").module.config.context_length == 80
 
 
 def test_a_part_for_development_shares_no_passage():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tickwise.core.console import say
-from tickwise.core.errors import CheckpointError
+from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.interop.bert import bert_names, from_bert
 from tickwise.interop.directory import load_module, read_config, resolve_model_path, stored_tensors
 from tickwise.models.encoder import Encoder, EncoderConfig
@@ -106,12 +106,17 @@ def headed_encoder(kind: type[Headed], config_kind: type[Any], source: Path, see
     """An encoder with a head on, of the shape of the encoder in ``source`` and with its weights; ``fields`` are those
     of the config that the head adds or changes. Says what was loaded.
 
-    ``fresh`` leaves the weights. Raises ``CheckpointError`` where ``source`` is no encoder.
+    ``fresh`` leaves the weights. Raises ``CheckpointError`` where ``source`` is no encoder, ``ConfigError`` for more
+    learned positions than it has.
     """
     folder = resolve_model_path(Path(source))
     family, config = read_config(folder)
     if not isinstance(config, EncoderConfig):
         raise CheckpointError(f"{folder}: a {family.name}, not an encoder; make one with tickwise train encoder")
+    longer = fields.get("context_length", 0) > config.context_length
+    if longer and config.positions == "learned":
+        raise ConfigError(f"{folder}: has learned positions for {config.context_length:,} tokens, not for "
+                          f"{fields['context_length']:,}")
     shape = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
     module = kind(config_kind(**shape | {"masked_head": False} | fields))
     module.initialise(seed)

@@ -185,9 +185,11 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
         raise DataError(f"{', '.join(config.train)}: no question has an answer in its passage")
     source = resolve_model_path(config.encoder)
     tokenizer = Tokenizer.load(source)
+    window = {} if config.answer.window is None else {"context_length": config.answer.window}
     module = headed_encoder(
         SpanReader, SpanReaderConfig, source, config.seed, fresh=config.tuning.fresh, n_segments=N_SEGMENTS,
         dropout=config.tuning.dropout, longest_answer=config.answer.longest_answer, stride=config.answer.stride,
+        **window,
     )
     if config.answer.cloze:
         practised = _practise(config, module, tokenizer)
