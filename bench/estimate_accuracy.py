@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the allocator is set up before PyTorch is imported)
 """How near predictions come to measurements: time of a training step and of a decode tick, peak memory.
 
     python bench/estimate_accuracy.py [--part train|serve|memory] [--threads N] [--rounds 5]
@@ -32,6 +33,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tickwise.core import allocator
+
+allocator.tune()  # as the command line does, before PyTorch is there
 
 import torch
 

@@ -57,12 +57,27 @@ def test_what_is_huge_goes_back_to_the_system_and_the_top_of_the_heap_too():
     assert heap.peak == heap.resident
 
 
+def test_with_set_thresholds_large_blocks_never_leave_holes():
+    heap = Heap(tuned=True)
+    for _ in range(3):
+        blocks = [heap.allocate(n * MB) for n in (5, 8, 31, 5)]
+        assert heap.resident < 49 * MB + 64 * KB
+        for index in (1, 3, 0, 2):
+            heap.free(blocks[index])
+        assert heap.resident < 64 * KB
+    small = [heap.allocate(3 * MB) for _ in range(12)]
+    for block in reversed(small):
+        heap.free(block)
+    assert heap.resident <= 32 * MB, "what is free at the end goes back"
+
+
+@pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_no_byte_is_lost_or_held_twice(seed):
+def test_no_byte_is_lost_or_held_twice(seed, tuned):
     import random
 
     draw = random.Random(seed)
-    heap, live = Heap(), []
+    heap, live = Heap(tuned=tuned), []
     for _ in range(3000):
         if live and draw.random() < 0.5:
             heap.free(live.pop(draw.randrange(len(live)))[0])

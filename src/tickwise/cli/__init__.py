@@ -90,5 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"tickwise {__version__}")
         return 0
     from tickwise.cli.dispatch import dispatch
+    from tickwise.core import allocator
 
+    allocator.tune()
     return dispatch(arguments)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tickwise.core.allocator import is_tuned
 from tickwise.profiling.heap import Heap
 from tickwise.profiling.stand_ins import StandIn, result_of, schema_of
 
@@ -41,7 +42,8 @@ class DryRun(TorchDispatchMode):
         the tensors themselves."""
         super().__init__()
         self.now = self.peak = 0
-        self._heaps = [Heap(phase=number / _HEAPS) for number in range(_HEAPS if simulate_heap else 0)]
+        n_heaps = _HEAPS if simulate_heap else 0
+        self._heaps = [Heap(phase=number / _HEAPS, tuned=is_tuned()) for number in range(n_heaps)]
         self._device = device if device is not None else torch.device("cpu")
         self._storages: dict[int, weakref.ref[Any]] = {}
         self._products: set[Any] = set()

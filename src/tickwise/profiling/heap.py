@@ -4,7 +4,7 @@ Freed memory serves again only what fits into the hole that it leaves, so a proc
 These are the rules of glibc's malloc (malloc/malloc.c, "Trim and mmap thresholds", ``_int_malloc``, ``_int_memalign``)
 for blocks as large as tensors: best fit, neighbouring holes become one, the last one is the top of the heap and goes
 back to the system when it is large; what is above a threshold gets pages of its own, and the threshold grows to the
-largest such block that was freed.
+largest such block that was freed, unless it has been set (``core/allocator.py``).
 
 Those rules alone leave few holes. In a real process small blocks that live on (what alignment cuts off, Python's and
 C++'s objects) lie between the large ones and keep holes apart: a replay of all 4.4 million calls of a training run with
@@ -14,6 +14,8 @@ fitted number, from three training runs; none of them is among the configuration
 
 import bisect
 import dataclasses
+
+from tickwise.core.allocator import KEPT_FREE, OWN_PAGES_FROM
 
 _PAGE = 4096
 _TOP_PAD = 128 * 1024
@@ -43,18 +45,20 @@ class Block:
 class Heap:
     """``allocate`` and ``free`` as the program does; ``resident`` bytes now and ``peak`` since ``reset_peak``.
 
-    ``phase`` (from 0 to 1) says where in the order of large blocks the first small one stays.
+    ``phase`` (from 0 to 1) says where in the order of large blocks the first small one stays. ``tuned``: with the
+    thresholds of ``core/allocator.py``.
     """
 
-    def __init__(self, phase: float = 0.0) -> None:
+    def __init__(self, phase: float = 0.0, *, tuned: bool = False) -> None:
         self.resident = self.peak = 0
         self._mapped = 0
         self._holes: list[tuple[int, int, Block]] = []  # by size, then address
         self._last: Block | None = None  # the highest block in use or hole below the top
         self._end = 0  # where the top ends
         self._touched = 0  # the top is resident up to here
-        self._threshold = _FIRST_THRESHOLD
-        self._trim_above = _TOP_PAD
+        self._grows = not tuned
+        self._threshold = OWN_PAGES_FROM if tuned else _FIRST_THRESHOLD
+        self._trim_above = KEPT_FREE if tuned else _TOP_PAD
         self._n_large = round(phase * _SPLINTER_EVERY)
 
     def reset_peak(self) -> None:
@@ -81,7 +85,7 @@ class Heap:
     def free(self, block: Block) -> None:
         if block.is_mapped:
             self._mapped -= block.size
-            if self._threshold < block.size <= LARGEST_RECYCLED:
+            if self._grows and self._threshold < block.size <= LARGEST_RECYCLED:
                 self._threshold, self._trim_above = block.size, 2 * block.size
         else:
             self._release(block)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from tickwise.core.allocator import is_tuned
 from tickwise.core.config import read_json
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, OutputError
@@ -94,13 +95,15 @@ def process_bytes(name: str, function: str, refresh: bool = False) -> int:
     (``module:call()``), which runs the smallest model there is. From the cache (``name``), or measured now in some
     seconds.
     """
-    path = cache_directory() / f"process-{_FORMAT_VERSION}-{name}-{fingerprint()}.json"
+    allocator = "tuned-" if is_tuned() else ""
+    path = cache_directory() / f"process-{_FORMAT_VERSION}-{allocator}{name}-{fingerprint()}.json"
     if not refresh:
         with contextlib.suppress(ConfigError, TypeError, KeyError, ValueError):
             return int(read_json(path, "the size of a process")["bytes"])
     say("measuring what a process takes besides its model, some seconds")
     module, _, call = function.partition(":")
-    code = f"import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"
+    tuning = "from tickwise.core.allocator import tune; tune(); " if is_tuned() else ""
+    code = f"{tuning}import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     found = int(done.stdout)
     with contextlib.suppress(OutputError, OSError):
