@@ -9,7 +9,7 @@ import torch
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
 from tickwise.data.encoder_inputs import with_marks
-from tickwise.data.passages import Passage, Question
+from tickwise.data.passages import Passage, Question, read_passages
 from tickwise.interop.directory import save_model
 from tickwise.interop.word_vectors import save_word_vectors
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
@@ -218,3 +218,18 @@ def test_many_questions_at_once_are_each_answered_as_alone():
     questions = [" ".join(draw.choices(words, k=3)) for _ in range(20)]
     index = made(texts)
     assert index.search(questions, 3) == [index.search([question], 3)[0] for question in questions]
+
+
+@pytest.mark.slow
+def test_a_document_of_50_megabytes(tmp_path):
+    draw = random.Random(5)
+    words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 9))) for _ in range(20_000)]
+    path = tmp_path / "big.txt"
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < 50_000_000:
+            file.write(" ".join(draw.choices(words, k=80)) + ".\n\n")
+        file.write("The lighthouse of Zanthor was built by Mirabel Quince.\n")
+    index = build_index(read_passages([str(path)]), tmp_path / "index")
+    (hits,) = index.search(["Who built the lighthouse of Zanthor?"], 1)
+    assert "Mirabel Quince" in hits[0].passage.text
+    assert hits[0].score > 0.5

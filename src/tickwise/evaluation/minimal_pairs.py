@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from tickwise.core.console import progress
-from tickwise.core.errors import DataError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.data import catalogue
 from tickwise.data.rows import json_lines
 from tickwise.engine.language_model import LanguageModel
@@ -82,6 +82,8 @@ def _read_set(file: Path) -> PairSet:
 def evaluate_pairs(model: LanguageModel, sets: Sequence[PairSet], *, samples: int = 1000,
                    seed: int = 0) -> PairScores:
     """Score every sentence as a text of its own, by the sum of its tokens' log-probabilities."""
+    if samples < 2 or seed < 0:
+        raise ConfigError(f"--bootstrap-samples {samples}, --seed {seed}: at least 2 samples, and a seed of at least 0")
     values: dict[str, list[float]] = {}
     ties = 0
     with progress("minimal pairs", sum(2 * len(one.pairs) for one in sets), "sentences") as bar:
