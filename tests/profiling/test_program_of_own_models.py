@@ -80,6 +80,13 @@ def test_a_decode_tick_reads_every_weight_and_every_cached_token_once(device):
     assert costs[Stage.EMBED, None].bytes_read == 8 + 4 * WIDTH
 
 
+@pytest.mark.parametrize(("options", "has"), [(GPT2, False), (GPT2 | {"qk_norm": True}, True), ({}, True)])
+def test_only_models_with_rotary_positions_or_normed_queries_have_that_stage(options, has):
+    ids = torch.randint(0, VOCAB, (2, 20))
+    program = list_training_program(decoder(**options), ids, ids, call=next_token_loss)
+    assert (Stage.ROPE in program.by_stage()) == has
+
+
 def test_listing_again_gives_the_same_and_leaves_nothing_behind():
     model, ids = decoder(n_kv_heads=HEADS), torch.randint(0, VOCAB, (2, 40))
     before = model(ids)
