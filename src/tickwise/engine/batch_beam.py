@@ -357,7 +357,8 @@ class _TreeCache:
                 bias_HBC = bias(self._column_B, self._n_columns)
                 self._distances_BH1N = bias_HBC.transpose(0, 1).unsqueeze(2).repeat_interleave(self._width, 3)
             mask = mask + self._distances_BH1N
-        return full_attention(q_BHWD, read[0], read[1], bias=mask)
+        return F.scaled_dot_product_attention(
+            q_BHWD, read[0], read[1], attn_mask=mask, enable_gqa=q_BHWD.shape[1] != k_BKWD.shape[1])
 
     def advance(self, n_new: int) -> None:
         """``follow`` counts, once it is known how the beams go on."""
@@ -379,45 +380,30 @@ def most_likely(logits_BWV: Tensor, scores_BW: Tensor, n_best: int) -> tuple[Ten
     """Of the texts that have these scores so far, the ``n_best`` continuations by one token for each source: total
     log-probabilities (B, k), float32, falling; beams (B, k); token ids (B, k).
 
-    It equals ``topk`` of ``log_softmax`` plus scores, and looks at the largest of ``_PEAKS`` neighbouring logits first:
-    whatever is among the k largest stands in one of the k groups with the largest peaks. Raises ``LogitsError`` when
-    logits are no numbers to choose by.
+    It equals ``topk`` over all of them, and looks at the largest of ``_PEAKS`` neighbours first: whatever is among the
+    k largest stands in one of the k groups with the largest peaks. Raises ``LogitsError`` when logits are no numbers
+    to choose by.
     """
-    batch, width, n_vocab = logits_BWV.shape
-    logits_BWV = logits_BWV.float()
-    n_groups = n_vocab // _PEAKS
-    n_best = min(n_best, width * n_vocab)
-    if width * n_groups < n_best:
-        totals = (logits_BWV.log_softmax(-1) + scores_BW[..., None]).flatten(1)
-        _refuse_nan(totals)
-        top_Bk, flat_Bk = totals.topk(n_best)
-        return top_Bk, flat_Bk // n_vocab, flat_Bk % n_vocab
-    grouped_BWGP = logits_BWV[..., : n_groups * _PEAKS].unflatten(-1, (n_groups, _PEAKS))
-    rest_BWR = logits_BWV[..., n_groups * _PEAKS :]
-    peaks_BWG = grouped_BWGP.amax(-1)
-    shift_BW = scores_BW - logits_BWV.logsumexp(-1)
-    _refuse_nan(shift_BW)
-    _, groups_Bk = (peaks_BWG + shift_BW[..., None]).flatten(1).topk(n_best)
-    taken_BkP = grouped_BWGP.flatten(1, 2).gather(1, groups_Bk[..., None].expand(-1, -1, _PEAKS))
-    beams_Bk = groups_Bk // n_groups
-    totals_BN = torch.cat([
-        (taken_BkP + shift_BW.gather(1, beams_Bk)[..., None]).flatten(1), (rest_BWR + shift_BW[..., None]).flatten(1),
-    ], 1)
-    first_Bk = groups_Bk % n_groups * _PEAKS
-    ids_BN = torch.cat([
-        (first_Bk[..., None] + torch.arange(_PEAKS, device=first_Bk.device)).flatten(1),
-        torch.arange(n_groups * _PEAKS, n_vocab, device=first_Bk.device).repeat(batch, width),
-    ], 1)
-    n_rest = rest_BWR.shape[-1]
-    beams_BN = torch.cat([
-        beams_Bk.repeat_interleave(_PEAKS, 1),
-        torch.arange(width, device=first_Bk.device).repeat_interleave(n_rest).expand(batch, -1),
-    ], 1)
-    top_Bk, at_Bk = totals_BN.topk(n_best)
-    return top_Bk, beams_BN.gather(1, at_Bk), ids_BN.gather(1, at_Bk)
-
-
-def _refuse_nan(values_BN: Tensor) -> None:
-    bad = values_BN.isnan().any(-1).nonzero().flatten().tolist()
+    width, n_vocab = logits_BWV.shape[1:]
+    chances_BWV = logits_BWV.float().log_softmax(-1)
+    bad = chances_BWV[..., 0].isnan().any(-1).nonzero().flatten().tolist()  # one that is no number spoils its row
     if bad:
         raise LogitsError(bad)
+    n_best, n_groups = min(n_best, width * n_vocab), -(-n_vocab // _PEAKS)
+    if n_groups * width <= n_best:
+        top_Bk, flat_Bk = (chances_BWV + scores_BW[..., None]).flatten(1).topk(n_best)
+        return top_Bk, flat_Bk // n_vocab, flat_Bk % n_vocab
+    n_whole = n_vocab // _PEAKS
+    peaks_BWG = chances_BWV[..., : n_whole * _PEAKS].unflatten(-1, (n_whole, _PEAKS)).amax(-1)
+    if n_whole < n_groups:
+        peaks_BWG = torch.cat([peaks_BWG, chances_BWV[..., n_whole * _PEAKS :].amax(-1, keepdim=True)], -1)
+    _, groups_Bk = (peaks_BWG + scores_BW[..., None]).flatten(1).topk(n_best)
+    beams_Bk1 = (groups_Bk // n_groups)[..., None]
+    ids_BkP = (groups_Bk % n_groups * _PEAKS)[..., None] + torch.arange(_PEAKS, device=groups_Bk.device)
+    is_there_BkP = ids_BkP < n_vocab
+    flat_BkP = beams_Bk1 * n_vocab + ids_BkP.clamp(max=n_vocab - 1)
+    taken_BN = chances_BWV.flatten(1).gather(1, flat_BkP.flatten(1))
+    taken_BkP = taken_BN.view_as(flat_BkP) + scores_BW.gather(1, beams_Bk1[..., 0])[..., None]
+    top_Bk, at_Bk = taken_BkP.masked_fill(~is_there_BkP, -math.inf).flatten(1).topk(n_best)
+    flat_Bk = flat_BkP.flatten(1).gather(1, at_Bk)
+    return top_Bk, flat_Bk // n_vocab, flat_Bk % n_vocab
