@@ -114,13 +114,11 @@ class ResegmentedPairs:
 
 def batches_by_length(sources: NDArray[np.int64], targets: NDArray[np.int64], batch_tokens: int) -> list[list[int]]:
     """Indices in batches of like lengths; rows times the longest side stays within ``batch_tokens`` (or is one row)."""
+    longer, shorter = np.maximum(sources, targets), np.minimum(sources, targets)
     batches: list[list[int]] = []
-    longest = 0
-    for index in np.lexsort((sources, targets)).tolist():
-        longest = max(longest, int(sources[index]), int(targets[index]))
-        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
+    for index in np.lexsort((shorter, longer)).tolist():
+        if not batches or (len(batches[-1]) + 1) * int(longer[index]) > batch_tokens:
             batches.append([])
-            longest = max(int(sources[index]), int(targets[index]))
         batches[-1].append(index)
     return batches
 
