@@ -7,9 +7,9 @@ such that translations end about where their sources end, and the same in both. 
 turn, in pieces of ``--piece``, so that a slow spell of the machine meets both: transformers in batches of
 ``--peer-batch`` sentences, sorted by length within the piece (its better order; ``--no-peer-sorts``: as they come),
 ours as ``beam_search`` likes. Both search with the same beam, length penalty and most tokens. Prints one line of JSON:
-the medians of the sentences per second over the rounds, the median of the ratios of rounds, and how many texts are equal
-(rounding may decide between equally likely ones). ``--clock cpu`` counts processor time, for a machine that others use
-as well (then with ``--threads 1``).
+the medians of the sentences per second over the rounds, the median of the ratios of rounds, and how many texts are
+equal (rounding may decide between equally likely ones). ``--clock cpu`` counts processor time, for a machine that
+others use as well (then with ``--threads 1``).
 """
 
 import argparse

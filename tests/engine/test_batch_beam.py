@@ -8,6 +8,7 @@ import torch
 
 from tickwise.core.errors import ConfigError
 from tickwise.engine.batch_beam import BeamOptions, beam_search, most_likely
+from tickwise.engine.packed_weights import packed_weights
 from tickwise.engine.sampling import LogitsError
 
 CHANGES = [
@@ -182,3 +183,16 @@ def test_users_mistakes_are_one_line(tiny_encoder_decoder):
     with pytest.raises(ConfigError, match="no room"):
         BeamOptions(max_ratio=0, max_extra=0)
     assert list(beam_search(module, [])) == []
+
+
+def test_packed_weights_compute_the_same_and_are_gone_behind_the_block(tiny_encoder_decoder):
+    module = tiny_encoder_decoder(bias=True)
+    inputs = torch.randint(3, 40, (4, 6)), None, torch.randint(3, 40, (4, 5))
+    with torch.inference_mode():
+        expected = module(*inputs)
+        with packed_weights(module, 1000):
+            assert "forward" in vars(module.lm_head) or not torch.backends.mkldnn.is_available()
+            torch.testing.assert_close(module(*inputs), expected)
+    assert "forward" not in vars(module.lm_head)
+    with packed_weights(module, 10):
+        assert "forward" not in vars(module.lm_head), "a few rows are not worth it"

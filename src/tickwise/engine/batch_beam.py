@@ -31,6 +31,7 @@ from torch import Tensor
 
 from tickwise.core.errors import ConfigError
 from tickwise.engine.beam import BeamSearch, Candidate, Hypothesis, LengthNorm
+from tickwise.engine.packed_weights import packed_weights
 from tickwise.engine.sampling import LogitsError
 from tickwise.layers.attention import PositionBias, full_attention, padding_bias
 from tickwise.models.encoder_decoder import EncoderDecoder, Memory
@@ -95,14 +96,15 @@ def beam_search(
     check_sources(module, sources)
     waiting = deque(sorted(range(len(sources)), key=lambda index: -len(sources[index])))
     batch = _Batch(module, options, module.config.vocab_size if vocab_size is None else vocab_size)
-    while waiting or batch.n_running:
-        n_free = options.batch - batch.n_running
-        if waiting and n_free * _LATE_SHARE >= options.batch:
-            joining = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
-            yield from batch.join([(index, sources[index]) for index in joining])
-        elif batch.n_running * _LATE_SHARE <= batch.n_places * (_LATE_SHARE - 1):
-            batch.close_ranks()
-        yield from batch.step()
+    with packed_weights(module, len(sources) * options.width):
+        while waiting or batch.n_running:
+            n_free = options.batch - batch.n_running
+            if waiting and n_free * _LATE_SHARE >= options.batch:
+                joining = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
+                yield from batch.join([(index, sources[index]) for index in joining])
+            elif batch.n_running * _LATE_SHARE <= batch.n_places * (_LATE_SHARE - 1):
+                batch.close_ranks()
+            yield from batch.step()
 
 
 def check_sources(module: EncoderDecoder, sources: Sequence[Sequence[int]]) -> None:
