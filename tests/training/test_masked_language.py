@@ -14,7 +14,7 @@ from tickwise.models.encoder import Electra, ElectraConfig
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 from tickwise.training.config import OptimizerOptions
-from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
+from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, cooccurrence_rows, train_encoder
 from tickwise.training.masked_language import WholeWordMasks, electra_losses
 
 TEXT = "the unbelievable cat didn't see 1999 dogs, did it? "
@@ -98,6 +98,19 @@ def test_a_drawn_word_that_is_the_right_one_is_no_replacement():
     _, found, right = electra_losses(module, ids, places, torch.full((1, 2), 8))
     assert right == pytest.approx(10 / 12)
     assert found > 1.0
+
+
+def test_words_with_the_same_neighbours_begin_alike():
+    chooser = np.random.default_rng(3)
+    # Ids 0 and 1 stand between 2 and 3; 4 and 5 between 6 and 7; 8 nowhere.
+    frames = [[2, int(chooser.integers(2)), 3] if chooser.random() < 0.5 else [6, 4 + int(chooser.integers(2)), 7]
+              for _ in range(2000)]
+    rows = cooccurrence_rows(np.concatenate(frames), 9, 8, seed=1)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    assert unit[0] @ unit[1] > 0.9 > 0.5 > unit[0] @ unit[4]
+    assert unit[4] @ unit[5] > 0.9
+    torch.testing.assert_close(rows[:8].norm(dim=1), torch.full((8,), 0.02 * 8**0.5))
+    assert rows[8].norm() > 0
 
 
 def config(tmp_path, text, **more):

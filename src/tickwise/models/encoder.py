@@ -24,6 +24,7 @@ from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.rope import rope_tables
 
 _LARGE_VOCABULARY = 2048
+EMBEDDING_DEVIATION = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ class Encoder(nn.Module):
         for name, module in self.named_modules():
             leaf = name.rpartition(".")[2]
             if isinstance(module, nn.Embedding):
-                module.weight.normal_(0, 0.02, generator=generator)
+                module.weight.normal_(0, EMBEDDING_DEVIATION, generator=generator)
                 if leaf == "embed_segments":
                     module.weight.zero_()
             elif isinstance(module, nn.Linear):

@@ -3,9 +3,12 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tickwise.core.errors import ConfigError
 from tickwise.data.batches import BatchCursor
@@ -18,14 +21,17 @@ from tickwise.interop.directory import resolve_model_path
 from tickwise.interop.warm_start import warm_start
 from tickwise.layers.feed_forward import Activation
 from tickwise.layers.norm import NormKind
-from tickwise.models.encoder import Electra, ElectraConfig, Encoder, EncoderConfig
+from tickwise.models.encoder import EMBEDDING_DEVIATION, Electra, ElectraConfig, Encoder, EncoderConfig
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.config import TextConfig, need_positive
+from tickwise.training.config import OptimizerOptions, TextConfig, need_positive
+from tickwise.training.cooccurrence import positive_pmi, truncated_svd, window_counts
 from tickwise.training.dial import MAX_EPOCHS_BY_DEFAULT, WIDTH_PER_LAYER, describe_run, limited
 from tickwise.training.masked_language import MaskedLanguage, ReplacedTokens, WholeWordMasks
 from tickwise.training.run import TrainResult, about_data, train_module
 
 _BATCH_TOKENS = 4096
+_COUNTED_TOKENS, _WINDOW = 4_000_000, 5
+"""Neighbours are counted in so many tokens, this far apart at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +62,16 @@ class EncoderTrainConfig(TextConfig):
     """masked: name the words that were hidden; electra: tell for every token whether it was replaced."""
     mask_share: float = 0.15
     """Of a window's tokens; whole words are hidden."""
+    embeddings: Literal["svd", "random"] = "svd"
+    """How the tokens' embedding begins: factors of the tokens' mutual information in the training text (seconds), or at
+    random."""
     start: Path | None = None
     """Go on from the weights and with the tokenizer of this model directory; what fits by name is taken."""
     lowercase: bool = False
     """For raw text and bpe: read capitals as small letters."""
     model: EncoderOptions = field(default_factory=EncoderOptions)
+    # Muon's rate is for matrices of deviation 1/√width; the embedding's is 0.02, and it begins with something to lose.
+    optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(embedding_lr_ratio=0.1))
 
     def __post_init__(self) -> None:
         need_positive(self, ("depth", "context"))
@@ -114,6 +125,10 @@ def train_encoder(config: EncoderTrainConfig, trace: Path | None = None) -> Trai
     else:
         module = Encoder(model)
     module.initialise(config.seed)
+    if config.embeddings == "svd" and config.start is None:
+        with torch.no_grad():
+            rows_VC = cooccurrence_rows(data.split("train").tokens, data.tokenizer.vocab_size, model.width, config.seed)
+            module.embed_tokens.weight[: len(rows_VC)] = rows_VC
     started = [] if config.start is None else warm_start(module, config.start).lines()
     lines = [
         f"model: encoder, depth {model.n_layers}, width {model.width}, {model.n_heads} heads of {model.head_dim}, "
@@ -123,6 +138,22 @@ def train_encoder(config: EncoderTrainConfig, trace: Path | None = None) -> Trai
     ]
     return train_module(config, module, objective, tokenizer, data=about_data(data, config.data), lines=lines,
                         trace=trace)
+
+
+def cooccurrence_rows(tokens: NDArray[Any], n_words: int, width: int, seed: int) -> Tensor:
+    """(V, C) a vector for each token: factors of the shifted positive mutual information of neighbours (Levy & Goldberg
+    2014), as long as a fresh embedding's; of tokens without neighbours at random. Where an encoder begins with what
+    each word keeps company with, attention has something to look for at once."""
+    length = EMBEDDING_DEVIATION * width**0.5
+    rows_VC = torch.randn(n_words, width, generator=torch.Generator().manual_seed(seed)) * EMBEDDING_DEVIATION
+    sample = np.array(tokens[:_COUNTED_TOKENS], dtype=np.int64)
+    left_VR, values_R, _ = truncated_svd(positive_pmi(window_counts(sample, n_words, _WINDOW)), width, seed)
+    factors_VR = left_VR * values_R.sqrt()
+    norms_V1 = factors_VR.norm(dim=1, keepdim=True)
+    found = norms_V1[:, 0] > 1e-6
+    rows_VC[found] = 0
+    rows_VC[found, : factors_VR.shape[1]] = (factors_VR / norms_V1 * length)[found]
+    return rows_VC
 
 
 def plan_encoder(config: EncoderTrainConfig) -> tuple[EncoderTrainConfig, EncoderConfig, PreparedData, Tokenizer]:
