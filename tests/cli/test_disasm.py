@@ -177,7 +177,8 @@ def test_configs_that_nobody_knows_are_one_line(tmp_path, tickwise_cli):
 
 
 def test_without_transformers_it_says_so(tmp_path, tickwise_cli, monkeypatch):
-    transformers.MixtralConfig(**COMMON, num_key_value_heads=2).save_pretrained(tmp_path)  # no family of ours has experts
+    # No family of ours has experts.
+    transformers.MixtralConfig(**COMMON, num_key_value_heads=2).save_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     code, _, err = tickwise_cli("disasm", tmp_path)
     assert code == 2
