@@ -1,0 +1,282 @@
+"""The best model for a budget of FLOPs, hours, money or energy by a fitted law, and the command that trains it."""
+
+import dataclasses
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_count, format_seconds, progress
+from tickwise.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tickwise.scaling.plan import Recipe
+    from tickwise.scaling.study import FittedLaw
+    from tickwise.training.config import TrainConfig
+
+_WIDTH_STEP = 64
+_WIDEST = 128
+_CLOSEST_SIZES = 1.03
+_FAR_BEYOND = 30.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    law: Path
+    """fit.json that tickwise scale fit wrote."""
+    flops: float | None = None
+    """Budget of training compute, 6 FLOPs for each parameter and token."""
+    hours: float | None = None
+    """Budget of time on --hardware."""
+    budget_usd: float | None = None
+    """Budget of money at --price-per-hour or --price-per-kwh, or both."""
+    joules: float | None = None
+    """Budget of energy on --hardware."""
+    inference_tokens: float = 0.0
+    """Tokens that the model will read and write in its life. The budget pays for them too, at a third of the price of a
+    training token, which makes a smaller model best."""
+    hardware: str = "here"
+    """here (measured), a JSON file, or a data sheet: a100, h100, rtx4090."""
+    vocab_size: int = 4096
+    """Vocabulary of the model."""
+    context: int = 256
+    """Tokens in a window."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation."""
+    price_per_hour: float | None = None
+    """Of the machine, in dollars."""
+    price_per_kwh: float | None = None
+    """Of electricity, in dollars; its cost comes on top."""
+    data: str = "DATA"
+    """What the command to run shall train on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    parameters: int
+    depth: int
+    width: int
+
+
+_BUDGETS = {"flops": "--flops", "hours": "--hours", "budget_usd": "--budget-usd", "joules": "--joules"}
+
+
+def run(arguments: Arguments) -> int:
+    found = plan(arguments)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+    for line in found["notes"]:
+        print(f"note: {line}", file=sys.stderr)
+    return 0
+
+
+def plan(arguments: Arguments) -> dict[str, Any]:
+    """The plan, JSON-ready; what is not known is ``None``."""
+    from tickwise.scaling.plan import best_model, expected_loss, optimal_size_interval, tokens_within, training_flops
+    from tickwise.scaling.study import read_law
+
+    kind, budget = _check(arguments)
+    law = read_law(arguments.law)
+    estimate = functools.cache(lambda model: _estimate(arguments, model))
+    models = _ladder(arguments)
+    with progress("sizes", None, "estimates") as bar:
+
+        def cost(index: int) -> float:
+            bar.advance(1)
+            return _cost_per_token(arguments, kind, models[index], estimate)
+
+        chosen = best_model(law, [model.parameters for model in models], cost, budget, arguments.inference_tokens)
+    if chosen is None:
+        raise ConfigError(_too_small(arguments, kind, models[0], cost(0)))
+    model = models[chosen]
+    tokens = tokens_within(budget, cost(chosen), arguments.inference_tokens)
+    flops = training_flops(model.parameters, tokens)
+    free_size, free_interval = optimal_size_interval(law, flops)
+    batch = _batch_tokens(arguments)
+    if tokens < batch or (chosen == 0 and free_size < model.parameters / 2 and not arguments.inference_tokens):
+        raise ConfigError(_too_small(arguments, kind, model, cost(0), free_size))
+    recipe, accumulate = _recipe(arguments, model, flops, tokens)
+    expected, found = expected_loss(law, model.parameters, tokens), estimate(model)
+    steps = tokens / batch
+    seconds = steps * found["time_s"]["total"]
+    joules = None if found["energy_j"] is None else steps * found["energy_j"]
+    return {
+        "budget": {kind: budget}, "inference_tokens": arguments.inference_tokens or None, "kind": "modelled",
+        "parameters": model.parameters, "depth": model.depth, "width": model.width, "tokens": round(tokens),
+        "flops": flops, "tokens_per_parameter": tokens / model.parameters,
+        "optimum_by_the_law": {"parameters": free_size, "interval_95": free_interval},
+        "batch_tokens": round(recipe.batch_tokens), "batch_size": round(recipe.batch_tokens / arguments.context),
+        "accumulate": accumulate, "learning_rate": recipe.lr, "recipe_source": recipe.source,
+        "steps": round(tokens / recipe.batch_tokens),
+        "loss": {"value": expected.loss, "interval_95": expected.interval},
+        "hardware": found["hardware"], "hardware_source": found["hardware_source"], "dtype": found["dtype"],
+        "time_s": seconds, "time_is": found["time_is"], "energy_j": joules, "energy_source": found["energy_source"],
+        "cost_usd": None if found["cost"] is None else found["cost"] * steps,
+        "memory_bytes": found["memory_bytes"]["total"], "memory_available_bytes": found["memory_available_bytes"],
+        "command": _command(arguments, model, recipe, accumulate, round(tokens), found["dtype"]),
+        "notes": _notes(law, model, flops, found, accumulate),
+    }
+
+
+def _check(arguments: Arguments) -> tuple[str, float]:
+    """Which budget was given, and how much."""
+    given = {name: getattr(arguments, name) for name in _BUDGETS if getattr(arguments, name) is not None}
+    if len(given) != 1:
+        raise ConfigError(f"give one budget: {', '.join(_BUDGETS.values())}" + (
+            f" (not {' and '.join(_BUDGETS[name] for name in given)})" if given else ""))
+    kind, budget = next(iter(given.items()))
+    for flag, value in ((_BUDGETS[kind], budget), ("--vocab-size", arguments.vocab_size),
+                        ("--context", arguments.context)):
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"{flag}: must be positive, got {value:g}")
+    if not 0 <= arguments.inference_tokens < float("inf"):
+        raise ConfigError(f"--inference-tokens: must not be negative, got {arguments.inference_tokens:g}")
+    if kind == "budget_usd" and arguments.price_per_hour is None and arguments.price_per_kwh is None:
+        raise ConfigError("--budget-usd: give --price-per-hour of the machine, --price-per-kwh, or both")
+    return kind, float(budget)
+
+
+def _ladder(arguments: Arguments) -> list[_Model]:
+    """Decoders by rising size, from one to two layers for each 64 features, at least 3 % apart."""
+    found: list[_Model] = []
+    for step in range(1, _WIDEST + 1):
+        width = _WIDTH_STEP * step
+        one, two = (_count(arguments, depth, width) for depth in (1, 2))
+        found += [_Model(one + (depth - 1) * (two - one), depth, width) for depth in range(step, 2 * step + 1)]
+    found.sort(key=lambda model: model.parameters)
+    apart = [found[0]]
+    for model in found[1:]:
+        if model.parameters > _CLOSEST_SIZES * apart[-1].parameters:
+            apart.append(model)
+    return apart
+
+
+def _count(arguments: Arguments, depth: int, width: int) -> int:
+    import torch
+
+    from tickwise.models.decoder import Decoder
+    from tickwise.training.config import ModelOptions
+    from tickwise.training.dial import decoder_from_dial
+
+    with torch.device("meta"):
+        return Decoder(decoder_from_dial(depth, arguments.context, arguments.vocab_size,
+                                         ModelOptions(width=width))).n_parameters()
+
+
+def _estimate(arguments: Arguments, model: _Model) -> dict[str, Any]:
+    """Memory, time, energy and cost of a training step of the dial's batch, by ``tickwise estimate``."""
+    from tickwise.cli import estimate
+
+    return estimate.estimate(estimate.Arguments(
+        purpose="train", depth=model.depth, width=model.width, vocab_size=arguments.vocab_size,
+        context=arguments.context, dtype=arguments.dtype, hardware=arguments.hardware,
+        price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh))
+
+
+def _resolved(arguments: Arguments, model: _Model) -> "TrainConfig":
+    """The run as the dial sets it up."""
+    from tickwise.training.config import ModelOptions, TrainConfig
+    from tickwise.training.dial import decoder_from_dial, resolve
+
+    options = ModelOptions(width=model.width)
+    config = TrainConfig(data=Path(), depth=model.depth, context=arguments.context, model=options)
+    decoder = decoder_from_dial(model.depth, arguments.context, arguments.vocab_size, options)
+    return resolve(config, decoder, n_parameters=1, n_train_tokens=1)
+
+
+def _batch_tokens(arguments: Arguments) -> int:
+    """Of the batch that the dial takes, for which steps are estimated."""
+    config = _resolved(arguments, _Model(0, 1, _WIDTH_STEP))
+    assert config.batch_size is not None
+    return config.batch_size * arguments.context
+
+
+def _cost_per_token(arguments: Arguments, kind: str, model: _Model, estimate: Any) -> float:
+    """Of one training token, in the budget's unit."""
+    from tickwise.scaling.plan import training_flops
+
+    if kind == "flops":
+        return training_flops(model.parameters, 1)
+    found = estimate(model)
+    if kind == "hours":
+        return float(found["time_s"]["total"]) / 3600 / _batch_tokens(arguments)
+    key = "energy_j" if kind == "joules" else "cost"
+    if found[key] is None:
+        raise ConfigError(f"{_BUDGETS[kind]}: the energy of {found['hardware']} is not known "
+                          f"({found['energy_source']}); budget by --hours, or give power_w in a file for --hardware")
+    return float(found[key]) / _batch_tokens(arguments)
+
+
+def _recipe(arguments: Arguments, model: _Model, flops: float, tokens: float) -> "tuple[Recipe, int]":
+    """Batch and learning rate, and the micro-batches that the batch is split into."""
+    from tickwise.scaling.plan import Recipe, published_recipe
+
+    config, micro = _resolved(arguments, model), _batch_tokens(arguments)
+    published = published_recipe(flops)
+    if published is None:
+        assert config.optimizer.lr is not None
+        return Recipe(micro, config.optimizer.lr, "the dial of tickwise train"), 1
+    accumulate = max(1, round(min(published.batch_tokens, tokens) / micro))
+    return dataclasses.replace(published, batch_tokens=float(accumulate * micro)), accumulate
+
+
+def _command(arguments: Arguments, model: _Model, recipe: "Recipe", accumulate: int, tokens: int, dtype: str) -> str:
+    batch = round(recipe.batch_tokens / arguments.context)
+    words = ["tickwise train", arguments.data, f"--depth {model.depth} --model.width {model.width}",
+             f"--context {arguments.context} --vocab-size {arguments.vocab_size} --batch-size {batch}"]
+    if accumulate > 1:
+        words.append(f"--accumulate {accumulate} --optimizer.name adamw")
+    return " ".join([*words, f"--optimizer.lr {recipe.lr:.3g} --max-tokens {tokens} --dtype {dtype}"])
+
+
+def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, optimum: float | None = None) -> str:
+    """The line for a budget below the smallest model."""
+    flag, amount = _BUDGETS[kind], getattr(arguments, kind)
+    what = f"{flag} {amount:g}: below the smallest model of {smallest.parameters:,} parameters (vocabulary "\
+           f"{arguments.vocab_size:,})"
+    if arguments.inference_tokens:
+        return f"{what}: its {arguments.inference_tokens:g} --inference-tokens and one step of training cost more"
+    if optimum is not None and optimum < smallest.parameters:
+        return f"{what}: the best size would be {optimum:,.0f} parameters; give more, or a smaller --vocab-size"
+    return f"{what}: one step of it takes {cost * _batch_tokens(arguments):.3g}; give more"
+
+
+def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], accumulate: int) -> list[str]:
+    lines = []
+    if flops > law.largest_flops:
+        times = flops / law.largest_flops
+        far = "; an extrapolation this far may be badly off" if times > _FAR_BEYOND else ""
+        lines.append(f"{times:.3g} times the compute of the largest fitted run ({law.largest_flops:.3g} FLOP){far}")
+    if not law.smallest_parameters <= model.parameters <= law.largest_parameters:
+        lines.append(f"{format_count(model.parameters)} parameters are outside the fitted sizes, "
+                     f"{format_count(law.smallest_parameters)} to {format_count(law.largest_parameters)}")
+    if accumulate > 1:
+        lines.append("time, energy and cost count an update of the weights for each micro-batch, which is too many")
+    available = found["memory_available_bytes"]
+    if available is not None and found["memory_bytes"]["total"] > available:
+        lines.append(f"needs {found['memory_bytes']['total']:,} bytes of memory, {found['hardware']} has {available:,}")
+    return lines
+
+
+def _print(found: dict[str, Any]) -> None:
+    def interval(values: list[float] | None, shown: Any = lambda value: f"{value:.4g}") -> str:
+        return "" if values is None else f" (95 %: {shown(values[0])} to {shown(values[1])})"
+
+    optimum, loss = found["optimum_by_the_law"], found["loss"]
+    energy, cost = found["energy_j"], found["cost_usd"]
+    print(f"model: {format_count(found['parameters'])} parameters, depth {found['depth']}, width {found['width']}; the "
+          f"law's optimum for this compute: {format_count(optimum['parameters'])}"
+          + interval(optimum["interval_95"], format_count))
+    print(f"tokens: {format_count(found['tokens'])}, {found['tokens_per_parameter']:.3g} for each parameter; "
+          f"{found['flops']:.3g} FLOP")
+    print(f"batch: {found['batch_tokens']:,} tokens, {found['steps']:,} steps; learning rate "
+          f"{found['learning_rate']:.3g} ({found['recipe_source']})")
+    print(f"expected loss: {loss['value']:.4g} nats per token{interval(loss['interval_95'])}")
+    print(f"time: {format_seconds(found['time_s'])} on {found['hardware']}, {found['dtype']}, {found['time_is']}; "
+          "energy: " + ("n/a" if energy is None else f"{energy:.3g} J") + f" ({found['energy_source']})"
+          + ("" if cost is None else f"; cost ${cost:.4g}"))
+    print(f"run: {found['command']}")

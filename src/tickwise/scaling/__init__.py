@@ -1,0 +1,1 @@
+"""Scaling laws: loss against parameters, tokens and compute; planning with them; growth over the years."""

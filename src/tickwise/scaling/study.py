@@ -1,0 +1,259 @@
+"""All laws of one table of runs, with intervals and with warnings where the runs cannot say enough."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from tickwise.core.config import read_json
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.paths import write_text_atomic
+from tickwise.scaling.approaches import Allocation, Parabola, PowerLaw, best_so_far_law, envelope, iso_flop, same_sizes
+from tickwise.scaling.fitting import Fit, bootstrap_counts, fit_law, percentile_interval, standard_error
+from tickwise.scaling.laws import DataConstrained, KaplanJoint, Parametric
+from tickwise.scaling.minimise import Floats
+from tickwise.scaling.runs import FLOPS_PER_PARAMETER_AND_TOKEN, Runs, list_excluded
+
+_REPEATED = 0.01
+_WORST_CONDITION = 1e4
+_FEW_AGREEING = 0.05
+FORMAT = "tickwise-scaling-law-1"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the runs say. Parts that they say nothing about are ``None``, and ``warnings`` says why."""
+
+    runs: Runs
+    parametric: Fit
+    kaplan: Fit | None
+    power_laws: tuple[PowerLaw, ...]
+    envelope: Allocation | None
+    iso_flop: Allocation | None
+    parabolas: tuple[Parabola, ...]
+    data_constrained: Fit | None
+    warnings: tuple[str, ...]
+
+    @property
+    def a(self) -> float:
+        """Exponent of the optimal size over compute, β/(α + β)."""
+        return _allocation_exponent(self.parametric.values[None])[0]
+
+    @property
+    def a_draws(self) -> Floats:
+        return _allocation_exponent(self.parametric.resampled)
+
+
+def _allocation_exponent(coefficients_S5: Floats) -> Floats:
+    alpha, beta = coefficients_S5[:, 3], coefficients_S5[:, 4]
+    return beta / (alpha + beta)
+
+
+def study(runs: Runs, resamples: int = 1000, seed: int = 1) -> Study:
+    """Fit every law. ``DataError`` with fewer runs than the parametric law has coefficients."""
+    log_n, log_d = numpy.log(runs.parameters), numpy.log(runs.tokens)
+    law = Parametric(log_n, log_d)
+    if len(runs) < len(law.names):
+        raise DataError(f"{len(runs)} runs cannot determine the {len(law.names)} coefficients of L(N, D) = E + A/N^α + "
+                        f"B/D^β; add runs of other sizes and token counts")
+    counts = bootstrap_counts(len(runs), resamples, seed)
+    parametric = fit_law(law, runs.losses, "L(N, D) = E + A/N^α + B/D^β", counts)
+    kaplan = fit_law(KaplanJoint(log_n, log_d), runs.losses, "Kaplan's L(N, D)", counts)
+    candidates = [best_so_far_law(of, x, runs.losses, counts) for of, x in
+                  (("parameters", runs.parameters), ("tokens", runs.tokens), ("flops", runs.flops))]
+    by_envelope = envelope(runs, resamples, seed)
+    by_parabolas, parabolas = iso_flop(runs, counts)
+    warnings = [*_what_is_missing(runs, by_envelope, by_parabolas), *_unidentified(runs, parametric)]
+    data_constrained = None
+    if runs.unique_tokens is not None:
+        data_constrained = _fit_data_constrained(runs, resamples, seed, warnings)
+    return Study(runs, parametric, kaplan, tuple(law for law in candidates if law is not None), by_envelope,
+                 by_parabolas, tuple(parabolas), data_constrained, tuple(warnings))
+
+
+def _fit_data_constrained(runs: Runs, resamples: int, seed: int, warnings: list[str]) -> Fit | None:
+    """R*_D and R*_N given the parametric law of the runs that repeat nothing, resampled together with it."""
+    unique = runs.unique_tokens
+    assert unique is not None
+    if numpy.isnan(unique).any():
+        raise DataError(f"unique tokens are missing in {int(numpy.isnan(unique).sum())} of {len(runs)} runs; give them "
+                        "for every run, or leave the column out")
+    once = runs.tokens <= unique * (1 + _REPEATED)
+    if once.all():
+        warnings.append("data-constrained law: no run repeats its data, so there is nothing to fit")
+        return None
+    if once.sum() < len(Parametric.names):
+        warnings.append(f"data-constrained law: {int(once.sum())} runs without repetition are too few for its "
+                        f"{len(Parametric.names)} other coefficients")
+        return None
+    single = runs.take(once)
+    base_law = Parametric(numpy.log(single.parameters), numpy.log(single.tokens))
+    counts = bootstrap_counts(len(runs), resamples, seed)
+    base = fit_law(base_law, single.losses, "runs without repetition",
+                   bootstrap_counts(len(single), resamples, seed + 1))
+    counts = counts[: len(base.resampled)]
+    logs = numpy.log(runs.parameters), numpy.log(runs.tokens), numpy.log(unique)
+    resampled = DataConstrained(*logs, base.resampled) if len(counts) else None
+    fit = fit_law(DataConstrained(*logs, base.values[None]), runs.losses, "the data-constrained law", counts,
+                  resampled_law=resampled)
+    for name in fit.names:
+        found = percentile_interval(fit.draws(name))
+        if fit.value(name) > 1e4 or (found is not None and found[1] > 20 * found[0]):
+            warnings.append(f"data-constrained law: the runs cannot identify {name}" + _range(found))
+    return fit
+
+
+def _what_is_missing(runs: Runs, by_envelope: Allocation | None, by_parabolas: Allocation | None) -> list[str]:
+    lines = list_excluded(runs.excluded)
+    if by_envelope is None:
+        lines.append("approach 1 (envelope): needs at least three sizes with two or more runs each, whose curves "
+                     "overlap")
+    if by_parabolas is None:
+        lines.append("approach 2 (parabolas): needs at least three groups of equal compute with four sizes each, whose "
+                     "minimum lies inside")
+    if len(set(runs.losses)) < len(runs) / 2:
+        lines.append(f"{len(runs)} runs have only {len(set(runs.losses))} different losses; are they rounded?")
+    return lines
+
+
+def _unidentified(runs: Runs, fit: Fit) -> list[str]:
+    """Warnings where the runs cannot tell the coefficients of the parametric law apart."""
+    lines = []
+    n_sizes, n_lengths = same_sizes(runs.parameters).max() + 1, same_sizes(runs.tokens).max() + 1
+    for name, count, what in (("A and alpha", n_sizes, "sizes"), ("B and beta", n_lengths, "token counts")):
+        if count < 3:
+            lines.append(f"the runs cannot identify {name}: they have {count} different {what}, and an exponent beside "
+                         "a floor needs at least 3")
+    if len(runs) == len(fit.names):
+        lines.append(f"{len(runs)} runs for {len(fit.names)} coefficients: the law goes through every run, and nothing "
+                     "is left to judge it by")
+    if fit.condition > _WORST_CONDITION:
+        names = ", ".join(fit.weakest) or "some coefficients"
+        lines.append(f"the runs cannot tell {names} apart: condition number {fit.condition:.1e}; vary parameters and "
+                     "tokens independently and over a wider range")
+    for name in ("E", "alpha", "beta"):
+        found, value = percentile_interval(fit.draws(name)), fit.value(name)
+        if name != "E" and value <= 0:
+            lines.append(f"{name} is {value:.3g}: the loss does not fall with more of it in these runs")
+        elif found is not None and found[1] - found[0] > abs(value):
+            lines.append(f"the runs cannot identify {name} = {value:.3g}{_range(found)}")
+        elif value < 1e-6:
+            lines.append(f"the runs cannot identify {name}: the fit takes it to zero")
+    if fit.agreeing_starts < _FEW_AGREEING * fit.n_starts:
+        lines.append(f"only {fit.agreeing_starts} of {fit.n_starts} starts reach the best objective")
+    if fit.failed_draws:
+        lines.append(f"{fit.failed_draws} bootstrap resamples did not converge and are left out")
+    return lines
+
+
+def _range(found: tuple[float, float] | None) -> str:
+    return "" if found is None else f": 95 % of the resamples lie between {found[0]:.3g} and {found[1]:.3g}"
+
+
+# --- as JSON ---
+
+
+def as_json(result: Study) -> dict[str, Any]:
+    """Everything but the figures, JSON-ready. What ``read_law`` needs is in it."""
+    runs = result.runs
+    return {
+        "format": FORMAT,
+        "runs": len(runs),
+        "excluded": [dataclasses.asdict(item) | {"row": item.row or None} for item in runs.excluded],
+        "range": {name: [float(values.min()), float(values.max())] for name, values in
+                  (("parameters", runs.parameters), ("tokens", runs.tokens), ("flops", runs.flops),
+                   ("loss", runs.losses))},
+        "parametric": _fit_json(result.parametric) | {
+            "a": _with_interval(result.a, result.a_draws),
+            "b": _with_interval(1 - result.a, 1 - result.a_draws),
+            "draws": [[float(f"{value:.8g}") for value in draw] for draw in result.parametric.resampled],
+            "residuals_log": [float(f"{value:.5g}") for value in result.parametric.residuals],
+        },
+        "envelope": _allocation_json(result.envelope),
+        "iso_flop": _allocation_json(result.iso_flop),
+        "parabolas": [
+            {"flops": p.flops, "runs": len(p.members), "best_parameters": _finite(p.best_size),
+             "best_loss": _finite(p.best_loss), "minimum_inside": p.inside} for p in result.parabolas
+        ],
+        "kaplan": None if result.kaplan is None else _fit_json(result.kaplan),
+        "power_laws": {law.of: {"exponent": _with_interval(law.exponent, law.exponent_draws),
+                                "critical": _finite(law.critical), "runs": len(law.used)} for law in result.power_laws},
+        "data_constrained": None if result.data_constrained is None else _fit_json(result.data_constrained),
+        "warnings": list(result.warnings),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _with_interval(value: float, draws: Floats) -> dict[str, Any]:
+    return {"value": float(value), "stderr": standard_error(draws), "interval_95": percentile_interval(draws)}
+
+
+def _fit_json(fit: Fit) -> dict[str, Any]:
+    return {
+        "coefficients": {name: _with_interval(fit.value(name), fit.draws(name)) for name in fit.names},
+        "objective": fit.objective, "resamples": len(fit.resampled), "resamples_failed": fit.failed_draws,
+        "starts": fit.n_starts, "starts_agreeing": fit.agreeing_starts, "condition": _finite(fit.condition),
+        "residual_rms": float(numpy.sqrt((fit.residuals**2).mean())),
+    }
+
+
+def _allocation_json(found: Allocation | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"a": _with_interval(found.a, found.a_draws), "b": _with_interval(1 - found.a, 1 - found.a_draws),
+            "log_factor": found.log_factor, "optima": len(found.sizes)}
+
+
+def write_law(path: Path, found: dict[str, Any]) -> None:
+    """``OutputError`` when ``path`` cannot be written."""
+    write_text_atomic(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+
+# --- the law as plans use it ---
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """The parametric law of a study: coefficients E, A, B, α, β, their resamples, and the residuals of its runs."""
+
+    coefficients: Floats
+    draws: Floats
+    residuals: Floats
+    largest_flops: float
+    smallest_parameters: float
+    largest_parameters: float
+
+
+def read_law(path: Path) -> FittedLaw:
+    """``ConfigError`` for a file that ``tickwise scale fit`` did not write, or whose law has no optimum."""
+    values = read_json(path, "the fitted law")
+    if values.get("format") != FORMAT:
+        raise ConfigError(f"{path}: not a law that tickwise scale fit wrote (format {values.get('format')!r}, not "
+                          f"'{FORMAT}')")
+    try:
+        part, bounds = values["parametric"], values["range"]
+        coefficients = numpy.array([part["coefficients"][name]["value"] for name in Parametric.names], dtype=float)
+        draws = numpy.array(part["draws"], dtype=float).reshape(-1, len(Parametric.names))
+        law = FittedLaw(coefficients, draws, numpy.array(part["residuals_log"], dtype=float),
+                        float(bounds["flops"][1]), float(bounds["parameters"][0]), float(bounds["parameters"][1]))
+    except (KeyError, TypeError, ValueError, IndexError) as problem:
+        raise ConfigError(f"{path}: a law with a part missing or broken ({problem}); fit it again") from None
+    if not (numpy.isfinite(coefficients).all() and (coefficients[1:] > 0).all()):
+        raise ConfigError(f"{path}: A, B, alpha and beta must be positive for an optimum to exist; these runs do not "
+                          "show that the loss falls with both parameters and tokens")
+    return law
+
+
+def optimal_size(coefficients_S5: Floats, flops: Floats | float) -> Floats:
+    """N that minimises L(N, C/(6·N)) (Hoffmann et al. 2022, equation 4)."""
+    _, a, b, alpha, beta = numpy.moveaxis(numpy.asarray(coefficients_S5, dtype=float), -1, 0)
+    with numpy.errstate(all="ignore"):
+        half = numpy.asarray(flops) / FLOPS_PER_PARAMETER_AND_TOKEN
+        return numpy.asarray((alpha * a / (beta * b)) ** (1 / (alpha + beta)) * half ** (beta / (alpha + beta)))

@@ -1,0 +1,172 @@
+"""The verbs of scale: what they write, print and refuse."""
+
+import json
+import re
+
+import pytest
+
+_ROWS = "\n".join(f"{n:g},{d:g},{1.7 + 400 / n**0.33 + 900 / d**0.3:.5f}" for n in (1e7, 4e7, 1.6e8, 6.4e8)
+                  for d in (1e9, 4e9, 1.6e10, 6.4e10))
+
+
+@pytest.fixture
+def runs_csv(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("parameters,tokens,loss\n" + _ROWS + "\n", encoding="utf-8")
+    return path
+
+
+def test_fit_writes_a_law_a_page_and_pictures(tickwise_cli, runs_csv, tmp_path):
+    code, out, _ = tickwise_cli("scale", "fit", runs_csv, "--out", tmp_path / "fit", "--resamples", 40, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["parametric"]["coefficients"]["alpha"]["value"] == pytest.approx(0.33, rel=0.02)
+    written = {path.name for path in (tmp_path / "fit").iterdir()}
+    assert {"fit.json", "report.html", "frontier.svg", "residuals.svg", "loss.svg", "iso_flop.svg"} <= written
+    page = (tmp_path / "fit" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == len([name for name in written if name.endswith(".svg")])
+    assert not re.search(r"(src|href)=\"https?://", page.replace('xlink:href="#', "")), "nothing is loaded"
+
+
+def test_fit_prints_tables_and_notes(tickwise_cli, runs_csv, tmp_path):
+    runs_csv.write_text(runs_csv.read_text() + "1e9,1e9,nan\n", encoding="utf-8")
+    code, out, err = tickwise_cli("scale", "fit", runs_csv, "--out", tmp_path / "fit", "--resamples", 0)
+    assert code == 0
+    assert "Parametric law" in out
+    assert "n/a" in out, "without resamples there are no intervals"
+    assert "excluded: loss nan (row 17)" in err
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--drop-highest", 16), "--drop-highest 16"), (("--resamples", 3), "--resamples 3"), (("--seed", -1), "--seed"),
+    (("--columns.loss", "lost"), "no column 'lost'; did you mean 'loss'?"), (("--drop-highest", 12), "4 runs cannot"),
+])
+def test_fit_refuses_in_one_line(tickwise_cli, runs_csv, tmp_path, words, message):
+    code, out, err = tickwise_cli("scale", "fit", runs_csv, "--out", tmp_path / "fit", *words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "fit").exists()
+
+
+@pytest.fixture
+def models_csv(tmp_path):
+    path = tmp_path / "models.csv"
+    rows = [f"m{i},{2010 + i}-03-0{1 + i % 9},{1e18 * 4.0**i:g},{1e6 * 2.0**i:g}" for i in range(15)]
+    path.write_text("model,date,flops,parameters\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def test_history_tells_growth_and_forecasts(tickwise_cli, models_csv, tmp_path):
+    words = ("scale", "history", models_csv, "--forecast", "2030-01-01", "--out", tmp_path / "history")
+    code, out, err = tickwise_cli(*words, "--json")
+    assert code == 0, err
+    found = json.loads(out)["trends"]
+    assert found["compute"]["least_squares"]["factor_per_year"] == pytest.approx(4, rel=0.01)
+    assert found["parameters"]["least_squares"]["doubling_months"] == pytest.approx(12, rel=0.01)
+    band = found["compute"]["forecast"]
+    assert band["low"] < band["line_low"] < band["value"] < band["line_high"] < band["high"]
+    assert band["value"] == pytest.approx(1e18 * 4.0 ** (2030 - 2010.17), rel=0.1)
+    assert {"report.html", "history.json", "growth.svg", "compute.svg"} <= {
+        path.name for path in (tmp_path / "history").iterdir()}
+    code, out, _ = tickwise_cli(*words)
+    assert code == 0
+    assert "Forecast for 2030-01-01" in out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--forecast", "soon"), "--forecast: 'soon' is not a date"), (("--since", "2030"), "nothing to follow"),
+    (("--since", "2015", "--until", "2012"), "--until 2012-01-01: must be after"),
+    (("--chips", "no.csv"), "no such file"),
+])
+def test_history_refuses_in_one_line(tickwise_cli, models_csv, tmp_path, words, message):
+    code, _, err = tickwise_cli("scale", "history", models_csv, "--out", tmp_path / "history", *words)
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def law_json(tmp_path_factory):
+    """A law of small models, fitted to runs without noise."""
+    from tickwise.cli import main
+
+    folder = tmp_path_factory.mktemp("law")
+    (folder / "runs.csv").write_text("parameters,tokens,loss\n" + _ROWS + "\n", encoding="utf-8")
+    assert main(["scale", "fit", str(folder / "runs.csv"), "--out", str(folder), "--resamples", "20", "-q"]) == 0
+    return folder / "fit.json"
+
+
+@pytest.fixture
+def slow_machine(tmp_path):
+    path = tmp_path / "slow.json"
+    path.write_text(json.dumps({"memory_bytes": 10**10, "read_bandwidth_bytes_per_s": 2e10, "power_w": 50,
+                                "flops_per_s": {"fp32": 1e11, "bf16": 1e11}}), encoding="utf-8")
+    return path
+
+
+def _plan(tickwise_cli, law_json, slow_machine, *words):
+    code, out, err = tickwise_cli("scale", "plan", "--law", law_json, "--hardware", slow_machine, "--vocab-size", 512,
+                                  "--context", 64, *words, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_a_plan_spends_its_budget_and_says_what_to_run(tickwise_cli, law_json, slow_machine):
+    from tickwise.cli.dispatch import parse
+
+    found = _plan(tickwise_cli, law_json, slow_machine, "--flops", 1e16)
+    assert found["flops"] == pytest.approx(1e16, rel=1e-6)
+    assert found["parameters"] == pytest.approx(found["optimum_by_the_law"]["parameters"], rel=0.15)
+    low, high = found["loss"]["interval_95"]
+    assert low <= found["loss"]["value"] <= high
+    assert found["energy_j"] == pytest.approx(50 * found["time_s"])
+    words = found["command"].removeprefix("tickwise train ").split()
+    asked = parse("train", words)
+    assert (asked.depth, asked.model.width, asked.max_tokens) == (found["depth"], found["width"], found["tokens"])
+    from tickwise.models.decoder import Decoder
+    from tickwise.training.dial import decoder_from_dial
+
+    assert found["parameters"] == Decoder(
+        decoder_from_dial(asked.depth, asked.context, asked.vocab_size, asked.model)).n_parameters()
+
+
+def test_budgets_of_time_energy_and_money_agree(tickwise_cli, law_json, slow_machine):
+    hours = _plan(tickwise_cli, law_json, slow_machine, "--hours", 3)
+    assert hours["time_s"] == pytest.approx(3 * 3600, rel=1e-6)
+    joules = _plan(tickwise_cli, law_json, slow_machine, "--joules", 3 * 3600 * 50)
+    money = _plan(tickwise_cli, law_json, slow_machine, "--budget-usd", 6, "--price-per-hour", 2)
+    for other in (joules, money):
+        assert (other["depth"], other["width"]) == (hours["depth"], hours["width"])
+        assert other["tokens"] == pytest.approx(hours["tokens"], rel=1e-6)
+    assert money["cost_usd"] == pytest.approx(6)
+    used = _plan(tickwise_cli, law_json, slow_machine, "--hours", 3, "--inference-tokens", 3 * hours["tokens"])
+    assert used["parameters"] < hours["parameters"]
+    assert used["time_s"] < hours["time_s"], "the rest of the budget is for its use"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ((), "give one budget"), (("--flops", "1e15", "--hours", "1"), "not --flops and --hours"),
+    (("--flops", "-1"), "--flops: must be positive"), (("--budget-usd", "5"), "give --price-per-hour"),
+    (("--flops", "1e3"), "--flops 1000: below the smallest model"), (("--hours", "1e-9"), "below the smallest model"),
+    (("--flops", "1e11"), "the best size would be"),
+    (("--hours", "1", "--inference-tokens", "1e15"), "--inference-tokens"),
+    (("--flops", "1e15", "--law", "no.json"), "no.json: the fitted law is missing"),
+])
+def test_plan_refuses_in_one_line(tickwise_cli, law_json, slow_machine, words, message):
+    code, out, err = tickwise_cli("scale", "plan", "--law", law_json, "--hardware", slow_machine, "--vocab-size", 512,
+                                  "--context", 64, *words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len([line for line in err.splitlines() if line.startswith("tickwise: ")]) == 1
+
+
+def test_energy_that_is_not_known_is_no_budget(tickwise_cli, law_json, tmp_path):
+    path = tmp_path / "silent.json"
+    path.write_text(json.dumps({"memory_bytes": 10**10, "read_bandwidth_bytes_per_s": 2e10,
+                                "flops_per_s": {"fp32": 1e11}}), encoding="utf-8")
+    code, _, err = tickwise_cli("scale", "plan", "--law", law_json, "--hardware", path, "--joules", 1e6)
+    assert code == 2
+    assert "power_w" in err
