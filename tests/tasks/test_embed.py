@@ -7,6 +7,7 @@ import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.tasks.embed import Embedder, MaskFiller, SimilarTexts, read_partners
+from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
 
 NAMES = ["ada", "bob", "cleo", "dan", "eve", "fay", "gus", "hal"]
@@ -19,8 +20,9 @@ def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     (folder / "text.txt").write_text("\n".join(LINES * 12), encoding="utf-8")
     return train_encoder(EncoderTrainConfig(
-        data=folder / "text.txt", out=folder / "run", vocab_size=300, depth=2, context=32, batch_size=32, max_steps=80,
-        model=EncoderOptions(width=32, n_heads=2), dtype="fp32", compile="off", device="cpu")).out
+        data=folder / "text.txt", out=folder / "run", vocab_size=300, depth=2, context=32, batch_size=32, max_steps=200,
+        model=EncoderOptions(width=32, n_heads=2), optimizer=OptimizerOptions(embedding_lr_ratio=1.0), dtype="fp32",
+        compile="off", device="cpu")).out
 
 
 @pytest.fixture(scope="module")

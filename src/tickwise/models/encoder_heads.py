@@ -78,8 +78,8 @@ class SpanReaderConfig(EncoderConfig):
     stride: int = 128
     """Tokens from the beginning of one window of a long passage to that of the next."""
     null_margin: float | None = None
-    """A question has no answer where "none" scores higher than the best span by more than this; ``None``: every
-    question is answered."""
+    """A question has no answer where the logarithm of how much likelier "none" is than the best span is above this;
+    ``None``: every question is answered."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,8 +92,8 @@ class SpanReaderConfig(EncoderConfig):
 class SpanReader(Encoder):
     """Question and passage as one sequence → where the answer begins and ends.
 
-    The first position stands for "no answer here" (Devlin et al. 2019, section 4.3). Passage tokens whose word is in
-    the question have a segment of their own: the exact-match feature of Chen et al. 2017 (DrQA).
+    The scores at the first position tell whether there is no answer here (``training/span_reading.py``). Passage tokens
+    whose word is in the question have a segment of their own: the exact-match feature of Chen et al. 2017 (DrQA).
     """
 
     config: SpanReaderConfig

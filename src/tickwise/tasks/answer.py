@@ -1,7 +1,6 @@
 """Answering questions with spans of a passage: fine-tune an encoder, load it, answer, evaluate."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from tickwise.text.segment import has_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import TrainResult, check_outputs, train_module
-from tickwise.training.span_reading import FoundSpan, SpanReading, find_spans
+from tickwise.training.span_reading import FoundSpan, SpanReading, balanced, best_threshold, find_spans
 
 _DEV_SHARE = 0.1
 
@@ -45,8 +44,8 @@ class AnswerConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class Answer:
-    """A span of a passage, the characters that it is, and how likely the reader finds it against "no answer here".
-    ``text`` is empty where the reader finds none."""
+    """A span of a passage, the characters that it is, and how likely the reader finds just this one (where ``text`` is
+    empty, the best of those that it did not give)."""
 
     text: str
     start: int
@@ -121,10 +120,9 @@ class Reader:
 
     def _as_answer(self, span: FoundSpan, passage: str, must_answer: bool) -> Answer:
         margin = self.module.config.null_margin
-        probability = 1 / (1 + math.exp(-span.margin)) if span.margin > -500 else 0.0
         if not must_answer and margin is not None and span.margin < -margin:
-            return Answer("", 0, 0, probability)
-        return Answer(passage[span.start : span.end], span.start, span.end, probability)
+            return Answer("", 0, 0, span.probability)
+        return Answer(passage[span.start : span.end], span.start, span.end, span.probability)
 
     def evaluate(self, questions: Sequence[SpanQuestion], training: Sequence[SpanQuestion] = ()) -> AnswerEvaluation:
         """Exact match and F1, as SQuAD or (for Chinese) CMRC 2018 define them; with ``training`` questions also of
@@ -233,7 +231,7 @@ def _texts(path: Path) -> list[str]:
 def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, training: Sequence[SpanQuestion],
            developing: Sequence[SpanQuestion], source: str, epochs: float) -> TrainResult:
     maker = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
-    windows, development = maker.make(training), maker.make(developing)
+    windows, development = balanced(maker.make(training), config.seed), maker.make(developing)
     options = config.tuning
     objective = SpanReading(windows, development, [q.answers for q in developing], pad=maker.pad,
                             batch_size=options.batch_size, seed=config.seed)
@@ -263,17 +261,7 @@ def _with_null_margin(reader: Reader, developing: Sequence[SpanQuestion], model:
 
     answered = np.array([f1(q.passage[s.start : s.end], q.references, rule)
                          for s, q in zip(found, developing, strict=True)])
-    silent = np.array([float(not q.references) for q in developing])
-    order = np.argsort(-margins)
-    totals = silent.sum() + np.concatenate(([0.0], np.cumsum((answered - silent)[order])))
-    n_answered = int(totals.argmax())
-    ranked = margins[order]
-    if n_answered == 0:
-        threshold = float(ranked[0]) + 1.0
-    elif n_answered == len(ranked):
-        threshold = float(ranked[-1]) - 1.0
-    else:
-        threshold = float(ranked[n_answered - 1] + ranked[n_answered]) / 2
+    threshold, _ = best_threshold(margins, answered, np.array([not q.references for q in developing]))
     module = SpanReader(dataclasses.replace(reader.module.config, null_margin=-threshold))
     module.load_state_dict(reader.module.state_dict(), assign=True)
     save_model(model, module, reader.tokenizer, run=read_run(model), card=_card(module.config))

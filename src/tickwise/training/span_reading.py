@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tickwise.core.errors import CheckpointError
@@ -24,11 +26,12 @@ _PREDICTED_TOKENS = 8192
 
 @dataclass(frozen=True)
 class FoundSpan:
-    """The best span of a question's passage by its characters, and by how much its score is above that of "none" in
-    the same window (the logarithm of how much likelier it is)."""
+    """The best span of a question's passage by its characters; how likely it is just this one; and its margin over "no
+    answer here": the logarithm of how much likelier the span is, within its window."""
 
     start: int
     end: int
+    probability: float
     margin: float
 
 
@@ -47,9 +50,28 @@ def collate_windows(windows: Sequence[Window], pad: int) -> tuple[Tensor, Tensor
 
 
 def span_loss(scores_B2T: Tensor, targets_B2T: Tensor) -> Tensor:
-    """Mean nats of beginning and end; where several places are right, of any of them (Clark & Gardner 2018)."""
-    right_B2T = scores_B2T.masked_fill(~targets_B2T, -torch.inf)
-    return (scores_B2T.logsumexp(-1) - right_B2T.logsumexp(-1)).mean()
+    """Mean nats of whether a window has an answer, and of its beginning and end where it has one; where several places
+    are right, of any of them (Clark & Gardner 2018).
+
+    That there is none is told by the scores at the first position alone: were it one choice among the places, as in
+    BERT, readers of few questions, most of whose windows have no answer, would learn to choose nothing else.
+    """
+    has_answer_B = ~targets_B2T[:, 0, 0]
+    none = F.binary_cross_entropy_with_logits(scores_B2T[:, :, 0].sum(1), (~has_answer_B).float())
+    if not has_answer_B.any():
+        return none
+    places_N2T, right_N2T = scores_B2T[has_answer_B][..., 1:], targets_B2T[has_answer_B][..., 1:]
+    right = places_N2T.masked_fill(~right_N2T, -torch.inf).logsumexp(-1)
+    return none + (places_N2T.logsumexp(-1) - right).mean()
+
+
+def balanced(windows: Sequence[Window], seed: int) -> list[Window]:
+    """All windows that have an answer, and of the others at most as many, drawn at random."""
+    without = [i for i, window in enumerate(windows) if window.targets[0, 0]]
+    n_kept = min(len(without), max(1, len(windows) - len(without)))
+    kept = {without[i] for i in np.random.default_rng(seed).choice(len(without), n_kept, replace=False)} \
+        if without else set()
+    return [window for i, window in enumerate(windows) if i in kept or not window.targets[0, 0]]
 
 
 class SpanReading:
@@ -117,13 +139,18 @@ class SpanReading:
         """Windows are independent."""
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """``loss`` is 1 − F1 by characters, over the questions that have an answer, each made to give one."""
+        """``f1``: by characters, over the questions that have an answer, each made to give one; where some have none,
+        ``overall_f1``: over all, with silence where that is best. ``loss`` is 1 less the mean of these."""
         assert isinstance(module, SpanReader)
         found = find_spans(module, self._validation, len(self._answers), self._pad, device)
-        scores = [max(_overlap_f1((span.start, span.end), answer) for answer in answers)
-                  for span, answers in zip(found, self._answers, strict=True) if answers]
-        f1 = float(np.mean(scores)) if scores else 0.0
-        return {"loss": 1.0 - f1, "f1": f1}
+        has_answer = np.array([bool(answers) for answers in self._answers])
+        f1s = np.array([max((_overlap_f1((span.start, span.end), answer) for answer in answers), default=0.0)
+                        for span, answers in zip(found, self._answers, strict=True)])
+        f1 = float(f1s[has_answer].mean()) if has_answer.any() else 0.0
+        if has_answer.all():
+            return {"loss": 1.0 - f1, "f1": f1}
+        _, overall = best_threshold(np.array([span.margin for span in found]), f1s, ~has_answer)
+        return {"loss": 1.0 - (f1 + overall) / 2, "f1": f1, "overall_f1": overall}
 
     def state(self) -> dict[str, Any]:
         return {"step": self._step, "seed": self._seed, "windows": len(self._windows), "batch_size": self._batch_size}
@@ -146,12 +173,28 @@ def _overlap_f1(found: tuple[int, int], gold: tuple[int, int]) -> float:
     return 2 * shared / (found[1] - found[0] + gold[1] - gold[0]) if shared > 0 else 0.0
 
 
+def best_threshold(margins_Q: NDArray[np.float64], answered_Q: NDArray[np.float64],
+                   none_Q: NDArray[np.bool_]) -> tuple[float, float]:
+    """From which margin on questions are best answered, and their mean score then: ``answered_Q`` where they are, and
+    where they are not, 1 for those that have none."""
+    order = np.argsort(-margins_Q, kind="stable")
+    totals = none_Q.sum() + np.concatenate(([0.0], np.cumsum((answered_Q - none_Q)[order])))
+    n_answered, ranked = int(totals.argmax()), margins_Q[order]
+    if n_answered == 0:
+        threshold = float(ranked[0]) + 1.0
+    elif n_answered == len(ranked):
+        threshold = float(ranked[-1]) - 1.0
+    else:
+        threshold = float(ranked[n_answered - 1] + ranked[n_answered]) / 2
+    return threshold, float(totals.max()) / len(margins_Q)
+
+
 @torch.no_grad()
 def find_spans(module: SpanReader, windows: Sequence[Window], n_questions: int, pad: int,
                device: torch.device) -> list[FoundSpan]:
-    """The best span of each question over all of its windows: the highest margin over "none" in its window. A passage
-    without a token gives the empty span with a margin of -inf."""
-    best = [FoundSpan(0, 0, -float("inf"))] * n_questions
+    """The best span of each question over all of its windows: the likeliest one. A passage without a token gives the
+    empty span with a margin of -inf."""
+    best = [FoundSpan(0, 0, 0.0, -float("inf"))] * n_questions
     was_training = module.training
     module.eval()
     for batch in batches_by_length([len(window) for window in windows], _PREDICTED_TOKENS):
@@ -160,22 +203,23 @@ def find_spans(module: SpanReader, windows: Sequence[Window], n_questions: int, 
         scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu()
         for window, scores_2T in zip(chosen, scores_B2T, strict=True):
             found = _best_span(scores_2T[:, : len(window)], window, module.config.longest_answer)
-            if found is not None and found.margin > best[window.question].margin:
+            if found is not None and found.probability > best[window.question].probability:
                 best[window.question] = found
     module.train(was_training)
     return best
 
 
 def _best_span(scores_2T: Tensor, window: Window, longest: int) -> FoundSpan | None:
-    """The span of at most ``longest`` tokens with the highest sum of scores; None in a window without a passage."""
+    """The likeliest span of at most ``longest`` tokens; None in a window without a passage."""
     own = np.flatnonzero(window.places[:, 1] > window.places[:, 0])
     if not len(own):
         return None
     first, last = int(own[0]), int(own[-1]) + 1
-    starts, ends = scores_2T[0, first:last], scores_2T[1, first:last]
+    starts, ends = scores_2T[:, first:last].log_softmax(-1)
     n = last - first
     sums = (starts[:, None] + ends[None]).masked_fill(
         ~torch.ones(n, n, dtype=torch.bool).triu().tril(longest - 1), -torch.inf)
     start, end = divmod(int(sums.argmax()), n)
-    margin = float(sums[start, end] - scores_2T[0, 0] - scores_2T[1, 0])
-    return FoundSpan(int(window.places[first + start, 0]), int(window.places[first + end, 1]), margin)
+    none, span = scores_2T[:, 0].sum(), sums[start, end]
+    return FoundSpan(int(window.places[first + start, 0]), int(window.places[first + end, 1]),
+                     float((F.logsigmoid(-none) + span).exp()), float(span - none))

@@ -1,0 +1,64 @@
+"""The loss of spans, which windows are trained on, and from when on a question is answered."""
+
+import numpy as np
+import pytest
+import torch
+
+from tickwise.data.span_windows import Window
+from tickwise.training.span_reading import balanced, best_threshold, span_loss
+
+INF = float("inf")
+
+
+def targets_at(*places, length=5):
+    targets = torch.zeros(1, 2, length, dtype=torch.bool)
+    for start, end in places or [(0, 0)]:
+        targets[0, 0, start] = targets[0, 1, end] = True
+    return targets
+
+
+def test_a_window_without_an_answer_costs_what_its_first_position_says():
+    scores = torch.zeros(1, 2, 5)
+    scores[0, :, 0] = 3.0
+    scores[0, :, 2] = 100.0  # places are no rivals of "none"
+    assert span_loss(scores, targets_at()).item() == pytest.approx(np.log1p(np.exp(-6.0)), rel=1e-4)
+
+
+def test_any_right_place_will_do():
+    scores = torch.full((1, 2, 5), -INF)
+    scores[0, :, 0] = -50.0
+    scores[0, :, 2:4] = 0.0
+    assert span_loss(scores, targets_at((2, 2))).item() == pytest.approx(2 * np.log(2) / 2, rel=1e-4)
+    assert span_loss(scores, targets_at((2, 2), (3, 3))).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_loss_has_finite_gradients_where_places_are_closed():
+    scores = torch.zeros(2, 2, 5, requires_grad=True)
+    closed = torch.tensor([False, True, False, False, True])
+    loss = span_loss(scores.masked_fill(closed, -INF), torch.cat((targets_at((2, 3)), targets_at())))
+    loss.backward()
+    assert scores.grad.isfinite().all()
+    assert scores.grad.abs().sum() > 0
+
+
+def window(question, has_answer):
+    targets = np.zeros((2, 4), dtype=bool)
+    targets[:, 2 if has_answer else 0] = True
+    return Window(question, np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.zeros((4, 2)), targets)
+
+
+def test_windows_without_an_answer_are_at_most_half():
+    windows = [window(i, i % 5 == 0) for i in range(50)]
+    kept = balanced(windows, seed=1)
+    assert [w.question for w in kept if not w.targets[0, 0]] == list(range(0, 50, 5))
+    assert len(kept) == 20
+    assert balanced(windows[:1], 1) == windows[:1]
+
+
+def test_questions_are_answered_where_that_is_best():
+    margins = np.array([3.0, 2.0, 1.0, 0.0])
+    threshold, score = best_threshold(margins, np.array([1.0, 0.5, 0.0, 0.0]), np.array([False, False, True, True]))
+    assert 1.0 < threshold < 2.0
+    assert score == pytest.approx(3.5 / 4)
+    assert best_threshold(margins, np.zeros(4), np.ones(4, dtype=bool)) == (4.0, 1.0)
+    assert best_threshold(margins, np.ones(4), np.zeros(4, dtype=bool)) == (-1.0, 1.0)
