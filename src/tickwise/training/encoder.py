@@ -30,6 +30,8 @@ from tickwise.training.masked_language import MaskedLanguage, ReplacedTokens, Wh
 from tickwise.training.run import TrainResult, about_data, train_module
 
 _BATCH_TOKENS = 4096
+_EMBEDDING_LR_RATIO = 0.1
+"""Muon's rate is for matrices of deviation 1/√width; the embedding's is 0.02, and it begins with something to lose."""
 _COUNTED_TOKENS, _WINDOW = 4_000_000, 5
 """Neighbours are counted in so many tokens, this far apart at most."""
 
@@ -70,8 +72,8 @@ class EncoderTrainConfig(TextConfig):
     lowercase: bool = False
     """For raw text and bpe: read capitals as small letters."""
     model: EncoderOptions = field(default_factory=EncoderOptions)
-    # Muon's rate is for matrices of deviation 1/√width; the embedding's is 0.02, and it begins with something to lose.
-    optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(embedding_lr_ratio=0.1))
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(embedding_lr_ratio=_EMBEDDING_LR_RATIO))
 
     def __post_init__(self) -> None:
         need_positive(self, ("depth", "context"))
