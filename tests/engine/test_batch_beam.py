@@ -196,3 +196,15 @@ def test_packed_weights_compute_the_same_and_are_gone_behind_the_block(tiny_enco
     assert "forward" not in vars(module.lm_head)
     with packed_weights(module, 10):
         assert "forward" not in vars(module.lm_head), "a few rows are not worth it"
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("positions", ["rope", "sinusoidal", "learned", "relative"])
+def test_a_text_that_ends_at_the_model_s_limit_leaves_the_others_alone(tiny_encoder_decoder, positions, width):
+    module = tiny_encoder_decoder(eos_bias=-50.0, source_length=20, positions=positions)
+    sources = [[4] * 7] + [[4]] * 30  # the first one may be the longest, and ends when the others are under way
+    options = {"width": width, "max_ratio": 1, "max_extra": 13, "batch": 16}
+    together = found_for(module, sources, **options)
+    assert len(together[0][0].token_ids) >= module.config.context_length - 1
+    (alone,) = found_for(module, sources[:1], **options)
+    assert [text.token_ids for text in together[0]] == [text.token_ids for text in alone]

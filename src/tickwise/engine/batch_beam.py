@@ -191,9 +191,10 @@ class _Batch:
         for place, candidates in zip(self._places, found, strict=True):
             steps = [] if place is None else place.search.take(candidates)
             parents.append([parent for parent, _ in steps] + [0] * (width - len(steps)))
+        left = list(self._leave())  # at once: a place that is done has no next position, perhaps not even in the model
         self._state.cache.follow(torch.tensor(parents, device=self._device),
                                  torch.tensor([place is not None for place in self._places], device=self._device))
-        yield from self._leave()
+        yield from left
 
     def close_ranks(self) -> None:
         """Drop the empty places."""
