@@ -22,7 +22,7 @@ ROWS = {
     "wnut17": {"train": 3_394, "validation": 1_009, "test": 1_287},
     "resume_ner": {"train": 3_821, "validation": 463, "test": 477},
     "xquad_zh": {"validation": 1_190},
-    "cmrc2018": {"train": 1_002, "validation": 3_219},
+    "cmrc2018": {"train": 3_219, "test": 1_002},
     "dialogsum": {"train": 12_460, "validation": 500, "test": 500},
     "gsm8k": {"train": 7_473, "test": 1_319},
     "blimp": {"test": 12_000},

@@ -112,6 +112,14 @@ def test_another_models_head_is_left_behind_and_named(tmp_path):
     assert "layers.1.self_attn.qkv_proj.weight" in report.loaded
 
 
+def test_a_head_with_a_matrix_of_its_own_is_refused(tmp_path):
+    saved_bert(transformers.BertForMaskedLM, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match="'tie_word_embeddings' false"):
+        load_module(tmp_path, device="cpu")
+
+
 @pytest.mark.parametrize(("key", "value", "said"), [
     ("position_embedding_type", "relative_key", "relative_key"), ("hidden_act", "relu", "relu"),
     ("num_attention_heads", 5, "does not divide"), ("is_decoder", True, "is_decoder"), ("surprise", 1, "unknown key"),

@@ -233,7 +233,7 @@ DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in (
     ),
     DataSet(
         "cmrc2018", "cmrc2018", "question answering", "zh", "CC BY-SA 4.0", "4,221 questions on 1,104 paragraphs",
-        _split_files(train="cmrc2018_trial.json", validation="cmrc2018_dev.json"), rows.squad,
+        _split_files(train="cmrc2018_dev.json", test="cmrc2018_trial.json"), rows.squad,
         fields=("context", "question"), hub=Hub("hfl/cmrc2018"),
     ),
     DataSet(

@@ -59,16 +59,19 @@ def bert_config(values: Mapping[str, Any], where: str) -> EncoderConfig:
     if values.get("is_decoder"):
         raise CheckpointError(f"{where}: key 'is_decoder' true (tokens see only earlier ones) is not supported; "
                               "tickwise supports false")
+    masked_head = any(name in ("BertForMaskedLM", "BertForPreTraining") for name in values.get("architectures") or ())
+    if masked_head and values.get("tie_word_embeddings") is False:
+        raise CheckpointError(f"{where}: key 'tie_word_embeddings' false is not supported with a head for masked "
+                              "words; tickwise supports true")
     width, heads = need("hidden_size"), need("num_attention_heads")
     if heads < 1 or width % heads:
         raise CheckpointError(f"{where}: num_attention_heads {heads} does not divide hidden_size {width}")
-    architectures = values.get("architectures") or ["BertModel"]
     return EncoderConfig(
         vocab_size=need("vocab_size"), context_length=need("max_position_embeddings"), width=width,
         n_layers=need("num_hidden_layers"), n_heads=heads, head_dim=width // heads, hidden=need("intermediate_size"),
         positions="learned", norm="layernorm", norm_place="post", norm_epsilon=given.get("layer_norm_eps", 1e-12),
         activation=_ACTIVATIONS[named], bias=True, n_segments=given.get("type_vocab_size", 2),
-        masked_head=any(name in ("BertForMaskedLM", "BertForPreTraining") for name in architectures),
+        masked_head=masked_head,
         dropout=given.get("hidden_dropout_prob", 0.1),
     )
 

@@ -249,7 +249,9 @@ function verdict(trace, tick, phase, sum, whole) {
       why: `An exception: usually ${duration(rare.usual)}, and more than three times that in ${rare.seldom ? "only " : ""}${rare.often} of `
         + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}${rare.seldom ? "" : ", for no more work"}.`,
       help: (tick.interruptions ? `Another program held the core: the tick was interrupted ${integer(tick.interruptions)} ×. At its usual `
-        : "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual ")
+        : tick.interruptions === 0
+          ? "No other program interrupted it: most likely a first use, Python collecting garbage, or a cold cache. At its usual "
+          : "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual ")
         + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
     };
   }

@@ -1,7 +1,7 @@
 """Two loops in which two optimizers alternate: SeqGAN over sentences, and a Wasserstein GAN over latent vectors.
 
-Sources: Yu et al. 2017 (SeqGAN: a policy gradient whose rewards come from rollouts judged by a discriminator), on request
-with the batch's mean reward at each position as a baseline; Gulrajani et al. 2017 (WGAN-GP).
+Sources: Yu et al. 2017 (SeqGAN: a policy gradient whose rewards come from rollouts judged by a discriminator), by
+default with the batch's mean reward at each position as a baseline; Gulrajani et al. 2017 (WGAN-GP).
 Shape legend: B sequences, T tokens, R rollouts, Z latent width.
 """
 
@@ -42,8 +42,8 @@ class AdversarialOptions:
     rollouts: int = 4
     """Ways in which every beginning of a sentence is ended, to judge its next word."""
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken off a word's reward: the mean of the batch at its place, or, as in SeqGAN's paper, nothing. Rewards are
-    positive, so with nothing taken off every written word gains probability: the gradient is less even, and sharpens."""
+    """What is taken off a word's reward: the mean of the batch at its place, or, as in SeqGAN's paper, nothing. Rewards
+    are positive, so with nothing taken off every written word gains probability, which sharpens the distribution."""
     lr: float = 1e-3
     discriminator_lr: float = 5e-3
     discriminator_weight_decay: float = 0.3
