@@ -1,7 +1,7 @@
 """tickwise's linear bag of n-grams against scikit-learn's TF-IDF + linear SVM: same rows, same split, in turn.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install scikit-learn
-    python bench/classify_baselines.py --peer /tmp/peer/bin/python --train dev.tsv --test test.tsv [--seeds 1 2 3]
+    python -m venv out/peer && out/peer/bin/pip install scikit-learn
+    python bench/classify_baselines.py --peer out/peer/bin/python --train dev.tsv --test test.tsv [--seeds 1 2 3]
 
 scikit-learn is not among tickwise's dependencies, so it runs in an environment of its own. Both get the training and
 development texts that ``tickwise run topic`` makes of the files. Both choose on the development part (scikit-learn: C
