@@ -55,7 +55,7 @@ def run(arguments: Arguments) -> int:
             for line in describe(made.model, made.config, made.n_parameters):
                 print(line)
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in dataclasses.asdict(made.memory).items())
-            print(f"memory (modelled): {format_bytes(made.memory.total)}: {terms}")
+            print(f"memory (modelled): {format_bytes(made.memory.total)} besides the process itself: {terms}")
             print(f"time (modelled): {_step_time(made)}")
         return 0
     result = run_plan(made, data, arguments.trace)
