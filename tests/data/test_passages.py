@@ -82,10 +82,29 @@ def test_bad_documents(tmp_path, name, content, said):
         passages(tmp_path / name)
 
 
+def test_an_answer_may_be_one_text_and_what_is_not_known_null(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "Who?", "context": null, "answers": "Ada"}\n'
+                    '{"question": "Who?", "answers": {"text": "Ada"}}\n'
+                    '{"question": "Who?", "answers": null}\n', encoding="utf-8")
+    assert [(q.context, q.answers) for q in read_questions([str(rows)])] == [("", ("Ada",)), ("", ("Ada",)), ("", ())]
+
+
+@pytest.mark.parametrize(("paragraph", "said"), [
+    ({"context": None, "qas": []}, "not in SQuAD's format"), ({"context": "x", "qas": ["y"]}, "not in SQuAD's format")])
+def test_paragraphs_that_are_none(tmp_path, paragraph, said):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"data": [{"title": None, "paragraphs": [paragraph]}]}), encoding="utf-8")
+    with pytest.raises(DataError, match=said):
+        read_questions([str(file)])
+
+
 def test_bad_questions(tmp_path):
     path = tmp_path / "q.jsonl"
     for content, said in (('{"context": "x"}\n', "no text 'question'"), ("", "no questions"),
-                          ('{"question": "x", "answers": [1]}\n', "no texts"), ("nonsense\n", "line 1")):
+                          ('{"question": "x", "answers": [1]}\n', "no texts"),
+                          ('{"question": "x", "answers": 1}\n', "no texts"),
+                          ('{"question": "x", "context": 1}\n', "context is no text"), ("nonsense\n", "line 1")):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(DataError, match=said):
             read_questions([str(path)])

@@ -7,7 +7,7 @@ import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.spans import SpanQuestion
-from tickwise.tasks.answer import Reader, split_by_passage
+from tickwise.tasks.answer import Reader, split_by_passage, without_passages_of
 from tickwise.tasks.classifier import Classifier
 from tickwise.tasks.encoder_classifier import EncodedClassifier
 from tickwise.training.config import OptimizerOptions
@@ -73,24 +73,28 @@ def test_fresh_weights_are_told_apart(tmp_path, encoder, labelled, tickwise_cli)
     assert "tensors loaded" not in err
 
 
-def questions(n):
+def write_questions(folder, **sizes):
+    """Files of so many questions; no passage is in two of them. Every fourth question has no answer."""
+    other = [(one, verb) for one in ANIMALS for verb in ("runs", "eats", "sings", "jumps", "rests")]
+    told = [(animal, place, *more) for animal in ANIMALS for place in PLACES for more in other]
+    untold = [(animal, None, *more) for animal in ANIMALS for more in other]
     chooser = random.Random(9)
-    for number in range(n):
-        animal, place = chooser.choice(ANIMALS), chooser.choice(PLACES)
-        passage = f"the {animal} sleeps in the {place}."
-        if number % 4 == 3:
-            yield {"id": str(number), "question": "where does it sleep?", "context": f"the {animal} sleeps.",
-                   "answers": []}
-        else:
-            yield {"id": str(number), "question": "where does it sleep?", "context": passage,
-                   "answers": [{"text": place, "answer_start": passage.index(place)}]}
+    for passages in (told, untold):
+        chooser.shuffle(passages)
+    for name, n in sizes.items():
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for number in range(n):
+                animal, place, one, verb = (untold if number % 4 == 3 else told).pop()
+                passage = f"the {animal} sleeps{f' in the {place}' if place else ''}. the {one} {verb}."
+                answers = [{"text": place, "answer_start": passage.index(place)}] if place else []
+                row = {"id": str(number), "question": "where does it sleep?", "context": passage, "answers": answers}
+                file.write(json.dumps(row) + "\n")
 
 
 def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
-    for name, n in (("train", 200), ("test", 40)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(n)))
+    write_questions(tmp_path, train=240, dev=40, test=40)
     code, out, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--dev",
-                                  tmp_path / "test.jsonl", "--test", tmp_path / "test.jsonl", "--out", tmp_path / "r",
+                                  tmp_path / "dev.jsonl", "--test", tmp_path / "test.jsonl", "--out", tmp_path / "r",
                                   "--tuning.epochs", 10, "--tuning.lr", "3e-3", "--dtype", "fp32", "--json")
     assert code == 0, err
     shown = json.loads(out)["test"]
@@ -100,15 +104,15 @@ def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
     assert shown["overall"]["n"] == 40
     assert shown["baselines"]["best sentence"]["f1"] < 1
     reader = Reader.load(tmp_path / "r")
-    passage = "the horse sleeps in the barn."
+    passage = "the horse sleeps in the barn. the cat runs."
     answer = reader.answer("where does it sleep?", passage)
     assert (answer.text, passage[answer.start : answer.end]) == ("barn", "barn")
     assert 0 < answer.probability <= 1
     long = "the dog sleeps. " * 40 + passage
     found = reader.answer("where does it sleep?", long, must_answer=True)
     assert long[found.start : found.end] == found.text != ""
-    assert reader.answer("where does it sleep?", "the dog sleeps.").text == ""
-    assert reader.answer("where does it sleep?", "the dog sleeps.", must_answer=True).text != ""
+    assert reader.answer("where does it sleep?", "the dog sleeps. the cat runs.").text == ""
+    assert reader.answer("where does it sleep?", "the dog sleeps. the cat runs.", must_answer=True).text != ""
     with pytest.raises(DataError, match="the passage is empty"):
         reader.answer("where?", " ")
     (tmp_path / "p.txt").write_text(passage)
@@ -125,13 +129,17 @@ def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
 
 
 def test_practice_on_plain_text_comes_first(tmp_path, encoder, tickwise_cli):
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(40)))
+    write_questions(tmp_path, train=40)
     (tmp_path / "plain.txt").write_text("The old grey cat slept in the warm barn near our house. " * 40)
     code, _, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--out",
                                 tmp_path / "r", "--answer.cloze", tmp_path / "plain.txt",
                                 "--answer.cloze-questions", 60, "--answer.window", 80, "--tuning.epochs", 1,
-                                "--dtype", "fp32")
+                                "--dtype", "fp32", "--max-seconds", 60)
     assert code == 0, err
+    seconds = {part: json.loads((tmp_path / part / "run.json").read_text())["config"]["max_seconds"]
+               for part in ("r", "r/practice")}
+    assert seconds["r/practice"] == 30
+    assert 30 <= seconds["r"] < 60  # what the practice has left
     assert "practice: 60 questions made from" in err
     assert (tmp_path / "r" / "practice" / "model" / "config.json").exists()
     assert Reader.load(tmp_path / "r").module.config.context_length == 80
@@ -142,6 +150,30 @@ def test_a_part_for_development_shares_no_passage():
     rest, part = split_by_passage(made, 0.2)
     assert len(part) == 6
     assert not {q.passage for q in rest} & {q.passage for q in part}
+
+
+def test_what_is_tested_on_is_neither_trained_on_nor_chosen_by():
+    made = [SpanQuestion(str(i), f"question {i}", f"passage  {i // 2}", (), ()) for i in range(6)]
+    held = [SpanQuestion("x", "another question", "passage 1\n", (), ())]
+    assert [q.id for q in without_passages_of(made, held)] == ["0", "1", "4", "5"]
+
+
+def test_passages_of_two_parts_stay_in_the_one_that_is_measured_on(tmp_path, encoder, tickwise_cli):
+    write_questions(tmp_path, train=40, dev=12, test=12)
+    lines = {name: (tmp_path / f"{name}.jsonl").read_text().splitlines() for name in ("train", "dev", "test")}
+    (tmp_path / "train.jsonl").write_text("\n".join(lines["train"] + lines["dev"][:3] + lines["test"][:2]))
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines["dev"] + lines["test"][2:3]))
+    words = ("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--dev", tmp_path / "dev.jsonl",
+             "--test", tmp_path / "test.jsonl", "--out", tmp_path / "r", "--tuning.epochs", 1, "--dtype", "fp32")
+    code, _, err = tickwise_cli(*words)
+    assert code == 0, err
+    assert "2 training questions are about passages of the test part; left out" in err
+    assert "1 development questions are about passages of the test part; left out" in err
+    assert "3 training questions are about passages of the development part; left out" in err
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["data"]["questions"] == 40
+    (tmp_path / "train.jsonl").write_text("\n".join(lines["test"]))
+    code, _, err = tickwise_cli(*words, "--overwrite")
+    assert (code, "no question with an answer in its passage is left" in err) == (2, True)
 
 
 def test_what_is_no_encoder_is_refused(tmp_path, encoder, labelled, tickwise_cli):

@@ -1,11 +1,13 @@
 """The loss of spans, which windows are trained on, and from when on a question is answered."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from tickwise.data.span_windows import Window
-from tickwise.training.span_reading import balanced, best_threshold, span_loss
+from tickwise.training.span_reading import balanced, best_threshold, find_spans, span_loss
 
 INF = float("inf")
 
@@ -62,3 +64,23 @@ def test_questions_are_answered_where_that_is_best():
     assert score == pytest.approx(3.5 / 4)
     assert best_threshold(margins, np.zeros(4), np.ones(4, dtype=bool)) == (4.0, 1.0)
     assert best_threshold(margins, np.ones(4), np.zeros(4, dtype=bool)) == (-1.0, 1.0)
+
+
+def test_spans_too_unlikely_for_a_float_are_ranked_all_the_same():
+    class Sceptic(torch.nn.Module):
+        """Finds every window without an answer, the second of them a little less."""
+
+        config = SimpleNamespace(longest_answer=4)
+
+        def forward(self, ids_BT, lengths_B, segments_BT):
+            scores = torch.zeros(*ids_BT.shape, 2).transpose(1, 2).contiguous()
+            scores[:, :, 0] = 100.0 - ids_BT[:, :1]
+            return scores
+
+    places = np.array([[-1, -1], [0, 2], [3, 5], [-1, -1]])
+    windows = [Window(0, np.full(4, number), np.zeros(4, dtype=np.int64), places + 10 * number * (places >= 0),
+                      np.zeros((2, 4), dtype=bool)) for number in (0, 1)]
+    [found] = find_spans(Sceptic(), windows, 1, 0, torch.device("cpu"))
+    assert found.start == 10
+    assert found.log_probability == pytest.approx(-198 - 2 * np.log(2))
+    assert 0 < found.probability < 1e-80

@@ -237,7 +237,7 @@ DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in (
         fields=("context", "question"), hub=Hub("hfl/cmrc2018"),
     ),
     DataSet(
-        "subjqa", "subjqa", "question answering (reviews)", "en", "not stated", "3,324 questions on electronics",
+        "subjqa", "subjqa", "question answering (reviews)", "en", "not stated", "1,908 questions on electronics",
         _split_files(train="electronics/train.csv", validation="electronics/dev.csv", test="electronics/test.csv"),
         rows.table, fields=("review", "question"),
     ),

@@ -166,7 +166,10 @@ def squad_articles(path: Path) -> list[tuple[str, str, list[dict[str, Any]]]] | 
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
-                found.append((str(article.get("title", "")), str(paragraph["context"]), list(paragraph.get("qas", []))))
+                context, asked = paragraph["context"], list(paragraph.get("qas") or [])
+                if not isinstance(context, str) or not all(isinstance(question, dict) for question in asked):
+                    raise TypeError("a context that is no text, or questions that are no objects")
+                found.append((str(article.get("title") or ""), context, asked))
     except (KeyError, TypeError, AttributeError) as problem:
         raise DataError(f"{path}: not in SQuAD's format ({type(problem).__name__}: {problem}); it needs "
                         'data → paragraphs → context, qas') from None
@@ -177,7 +180,7 @@ def squad_articles(path: Path) -> list[tuple[str, str, list[dict[str, Any]]]] | 
 
 def read_questions(sources: Sequence[str]) -> list[Question]:
     """Questions of files in SQuAD's format, or of ``.jsonl`` rows with ``question`` and, if known, ``context`` and
-    ``answers`` (texts, or SQuAD's objects)."""
+    ``answers`` (one text or several, or SQuAD's objects)."""
     questions: list[Question] = []
     for source in sources:
         path = Path(source)
@@ -194,11 +197,18 @@ def _question(row: Any, where: str) -> Question:
     text = row.get("question") if isinstance(row, dict) else None
     if not isinstance(text, str):
         raise DataError(f"{where}: no text 'question' in it")
-    answers = row.get("answers", ())
+    context = row.get("context")
+    if context is not None and not isinstance(context, str):
+        raise DataError(f"{where}: its context is no text; leave it out where it is not known")
+    answers = row.get("answers")
     if isinstance(answers, dict):
-        answers = answers.get("text", ())
+        answers = answers.get("text")
+    if answers is None or isinstance(answers, str):
+        answers = [] if answers is None else [answers]
+    if not isinstance(answers, list):
+        raise DataError(f"{where}: its answers are no texts")
     texts = [answer.get("text") if isinstance(answer, dict) else answer for answer in answers]
     kept = tuple(answer for answer in texts if isinstance(answer, str))
     if len(kept) != len(texts):
         raise DataError(f"{where}: its answers are no texts")
-    return Question(text, str(row.get("context", "")), kept, str(row.get("id", "")))
+    return Question(text, context or "", kept, str(row.get("id", "")))

@@ -39,8 +39,9 @@ def read_span_questions(sources: Sequence[str], split: str = "train") -> list[Sp
     """The questions of files (SQuAD's .json; SubjQA's .csv; .jsonl rows with ``question``, ``context`` and ``answers``)
     or of the ``split`` of known data sets, in order.
 
-    An answer that does not stand at its place is looked for in the passage, nearest to it first; what is not found is
-    counted and said. Raises ``DataError`` with file and row for what cannot be read.
+    SubjQA's rows are people's answers: those of one question about one review make one question, which has no answer
+    where none of them found one. An answer that does not stand at its place is looked for in the passage, nearest to it
+    first; what is not found is counted and said. Raises ``DataError`` with file and row for what cannot be read.
     """
     questions: list[SpanQuestion] = []
     missing = 0
@@ -135,16 +136,20 @@ def _subjqa_rows(file: Path) -> Iterator[_Row]:
         if lacking:
             raise DataError(f"{file}: no column '{lacking[0]}'; a table of questions is SubjQA's, with "
                             f"{', '.join(needed)}; other data belongs in SQuAD's JSON")
+        # Each row is one person's answer; the rows of a question and its review are one question.
+        rows: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
         for number, row in enumerate(reader, start=2):
-            review, answer = row["review"] or "", row["human_ans_spans"] or ""
-            passage = review.rstrip().removesuffix(_NO_ANSWER)
+            question, review, answer = (row[name] or "" for name in needed[:3])
             try:
                 start = int(ast.literal_eval(row["human_ans_indices"])[0])
             except (ValueError, SyntaxError, TypeError, IndexError):
                 raise DataError(f"{file}, row {number}: human_ans_indices is {row['human_ans_indices']!r}, not two "
                                 "numbers") from None
-            found = () if not answer.strip() or _NO_ANSWER in answer else ((answer, start),)
-            yield _Row(row.get("q_review_id") or str(number), row["question"] or "", passage, found)
+            answers = rows.setdefault((row.get("q_review_id") or "", question, review), [])
+            if answer.strip() and _NO_ANSWER not in answer:
+                answers.append((answer, start))
+        for number, ((id_, question, review), answers) in enumerate(rows.items(), start=1):
+            yield _Row(id_ or str(number), question, review.rstrip().removesuffix(_NO_ANSWER), tuple(answers))
 
 
 def _located(row: _Row) -> tuple[SpanQuestion, int]:

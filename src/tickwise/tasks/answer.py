@@ -160,6 +160,13 @@ def split_by_passage(questions: Sequence[SpanQuestion], share: float) -> tuple[l
     return [q for q in questions if q.passage not in part], [q for q in questions if q.passage in part]
 
 
+def without_passages_of(questions: Sequence[SpanQuestion], held: Sequence[SpanQuestion]) -> list[SpanQuestion]:
+    """The questions whose passage, white space aside, is none of ``held``'s: a reader that was trained on a passage
+    knows it."""
+    seen = {"".join(passage.split()) for passage in {q.passage for q in held}}
+    return [q for q in questions if "".join(q.passage.split()) not in seen]
+
+
 @dataclass(frozen=True)
 class AnswerResult:
     """What one fine-tuning gave."""
@@ -172,15 +179,23 @@ class AnswerResult:
 def train_reader(config: AnswerConfig) -> AnswerResult:
     """Fine-tune ``config.encoder`` on questions with passages, keep the model with the best F1 on the development
     part (the last tenth of the passages where none is given), fit on it from when on a question has no answer, and
-    evaluate. Raises a ``UserError`` for data and settings that cannot work."""
+    evaluate. What is about a passage of the test part is in neither other part, and what is about one of the
+    development part is not trained on. Raises a ``UserError`` for data and settings that cannot work."""
     check_outputs(config)
     training = [q for q in read_span_questions(config.train) if q.answers or not q.references]
     developing = read_span_questions(config.dev, "validation") if config.dev else []
     testing = read_span_questions(config.test, "test") if config.test else []
+    parts = [("test", testing, training), ("test", testing, developing), ("development", developing, training)]
+    for name, held, part in parts:
+        kept = without_passages_of(part, held)
+        if len(kept) < len(part):
+            what = "training" if part is training else "development"
+            say(f"{len(part) - len(kept):,} {what} questions are about passages of the {name} part; left out")
+            part[:] = kept
     if not developing:
         training, developing = split_by_passage(training, _DEV_SHARE)
     if not any(q.answers for q in training):
-        raise DataError(f"{', '.join(config.train)}: no question has an answer in its passage")
+        raise DataError(f"{', '.join(config.train)}: no question with an answer in its passage is left to train on")
     source = resolve_model_path(config.encoder)
     tokenizer = Tokenizer.load(source)
     window = {} if config.answer.window is None else {"context_length": config.answer.window}
@@ -193,6 +208,8 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
         practised = _practise(config, module, tokenizer)
         if practised.interrupted:
             return AnswerResult(practised, None, None)
+        if config.max_seconds is not None:
+            config = dataclasses.replace(config, max_seconds=max(1e-3, config.max_seconds - practised.seconds))
         load = load_module(practised.model, device="cpu").state_dict()
         module = SpanReader(module.config)
         module.load_state_dict(load)
@@ -206,14 +223,15 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
 
 
 def _practise(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer) -> TrainResult:
-    """One pass over questions made from plain text, in a run directory of its own."""
+    """One pass over questions made from plain text, in a run directory of its own; takes at most half of the time."""
     options = config.answer
     texts = [piece for name in options.cloze for piece in _texts(Path(name))]
     made = cloze_questions(texts, options.cloze_questions, passage_words=options.cloze_words, seed=config.seed)
     held = max(1, len(made) // 50)
     say(f"practice: {len(made):,} questions made from {', '.join(options.cloze)}, such as: {made[0].text!r} "
         f"(answer: {made[0].references[0]!r})")
-    part = dataclasses.replace(config, out=config.out / "practice")
+    most = None if config.max_seconds is None else config.max_seconds / 2
+    part = dataclasses.replace(config, out=config.out / "practice", max_seconds=most)
     return _train(part, module, tokenizer, made[held:], made[:held], ", ".join(options.cloze), 1.0)
 
 
@@ -257,8 +275,6 @@ def _with_null_margin(reader: Reader, developing: Sequence[SpanQuestion], model:
     rule = rule_for(developing)
     found = reader.find(developing)
     margins = np.array([span.margin for span in found])
-
-
     answered = np.array([f1(q.passage[s.start : s.end], q.references, rule)
                          for s, q in zip(found, developing, strict=True)])
     threshold, _ = best_threshold(margins, answered, np.array([not q.references for q in developing]))

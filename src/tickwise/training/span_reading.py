@@ -3,6 +3,7 @@
 Shape legend: B windows, T tokens.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +27,17 @@ _PREDICTED_TOKENS = 8192
 
 @dataclass(frozen=True)
 class FoundSpan:
-    """The best span of a question's passage by its characters; how likely it is just this one; and its margin over "no
-    answer here": the logarithm of how much likelier the span is, within its window."""
+    """The best span of a question's passage by its characters; the logarithm of how likely it is just this one; and its
+    margin over "no answer here": the logarithm of how much likelier the span is, within its window."""
 
     start: int
     end: int
-    probability: float
+    log_probability: float
     margin: float
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.log_probability)
 
 
 def collate_windows(windows: Sequence[Window], pad: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -194,16 +199,16 @@ def find_spans(module: SpanReader, windows: Sequence[Window], n_questions: int, 
                device: torch.device) -> list[FoundSpan]:
     """The best span of each question over all of its windows: the likeliest one. A passage without a token gives the
     empty span with a margin of -inf."""
-    best = [FoundSpan(0, 0, 0.0, -float("inf"))] * n_questions
+    best = [FoundSpan(0, 0, -math.inf, -math.inf)] * n_questions
     was_training = module.training
     module.eval()
     for batch in batches_by_length([len(window) for window in windows], _PREDICTED_TOKENS):
         chosen = [windows[i] for i in batch]
         ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
-        scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu()
+        scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
         for window, scores_2T in zip(chosen, scores_B2T, strict=True):
             found = _best_span(scores_2T[:, : len(window)], window, module.config.longest_answer)
-            if found is not None and found.probability > best[window.question].probability:
+            if found is not None and found.log_probability > best[window.question].log_probability:
                 best[window.question] = found
     module.train(was_training)
     return best
@@ -222,4 +227,4 @@ def _best_span(scores_2T: Tensor, window: Window, longest: int) -> FoundSpan | N
     start, end = divmod(int(sums.argmax()), n)
     none, span = scores_2T[:, 0].sum(), sums[start, end]
     return FoundSpan(int(window.places[first + start, 0]), int(window.places[first + end, 1]),
-                     float((F.logsigmoid(-none) + span).exp()), float(span - none))
+                     float(F.logsigmoid(-none) + span), float(span - none))
