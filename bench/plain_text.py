@@ -3,9 +3,11 @@
     python bench/plain_text.py en DATA_DIR english.txt
     python bench/plain_text.py en-passages DATA_DIR passages.txt
 
-No part that anything is tested on is read. ``<|endoftext|>`` stands between documents. Some collections count several
-times: the language that a model will be used on is a small part of all text. The passages are only what has several
-sentences to a document, for practising to read.
+No part that anything is tested on is read, and no document (of MSRA no sentence) that stands in such a part too, white
+space and case aside; of collections without a published test part, the texts that ``--test-share 0.2`` holds back are
+left out. How many those are is said. ``<|endoftext|>`` stands between documents. Some collections count several times:
+the language that a model will be used on is a small part of all text. The passages are only what has several sentences
+to a document, for practising to read.
 """
 
 import argparse
@@ -14,18 +16,50 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tickwise.data import catalogue
+from tickwise.data.examples import Examples, split_examples, without_texts
 
 BETWEEN = "\n<|endoftext|>\n"
 
 
-def wikipedia(folder: Path) -> Iterator[str]:
-    """The articles of WikiText-2's training part."""
+TEST_SHARE = 0.2
+"""Of collections without a published test part (``tickwise run sentiment --test-share 0.2``)."""
+
+
+def examples(texts: Iterable[str], name: str) -> Examples:
+    """Texts that all have the same class."""
+    kept = tuple(texts)
+    return Examples(kept, ("",) * len(kept), name)
+
+
+def without_test_share(texts: Iterable[str], name: str) -> Iterator[str]:
+    """``texts`` less those that a test on a share of them holds back."""
+    return iter(split_examples(examples(texts, name), TEST_SHARE, "test")[0].texts)
+
+
+def tested_on(folder: Path) -> Examples:
+    """The texts of published development and test parts that could stand in what is read here as well."""
+    found: list[str] = []
+    for name, parts in (("sst2", "validation test"), ("ag_news", "test"), ("thucnews_titles", "test"),
+                        ("xdailydialog", "validation test"), ("xdailydialog_zh", "validation test")):
+        for part in parts.split():
+            found += named(name, folder, part)
+    found += reviews(folder, "test")
+    for part in ("valid", "test"):
+        found += wikipedia(folder, part)
+    for row in catalogue.DATA_SETS["blimp"].rows("test", folder):
+        found += [row["sentence_good"], row["sentence_bad"]]
+    found += paragraphs(folder / "cmrc2018" / "cmrc2018_trial.json")
+    return examples(found, "tested on")
+
+
+def wikipedia(folder: Path, part: str = "train") -> Iterator[str]:
+    """The articles of a part of WikiText-2."""
     article: list[str] = []
-    for line in (folder / "wikitext2" / "train.txt").read_text(encoding="utf-8").splitlines():
+    for line in (folder / "wikitext2" / f"{part}.txt").read_text(encoding="utf-8").split("\n"):
         if line.startswith(" = ") and not line.startswith(" = = ") and article:
             yield "\n".join(article)
             article = []
@@ -35,9 +69,9 @@ def wikipedia(folder: Path) -> Iterator[str]:
     yield "\n".join(article)
 
 
-def reviews(folder: Path) -> Iterator[str]:
-    """The different reviews of SubjQA's training part."""
-    with (folder / "subjqa" / "electronics" / "train.csv").open(encoding="utf-8", newline="") as stream:
+def reviews(folder: Path, part: str = "train") -> Iterator[str]:
+    """The different reviews of a part of SubjQA."""
+    with (folder / "subjqa" / "electronics" / f"{part}.csv").open(encoding="utf-8", newline="") as stream:
         for text in dict.fromkeys(row["review"] for row in csv.DictReader(stream)):
             yield text.rstrip().removesuffix("ANSWERNOTFOUND").strip()
 
@@ -50,28 +84,28 @@ def paragraphs(file: Path) -> Iterator[str]:
 
 
 def msra(folder: Path) -> Iterator[str]:
-    """The sentences of the news in MSRA's tagged text, twenty to a document."""
+    """The sentences of the news in MSRA's tagged text, twenty to a document, less those of its test share."""
     with zipfile.ZipFile(folder / "msra_ner" / "dh_msra.zip") as archive:
         name = next(n for n in archive.namelist() if n.endswith(".txt") and not n.startswith("__"))
         content = archive.read(name).decode("utf-8")
     blocks = content.replace("\r", "").split("\n\n")
-    sentences = ["".join(line.split()[0] for line in block.split("\n") if line.strip()) for block in blocks]
+    texts = ("".join(line.split()[0] for line in block.split("\n") if line.strip()) for block in blocks)
+    sentences = list(without_test_share(texts, "MSRA"))
     for start in range(0, len(sentences), 20):
         yield "".join(sentences[start : start + 20])
 
 
 def shopping(folder: Path) -> Iterator[str]:
-    """Reviews of goods, books and hotels."""
+    """Reviews of goods, books and hotels, less those of the test share."""
     with zipfile.ZipFile(folder / "online_shopping_10_cats" / "online_shopping_10_cats.zip") as archive:
         content = archive.read(next(n for n in archive.namelist() if n.endswith(".csv"))).decode("utf-8-sig")
-    for row in csv.DictReader(io.StringIO(content)):
-        if row["review"]:
-            yield row["review"].strip()
+    rows = csv.DictReader(io.StringIO(content))
+    yield from without_test_share((row["review"].strip() for row in rows if row["review"]), "online shopping")
 
 
-def named(name: str, folder: Path) -> Iterator[str]:
-    """The training part of a known data set."""
-    return catalogue.DATA_SETS[name].documents("train", folder)
+def named(name: str, folder: Path, part: str = "train") -> Iterator[str]:
+    """A part of a known data set."""
+    return catalogue.DATA_SETS[name].documents(part, folder)
 
 
 def english(folder: Path) -> Iterator[str]:
@@ -112,12 +146,11 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    n = 0
+    documents = without_texts(examples(TEXTS[given.language](given.data), given.out.name), [tested_on(given.data)])
     with given.out.open("w", encoding="utf-8") as stream:
-        for document in TEXTS[given.language](given.data):
+        for document in documents.texts:
             stream.write(document.strip() + BETWEEN)
-            n += 1
-    print(f"{n:,} documents, {given.out.stat().st_size:,} bytes", file=sys.stderr)
+    print(f"{len(documents):,} documents, {given.out.stat().st_size:,} bytes", file=sys.stderr)
     return 0
 
 
