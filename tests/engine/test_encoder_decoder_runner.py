@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.stages import Stage
+from tickwise.core.stages import Stage, marking
 from tickwise.engine.batch_beam import BeamOptions, beam_search
 from tickwise.engine.encoder_decoder_costs import EncoderDecoderCosts
 from tickwise.engine.encoder_decoder_runner import EncoderDecoderRunner
 from tickwise.engine.engine import Engine
 from tickwise.engine.generation import generate_events
+from tickwise.engine.kv_cache import KVBlocks
 from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Generation, Request, TextPiece
@@ -312,3 +313,22 @@ def test_the_ledger_has_cross_attention_in_every_decode_tick_and_costs_for_every
         model = [flops for (stage, _), flops in stages.items() if stage in (Stage.QKV, Stage.FFN, Stage.HEAD)]
         assert all(flops > 0 for flops in model)
     assert costs.typical_listing()
+
+
+def test_finding_where_tokens_lie_is_not_booked_to_the_source_that_was_encoded_before(made, tokenizer, monkeypatch):
+    module, marks = made(), []
+    engine = Engine(module, tokenizer, options=EngineOptions(block_size=BLOCK))
+    for prompt in PROMPTS:
+        engine.submit(greedy(prompt, n=3))
+
+    class Marks:
+        def mark(self, stage, layer=None):
+            marks.append(stage)
+
+    where = []
+    slots = KVBlocks.slots
+    monkeypatch.setattr(KVBlocks, "slots", lambda *arguments: where.append(marks[-1]) or slots(*arguments))
+    with marking(Marks()):
+        run(engine)
+    assert set(where) == {Stage.SCHEDULE}
+    assert len(where) > len(PROMPTS)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tickwise.layers import attention
 from tickwise.layers.packed import PackedTokens
@@ -91,6 +92,33 @@ def test_sinusoids_are_those_of_the_paper():
             angle = position / 10_000 ** (2 * i / 8)
             assert table[position, i].item() == pytest.approx(math.sin(angle), abs=1e-6)
             assert table[position, 4 + i].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_sinusoids_need_no_float64_where_they_go():
+    asked = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            asked.append((result.device.type, result.dtype))
+            return result
+
+    with Seen():
+        assert sinusoidal_table(5, 8, torch.device("meta")).device.type == "meta"
+    assert ("meta", torch.float64) not in asked, "Apple's accelerators have no float64"
+
+
+def test_a_store_of_masks_that_another_thread_empties_is_asked_once(monkeypatch):
+    class Emptied(dict):
+        def __contains__(self, key):
+            found = super().__contains__(key)
+            self.clear()
+            return found
+
+    monkeypatch.setattr(attention, "_causal_biases", Emptied())
+    q = torch.randn(1, 2, 5, 8)
+    first = attention.causal_attention(q, q, q)
+    torch.testing.assert_close(attention.causal_attention(q, q, q), first)
 
 
 def test_near_distances_have_buckets_of_their_own_and_far_ones_share():

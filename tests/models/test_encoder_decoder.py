@@ -10,7 +10,7 @@ from tickwise.engine.kv_cache import KVBlocks, KVCache
 from tickwise.engine.runner import RowInput
 from tickwise.interop.directory import load_module, save_model
 from tickwise.layers.packed import PackedTokens
-from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Memory
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 SHAPE = {"vocab_size": 29, "source_length": 14, "context_length": 12, "width": 32, "n_encoder_layers": 2,
          "n_decoder_layers": 3, "n_heads": 4, "n_kv_heads": 4, "head_dim": 8, "hidden": 48, "pad_id": 0, "start_id": 0,
@@ -129,13 +129,13 @@ def test_decoding_in_blocks_of_the_engine_equals_the_whole_target(options, lane)
             self.sizes = sizes
 
         def attend(self, layer, q_1HTD):
-            parts = [memory.rows(torch.tensor([row])).attend(layer, q)
+            parts = [memories[row].attend(layer, q)
                      for row, q in enumerate(q_1HTD.split(self.sizes, 2)) if q.shape[2]]
             return torch.cat(parts, 2)
 
     with torch.inference_mode():
         whole = module(source, lengths, target)
-        memory = module.encode(source, lengths)
+        memories = [module.encode(source[r : r + 1, :n]) for r, n in enumerate(lengths.tolist())]
         done = [0, 0]
         for sizes in ([5, 0], [1, 3], [1, 1], [1, 1], [0, 1]):
             rows = [RowInput(target[r, done[r] : done[r] + n].tolist(), done[r], tables[r], n)
@@ -146,24 +146,6 @@ def test_decoding_in_blocks_of_the_engine_equals_the_whole_target(options, lane)
             for r, n in enumerate(sizes):
                 torch.testing.assert_close(parts[r], whole[r, done[r] : done[r] + n], atol=3e-5, rtol=0)
                 done[r] += n
-
-
-def test_sources_are_selected_repeated_and_joined():
-    module = model({})
-    source, target = texts()
-    lengths = torch.tensor([14, 5, 9])
-    with torch.no_grad():
-        memory = module.encode(source, lengths)
-        rows = torch.tensor([2, 0, 2])
-        chosen = module.hidden_states(target[rows], memory.rows(rows))
-        torch.testing.assert_close(chosen, module.hidden_states(target, memory)[rows], atol=1e-5, rtol=0)
-        parts = [module.encode(source[i : i + 1, :n]) for i, n in enumerate(lengths.tolist())]
-        joined = Memory.joined(parts)
-        torch.testing.assert_close(
-            module.hidden_states(target, joined), module.hidden_states(target, memory), atol=1e-5, rtol=0)
-    assert (joined.n_sources, joined.longest) == (3, 14)
-    assert joined.lengths_B.tolist() == [14, 5, 9]
-    assert Memory.joined([parts[0], parts[0]]).padding_B11S is None
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")

@@ -48,11 +48,12 @@ class EncoderDecoderRunner(KeyValueRunner):
         """Read the sources that are new, equally long ones together, and store what the decoder looks at."""
         config = self._module.config
         for members in sources_by_length([row for row in rows if row.n_cached < row.n_source]):
+            mark(Stage.SCHEDULE)
             length = members[0].n_source
             ids_RS = torch.tensor([list(row.ids[:length]) for row in members], device=self._device)
-            memory = self._module.encode(ids_RS)
             slots = [slot for row in members for slot in self._blocks.slots(row.blocks, 0, length)]
             slots_N = torch.tensor(slots, device=self._device)
+            memory = self._module.encode(ids_RS)
             for layer, (k_RKSD, v_RKSD) in enumerate(zip(memory.keys, memory.values, strict=True)):
                 mark(Stage.CROSS_ATTENTION, config.n_encoder_layers + layer)
                 self._blocks.k_layers[layer].index_copy_(1, slots_N, k_RKSD.transpose(0, 1).flatten(1, 2))
@@ -60,6 +61,7 @@ class EncoderDecoderRunner(KeyValueRunner):
 
     def read(self, rows: Sequence[RowInput]) -> Tensor | None:
         """Read the rows' new target tokens: hidden states (1, T of all rows, C); ``None`` where there are none."""
+        mark(Stage.SCHEDULE)
         reading = [row for row in rows if n_target(row)]
         if not reading:
             return None

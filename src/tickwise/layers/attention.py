@@ -58,8 +58,9 @@ _causal_biases: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, T): 0 where a query may look, -inf where it may not."""
     key = (length, dtype, device)
-    if key in _causal_biases:
-        return _causal_biases[key]
+    known = _causal_biases.get(key)  # asked once: another thread may empty the store between two questions
+    if known is not None:
+        return known
     with torch.inference_mode(False):
         bias_TT = torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
     if type(bias_TT) is Tensor:  # tools that run a model without data get tensors of their own kind
@@ -153,6 +154,24 @@ def full_attention(
         return _short_attention(q_BHTD, k_BKSD, v_BKSD, bias, dropout)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BKSD, v_BKSD, attn_mask=bias, dropout_p=dropout, enable_gqa=n_heads != n_kv_heads)
+
+
+class WholeText:
+    """The ``KeyValueCache`` that keeps nothing: every token sees all tokens of its text, or those that ``bias`` leaves.
+    """
+
+    def __init__(self, bias: Tensor | None = None, dropout: float = 0.0) -> None:
+        """``bias``, broadcastable to (B, H, T, T), is added to the scores: -inf hides."""
+        self._bias, self._dropout = bias, dropout
+
+    def positions(self, n_new: int) -> slice:
+        return slice(0, n_new)
+
+    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
+        return full_attention(q_BHTD, k_BKTD, v_BKTD, bias=self._bias, dropout=self._dropout)
+
+    def advance(self, n_new: int) -> None:
+        """Nothing is kept."""
 
 
 def chunk_mask(n_new: int, n_all: int, device: torch.device) -> Tensor | None:

@@ -3,6 +3,7 @@
 Shape legend: B texts, T tokens of the longest, P tokens of all.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,12 +39,12 @@ class PackedTokens:
 
     def pack(self, x_BTC: Tensor) -> Tensor:
         """(P, …): the tokens' rows."""
-        packed: Tensor = _Pack.apply(x_BTC.flatten(0, 1), self)
+        packed: Tensor = _Moved.apply(x_BTC.flatten(0, 1), self.rows, self.spread)
         return packed
 
     def pad(self, x_PC: Tensor) -> Tensor:
         """(B, T, …): 0 where there is no token."""
-        padded: Tensor = _Pad.apply(x_PC, self)
+        padded: Tensor = _Moved.apply(x_PC, self.spread, self.rows)
         return padded.unflatten(0, self.shape)
 
     def rows(self, x_NC: Tensor) -> Tensor:
@@ -55,23 +56,14 @@ class PackedTokens:
         return x_PC.index_select(0, self._sources_N).index_fill_(0, self._behind, 0)
 
 
-class _Pack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_NC: Tensor, packed: PackedTokens) -> Tensor:
-        ctx.packed = packed
-        return packed.rows(x_NC)
+class _Moved(torch.autograd.Function):
+    """Rows that go ``there``; their gradients go ``back``."""
 
     @staticmethod
-    def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor, None]:
-        return ctx.packed.spread(grad_PC), None
-
-
-class _Pad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_PC: Tensor, packed: PackedTokens) -> Tensor:
-        ctx.packed = packed
-        return packed.spread(x_PC)
+    def forward(ctx: Any, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return there(x)
 
     @staticmethod
-    def backward(ctx: Any, grad_NC: Tensor) -> tuple[Tensor, None]:
-        return ctx.packed.rows(grad_NC), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(grad), None, None

@@ -15,9 +15,10 @@ from tickwise.layers.linear import Embedding
 def sinusoidal_table(n_positions: int, width: int, device: torch.device) -> Tensor:
     """(N, C) float32: sines of falling frequencies in the first half of the features, cosines in the second (Vaswani
     et al. 2017, section 3.5, in the order of their code and of Marian's)."""
-    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
-    angles = torch.arange(n_positions, dtype=torch.float64, device=device)[:, None] * frequencies
-    return torch.cat((angles.sin(), angles.cos()), 1).float()
+    # On the CPU: not every accelerator has float64 (Apple's do not).
+    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+    angles = torch.arange(n_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), 1).float().to(device)
 
 
 class PositionTables:

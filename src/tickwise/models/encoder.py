@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
-from tickwise.layers.attention import SelfAttention, full_attention, padding_bias
+from tickwise.layers.attention import SelfAttention, WholeText, padding_bias
 from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace
 from tickwise.layers.feed_forward import Activation, FeedForward
@@ -67,22 +67,6 @@ class EncoderConfig:
             raise ConfigError(f"model.n_segments: must not be negative, got {self.n_segments}")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model.dropout: must be in [0, 1), got {self.dropout}")
-
-
-class _WholeText:
-    """Every token sees all tokens of its text, or those that ``bias`` (-inf elsewhere) leaves."""
-
-    def __init__(self, bias_B11T: Tensor | None) -> None:
-        self._bias = bias_B11T
-
-    def positions(self, n_new: int) -> slice:
-        return slice(0, n_new)
-
-    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
-        return full_attention(q_BHTD, k_BKTD, v_BKTD, bias=self._bias)
-
-    def advance(self, n_new: int) -> None:
-        """Nothing is kept."""
 
 
 def _layer(config: EncoderConfig, layer: int) -> EncoderLayer:
@@ -154,7 +138,7 @@ class Encoder(nn.Module):
         x_BTC = dropout(x_BTC, config.dropout, self.training)
         rope = self._rope(x_BTC.shape[1], x_BTC.device, x_BTC.dtype) if config.positions == "rope" else None
         padding_B11T = None if lengths_B is None else padding_bias(lengths_B, x_BTC.shape[1], x_BTC.dtype)
-        view = _WholeText(padding_B11T)
+        view = WholeText(padding_B11T)
         for layer in self.layers:
             x_BTC = layer(x_BTC, rope, view)
         if config.norm_place == "post":

@@ -5,7 +5,6 @@ Shape legend: B batch, S source tokens, T target tokens, P tokens without paddin
 H heads, D head width, V vocabulary.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tickwise.layers.attention import (
     PositionBias,
     SelfAttention,
     SourceMemory,
+    WholeText,
     causal_attention,
     full_attention,
     padding_bias,
@@ -143,10 +143,6 @@ class Memory:
     """Share of the attention's weights that do not count."""
 
     @property
-    def n_sources(self) -> int:
-        return self.keys[0].shape[0]
-
-    @property
     def longest(self) -> int:
         """Tokens of the longest source, S."""
         return self.keys[0].shape[2]
@@ -156,48 +152,8 @@ class Memory:
         return full_attention(
             q_BHTD, self.keys[layer], self.values[layer], bias=self.padding_B11S, dropout=self.dropout)
 
-    def rows(self, indices: Tensor) -> "Memory":
-        """The sources with these numbers, each as often as it is named."""
-        padding = None if self.padding_B11S is None else self.padding_B11S.index_select(0, indices)
-        return dataclasses.replace(
-            self, keys=tuple(k.index_select(0, indices) for k in self.keys),
-            values=tuple(v.index_select(0, indices) for v in self.values),
-            lengths_B=self.lengths_B.index_select(0, indices), padding_B11S=padding)
 
-    @staticmethod
-    def joined(memories: Sequence["Memory"]) -> "Memory":
-        """All sources one after the other, padded to the longest."""
-        longest = max(memory.longest for memory in memories)
-
-        def stack(parts: Sequence[Tensor]) -> Tensor:
-            return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[2])) for part in parts])
-
-        lengths_B = torch.cat([memory.lengths_B for memory in memories])
-        first = memories[0].keys[0]
-        padded = any(memory.longest < longest or memory.padding_B11S is not None for memory in memories)
-        return Memory(
-            tuple(stack(parts) for parts in zip(*(memory.keys for memory in memories), strict=True)),
-            tuple(stack(parts) for parts in zip(*(memory.values for memory in memories), strict=True)),
-            lengths_B, padding_bias(lengths_B, longest, first.dtype) if padded else None, memories[0].dropout)
-
-
-class _WholeText:
-    """Attention from every token to all tokens of its text."""
-
-    def __init__(self, bias: Tensor | None, dropout: float) -> None:
-        self._bias, self._dropout = bias, dropout
-
-    def positions(self, n_new: int) -> slice:
-        return slice(0, n_new)
-
-    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
-        return full_attention(q_BHTD, k_BKTD, v_BKTD, bias=self._bias, dropout=self._dropout)
-
-    def advance(self, n_new: int) -> None:
-        """Nothing is stored."""
-
-
-class _EarlierTokens(_WholeText):
+class _EarlierTokens(WholeText):
     """Attention from every token to those before it and to itself."""
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
@@ -337,7 +293,7 @@ class EncoderDecoder(nn.Module):
         if self.config.positions == "relative":
             relative_1HSS = self.encoder.relative(slice(0, length), length)[None]
             bias = relative_1HSS if bias is None else relative_1HSS + bias
-        view = _WholeText(bias, self._attention_dropout)
+        view = WholeText(bias, self._attention_dropout)
         for layer in self.encoder.layers:
             x_BSC = layer(x_BSC, rope, view, packed)
         x_BSC = self._final(self.encoder, x_BSC)
@@ -390,7 +346,7 @@ class EncoderDecoder(nn.Module):
         if self.config.positions != "relative":
             return cache
         if isinstance(cache, _EarlierTokens):
-            return _WholeText(self.decoder.relative(slice(0, n_new), n_new)[None], self._attention_dropout)
+            return WholeText(self.decoder.relative(slice(0, n_new), n_new)[None], self._attention_dropout)
         return _Biased(cast(BiasedCache, cache), self.decoder.relative)
 
     def _embed(
