@@ -88,3 +88,38 @@ def test_what_has_no_head_for_words_fills_nothing(embedder, tmp_path):
     (tmp_path / "few.txt").write_text("a\nb\n")
     with pytest.raises(DataError, match="at least 4"):
         read_partners([str(tmp_path / "few.txt")])
+
+
+def test_lines_end_with_line_feeds_alone(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a\u2028b\tc\r\nd\te\u0085f\ng\nh\x0ci\n", encoding="utf-8", newline="")
+    assert read_partners([str(tmp_path / "pairs.tsv")]) == [("a\u2028b", "c"), ("d", "e\u0085f"), ("g", "g"),
+                                                            ("h\x0ci", "h\x0ci")]
+
+
+@pytest.mark.parametrize("lines", [LINES[:20], LINES[:12] + [f"{line}\t{line}" for line in LINES[12:20]]],
+                         ids=["texts", "texts twice"])
+def test_texts_alone_give_no_score_to_choose_by(tmp_path, encoder, tickwise_cli, lines):
+    (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+    code, out, err = tickwise_cli("adapt", encoder, "--task", "embed", "--train", tmp_path / "texts.txt", "--dev",
+                                  tmp_path / "texts.txt", "--out", tmp_path / "run", "--tuning.epochs", 1, "--dtype",
+                                  "fp32", "--json")
+    assert code == 0, err
+    assert json.loads(out)["development"] == {}
+    assert "the last model is kept" in err
+    assert "20 pairs (20 of a text with itself), 0 to choose the model by" in err
+
+
+def test_long_texts_are_cut_and_that_is_said_once(embedder, capfd):
+    loaded = Embedder.load(embedder)
+    capfd.readouterr()
+    vectors = loaded.embed(["ada likes boats " * 30, "ada likes boats"])
+    assert "1 of 2 texts are longer than the encoder's 32 tokens; only the beginning" in capfd.readouterr().err
+    np.testing.assert_array_equal(loaded.embed(["ada likes boats " * 40])[0], vectors[0])
+    assert capfd.readouterr().err == ""
+
+
+def test_no_text_makes_no_file(tmp_path, embedder, tickwise_cli, monkeypatch):
+    monkeypatch.setattr("tickwise.cli.run_embed.answer_texts", lambda arguments, answer: None)  # Ctrl-D at the prompt
+    code, _, err = tickwise_cli("run", "embed", embedder, "--out", tmp_path / "v.npy")
+    assert (code, err) == (2, "tickwise: no text was given; nothing was written\n")
+    assert not (tmp_path / "v.npy").exists()

@@ -83,6 +83,8 @@ def _embed(arguments: Embed) -> None:
                 print(" ".join(f"{number:.5f}" for number in vector), flush=True)
 
     answer_texts(arguments, answer)
+    if arguments.out is not None and not parts:
+        raise DataError("no text was given; nothing was written")
     if arguments.out is not None:
         with atomic_file(arguments.out) as temporary, temporary.open("wb") as stream:
             numpy.save(stream, numpy.concatenate(parts))
@@ -93,14 +95,10 @@ def _embed(arguments: Embed) -> None:
 def _similar(arguments: Similar) -> None:
     if arguments.among is None:
         raise ConfigError("--among: give a file of texts to search in")
+    from tickwise.data.rows import numbered_lines
     from tickwise.tasks.embed import Embedder, SimilarTexts
 
-    try:
-        lines = arguments.among.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as problem:
-        raise DataError(f"{arguments.among}: cannot read it: {problem.strerror or problem}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{arguments.among}: not UTF-8; convert it first") from None
+    lines = [line for _, _, line in numbered_lines([arguments.among])]
     texts = SimilarTexts(Embedder.load(arguments.model, arguments.device), [line for line in lines if line.strip()])
 
     def answer(queries: list[str]) -> None:

@@ -73,3 +73,10 @@ def padded(rows: Sequence[np.ndarray], pad: int) -> tuple[Tensor, Tensor]:
     for number, row in enumerate(rows):
         out[number, : len(row)] = row
     return torch.from_numpy(out), torch.tensor(lengths, dtype=torch.long)
+
+
+def mask_words(ids_BT: Tensor, lengths_B: Tensor, marks: Marks, share: float, draws: np.random.Generator) -> None:
+    """Put the mask in place of each token of the texts, their marks aside, with the chance ``share``."""
+    dropped_BT = torch.from_numpy(draws.random(ids_BT.shape, dtype=np.float32) < share)
+    dropped_BT[:, 0] = False
+    ids_BT[dropped_BT & (torch.arange(ids_BT.shape[1]) < lengths_B[:, None] - 1)] = marks.mask

@@ -27,7 +27,8 @@ def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
         raise DataError(f"{path}: cannot read it: {problem.strerror or problem}") from None
 
 
-def _lines(files: Sequence[Path], encoding: str = "utf-8-sig") -> Iterator[tuple[Path, int, str]]:
+def numbered_lines(files: Sequence[Path], encoding: str = "utf-8-sig") -> Iterator[tuple[Path, int, str]]:
+    """(file, number, line) of text files, lines without their ends: line feed, carriage return, or both."""
     for file in files:
         with open_text(file, encoding) as stream:
             try:
@@ -48,14 +49,14 @@ def plain(files: Sequence[Path]) -> Iterator[Row]:
 
 def lines(files: Sequence[Path]) -> Iterator[Row]:
     """One row per line that is not blank: ``text``."""
-    for _, _, line in _lines(files):
+    for _, _, line in numbered_lines(files):
         if line.strip():
             yield {"text": line.strip()}
 
 
 def dialogues(files: Sequence[Path]) -> Iterator[Row]:
     """A dialogue per line, turns separated by ``__eou__``: ``turns``, and ``text`` with a turn per line."""
-    for _, _, line in _lines(files):
+    for _, _, line in numbered_lines(files):
         turns = [turn.strip() for turn in line.split("\t")[0].split("__eou__") if turn.strip()]
         if turns:
             yield {"turns": turns, "text": "\n".join(turns)}
@@ -63,7 +64,7 @@ def dialogues(files: Sequence[Path]) -> Iterator[Row]:
 
 def tabbed(files: Sequence[Path], *, columns: tuple[str, ...], header: bool = False) -> Iterator[Row]:
     """Tab-separated without quoting; ``columns`` names the first columns, further ones are left out."""
-    for file, number, line in _lines(files):
+    for file, number, line in numbered_lines(files):
         if not line or (header and number == 1):
             continue
         parts = line.split("\t")
@@ -82,7 +83,7 @@ def table(files: Sequence[Path]) -> Iterator[Row]:
 
 def labelled(files: Sequence[Path], *, encoding: str = "utf-8", separator: str = " ") -> Iterator[Row]:
     """``label text``; a label of the form COARSE:fine also gives ``coarse``."""
-    for _, _, line in _lines(files, encoding):
+    for _, _, line in numbered_lines(files, encoding):
         label, _, text = line.partition(separator)
         if text:
             yield {"label": label, "coarse": label.split(":")[0], "text": text.strip()}
@@ -90,7 +91,7 @@ def labelled(files: Sequence[Path], *, encoding: str = "utf-8", separator: str =
 
 def json_lines(files: Sequence[Path]) -> Iterator[Row]:
     """One JSON object per line."""
-    for file, number, line in _lines(files):
+    for file, number, line in numbered_lines(files):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -144,7 +145,7 @@ def tagged(files: Sequence[Path], *, separator: str | None = None, joint: str = 
             yield {"tokens": tokens, "tags": tags, "text": joint.join(tokens)}
         tokens, tags = [], []
 
-    for _, _, line in _lines(files):
+    for _, _, line in numbered_lines(files):
         parts = line.split(separator)
         if not line.strip():
             yield from sentence()
@@ -157,7 +158,7 @@ def tagged(files: Sequence[Path], *, separator: str | None = None, joint: str = 
 def parallel(files: Sequence[Path]) -> Iterator[Row]:
     """Files with the same number of lines, one per language (the ending names it): a row per line, by language."""
     names = [file.name.removesuffix(".gz").rsplit(".", 1)[-1] for file in files]
-    streams = [_lines([file]) for file in files]
+    streams = [numbered_lines([file]) for file in files]
     for entries in zip(*streams, strict=True):
         yield {name: line for name, (_, _, line) in zip(names, entries, strict=True)}
 

@@ -10,9 +10,11 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
+from tickwise.core.console import say
 from tickwise.core.device import resolve_device
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.encoder_inputs import TextIds, padded
+from tickwise.data.rows import numbered_lines
 from tickwise.interop.directory import load_module, read_config, resolve_model_path
 from tickwise.interop.warm_start import headed_encoder
 from tickwise.models.encoder import Encoder
@@ -21,7 +23,7 @@ from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.contrastive import Contrastive
-from tickwise.training.encoder_classification import classify_encoded
+from tickwise.training.encoder_classification import encoded_outputs
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
 _DEV_SHARE, _MOST_DEV = 0.05, 1000
@@ -43,20 +45,13 @@ def read_partners(sources: Sequence[str]) -> list[tuple[str, str]]:
     """Of each line the two texts that a tab separates; a line without a tab is its own partner. Blank lines are left
     out; ``DataError`` for a file that cannot be read, or a line with more tabs."""
     pairs = []
-    for source in sources:
-        try:
-            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
-        except OSError as problem:
-            raise DataError(f"{source}: cannot read it: {problem.strerror or problem}") from None
-        except UnicodeDecodeError:
-            raise DataError(f"{source}: not UTF-8; convert it first") from None
-        for number, line in enumerate(lines, start=1):
-            parts = [part.strip() for part in line.split("\t")]
-            if not any(parts):
-                continue
-            if len(parts) > 2 or not all(parts):
-                raise DataError(f"{source}, line {number}: a line is a text, or two texts with a tab between them")
-            pairs.append((parts[0], parts[-1]))
+    for source, number, line in numbered_lines([Path(source) for source in sources]):
+        parts = [part.strip() for part in line.split("\t")]
+        if not any(parts):
+            continue
+        if len(parts) > 2 or not all(parts):
+            raise DataError(f"{source}, line {number}: a line is a text, or two texts with a tab between them")
+        pairs.append((parts[0], parts[-1]))
     if len(pairs) < _FEWEST:
         raise DataError(f"{', '.join(sources)}: {len(pairs)} texts; at least {_FEWEST} are told apart")
     return pairs
@@ -64,17 +59,20 @@ def read_partners(sources: Sequence[str]) -> list[tuple[str, str]]:
 
 def train_embedder(config: EmbedConfig) -> TrainResult:
     """Fine-tune ``config.encoder`` so that partners are near each other; keeps the model with the lowest loss on the
-    development pairs (a twentieth, by their text, where none are given)."""
+    development pairs (a twentieth, by their text, where none are given), or the last one where too few development
+    texts have a partner other than themselves to be found by."""
     check_outputs(config)
     pairs = read_partners(config.train)
-    if config.dev:
-        developing = read_partners(config.dev)
-    else:
-        hashes = (xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) for left, _ in pairs)
-        drawn = [digest / 2**64 < _DEV_SHARE for digest in hashes]
-        developing = [pair for pair, is_drawn in zip(pairs, drawn, strict=True) if is_drawn][:_MOST_DEV]
-        kept = set(developing)
-        pairs = [pair for pair in pairs if pair not in kept]
+    developing = read_partners(config.dev) if config.dev else [
+        (left, right) for left, right in pairs if left != right
+        and xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) / 2**64 < _DEV_SHARE][:_MOST_DEV]
+    developing = [(left, right) for left, right in developing if left != right]
+    if len(developing) < _FEWEST:
+        developing = []
+    kept = set(developing)
+    pairs = [pair for pair in pairs if pair not in kept]
+    if len(pairs) < 2:
+        raise DataError(f"{', '.join(config.train)}: nothing to train on that is not among the development pairs")
     source, options = resolve_model_path(config.encoder), config.tuning
     tokenizer = Tokenizer.load(source)
     module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, source, config.seed, fresh=options.fresh,
@@ -84,7 +82,7 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
     def encoded(part: Sequence[tuple[str, str]]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
         return reader.encode([left for left, _ in part]), reader.encode([right for _, right in part])
 
-    objective = Contrastive(*encoded(pairs), encoded(developing) if len(developing) > 1 else None, reader.marks,
+    objective = Contrastive(*encoded(pairs), encoded(developing) if developing else None, reader.marks,
                             batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
     loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
@@ -112,6 +110,7 @@ class Embedder:
         self.module = module.eval()
         self.texts = TextIds(tokenizer, module.config.context_length)
         self.device = next(module.parameters()).device
+        self._told_of_cuts = False
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "Embedder":
@@ -131,9 +130,15 @@ class Embedder:
         return self.module.config.width
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, C); zeros for a text without a token."""
+        """(N, C); zeros for a text without a token. Of a text longer than the encoder reads the beginning counts, which
+        is said once."""
+        n_cut = self.texts.n_cut
         rows = self.texts.encode(texts)
-        vectors = classify_encoded(self.module, rows, self.texts.marks, self.device).numpy().reshape(len(rows), -1)
+        if self.texts.n_cut > n_cut and not self._told_of_cuts:
+            self._told_of_cuts = True
+            say(f"{self.texts.n_cut - n_cut:,} of {len(texts):,} texts are longer than the encoder's "
+                f"{self.texts.longest:,} tokens; only the beginning of such texts counts")
+        vectors = encoded_outputs(self.module, rows, self.texts.marks, self.device).numpy().reshape(len(rows), -1)
         vectors[[len(row) <= 2 for row in rows]] = 0
         return vectors
 

@@ -18,7 +18,7 @@ from tickwise.text.segment import has_chinese
 from tickwise.text.words import split_characters, split_words
 from tickwise.tokenizers.places import placed_ids
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.encoder_classification import classify_encoded
+from tickwise.training.encoder_classification import encoded_outputs
 
 
 class EncodedClassifier(Classifier):
@@ -34,7 +34,7 @@ class EncodedClassifier(Classifier):
         self.texts = TextIds(tokenizer, module.config.context_length)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        logits = classify_encoded(self.module, self.texts.encode(texts), self.texts.marks, self.device)
+        logits = encoded_outputs(self.module, self.texts.encode(texts), self.texts.marks, self.device)
         return logits.reshape(len(texts), len(self.labels)).numpy().astype(np.float64)
 
     def effects(self, text: str, target: int) -> tuple[Word, ...]:

@@ -30,12 +30,8 @@ class BagClassification(ClassObjective):
     def n_validation_tokens(self) -> int:
         return 0 if self._validation is None else len(self._validation[0].rows)
 
-    def _shuffled(self, number: int) -> Sequence[NDArray[np.int64]]:
-        order = np.random.default_rng((self._seed, number)).permutation(len(self._bags))
-        return list(order[: self.steps_per_epoch * self._batch_size].reshape(-1, self._batch_size))
-
-    def _batch(self, texts: NDArray[np.int64], step: int | None) -> Batch:
-        index = torch.from_numpy(texts)
+    def _batch(self, chosen: NDArray[np.int64], step: int | None) -> Batch:
+        index = torch.from_numpy(chosen)
         bags = self._bags.take(index)
         weights = bags.weights
         if self._feature_dropout and step is not None:

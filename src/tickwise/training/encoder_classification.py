@@ -7,19 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tickwise.data.encoder_inputs import Marks, padded
-from tickwise.training.class_objective import ClassObjective
+from tickwise.data.encoder_inputs import Marks, mask_words, padded
+from tickwise.training.class_objective import ClassObjective, calibrated_figures
 from tickwise.training.objective import Batch
-from tickwise.training.tagging_objective import batches_by_length
+from tickwise.training.shuffled_passes import outputs_by_length
 
-_POOL_BATCHES = 16
-"""Texts are sorted by length within this many batches: little padding, and other batches in each epoch."""
-_PREDICTED_TOKENS = 8192
-_TEMPERATURES = np.geomspace(0.5, 8, 25)
 Rows = Sequence[NDArray[np.int64]]
 
 
@@ -31,31 +26,18 @@ class EncoderClassification(ClassObjective):
                  example_weights: Tensor | None = None) -> None:
         assert len(texts) == len(classes)
         super().__init__(classes, batch_size=batch_size, seed=seed, label_smoothing=label_smoothing,
-                         example_weights=example_weights)
+                         example_weights=example_weights, lengths=[len(text) for text in texts])
         self._texts, self._validation, self._marks, self._word_dropout = texts, validation, marks, word_dropout
-        self._lengths = np.array([len(text) for text in texts])
 
     @property
     def n_validation_tokens(self) -> int:
         return 0 if self._validation is None else sum(map(len, self._validation[0]))
 
-    def _shuffled(self, number: int) -> Sequence[NDArray[np.int64]]:
-        chooser = np.random.default_rng((self._seed, number))
-        order = chooser.permutation(len(self._texts))[: self.steps_per_epoch * self._batch_size]
-        batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(order), _POOL_BATCHES * self._batch_size):
-            pool = order[start : start + _POOL_BATCHES * self._batch_size]
-            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            batches += np.split(pool, len(pool) // self._batch_size)
-        return [batches[i] for i in chooser.permutation(len(batches))]
-
-    def _batch(self, texts: NDArray[np.int64], step: int | None) -> Batch:
-        ids_BT, lengths_B = padded([self._texts[i] for i in texts], self._marks.pad)
+    def _batch(self, chosen: NDArray[np.int64], step: int | None) -> Batch:
+        ids_BT, lengths_B = padded([self._texts[i] for i in chosen], self._marks.pad)
         if self._word_dropout and step is not None:
-            dropped = torch.from_numpy(self._draws(step).random(ids_BT.shape, dtype=np.float32) < self._word_dropout)
-            dropped[:, 0] = False
-            ids_BT[dropped & (torch.arange(ids_BT.shape[1]) < lengths_B[:, None] - 1)] = self._marks.mask
-        index = torch.from_numpy(texts)
+            mask_words(ids_BT, lengths_B, self._marks, self._word_dropout, self._draws(step))
+        index = torch.from_numpy(chosen)
         return Batch((ids_BT, lengths_B, self._classes[index], self._weights[index]), int(lengths_B.sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
@@ -67,27 +49,14 @@ class EncoderClassification(ClassObjective):
         return self._mean_loss(module(ids_BT, lengths_B).float(), classes_B, importance_B), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Accuracy, and the cross-entropy at the best temperature, for the model will be calibrated; on the whole
-        validation part (``max_tokens`` is for longer ones)."""
+        """Accuracy, and the cross-entropy at the best temperature, on the whole validation part (``max_tokens`` is for
+        longer ones)."""
         assert self._validation is not None
         texts, classes = self._validation
-        logits = classify_encoded(module, texts, self._marks, device)
-        return {"loss": min(F.cross_entropy(logits / t, classes).item() for t in _TEMPERATURES),
-                "accuracy": (logits.argmax(1) == classes).float().mean().item()}
+        return calibrated_figures(encoded_outputs(module, texts, self._marks, device), classes)
 
 
-@torch.no_grad()
-def classify_encoded(module: nn.Module, texts: Rows, marks: Marks, device: torch.device) -> Tensor:
-    """The module's output for each text, on the CPU, texts of like length together."""
-    if not texts:
-        return torch.empty(0, 0)
-    was_training = module.training
-    module.eval()
-    order, parts = [], []
-    for batch in batches_by_length([len(text) for text in texts], _PREDICTED_TOKENS):
-        ids_BT, lengths_B = padded([texts[i] for i in batch], marks.pad)
-        parts.append(module(ids_BT.to(device), lengths_B.to(device)).float().cpu())
-        order += batch
-    module.train(was_training)
-    out = torch.cat(parts)
-    return torch.empty_like(out).index_copy_(0, torch.tensor(order), out)
+def encoded_outputs(module: nn.Module, texts: Rows, marks: Marks, device: torch.device) -> Tensor:
+    """The module's output for each text, on the CPU."""
+    return outputs_by_length(module, [len(text) for text in texts],
+                             lambda batch: padded([texts[i] for i in batch], marks.pad), device)

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tickwise.data.tag_features import UNKNOWN, EncodedSentence
-from tickwise.training.class_objective import ClassObjective
+from tickwise.training.class_objective import ClassObjective, calibrated_figures
 from tickwise.training.objective import Batch
-from tickwise.training.tagging_objective import batches_by_length
-
-_POOL_BATCHES = 16
-"""Texts are sorted by length within this many batches: little padding, and other batches in each epoch."""
-_PREDICTED_TOKENS = 8192
-_TEMPERATURES = np.geomspace(0.5, 8, 25)
+from tickwise.training.shuffled_passes import outputs_by_length
 
 
 def collate_texts(texts: Sequence[EncodedSentence]) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,33 +38,22 @@ class SequenceClassification(ClassObjective):
                  example_weights: Tensor | None = None) -> None:
         assert len(texts) == len(classes)
         super().__init__(classes, batch_size=batch_size, seed=seed, label_smoothing=label_smoothing,
-                         example_weights=example_weights)
+                         example_weights=example_weights, lengths=[len(text) for text in texts])
         self._texts, self._validation, self._word_dropout = texts, validation, word_dropout
-        self._lengths = np.array([len(text) for text in texts])
 
     @property
     def n_validation_tokens(self) -> int:
         return 0 if self._validation is None else sum(map(len, self._validation[0]))
 
-    def _shuffled(self, number: int) -> Sequence[NDArray[np.int64]]:
-        chooser = np.random.default_rng((self._seed, number))
-        order = chooser.permutation(len(self._texts))[: self.steps_per_epoch * self._batch_size]
-        batches = []
-        for start in range(0, len(order), _POOL_BATCHES * self._batch_size):
-            pool = order[start : start + _POOL_BATCHES * self._batch_size]
-            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            batches += np.split(pool, len(pool) // self._batch_size)
-        return [batches[i] for i in chooser.permutation(len(batches))]
-
-    def _batch(self, texts: NDArray[np.int64], step: int | None) -> Batch:
-        features, characters, lengths = collate_texts([self._texts[i] for i in texts])
+    def _batch(self, chosen: NDArray[np.int64], step: int | None) -> Batch:
+        features, characters, lengths = collate_texts([self._texts[i] for i in chosen])
         if self._word_dropout and step is not None:
             draws = self._draws(step).random(features.shape[:2], dtype=np.float32)
             dropped = torch.from_numpy(draws < self._word_dropout)
             dropped &= features[..., 0] > 0
             features[dropped] = UNKNOWN
             characters[dropped] = 0
-        index = torch.from_numpy(texts)
+        index = torch.from_numpy(chosen)
         return Batch((features, characters, lengths, self._classes[index], self._weights[index]), int(lengths.sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
@@ -82,28 +65,14 @@ class SequenceClassification(ClassObjective):
         return self._mean_loss(module(features, characters, lengths), classes, importance), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Accuracy, and the cross-entropy at the best temperature: the model will be calibrated, and a recurrent one
-        grows sure of itself long before it stops improving. On the whole validation part (``max_tokens`` is for longer
-        ones)."""
+        """Accuracy, and the cross-entropy at the best temperature, on the whole validation part (``max_tokens`` is for
+        longer ones)."""
         assert self._validation is not None
         texts, classes = self._validation
-        logits = classify_sequences(module, texts, device)
-        return {"loss": min(F.cross_entropy(logits / t, classes).item() for t in _TEMPERATURES),
-                "accuracy": (logits.argmax(1) == classes).float().mean().item()}
+        return calibrated_figures(classify_sequences(module, texts, device), classes)
 
 
-@torch.no_grad()
 def classify_sequences(module: nn.Module, texts: Sequence[EncodedSentence], device: torch.device) -> Tensor:
-    """Logits (B, C) on the CPU, texts of like length together."""
-    if not texts:
-        return torch.empty(0, 0)
-    was_training = module.training
-    module.eval()
-    order, parts = [], []
-    for batch in batches_by_length([len(text) for text in texts], _PREDICTED_TOKENS):
-        inputs = collate_texts([texts[i] for i in batch])
-        parts.append(module(*(x.to(device) for x in inputs)).float().cpu())
-        order += batch
-    module.train(was_training)
-    logits = torch.cat(parts)
-    return torch.empty_like(logits).index_copy_(0, torch.tensor(order), logits)
+    """Logits (B, C) on the CPU."""
+    return outputs_by_length(module, [len(text) for text in texts],
+                             lambda batch: collate_texts([texts[i] for i in batch]), device)

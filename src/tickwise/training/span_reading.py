@@ -4,9 +4,8 @@ Shape legend: B windows, T tokens.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tickwise.core.errors import CheckpointError
 from tickwise.core.stages import Stage, mark
 from tickwise.data.span_windows import Window
 from tickwise.models.encoder_heads import SpanReader
 from tickwise.training.objective import Batch
-from tickwise.training.tagging_objective import batches_by_length
-
-_POOL_BATCHES = 16
-_PREDICTED_TOKENS = 8192
+from tickwise.training.shuffled_passes import ShuffledPasses, batches_by_length
 
 
 @dataclass(frozen=True)
@@ -79,56 +74,24 @@ def balanced(windows: Sequence[Window], seed: int) -> list[Window]:
     return [window for i, window in enumerate(windows) if i in kept or not window.targets[0, 0]]
 
 
-class SpanReading:
-    """The ``Objective`` of a span reader, over shuffled passes through the windows. Everything random follows from
-    ``seed`` and the number of batches so far."""
+class SpanReading(ShuffledPasses):
+    """The ``Objective`` of a span reader, over shuffled passes through the windows."""
 
-    fixed_shapes = False
+    unit = "windows"
 
     def __init__(self, windows: Sequence[Window], validation: Sequence[Window],
                  answers: Sequence[Sequence[tuple[int, int]]], *, pad: int, batch_size: int, seed: int) -> None:
         """``answers`` are the places of the validation questions' answers, which their windows name by number."""
+        super().__init__(len(windows), batch_size=batch_size, seed=seed, lengths=[len(window) for window in windows])
         self._windows, self._validation, self._answers, self._pad = windows, validation, answers, pad
-        self._batch_size, self._seed = min(batch_size, len(windows)), seed
-        self._lengths = np.array([len(window) for window in windows])
-        self._step, self._pass = 0, -1
-        self._batches: list[np.ndarray] = []
 
     @property
     def n_validation_tokens(self) -> int:
         return sum(map(len, self._validation))
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, len(self._windows) // self._batch_size)
-
-    @property
-    def epochs_done(self) -> float:
-        return self._step / self.steps_per_epoch
-
-    def _shuffled(self, number: int) -> list[np.ndarray]:
-        chooser = np.random.default_rng((self._seed, number))
-        order = chooser.permutation(len(self._windows))[: self.steps_per_epoch * self._batch_size]
-        batches: list[np.ndarray] = []
-        for start in range(0, len(order), _POOL_BATCHES * self._batch_size):
-            pool = order[start : start + _POOL_BATCHES * self._batch_size]
-            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            batches += np.split(pool, len(pool) // self._batch_size)
-        return [batches[i] for i in chooser.permutation(len(batches))]
-
-    def _batch(self, chosen: np.ndarray) -> Batch:
+    def _batch(self, chosen: NDArray[np.int64], step: int | None) -> Batch:
         inputs = collate_windows([self._windows[i] for i in chosen], self._pad)
         return Batch(inputs, int(inputs[1].sum()))
-
-    def next_batch(self) -> Batch:
-        number, place = divmod(self._step, self.steps_per_epoch)
-        if number != self._pass:
-            self._pass, self._batches = number, self._shuffled(number)
-        self._step += 1
-        return self._batch(self._batches[place])
-
-    def example(self) -> Batch:
-        return self._batch(self._shuffled(0)[0])
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
@@ -139,9 +102,6 @@ class SpanReading:
         scores_B2T = module(ids_BT, lengths_B, segments_BT)
         mark(Stage.LOSS)
         return span_loss(scores_B2T, targets_B2T), ()
-
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Windows are independent."""
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         """``f1``: by characters, over the questions that have an answer, each made to give one; where some have none,
@@ -156,20 +116,6 @@ class SpanReading:
             return {"loss": 1.0 - f1, "f1": f1}
         _, overall = best_threshold(np.array([span.margin for span in found]), f1s, ~has_answer)
         return {"loss": 1.0 - (f1 + overall) / 2, "f1": f1, "overall_f1": overall}
-
-    def state(self) -> dict[str, Any]:
-        return {"step": self._step, "seed": self._seed, "windows": len(self._windows), "batch_size": self._batch_size}
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        own = self.state()
-        for name in ("seed", "windows", "batch_size"):
-            if state.get(name) != own[name]:
-                raise CheckpointError(f"{name.replace('_', ' ')} was {state.get(name)}, this run has {own[name]}; give "
-                                      "the same, or a new --out")
-        self._step = int(state["step"])
 
 
 def _overlap_f1(found: tuple[int, int], gold: tuple[int, int]) -> float:
@@ -202,7 +148,7 @@ def find_spans(module: SpanReader, windows: Sequence[Window], n_questions: int, 
     best = [FoundSpan(0, 0, -math.inf, -math.inf)] * n_questions
     was_training = module.training
     module.eval()
-    for batch in batches_by_length([len(window) for window in windows], _PREDICTED_TOKENS):
+    for batch in batches_by_length([len(window) for window in windows]):
         chosen = [windows[i] for i in batch]
         ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
         scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()

@@ -17,6 +17,7 @@ from tickwise.data.tag_features import UNKNOWN, EncodedSentence, TagFeatures, bo
 from tickwise.data.tagged import Span, TaggedSentence, chunks, count_matches, to_tags
 from tickwise.models.tagger import Tagger
 from tickwise.training.objective import Batch
+from tickwise.training.shuffled_passes import batches_by_length
 
 _POOL_BATCHES = 32
 """Sequences are sorted by length within this many batches: little padding, and other batches in each epoch."""
@@ -101,16 +102,6 @@ def collate(batch: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tags[row, :n] = example.tags
     return (torch.from_numpy(features), torch.from_numpy(characters), torch.from_numpy(tags),
             torch.tensor(lengths, dtype=torch.long))
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in batches of like length; rows times the longest row stays within ``batch_tokens`` (or is one row)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > batch_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 @torch.no_grad()
