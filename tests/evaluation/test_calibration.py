@@ -59,17 +59,25 @@ def test_extreme_logits_stay_finite():
     assert 0.02 <= fit_temperature(logits, classes) <= 50.01
 
 
-def test_a_threshold_lets_through_at_most_that_share():
+def test_a_threshold_holds_for_new_texts_with_95_percent_confidence():
     chooser = np.random.default_rng(0)
-    others = chooser.random(1000)
-    for share in (0.0, 0.002, 0.1, 0.5):
-        threshold = threshold_for(others, share)
-        assert (others >= threshold).mean() <= share
-        assert (others >= threshold).mean() == pytest.approx(share, abs=0.001)
+    for share in (0.01, 0.1, 0.5):
+        held = [(chooser.random(4000) >= threshold_for(chooser.random(400), share)).mean() <= share + 0.01
+                for _ in range(200)]
+        assert np.mean(held) >= 0.9
+
+
+def test_as_many_above_the_threshold_as_clopper_and_pearson_allow():
+    # 95 % one-sided bounds by scipy.stats.beta.ppf(.95, k + 1, n - k)
+    for n, k, bound in ((3638, 0, 0.00082311), (3638, 3, 0.00212956), (100, 5, 0.10225)):
+        others = np.linspace(0, 0.9, n)
+        assert (others >= threshold_for(others, bound * 1.01)).sum() == k
+        assert (others >= threshold_for(others, bound * 0.99)).sum() == max(0, k - 1)
+    few = np.array([0.2, 0.6])
+    assert 0.6 < threshold_for(few, 0.001) == pytest.approx(0.6)  # too few to tell: above all that was seen
     tied = np.array([0.9, 0.9, 0.9, 0.1])
-    assert (tied >= threshold_for(tied, 0.5)).mean() == 0
+    assert (tied >= threshold_for(tied, 0.7)).mean() == 0
     assert 0 < threshold_for(np.array([0.0, 1.0]), 0.0) < 1
-    assert threshold_for(tied, 0.999) > 0.1
 
 
 def test_a_filter_decides_by_its_threshold():

@@ -3,6 +3,7 @@
 Source: Guo et al. 2017, "On calibration of modern neural networks".
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy
@@ -65,19 +66,32 @@ def decide(probabilities: NDArray[numpy.float64], positive: int, threshold: floa
     return numpy.where(probabilities[:, positive] >= threshold, positive, others.argmax(axis=1))
 
 
-def threshold_for(false_probabilities: NDArray[numpy.float64], max_share: float) -> float:
-    """The lowest threshold at which at most ``max_share`` of the texts that are not of the class looked for, whose
-    probabilities of it these are, would be taken for it; half way to the next one that is let through, so that it is
-    no text's own probability."""
+def threshold_for(false_probabilities: NDArray[numpy.float64], max_share: float, confidence: float = 0.95) -> float:
+    """The lowest threshold at which, with this confidence, at most ``max_share`` of new texts that are not of the class
+    looked for would be taken for it. ``false_probabilities``: (N,) what a model that did not see such texts gives
+    them. As many of them may lie above the threshold as Clopper and Pearson's one-sided bound on the share allows, or
+    none where N is too small for any. Half way to the next one that is let through, or just above all of them."""
     ranked = numpy.sort(false_probabilities)[::-1]
-    allowed = int(max_share * len(ranked) + 1e-9)
-    if allowed >= len(ranked):
-        return float(_LOWEST_THRESHOLD)
-    above = ranked[allowed - 1] if allowed else 1.0
-    between = (above + ranked[allowed]) / 2
-    if between <= ranked[allowed]:  # a tie: beyond both
-        between = numpy.nextafter(above, 2.0)
+    allowed = _most_above(len(ranked), max_share, confidence)
+    between = (ranked[allowed - 1] + ranked[allowed]) / 2 if allowed else ranked[0]
+    if between <= ranked[allowed]:  # a tie, or none above: beyond it
+        between = numpy.nextafter(ranked[allowed], 2.0)
     return float(min(max(between, _LOWEST_THRESHOLD), 1 - 1e-9))
+
+
+def _most_above(n: int, share: float, confidence: float) -> int:
+    """The largest k for which at most k of ``n`` above the threshold tell that at most ``share`` of all are: so few
+    would be seen in 1 - confidence of cases if ``share`` were above it (Clopper and Pearson 1934); 0 if none."""
+    if not 0 < share < 1:
+        return 0
+    seen, k = 0.0, 0
+    while k < n:
+        log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        seen += math.exp(log_ways + k * math.log(share) + (n - k) * math.log1p(-share))
+        if seen > 1 - confidence:
+            break
+        k += 1
+    return max(0, k - 1)
 
 
 def reliability(confidence: NDArray[numpy.float64], right: NDArray[numpy.bool_],

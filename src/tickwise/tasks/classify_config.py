@@ -117,8 +117,8 @@ class ClassifyConfig(LoopConfig):
     threshold: float = 0.5
     """Least probability at which a filter says so."""
     max_false_alarms: float | None = None
-    """Instead of --threshold: the lowest one at which at most this share of the other texts would be blocked, among
-    training texts that the model did not see (needs --folds)."""
+    """Instead of --threshold: the lowest one at which, with 95 % confidence, at most this share of the other texts
+    would be blocked, judged by training texts that the model did not see (needs --folds)."""
     folds: int = 0
     """Cross-validate in so many parts: temperature and threshold then come from all training texts, each judged by a
     model that was trained without it."""
