@@ -107,7 +107,7 @@ def interrupt_after(steps, parts, out, options):
                 os.kill(os.getpid(), signal.SIGINT)
             return super().next_batch()
 
-    from tickwise.tasks import text_to_text as task
+    from tickwise.tasks import pair_training as task
 
     original = task.TextToTextObjective
     task.TextToTextObjective = Counted

@@ -2,31 +2,30 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data import catalogue
-from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, encode_texts, train_pair_tokenizer
+from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, train_pair_tokenizer
 from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs
 from tickwise.engine.batch_beam import BeamOptions, beam_search
 from tickwise.evaluation.translation import Tokenize, TranslationScores, translation_scores
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 from tickwise.text.clean import clean
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.text_to_text import TextToTextObjective, mean_loss
+from tickwise.training.text_to_text import mean_loss
 
 if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
 
 HELD_OUT = "held-out.jsonl"
 _DEVELOPMENT_SHARE, _MOST_DEVELOPMENT = 0.05, 1000
-_LR = {"muon": 0.012, "adamw": 0.002}
 
 
 @dataclass(frozen=True)
@@ -72,41 +71,21 @@ def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOption
 
     Raises a ``UserError`` for data that cannot be used.
     """
-    from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
-    from tickwise.training.run import check_outputs, train_module
-
     options = options or TextToTextOptions()
-    lr = options.lr if options.lr is not None else _LR[options.optimizer] * (256 / options.width) ** 0.5
-    config = LoopConfig(
-        out=Path(out), seed=seed, device=device, dtype=dtype, compile="off", batch_size=1,  # type: ignore[arg-type]
-        max_seconds=max_seconds, evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,
-        optimizer=OptimizerOptions(name=options.optimizer, lr=lr, beta2=0.98, weight_decay=options.weight_decay),
-        schedule=ScheduleOptions(name="wsd", warmup=0.05, decay=options.decay), ema_decay=0.995,
-        resume="auto" if resume else "never", overwrite=overwrite,
-    )
-    check_outputs(config, trace)
+    config = pair_loop_config(options, out=out, seed=seed, max_seconds=max_seconds, resume=resume, overwrite=overwrite,
+                              device=device, dtype=dtype, trace=trace)
     tokenizer = train_pair_tokenizer(parts.training, vocab_size=options.vocab_size, lowercase=lowercase)
     usual = encode_pairs(parts.training, tokenizer, options.longest)
     development = encode_pairs(parts.development, tokenizer, options.longest)
     training = usual if not options.bpe_dropout else ResegmentedPairs(
         parts.training, tokenizer, options.longest, rate=options.bpe_dropout, seed=seed)
-    objective = TextToTextObjective(training, development, batch_tokens=options.batch_tokens,
-                                    label_smoothing=options.label_smoothing, seed=seed)
-    max_steps = max(1, round(options.epochs * objective.batches.n_batches))
-    module = EncoderDecoder(model_config(options, tokenizer)).initialise(seed)
     n_left_out = len(parts.training) - len(usual)
     left_out = f" ({n_left_out:,} left out: too long)" if n_left_out else ""
-    lines = [
-        f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by; "
-        f"{objective.batches.pairs.n_target_tokens:,} tokens to predict in a pass",
-        f"encoder–decoder: {options.encoder_layers} + {options.decoder_layers} layers, width {options.width}, "
-        f"{options.n_heads} heads, vocabulary {tokenizer.vocab_size:,}, "
-        f"{sum(p.numel() for p in module.parameters()):,} parameters, at most {max_steps:,} steps",
-    ]
+    lines = [f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by"]
     about = {"source": parts.training.name, "fingerprint": parts.training.fingerprint(), "pairs": len(usual),
              "tokenizer": tokenizer.fingerprint}
-    result = train_module(replace(config, max_steps=max_steps), module, objective, tokenizer, data=about, lines=lines,
-                          trace=trace)
+    result = train_pairs(config, EncoderDecoder(model_config(options, tokenizer)).initialise(seed), training,
+                         development, tokenizer, options, data=about, lines=lines, trace=trace)
     if parts.held_out is not None:
         rows = zip(parts.held_out.sources, parts.held_out.targets, strict=True)
         write_text_atomic(Path(out) / HELD_OUT, "".join(
@@ -158,7 +137,7 @@ class TextToText:
     def encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """The ids of each text, without an end. ``DataError`` for one that is longer than the model reads; it counts
         the texts from ``first_number``."""
-        sources = encode_texts([clean(text).text.strip() for text in texts], self.tokenizer)
+        sources = self.tokenizer.encode_plain([clean(text).text.strip() for text in texts])
         longest = self.module.config.source_length
         for number, ids in enumerate(sources, start=first_number):
             if len(ids) >= longest:
