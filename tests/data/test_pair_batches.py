@@ -9,7 +9,6 @@ from tickwise.data.pair_batches import (
     ResegmentedPairs,
     batches_by_length,
     encode_pairs,
-    encode_texts,
     train_pair_tokenizer,
 )
 from tickwise.data.pairs import Pairs
@@ -31,7 +30,7 @@ def tokenizer():
 
 
 def test_the_tokenizer_lowers_case_and_words_have_the_same_tokens_everywhere(tokenizer):
-    first, later = encode_texts(["Dog", "the Dog"], tokenizer)
+    first, later = tokenizer.encode_plain(["Dog", "the Dog"])
     assert later[-len(first) :] == first
     assert tokenizer.decode(first) == " dog"
     cased = train_pair_tokenizer(pairs(), vocab_size=320, lowercase=False)
@@ -45,20 +44,26 @@ def test_lower_case_is_kept_with_the_saved_tokenizer(tokenizer, tmp_path):
     assert Tokenizer.load(tmp_path).encode("DOG") == tokenizer.encode("dog")
 
 
-def test_a_written_end_token_does_not_end_a_text(tokenizer):
-    assert encode_texts(["the<|endoftext|> cat"], tokenizer) == encode_texts(["the cat"], tokenizer)
+def test_an_end_mark_that_is_written_in_a_text_is_text(tokenizer):
+    text = "the<|endoftext|> cat"
+    assert tokenizer.eos_id in tokenizer.encode(text)
+    (ids,) = tokenizer.encode_plain([text])
+    assert tokenizer.eos_id not in ids
+    assert tokenizer.decode(ids).strip() == text
+    encoded = encode_pairs(Pairs([text], [text], "one"), tokenizer, 50)
+    assert encoded.sources.ids(0) == encoded.targets.ids(0) == ids
 
 
 def test_a_batch_says_what_is_predicted_where(tokenizer):
     encoded = encode_pairs(Pairs(["the cat", "dog"], ["cat", "the red house"], "two"), tokenizer, 50)
     eos = tokenizer.eos_id
-    source, target = encode_texts(["the cat", "the red house"], tokenizer)
+    source, target = tokenizer.encode_plain(["the cat", "the red house"])
     batch = encoded.collate(np.array([0, 1]))
     assert batch.source[0].tolist() == [*source, eos]
     assert batch.source_lengths[0] == len(source) + 1
-    assert batch.source[1].tolist() == [*encode_texts(["dog"], tokenizer)[0], eos, eos][: len(source) + 1]
+    assert batch.source[1].tolist() == [*tokenizer.encode_plain(["dog"])[0], eos, eos][: len(source) + 1]
     assert batch.target[1].tolist() == [eos, *target]
-    cat = encode_texts(["cat"], tokenizer)[0]
+    cat = tokenizer.encode_plain(["cat"])[0]
     assert batch.target_lengths.tolist() == [len(cat) + 1, len(target) + 1]
     assert batch.labels.tolist() == [*cat, eos, *target, eos]
     assert encoded.n_target_tokens == len(batch.labels)

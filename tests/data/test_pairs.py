@@ -29,6 +29,17 @@ def test_parallel_files_packed_or_not(tmp_path):
     assert pairs.fingerprint() != by_ending.fingerprint()
 
 
+def test_stray_carriage_returns_and_blank_lines_at_the_end_do_not_shift_parallel_files(tmp_path):
+    first = write(tmp_path / "x.en", "A dog\r runs.\r\nTwo men sit.\n\n\n")
+    second = write(tmp_path / "x.de", "Ein Hund rennt.\nZwei Männer sitzen.")
+    pairs = read_pairs([first, second], DEFAULT)
+    assert [" ".join(text.split()) for text in pairs.sources] == ["A dog runs.", "Two men sit."]
+    assert pairs.targets == ["Ein Hund rennt.", "Zwei Männer sitzen."]
+    assert read_pairs([second, first], DEFAULT).sources == pairs.targets
+    table = write(tmp_path / "x.tsv", "A dog\r runs.\tEin Hund rennt.\r\n\nTwo men sit.\tZwei Männer sitzen.\n")
+    assert read_pairs([table], DEFAULT).targets == pairs.targets
+
+
 @pytest.mark.parametrize(("name", "content", "read"), [
     ("a.tsv", "{0}\t{1}\tnote\n", DEFAULT),
     ("a.txt", "\ufeff{0}\t{1}\tnote\n", DEFAULT),

@@ -13,13 +13,14 @@ from tickwise.engine.generation import generate_events
 from tickwise.engine.kv_cache import KVBlocks
 from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.options import EngineOptions
-from tickwise.engine.requests import Generation, Request, TextPiece
+from tickwise.engine.requests import Generation, Request, TextPiece, encode_source
 from tickwise.engine.runner import RowInput
 from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.work import RowWork, TickWork
 from tickwise.profiling.ledger import STAGES, Ledger
 from tickwise.profiling.program import stage_costs
 from tickwise.profiling.roofline import Roofline
+from tickwise.tokenizers.train import train_tokenizer
 
 BLOCK = 4
 CHANGES = [
@@ -332,3 +333,11 @@ def test_finding_where_tokens_lie_is_not_booked_to_the_source_that_was_encoded_b
         run(engine)
     assert set(where) == {Stage.SCHEDULE}
     assert len(where) > len(PROMPTS)
+
+
+def test_an_end_mark_that_is_written_in_a_source_is_text():
+    tokenizer = train_tokenizer("bpe", iter(["what does it mean"] * 3), vocab_size=280)
+    ids = encode_source(tokenizer, "what does <|endoftext|> mean?")
+    assert tokenizer.eos_id not in ids
+    assert tokenizer.decode(ids) == "what does <|endoftext|> mean?"
+    assert encode_source(tokenizer, "what") == tokenizer.encode("what")

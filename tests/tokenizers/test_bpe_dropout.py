@@ -44,3 +44,12 @@ def test_they_depend_on_the_seed_alone(tokenizer):
 def test_words_of_a_vocabulary_have_one_segmentation():
     with pytest.raises(ConfigError, match="byte-level"):
         BpeDropout(train_tokenizer("word", iter(TEXTS * 3)), 0.1, 1, TEXTS)
+
+
+def test_a_clause_without_spaces_has_more_segmentations_than_a_word(tokenizer):
+    clause = "我喜欢狗他也喜欢" * 6
+    dropout = BpeDropout(tokenizer, 0.3, 1, [clause])
+    drawn = [dropout.drawn(np.random.default_rng(epoch))[0] for epoch in range(60)]
+    assert len(set(map(tuple, drawn))) > 40
+    assert {tokenizer.decode(ids).strip() for ids in drawn} == {clause}
+    assert BpeDropout(tokenizer, 0.0, 1, [clause]).drawn(np.random.default_rng(0)) == [tokenizer.encode(clause)]

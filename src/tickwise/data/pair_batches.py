@@ -3,7 +3,7 @@
 Shape legend: B pairs, S source tokens, T target tokens, P target tokens of all pairs, without padding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,11 +27,6 @@ def train_pair_tokenizer(pairs: Pairs, *, vocab_size: int, lowercase: bool) -> T
     """A byte-level BPE tokenizer of both sides together."""
     return train_tokenizer("bpe", iter([*pairs.sources, *pairs.targets]), vocab_size=vocab_size, lowercase=lowercase,
                            prefix_space=True)
-
-
-def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of each text, without an end; a name of the end-of-text token that is written in it is left out."""
-    return [[token for token in ids if token != tokenizer.eos_id] for ids in tokenizer.encode_batch(list(texts))]
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int) -> EncodedPai
     """Pairs as ids. Those with a side of more than ``longest`` tokens, its end counted, are left out; ``DataError``
     when no pair remains."""
     assert tokenizer.eos_id is not None
-    sources, targets = (encode_texts(side, tokenizer) for side in (pairs.sources, pairs.targets))
+    sources, targets = (tokenizer.encode_plain(side) for side in (pairs.sources, pairs.targets))
     lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
     kept = [number for number, length in enumerate(lengths) if length <= longest]
     if not kept:

@@ -2,12 +2,13 @@
 
 import csv
 import dataclasses
+import io
 import itertools
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xxhash
 
@@ -94,9 +95,11 @@ def read_pairs(sources: Sequence[str], read: ReadPairs, *, split: str = "train")
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without their ends; ``DataError`` when it cannot be read."""
+    """The lines of a text file, without their ends; ``DataError`` when it cannot be read. A carriage return inside a
+    line ends nothing: the other one of two parallel files need not have it."""
     try:
         with rows.open_text(path) as stream:
+            cast(io.TextIOWrapper, stream).reconfigure(newline="\n")
             for line in stream:
                 yield line.rstrip("\r\n")
     except (OSError, EOFError) as problem:
@@ -109,6 +112,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _parallel(first: Path, second: Path) -> list[tuple[str, str]]:
     sides = [list(_lines(path)) for path in (first, second)]
+    shorter, longer = sorted(sides, key=len)
+    while len(longer) > len(shorter) and not longer[-1].strip():  # blank lines at the end belong to no text
+        longer.pop()
     n, m = map(len, sides)
     if n != m:
         raise DataError(f"{first} has {n:,} lines and {second} {m:,}: line {min(n, m) + 1:,} is the first that only "

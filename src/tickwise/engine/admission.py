@@ -10,7 +10,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.engine.beam import BeamSearch
 from tickwise.engine.blocks import first_digest, next_digest
 from tickwise.engine.options import EngineOptions
-from tickwise.engine.requests import Request, RequestState, Row, WrittenText, encode_prompt, encode_text, tokens_kept
+from tickwise.engine.requests import Request, RequestState, Row, WrittenText, encode_prompt, encode_source, tokens_kept
 from tickwise.engine.runner import Runner
 from tickwise.engine.sampling import TokenChooser, fresh_seed
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes
@@ -86,7 +86,7 @@ class Admission:
         sources = self._runner.sources
         if sources is None:
             return self._checked_ids(prompt, encode_prompt), 0
-        ids = self._checked_ids(prompt, encode_text)
+        ids = self._checked_ids(prompt, encode_source)
         if ids[-1] != sources.end_id:
             ids = [*ids, sources.end_id]
         if len(ids) > sources.longest:

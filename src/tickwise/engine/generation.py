@@ -18,7 +18,7 @@ from tickwise.engine.requests import (
     TextPiece,
     Timings,
     encode_prompt,
-    encode_text,
+    encode_source,
 )
 from tickwise.engine.sampling import fresh_seed
 from tickwise.engine.serving import LanguageModule
@@ -68,7 +68,7 @@ def generate_events(
     """
     started = time.perf_counter()
     has_source = isinstance(module, EncoderDecoder)
-    prompt_ids = encode_text(tokenizer, prompt) if has_source else encode_prompt(tokenizer, prompt)
+    prompt_ids = encode_source(tokenizer, prompt) if has_source else encode_prompt(tokenizer, prompt)
     options = options_for(module, len(prompt_ids), settings)
     engine = Engine(module, tokenizer, options=options, ledger=ledger, draft=draft)
     past_context = _past_context(module, settings)

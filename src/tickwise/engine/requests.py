@@ -155,6 +155,16 @@ def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
     return tokenizer.encode(text)
 
 
+def encode_source(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """Ids of an encoder–decoder's source, without an end: an end mark that is written in the text (``</s>``) is text.
+    ``DataError`` as ``encode_text``."""
+    ids = encode_text(tokenizer, text)
+    if tokenizer.eos_id not in ids:
+        return ids
+    # A vocabulary of pieces may know the mark as one of them: it can only be left out.
+    return [token_id for token_id in tokenizer.encode_plain([text])[0] if token_id != tokenizer.eos_id]
+
+
 def tokens_kept(n_prompt: int, context_length: int, max_tokens: int) -> int:
     """How many of a prompt's last tokens the model reads: of a prompt that is longer than the context, what leaves room
     for ``max_tokens`` more (the last of which is not read), but at least half of the context.

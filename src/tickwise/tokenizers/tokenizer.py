@@ -64,10 +64,28 @@ class Tokenizer:
         """``encode`` for many texts, in their order."""
         if self.kind == "char" and not any(token in text for text in texts for token in self._special):
             return [self.encode_characters(text).tolist() for text in texts]
+        return self._encoded(self.backend, texts)
+
+    def encode_plain(self, texts: list[str]) -> list[list[int]]:
+        """The ids of texts of which nothing is meant as a mark: names of special tokens that are written in them
+        (``</s>``) are text like everything else. Raises ``DataError`` as ``encode`` does."""
+        if not any(token in text for text in texts for token in self._special):
+            return self.encode_batch(texts)
+        if self.kind == "char":
+            return [self.encode_characters(text).tolist() for text in texts]
+        return self._encoded(self._without_marks, texts)
+
+    @functools.cached_property
+    def _without_marks(self) -> tokenizers.Tokenizer:
+        twin = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        twin.encode_special_tokens = True
+        return twin
+
+    def _encoded(self, backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
         if self.segments_chinese:
             texts = [segment_chinese(text) for text in texts]
         try:
-            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as problem:  # the library raises bare Exception
             raise DataError(f"cannot tokenize: {problem}") from None
         return [encoding.ids for encoding in encodings]
