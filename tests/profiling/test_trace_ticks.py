@@ -6,6 +6,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
 from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_token, tick_reports, ticks_as_json
+from tickwise.report.timeline_data import compact
 
 TICK_NS = 1405
 
@@ -28,11 +29,11 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
     assert slowest_ticks(trace, 3)[0] == 7
     (report,) = tick_reports(trace, [7])
     assert (report.tick, report.text, report.phase) == (7, "h", "decode")
-    assert report.wall_ns == TICK_NS + 9 * 500
-    assert report.usual_wall_ns == TICK_NS
-    assert report.slowest_part.stage == "ffn"
-    assert report.slowest_part.excess_ns == 9 * 500
-    assert {stage.stage: stage.excess_ns for stage in report.stages if stage.stage != "ffn"} == dict.fromkeys(
+    assert report.slow.wall_ns == TICK_NS + 9 * 500
+    assert report.slow.usual_wall_ns == TICK_NS
+    assert report.slow.slowest_part.stage == "ffn"
+    assert report.slow.slowest_part.excess_ns == 9 * 500
+    assert {stage.stage: stage.excess_ns for stage in report.slow.stages if stage.stage != "ffn"} == dict.fromkeys(
         ["embed", "norm", "head", "sample", "host"], 0)
 
 
@@ -42,9 +43,9 @@ def test_a_slow_tick_says_why(make_trace):
     assert slow.why.startswith("all of the 4 µs above the typical tick are in ffn, which took 6 × its usual time")
     assert "interruption" in slow.why
     assert usual.why == ""
-    assert (slow.unusual, usual.unusual) == (True, False)
-    assert slow.unusual_ns == 9 * 500
-    assert slow.slowest_stage.stage == "ffn"
+    assert (slow.slow.unusual, usual.slow.unusual) == (True, False)
+    assert slow.slow.unusual_ns == 9 * 500
+    assert slow.slow.slowest_stage.stage == "ffn"
 
 
 def test_a_tick_that_was_slow_all_over_blames_the_machine(make_trace):
@@ -56,10 +57,10 @@ def test_a_stage_that_few_ticks_have_is_what_makes_them_slow(make_trace):
     trace = open_trace(make_trace(n_ticks=20, extra=(Stage.VALIDATION, 11)))
     assert slowest_ticks(trace, 1) == [11]
     report = tick_reports(trace, [11])[0]
-    assert report.slowest_part.stage == "validation"
-    assert report.slowest_part.excess_ns == 50_000
+    assert report.slow.slowest_part.stage == "validation"
+    assert report.slow.slowest_part.excess_ns == 50_000
     assert "all of the 50 µs above the typical tick are in validation, which most ticks do without" in report.why
-    assert not report.unusual
+    assert not report.slow.unusual
 
 
 def test_the_slowest_of_a_phase(make_trace):
@@ -82,10 +83,44 @@ def test_two_stages_that_were_interrupted_are_not_nearly_every_stage(make_trace)
     assert report.why.startswith("two stages took far longer than usual: sample and embed hold 0.0341 of the 0.0354 ms")
     assert "another program held the core" in report.why
     assert "nearly every stage" not in report.why
-    assert report.unusual_ns == 34_000
+    assert report.slow.unusual_ns == 34_000
 
 
 def test_what_the_stages_took_more_adds_up_to_what_the_tick_took_more(make_trace):
     late = {tick: [(Stage.FFN if tick % 2 else Stage.HEAD, 900 * tick)] for tick in range(20)}
     for report in tick_reports(open_trace(make_trace(n_ticks=20, late=late)), range(20)):
-        assert sum(stage.excess_ns for stage in report.stages) == pytest.approx(report.wall_ns - report.usual_wall_ns)
+        slow = report.slow
+        assert sum(stage.excess_ns for stage in slow.stages) == pytest.approx(slow.wall_ns - slow.usual_wall_ns)
+
+
+def test_the_page_and_the_table_name_the_same_cause(make_trace):
+    """One rule: a pause, a stage that few ticks have, an interruption, and a tick that was slow all over."""
+    kinds = {"pause": {"slow": 7}, "validation": {"extra": (Stage.VALIDATION, 7)}, "all": {"slow_tick": 7},
+             "held": {"late": {7: [(Stage.EMBED, 14_000), (Stage.SAMPLE, 20_000)]}}}
+    for name, made in kinds.items():
+        trace = open_trace(make_trace(name, n_ticks=20, **made))
+        (report,) = tick_reports(trace, [7])
+        page = compact(trace.rows(), trace.tokens(), trace.ticks())
+        cause = page["causes"][7]
+        assert (cause["why"], cause["remedy"]) == (report.slow.why, report.slow.remedy)
+        assert page["stages"][cause["blamed"]] == report.blamed.stage
+        assert page["causes"][8] is None
+        assert cause["goes_on"] == (report.why != report.slow.why)
+
+
+def test_a_tick_of_its_own_kind_is_judged_by_its_time_on_the_processor(make_trace):
+    """The only one of its phase: there is no typical one, but the system says that it was interrupted."""
+    trace = open_trace(make_trace(n_ticks=2, late={1: [(Stage.SAMPLE, 8_000_000)]}))
+    (report,) = tick_reports(trace, [1])
+    assert not report.slow.phase.has_typical
+    assert "another program held the core (interrupted once); for 8" in report.why
+    assert "ms no thread of this program ran" in report.why
+    assert report.slow.remedy.startswith("nothing in the model")
+    (calm,) = tick_reports(open_trace(make_trace("calm", n_ticks=2)), [1])
+    assert (calm.why, calm.slow.remedy) == ("", "")
+
+
+def test_waiting_for_long_is_not_blamed_on_one_interruption(make_trace):
+    trace = open_trace(make_trace(n_ticks=2, late={1: [(Stage.SAMPLE, 800_000_000)]}))
+    (report,) = tick_reports(trace, [1])
+    assert report.why == ""

@@ -60,7 +60,7 @@ def run(arguments: Arguments) -> int:
         _print_slowest(tick_reports(trace, chosen))
     else:
         for report in tick_reports(trace, chosen):
-            _print_tick(report)
+            _print_tick(report, str(trace.header.get("dtype")))
     return 0
 
 
@@ -220,21 +220,44 @@ def _beyond(phase: "PhaseSummary") -> str:
 
 def _print_slowest_of(report: "TickReport", number_format: str) -> None:
     """Which tick was slowest, in which stage, why, and what would help."""
-    from tickwise.report.timeline_advice import advice
-
-    stage = report.slowest_stage
     unit = "step" if report.phase == "train" else "token" if report.text else "tick"
     wrote = f" {_text(report.text)}" if report.text else ""
-    print(f"slowest {unit}{wrote} (tick {report.tick}): {microseconds(report.wall_ns)}, "
-          f"{report.wall_ns / max(1.0, report.usual_wall_ns):.2f}× the typical one; slowest stage: {stage.stage} "
-          f"({100 * stage.duration_ns / report.wall_ns:.0f} %)")
-    print(f"    why: {report.why or stage.sentence}")
-    if report.unusual:
-        saved = report.unusual_ns / report.wall_ns
-        print(f"    faster: nothing in the model; at its usual time {100 * saved:.0f} % less")
-    else:
-        blamed = report.slowest_part if report.why else stage
-        print(f"    faster: {advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
+    print(f"slowest {unit}{wrote} (tick {report.tick}): {microseconds(report.slow.wall_ns)}{_against(report)}")
+    _print_verdict(report, number_format)
+
+
+def _print_verdict(report: "TickReport", number_format: str) -> None:
+    from tickwise.report.timeline_advice import advice
+
+    stage, blamed = report.slow.slowest_stage, report.blamed
+    print(f"    slowest stage: {stage.stage} ({100 * stage.duration_ns / report.slow.wall_ns:.0f} %)")
+    print(f"    why: {report.why or report.summaries[stage.stage].sentence}")
+    remedy = report.slow.remedy or advice(report.phase, blamed.stage, blamed.bound or "unknown", number_format)
+    print(f"    faster: {remedy}")
+
+
+def _against(report: "TickReport") -> str:
+    """How the tick compares with the typical one of its phase, where there is one."""
+    slow = report.slow
+    if slow.phase.has_typical:
+        return f", {slow.wall_ns / max(1.0, slow.usual_wall_ns):.2f}× the typical one"
+    if slow.phase.ticks == 1:
+        return f", the only {report.phase} tick: there is no typical one to compare it with"
+    return f", one of {slow.phase.ticks} {report.phase} ticks: too few for a typical one"
+
+
+def _processor(report: "TickReport") -> str:
+    """What the system says about the tick; empty where it says nothing."""
+    from tickwise.core.slow_ticks import times
+
+    slow = report.slow
+    if slow.interruptions is None or slow.cpu_ns is None:
+        return ""
+    calm = "no other program interrupted it"
+    who = f"other programs interrupted it {times(slow.interruptions)}" if slow.interruptions else calm
+    threads = "; several threads add up" if slow.cpu_ns > slow.wall_ns else ""
+    return (f"{who}; {microseconds(slow.cpu_ns)} of processor time in {microseconds(slow.wall_ns)} (measured, since "
+            f"the tick before ended{threads})")
 
 
 def _ceiling(stage: "StageSummary") -> str:
@@ -280,21 +303,39 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _print_tick(report: "TickReport") -> None:
-    ratio = report.wall_ns / max(1.0, report.usual_wall_ns)
-    found = table("stage", "time", "share", "typical", "more", "what it means", right=4)
-    for stage in report.stages:
-        found.add_row(stage.stage, microseconds(stage.duration_ns), f"{100 * stage.duration_ns / report.wall_ns:.1f} %",
-                      microseconds(stage.usual_ns), f"{stage.excess_ns / 1e3:+,.0f} µs", stage.sentence)
-    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {microseconds(report.wall_ns)}, "
-         f"{ratio:.2f}× the typical one; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
+def _print_tick(report: "TickReport", number_format: str) -> None:
+    slow = report.slow
+    compared = slow.phase.has_typical
+    columns = ("typical", "more") if compared else ()
+    found = table("stage", "time", "share", *columns, "what it means", right=2 + len(columns))
+    for stage in slow.stages:
+        more = [microseconds(stage.usual_ns), _more(stage.excess_ns)] if compared else []
+        here = report.summaries.get(stage.stage)
+        if here is None and not compared:
+            continue
+        found.add_row(stage.stage, microseconds(stage.duration_ns), f"{100 * stage.duration_ns / slow.wall_ns:.1f} %",
+                      *more, "did not run in this tick" if here is None else here.sentence)
+    more = [microseconds(slow.usual_wall_ns), _more(slow.wall_ns - slow.usual_wall_ns)] if compared else []
+    found.add_row("all", microseconds(slow.wall_ns), "100.0 %", *more, "")
+    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {microseconds(slow.wall_ns)}"
+         f"{_against(report)}; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
+    used = _processor(report)
+    if used:
+        print(used)
+    _print_verdict(report, number_format)
+
+
+def _more(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e3:+,.0f} µs"
 
 
 def _print_slowest(reports: "list[TickReport]") -> None:
-    found = table("tick", "time", "× typical", "phase", "wrote", "where it went", right=2)
+    found = table("tick", "time", "× typical", "phase", "wrote", "processor", "where it went", right=2)
     for report in reports:
-        part = report.slowest_part
-        ratio = report.wall_ns / max(1.0, report.usual_wall_ns)
-        found.add_row(str(report.tick), microseconds(report.wall_ns), f"{ratio:.2f}", report.phase, _text(report.text),
-                      report.why or f"{part.stage} {part.excess_ns / 1e3:+,.0f} µs against the typical tick")
-    show("slowest ticks, against the typical tick of their phase", found)
+        slow, part = report.slow, report.slow.slowest_part
+        ratio = f"{slow.wall_ns / max(1.0, slow.usual_wall_ns):.2f}" if slow.phase.has_typical else "n/a"
+        off = "n/a" if slow.cpu_ns is None else microseconds(slow.cpu_ns)
+        found.add_row(str(report.tick), microseconds(slow.wall_ns), ratio, report.phase, _text(report.text), off,
+                      report.why or (f"{part.stage} {_more(part.excess_ns)} against the typical tick"
+                                     if slow.phase.has_typical else f"mostly {slow.slowest_stage.stage}"))
+    show("slowest ticks, against the typical tick of their phase; processor: time of all threads on it", found)

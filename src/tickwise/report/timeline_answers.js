@@ -14,30 +14,21 @@ function slowestRow(phase) {
   if (!cells.length) return null;
   const slowest = cells.reduce((best, cell) => (cell.tick.sums.time > best.tick.sums.time ? cell : best));
   const worst = cells.find((cell) => cell.tick === slowest.tick && ofPrompt(cell)) ?? slowest;
-  const { tick } = worst, sums = stageSums(trace, [tick]), slow = largest(sums), more = excess(trace, tick, sums);
-  const { why, help } = verdict(trace, tick, phase.name, slow, tick.sums.time);
+  const { tick } = worst, { cause } = tick, sums = stageSums(trace, [tick]), slow = largest(sums);
+  const blamed = cause ? sums.find((sum) => sum.stage === cause.blamed) : slow;
+  const { why, help } = verdict(trace, tick, phase.name, blamed, tick.sums.time);
   const others = tick.requests.length - 1;
-  const lost = !more ? "" : more.stageOver >= 0.95 * more.over
-    ? `All of the ${duration(more.over)} above the typical tick are in ${trace.stages[more.stage]}.`
-    : `Of the ${duration(more.over)} above the typical tick, ${duration(more.stageOver)} are in ${trace.stages[more.stage]}.`;
-  const other = more && more.stage !== slow.stage && more.stageOver > 0.5 * more.over
-    ? verdict(trace, tick, phase.name, sums.find((sum) => sum.stage === more.stage), tick.sums.time) : null;
   const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
   const row = answerRow("slowest", phase.name, [`Slowest ${answerName(phase.name)}`, show], [
     [el("bdi", {}, phase.name === "prefill" && worst.text !== null ? `the prompt before ${cellName(worst)}` : cellName(worst)),
      duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.typical.wall).toPrecision(2)} × the typical one `
        + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.typical.wall)})`) + ".",
      phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
-       + (others > 0 ? `, with ${plural(others, "other request")}.` : ".")],
+       + (others > 0 ? `, with ${plural(others, "other request")}.` : "."),
+     processor(tick) && sentence(processor(tick))],
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
-    more?.everywhere
-      ? [null, "Nearly every stage took longer than usual, for no more work than usual: " + (tick.interruptions
-           ? `another program held the processor; the tick was interrupted ${integer(tick.interruptions)} ×.` : "most likely another program used the processor."),
-         `In the slowest stage: ${why}`]
-      : [null, why, say([lost, other?.why])],
-    more?.everywhere
-      ? [null, `A quiet machine: at its usual time, ${percent(more.over / tick.sums.time)} off the tick. What every tick pays is below.`]
-      : [null, help, other && `And ${trace.stages[more.stage]}: ${other.help}`],
+    [null, cause ? say([sentence(cause.why), cause.goes_on ? why : ""]) : why],
+    [null, cause?.remedy ? sentence(cause.remedy) : help],
   ]);
   return { row, worst };
 }

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tickwise.core.errors import DataError
+from tickwise.core.slow_ticks import PhaseOfTicks, compared
 from tickwise.core.stages import Stage
 from tickwise.core.typical import Ticks, typical
 
@@ -56,15 +57,18 @@ def compact(
         raise DataError("the trace has no ticks; nothing to show")
     kept = _thinned(every)
     stages = _stages_in_order(row["stage"] for tick in every for row in tick.rows)
+    used = {int(one["tick"]): one for one in usage}
+    phases = _phases(every, used)
     return {
         "stages": stages,
         "bounds": BOUNDS,
-        "phases": _phases(every, stages, {int(one["tick"]): one for one in usage}),
+        "phases": [_phase(phase, stages) for phase in phases.values()],
+        "causes": [_cause(tick, phases[tick.phase].compared_with, used.get(tick.number, {}), stages) for tick in kept],
         "between": _between(every),
         "thinned": None if len(kept) == len(every) else {"kept": len(kept), "of": len(every)},
         "energy_kind": _energy_kind(ledger),
-        "interruptions": [{int(one["tick"]): one for one in usage}.get(tick.number, {}).get("interruptions")
-                          for tick in kept],
+        "interruptions": [used.get(tick.number, {}).get("interruptions") for tick in kept],
+        "cpu": [used.get(tick.number, {}).get("cpu_ns") for tick in kept],
         **_columns(kept, stages),
     }
 
@@ -130,40 +134,71 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _phases(
-    ticks: list[_Tick], stages: list[str], usage: Mapping[int, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Per phase: how many ticks, their time, per stage totals, and the same of the typical ticks (``core/typical``)."""
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """All ticks of a phase, which of them are typical, and what each is compared with."""
+
+    name: str
+    ticks: list[_Tick]
+    compared_with: PhaseOfTicks
+
+
+def _phases(ticks: list[_Tick], usage: Mapping[int, Mapping[str, Any]]) -> dict[str, _Phase]:
     by_phase: dict[str, list[_Tick]] = defaultdict(list)
     for tick in ticks:
         by_phase[tick.phase].append(tick)
     order = ("decode", "prefill", "train")
     names = sorted(by_phase, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [_phase(name, by_phase[name], stages, usage) for name in names]
+    return {name: _Phase(name, by_phase[name], _compared_with(name, by_phase[name], usage)) for name in names}
 
 
-def _phase(
-    name: str, ticks: list[_Tick], stages: list[str], usage: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _compared_with(name: str, ticks: list[_Tick], usage: Mapping[int, Mapping[str, Any]]) -> PhaseOfTicks:
     by_stage: list[dict[str, int]] = []
+    ran: dict[str, int] = defaultdict(int)
     for tick in ticks:
         here: dict[str, int] = defaultdict(int)
         for row in tick.rows:
             here[row["stage"]] += int(row["duration_ns"])
         by_stage.append(here)
+        for stage in here:
+            ran[stage] += 1
     used = [usage.get(tick.number, {}) for tick in ticks]
     middle = typical(Ticks(stages=by_stage, interruptions=[one.get("interruptions") for one in used],
                            cpu_ns=[one.get("cpu_ns") for one in used], same_work=name != "prefill"))
+    flops = [_sum(_known(row["flops"]) for row in tick.rows) for tick in ticks]
+    counted = [one for one in flops if one is not None]
+    return PhaseOfTicks(ticks=len(ticks), typical=middle, ran=ran,
+                        mean_flops=statistics.fmean(counted) if counted else None)
+
+
+def _phase(phase: _Phase, stages: list[str]) -> dict[str, Any]:
+    """How many ticks, their time, per stage totals, and the same of the typical ticks (``core/typical``)."""
+    ticks, middle = phase.ticks, phase.compared_with.typical
     totals = _totals(ticks, stages)
     for total in totals:
-        total["usual"] = middle.stages[stages[total["stage"]]]
+        total["ran"] = phase.compared_with.ran[stages[total["stage"]]]
     return {
-        "name": name, "ticks": len(ticks), "wall": sum(tick.wall_ns for tick in ticks), "stages": totals,
+        "name": phase.name, "ticks": len(ticks), "wall": sum(tick.wall_ns for tick in ticks), "stages": totals,
         "typical": {
             "ticks": len(middle.ticks), "of": middle.chosen_from, "calm": middle.calm, "wall": middle.wall_ns,
             "stages": _totals([ticks[place] for place in middle.ticks], stages),
         },
         "disturbance": middle.sentence(len(ticks)), "busy": middle.blames_the_machine,
+    }  # fmt: skip
+
+
+def _cause(
+    tick: _Tick, phase: PhaseOfTicks, usage: Mapping[str, Any], stages: list[str]
+) -> dict[str, Any] | None:
+    """Why the tick took longer than it had to (``core/slow_ticks``), if anything says so. Behind ``why`` belongs what
+    holds the ``blamed`` stage back, where that is asked for (``goes_on``)."""
+    slow = compared(tick.rows, phase, usage.get("interruptions"), usage.get("cpu_ns"))
+    if not slow.why:
+        return None
+    return {
+        "why": slow.why, "remedy": slow.remedy, "blamed": stages.index(slow.blamed.stage),
+        "goes_on": not slow.unusual and not slow.blamed.seldom,
+        "stages": [stages.index(name) for name in slow.concerned],
     }  # fmt: skip
 
 

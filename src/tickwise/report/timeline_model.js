@@ -70,7 +70,7 @@ function loadTrace(raw) {
       for (const { key } of WIDTHS) sums[key] = plus(sums[key], trace[key][row]);
     }
     const tick = { index, number, first, last, sums, phase: columns.phase[index], batch: columns.batch[index],
-                   interruptions: raw.interruptions[index],
+                   interruptions: raw.interruptions[index], cpu: raw.cpu[index], cause: raw.causes[index],
                    kv: columns.kv[index], start: columns.start[index],
                    requests: raw.request_sets[columns.requests[index]] };
     first = last;
@@ -215,63 +215,25 @@ function saving(sum, whole) {
   return `At the ceiling it would take ${duration(ideal)}: ${percent((sum.time - ideal) / whole)} off the tick (modelled).`;
 }
 
-// In how many ticks of the phase a stage took more than `least`, of those that this page holds.
-function oftenAbove(trace, phase, stage, least) {
-  return trace.ticks.filter((tick) => {
-    let time = 0;
-    if (tick.phase === phase.name) for (let row = tick.first; row < tick.last; row += 1) if (trace.stage[row] === stage) time += trace.time[row];
-    return time > least;
-  }).length;
-}
-// A stage that in this tick took more than three times what it usually takes, for no more work than usual (where work is
-// not counted: in few others), or that runs in few ticks only (then it usually takes 0): {usual, often}, or null.
-function exception(trace, tick, sum) {
-  const phase = trace.phaseOf[tick.phase], all = phase.stages.find((one) => one.stage === sum.stage), usual = all?.usual;
-  if (phase.ticks < 8 || !(sum.time > 3 * usual)) return null;
-  const sameWork = sum.bytes <= 1.25 * all.bytes / phase.ticks && sum.flops <= 1.25 * all.flops / phase.ticks;
-  phase.exceptions ??= new Map();
-  if (!phase.exceptions.has(sum.stage)) phase.exceptions.set(sum.stage, oftenAbove(trace, phase, sum.stage, 3 * usual));
-  const often = phase.exceptions.get(sum.stage);
-  const seldom = often <= Math.max(1, 0.05 * phase.ticks);
-  return usual === 0 || sameWork || seldom ? { usual, often, seldom } : null;
-}
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
 
-// Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts.
+// Why a stage of a tick (null: of the typical tick of `phase`) took its time, and what would help: two texts. What was
+// unusual about a tick is settled where the trace is read (core/slow_ticks.py), for `tickwise trace show` too.
 function verdict(trace, tick, phase, sum, whole) {
-  const rare = tick && exception(trace, tick, sum);
-  const help = !tick && trace.phaseOf[phase].busy && sum.bound === 3 ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
-  if (rare?.usual === 0) {
-    const often = `It runs in only ${rare.often} of ${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}.`;
+  const all = trace.phaseOf[phase];
+  if (tick?.cause?.stages.includes(sum.stage)) return { why: sentence(tick.cause.why), help: sentence(tick.cause.remedy) };
+  const help = !tick && all.busy && sum.bound === 3 ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  const { ran } = all.stages.find((one) => one.stage === sum.stage);
+  if (tick && 2 * ran < all.ticks) {
+    const often = `It runs in only ${integer(ran)} of ${plural(all.ticks, `${phase} tick`)}.`;
     return { why: sum.bound ? `${often} ${reason(trace, sum)}` : often, help };
-  }
-  if (rare) {
-    return {
-      why: `An exception: usually ${duration(rare.usual)}, and more than three times that in ${rare.seldom ? "only " : ""}${rare.often} of `
-        + `${plural(trace.phaseOf[phase].ticks, `${phase} tick`)}${rare.seldom ? "" : ", for no more work"}.`,
-      help: (tick.interruptions ? `Another program held the core: the tick was interrupted ${integer(tick.interruptions)} ×. At its usual `
-        : tick.interruptions === 0
-          ? "No other program interrupted it: most likely a first use, Python collecting garbage, or a cold cache. At its usual "
-          : "Most likely an interruption or a first use: another program, Python collecting garbage, a cold cache. At its usual ")
-        + `time: ${percent((sum.time - rare.usual) / whole)} off the tick.`,
-    };
   }
   return { why: reason(trace, sum), help: `${help} ${saving(sum, whole)}`.trim() };
 }
 
-// Where a tick lost time against the typical tick of its phase: {over, stage, stageOver, everywhere}, or null for a typical
-// one. `everywhere`: nearly all stages took longer than usual, for no more work than usual, and no few hold most of it.
-function excess(trace, tick, sums) {
-  const phase = trace.phaseOf[tick.phase], typical = phase.typical.wall;
-  const over = tick.sums.time - typical;
-  if (phase.ticks < 3 || over < 0.1 * typical) return null;
-  const medians = new Map(phase.stages.map((sum) => [sum.stage, sum.usual]));
-  const lost = sums.map((sum) => ({ stage: sum.stage, usual: medians.get(sum.stage) ?? 0, time: sum.time,
-                                    stageOver: sum.time - (medians.get(sum.stage) ?? 0) }));
-  const most = lost.reduce((best, one) => (one.stageOver > best.stageOver ? one : best));
-  const add = (of, key) => of.reduce((sum, one) => sum + one[key], 0);
-  const usualFlops = total(phase.stages).flops / phase.ticks, ratio = tick.sums.time / typical;
-  const everywhere = tick.sums.flops <= 1.25 * usualFlops && phase.ticks >= 8
-    && add(lost.filter((one) => one.time > 1.4 * one.usual), "usual") > 0.75 * add(lost, "usual")
-    && add(lost.filter((one) => one.time > 2 * ratio * one.usual), "stageOver") < 0.5 * over;
-  return { over, stage: most.stage, stageOver: most.stageOver, everywhere };
+// What the system says about the processor in a tick; "" where it says nothing.
+function processor(tick) {
+  if (tick.cpu === null || tick.interruptions === null) return "";
+  const who = tick.interruptions ? `other programs interrupted it ${integer(tick.interruptions)} ×` : "no other program interrupted it";
+  return `${duration(tick.cpu)} of processor time${tick.cpu > tick.sums.time ? " (several threads)" : ""}; ${who}`;
 }

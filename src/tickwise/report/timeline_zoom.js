@@ -48,7 +48,8 @@ function tickNote(cell) {
   const { tick } = cell;
   return say([`tick ${integer(tick.number)} ·`, `${tick.phase} ·`, tick.phase === "train" ? `batch ${integer(tick.batch)} ·` :
     `${plural(tick.requests.length, "request")} · ${integer(tick.kv)} tokens in the cache ·`,
-    tick.phase === "prefill" && !ofPrompt(cell) ? "it also worked on another request's prompt ·" : "", `${nameOf(state.width)} ${kindOf(state.width)}`]);
+    tick.phase === "prefill" && !ofPrompt(cell) ? "it also worked on another request's prompt ·" : "",
+    tick.interruptions ? `${processor(tick)} ·` : "", `${nameOf(state.width)} ${kindOf(state.width)}`]);
 }
 
 function rowList(label, count, height, draw, { enter, start, describe, cell }) {

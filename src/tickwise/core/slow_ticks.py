@@ -1,0 +1,246 @@
+"""Why a tick took longer than others of its phase: one rule for the tables and for the page."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tickwise.core.stages import Stage
+from tickwise.core.typical import Typical
+
+_ORDER = {str(stage): place for place, stage in enumerate(Stage)}
+_ENOUGH_TICKS = 3
+"""Of a phase, for its typical tick to mean something."""
+_WORTH_THE_NAME = 0.1
+"""Share of the typical tick by which a slow one is longer; and of a tick in which none of the program's threads ran."""
+_LONGEST_TURN_NS = 50_000_000
+"""What an interruption takes at most: what is longer, the program has waited for by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """A stage of one tick beside the same stage of the typical tick of its phase."""
+
+    stage: str
+    duration_ns: int
+    """0 where this tick did without the stage."""
+    usual_ns: float
+    seldom: bool
+    """Whether most ticks of the phase do without the stage."""
+    bound: str | None
+    """What held most of its rows back, by time."""
+
+    @property
+    def excess_ns(self) -> float:
+        return self.duration_ns - self.usual_ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseOfTicks:
+    """What one tick of a phase is compared with."""
+
+    ticks: int
+    typical: Typical
+    ran: Mapping[str, int]
+    """In how many ticks each stage ran."""
+    mean_flops: float | None
+
+    @property
+    def has_typical(self) -> bool:
+        """Whether there are ticks enough to speak of a typical one."""
+        return self.ticks >= _ENOUGH_TICKS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowTick:
+    """One tick, compared with the typical tick of its phase, so that what the stages took more adds up."""
+
+    wall_ns: int
+    phase: PhaseOfTicks
+    flops: int | None
+    interruptions: int | None
+    """How often a thread of the program had to leave its core; ``None``: not counted."""
+    cpu_ns: int | None
+    """Processor time of all of the program's threads; ``None``: not measured."""
+    stages: tuple[StageTime, ...]
+
+    @property
+    def usual_wall_ns(self) -> float:
+        return self.phase.typical.wall_ns
+
+    @property
+    def slowest_stage(self) -> StageTime:
+        return max(self.stages, key=lambda stage: stage.duration_ns)
+
+    @property
+    def slowest_part(self) -> StageTime:
+        """The stage that took the most time more than usual."""
+        return max(self.stages, key=lambda stage: stage.excess_ns)
+
+    @property
+    def blamed(self) -> StageTime:
+        """The stage that a remedy has to begin with."""
+        return self.slowest_part if self._over_ns else self.slowest_stage
+
+    @property
+    def off_ns(self) -> int | None:
+        """How long at least no thread of the program ran; ``None``: not known."""
+        return None if self.cpu_ns is None else max(0, self.wall_ns - self.cpu_ns)
+
+    @property
+    def _same_work(self) -> bool:
+        return self.flops is None or self.flops <= 1.25 * (self.phase.mean_flops or 0)
+
+    @property
+    def _over_ns(self) -> float:
+        """Above the typical tick, where that is worth the name; else 0."""
+        over_ns = self.wall_ns - self.usual_wall_ns
+        return over_ns if self.phase.has_typical and over_ns >= _WORTH_THE_NAME * self.usual_wall_ns else 0.0
+
+    @property
+    def _stretched(self) -> list[StageTime]:
+        """Stages that took more than three times as long as usual, and what they took more is worth the name; the
+        longest first."""
+        least_ns = 0.1 * self._over_ns
+        found = [stage for stage in self.stages
+                 if not stage.seldom and stage.duration_ns > 3 * stage.usual_ns and stage.excess_ns > least_ns]
+        return sorted(found, key=lambda stage: -stage.excess_ns)
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether nearly every stage took longer than usual, and no few of them hold most of it."""
+        longer_ns = sum(stage.usual_ns for stage in self.stages if stage.duration_ns > 1.4 * stage.usual_ns)
+        ratio = self.wall_ns / max(1.0, self.usual_wall_ns)
+        apart_ns = sum(stage.excess_ns for stage in self.stages if stage.duration_ns > 2 * ratio * stage.usual_ns)
+        return longer_ns > 0.75 * self.usual_wall_ns and apart_ns < 0.5 * self._over_ns
+
+    @property
+    def _in_stages(self) -> bool:
+        """Whether a few stages that took far longer than usual hold most of what the tick took more."""
+        return sum(stage.excess_ns for stage in self._stretched) > 0.5 * self._over_ns
+
+    @property
+    def _taken(self) -> bool:
+        """Whether it was interrupted where it lost most, and neither bytes nor arithmetic held that stage back."""
+        part = self.slowest_part
+        return bool(self.interruptions) and not part.seldom and part.bound in (None, "overhead")
+
+    @property
+    def _explained(self) -> bool:
+        """Whether its stages show that it took longer than usual for no more work than usual."""
+        return bool(self._over_ns) and self._same_work and (self._everywhere or self._in_stages or self._taken)
+
+    @property
+    def _held(self) -> bool:
+        """Whether other programs kept it off the processor for long, and neither bytes nor arithmetic nor a stage that
+        few ticks have made it slow."""
+        off_ns = self.off_ns or 0
+        long = _WORTH_THE_NAME * self.wall_ns <= off_ns <= _LONGEST_TURN_NS * (self.interruptions or 0)
+        return long and not self.blamed.seldom and self.slowest_stage.bound in (None, "overhead")
+
+    @property
+    def unusual(self) -> bool:
+        """Whether it took longer than it had to for a reason that the model cannot have caused."""
+        return self._explained or self._held
+
+    @property
+    def concerned(self) -> tuple[str, ...]:
+        """The stages that ``why`` speaks of, where it was ``unusual``."""
+        if not self.unusual:
+            return ()
+        if self._explained and not self._everywhere:
+            return tuple(stage.stage for stage in self._stretched) if self._in_stages else (self.slowest_part.stage,)
+        return tuple(stage.stage for stage in self.stages if stage.duration_ns and not stage.seldom)
+
+    @property
+    def unusual_ns(self) -> float:
+        """What it would save if what was ``unusual`` had not been."""
+        if not self._explained:
+            return float(self.off_ns or 0)
+        if self._everywhere or not self._in_stages:
+            return self._over_ns
+        return min(self._over_ns, sum(stage.excess_ns for stage in self._stretched))
+
+    @property
+    def why(self) -> str:
+        """Why it took longer than it had to, in a sentence; empty where nothing says so. Where it is not ``unusual``,
+        what holds the ``blamed`` stage back belongs behind it, unless few ticks have that stage."""
+        over_ns, part = self._over_ns, self.slowest_part
+        if self._held and not self._explained:
+            return self._cause()
+        if not over_ns:
+            return ""
+        if self._explained and self._everywhere:
+            return f"nearly every stage took longer than usual, for no more work than usual: {self._cause('processor')}"
+        if self._explained and self._in_stages and len(self._stretched) > 1:
+            few = self._stretched[:3]
+            names = f"{', '.join(stage.stage for stage in few[:-1])} and {few[-1].stage}"
+            took, n = sum(stage.duration_ns for stage in few), "two" if len(few) == 2 else "three"
+            times = took / max(1.0, sum(stage.usual_ns for stage in few))
+            return (f"{n} stages took far longer than usual: {names} hold {took / 1e6:,.3g} of the "
+                    f"{self.wall_ns / 1e6:,.3g} ms, {times:.0f} × their usual time for no more work: {self._cause()}")
+        above = f"{over_ns / 1e3:,.0f} µs above the typical tick are"
+        of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
+        text = f"{of_it} of the {above} in {part.stage}"
+        if part.seldom:
+            return f"{text}, which most ticks do without"
+        if not self._explained:
+            return text
+        if not self._in_stages:
+            return f"{text}: {self._cause()}"
+        return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time for no more "
+                f"work: {self._cause()}")
+
+    @property
+    def remedy(self) -> str:
+        """What helps against what was ``unusual``; empty where nothing was."""
+        if not self.unusual:
+            return ""
+        return f"nothing in the model; without that {100 * self.unusual_ns / self.wall_ns:.0f} % less"
+
+    def _cause(self, of: str = "core") -> str:
+        off_ns = self.off_ns or 0
+        off = (f"for {off_ns / 1e6:,.3g} of its {self.wall_ns / 1e6:,.3g} ms no thread of this program ran"
+               if off_ns >= _WORTH_THE_NAME * self.wall_ns else "")
+        if self.interruptions is None:
+            return ("most likely another program used the processor" if of == "processor" else
+                    "most likely an interruption or a first use")
+        if self.interruptions:
+            text = f"another program held the {of} (interrupted {times(self.interruptions)})"
+            return f"{text}; {off}" if off else text
+        if off:
+            return f"{off}: it waited, for memory or a disk; no other program interrupted it"
+        return "most likely a first use, or waiting for memory; no other program interrupted it"
+
+
+def times(count: int) -> str:
+    """``once``, ``12 times``."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def compared(
+    rows: Iterable[Mapping[str, Any]], phase: PhaseOfTicks, interruptions: int | None, cpu_ns: int | None
+) -> SlowTick:
+    """The tick of these ledger rows (``stage, duration_ns, flops, bound``) beside the typical one of its phase."""
+    times_ns: dict[str, dict[str | None, int]] = defaultdict(lambda: defaultdict(int))
+    counted = []
+    for row in rows:
+        times_ns[row["stage"]][row["bound"]] += int(row["duration_ns"])
+        if row["flops"] is not None:
+            counted.append(int(row["flops"]))
+    usual_ns = phase.typical.stages
+    names = sorted({*times_ns, *(name for name in usual_ns if usual_ns[name])},
+                   key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+    return SlowTick(
+        wall_ns=sum(sum(by_bound.values()) for by_bound in times_ns.values()), phase=phase,
+        flops=sum(counted) if counted else None, interruptions=interruptions, cpu_ns=cpu_ns,
+        stages=tuple(_stage_time(name, times_ns.get(name, {}), phase) for name in names),
+    )  # fmt: skip
+
+
+def _stage_time(name: str, by_bound: Mapping[str | None, int], phase: PhaseOfTicks) -> StageTime:
+    return StageTime(
+        stage=name, duration_ns=sum(by_bound.values()), usual_ns=phase.typical.stages[name],
+        seldom=2 * phase.ran[name] < phase.ticks,
+        bound=max(by_bound, key=lambda bound: by_bound[bound]) if by_bound else None,
+    )  # fmt: skip
