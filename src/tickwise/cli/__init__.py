@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trace diff": ("trace_diff", "what changed between two traces, and which stage pays"),
     "trace export": ("trace_export", "a trace for Perfetto, as CSV, or as one HTML page"),
     "estimate": ("estimate", "memory, time, energy and cost before anything runs, here or elsewhere"),
+    "scale sweep": ("scale_sweep", "train a grid of models and budgets; one table of their losses"),
     "scale fit": ("scale_fit", "scaling laws of training runs: coefficients, intervals, pictures"),
     "scale plan": ("scale_plan", "the best model for a budget by a fitted law, and the command to train it"),
     "scale history": ("scale_history", "growth and doubling times of training and of chips; forecasts"),

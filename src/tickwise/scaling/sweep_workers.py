@@ -1,0 +1,83 @@
+"""Where the trials of a sweep run: processes of this machine, or a Ray cluster. Each trial is a process of its own."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tickwise.core.errors import ConfigError
+
+_PR_SET_PDEATHSIG = 1
+_STDERR_TAIL = 2000
+Start = Callable[[Path], "Future[Ended]"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial's process ended."""
+
+    code: int
+    stderr: str
+
+
+def _die_with_parent() -> None:
+    """A sweep that is killed must not leave a trial behind that the next one would start a second time."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_process(folder: Path, threads: int) -> Ended:
+    """Run the trial of ``folder`` to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tickwise.scaling.sweep_trial", str(folder)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    return Ended(done.returncode, done.stderr[-_STDERR_TAIL:])
+
+
+@contextlib.contextmanager
+def local_workers(workers: int, threads: int) -> Iterator[Start]:
+    """``workers`` trials at a time on this machine."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield lambda folder: pool.submit(run_process, folder, threads)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def has_ray() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("ray") is not None
+
+
+@contextlib.contextmanager
+def ray_workers(workers: int | None, threads: int, gpus: float) -> Iterator[Start]:
+    """Trials as Ray tasks, each of which reserves ``threads`` CPUs and ``gpus`` GPUs: in the cluster that
+    ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
+    must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint."""
+    if not has_ray():
+        raise ConfigError("--scheduler ray: Ray is not installed; pip install 'tickwise[distributed]', or take "
+                          "--scheduler local")
+    import logging
+
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        cpus = None if workers is None else workers * threads
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
+    try:
+        yield lambda folder: task.remote(folder.resolve(), threads).future()
+    finally:
+        ray.shutdown()

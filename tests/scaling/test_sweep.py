@@ -1,0 +1,163 @@
+"""A sweep's folder: what runs, what never runs again, what the table says."""
+
+import dataclasses
+import json
+import math
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from tickwise.core.errors import ConfigError, OutputError
+from tickwise.scaling import sweep
+from tickwise.scaling.runs import list_excluded, read_runs
+from tickwise.scaling.study import as_json, study, write_law
+from tickwise.scaling.sweep_grid import Grid, trials
+from tickwise.scaling.sweep_trial import run_trial
+from tickwise.scaling.sweep_workers import Ended, local_workers
+from tickwise.training.config import OptimizerOptions, TrainConfig
+
+DATA = sweep.Data(fingerprint="f00d", train_tokens=30_000)
+GRID = Grid(sizes=("1x16", "1x32"), tokens=(10_000, 20_000, 40_000, 80_000))
+
+
+@pytest.fixture
+def planned():
+    return trials(GRID, TrainConfig(data=Path("data"), context=16), 50, DATA.train_tokens)
+
+
+class Trainer:
+    """Stands for the processes that train: writes results by a law, and remembers what it was asked."""
+
+    def __init__(self, outcomes=None):
+        self.asked, self.outcomes = [], outcomes or {}
+
+    def __call__(self, folder):
+        spec = json.loads((folder / "trial.json").read_text())
+        self.asked.append(spec["name"])
+        outcome = self.outcomes.get(spec["name"], "done")
+        done = Future()
+        if isinstance(outcome, Ended):
+            done.set_result(outcome)
+            return done
+        loss = 1 + 30 / spec["parameters"] ** 0.5 + 90 / spec["tokens"] ** 0.5
+        (folder / "run").mkdir(exist_ok=True)
+        (folder / "result.json").write_text(json.dumps({
+            "status": outcome, "loss": loss if outcome == "done" else None, "seconds": 2.0,
+            "why": None if outcome == "done" else "the loss is nan"}))
+        done.set_result(Ended(0, ""))
+        return done
+
+
+def go(out, planned, trainer):
+    sweep.lay_out(out, planned, DATA)
+    return sweep.run(out, planned, trainer, {trial.name: trial.flops for trial in planned}, "FLOP")
+
+
+def test_every_trial_runs_once_and_the_table_is_what_fit_reads(tmp_path, planned):
+    trainer = Trainer()
+    assert go(tmp_path, planned, trainer) == []
+    assert sorted(trainer.asked) == sorted(trial.name for trial in planned)
+    again = Trainer()
+    assert go(tmp_path, planned, again) == []
+    assert again.asked == []
+    runs = read_runs(tmp_path / "runs.parquet")
+    assert runs.parameters.tolist() == [trial.parameters for trial in planned]
+    assert runs.tokens.tolist() == [trial.tokens for trial in planned]
+    assert runs.unique_tokens.max() == DATA.train_tokens, "longer trials repeat their data"
+
+
+def test_diverged_trials_are_kept_listed_and_left_out_of_fits(tmp_path, planned):
+    name = planned[3].name
+    go(tmp_path, planned, Trainer({name: "diverged"}))
+    found = {row["trial"]: row for row in sweep.rows(tmp_path)}
+    assert math.isnan(found[name]["loss"])
+    assert found[name]["why"] == "the loss is nan"
+    runs = read_runs(tmp_path / "runs.parquet")
+    assert len(runs) == len(planned) - 1
+    assert list_excluded(runs.excluded) == ["excluded: loss nan (row 4)"]
+    again = Trainer()
+    go(tmp_path, planned, again)
+    assert again.asked == [], "its seed would diverge again"
+
+
+def test_failed_trials_are_told_and_tried_again(tmp_path, planned):
+    name = planned[0].name
+    failed = go(tmp_path, planned, Trainer({name: Ended(-9, "x\nout of memory\n")}))
+    assert failed == [f"{name} failed (exit code -9): out of memory"]
+    assert len(read_runs(tmp_path / "runs.parquet")) == len(planned) - 1
+    again = Trainer()
+    assert go(tmp_path, planned, again) == []
+    assert again.asked == [name]
+
+
+def test_ctrl_c_in_a_trial_stops_the_sweep(tmp_path, planned):
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, planned, Trainer({planned[0].name: Ended(130, "")}))
+
+
+def test_other_settings_or_data_under_the_same_name_are_refused(tmp_path, planned):
+    sweep.lay_out(tmp_path, planned, DATA)
+    changed = [dataclasses.replace(trial, config=dataclasses.replace(
+        trial.config, seed=2, optimizer=OptimizerOptions(lr=0.5), out=Path("elsewhere"))) for trial in planned]
+    with pytest.raises(ConfigError, match=r"begun with another optimizer.lr, seed; take"):
+        sweep.lay_out(tmp_path, changed, DATA)
+    with pytest.raises(ConfigError, match=r"begun with another data.fingerprint; take"):
+        sweep.lay_out(tmp_path, planned, dataclasses.replace(DATA, fingerprint="beef"))
+    sweep.lay_out(tmp_path, planned, DATA)
+
+
+def test_a_folder_takes_one_sweep_at_a_time(tmp_path):
+    for _ in range(2):
+        with (sweep.locked(tmp_path), pytest.raises(OutputError, match="another sweep is working"),
+              sweep.locked(tmp_path)):
+            raise AssertionError("two at once")
+
+
+@pytest.fixture
+def law(tmp_path, planned):
+    go(tmp_path / "fitted", planned, Trainer())
+    path = tmp_path / "fit.json"
+    write_law(path, as_json(study(read_runs(tmp_path / "fitted" / "runs.parquet"), resamples=0)))
+    return path
+
+
+def test_a_law_predicts_before_a_trial_runs_and_never_after(tmp_path, law):
+    grid = Grid(sizes=("1x48",), tokens=(200_000,))
+    (held_out,) = trials(grid, TrainConfig(data=Path("data"), context=16), 50, DATA.train_tokens)
+    out = tmp_path / "held-out"
+    said = sweep.predict(out, [held_out], law)
+    assert said == sweep.predict(out, [held_out], law), "the first word stays, with its time"
+    assert said["trials"][0]["times_largest_fitted_flops"] > 1
+    go(out, [held_out], Trainer())
+    (row,) = sweep.rows(out)
+    assert row["predicted_loss"] == said["trials"][0]["loss"]
+    assert abs(row["prediction_error"]) < 0.01
+    other = tmp_path / "other.json"
+    other.write_text(law.read_text() + "\n")
+    with pytest.raises(ConfigError, match="another law"):
+        sweep.predict(out, [held_out], other)
+    go(tmp_path / "late", [held_out], Trainer())
+    with pytest.raises(ConfigError, match="has begun without a prediction"):
+        sweep.predict(tmp_path / "late", [held_out], law)
+
+
+def test_a_trial_whose_numbers_stop_being_finite_is_a_result(small_text, tmp_path):
+    grid = Grid(sizes=("1x16",), tokens=(2_000,))
+    base = TrainConfig(data=small_text, tokenizer="char", context=16, optimizer=OptimizerOptions(name="sgd", lr=1e30),
+                       dtype="fp32", compile="off", evaluate_every=1 << 60)
+    (trial,) = trials(grid, base, 30, 50_000)
+    sweep.lay_out(tmp_path, [trial], DATA)
+    assert run_trial(tmp_path / "trials" / trial.name) == 0
+    result = sweep.result_of(tmp_path, trial.name)
+    assert (result["status"], result["loss"]) == ("diverged", None)
+    assert "not finite" in result["why"] or "nan" in result["why"]
+
+
+def test_a_process_that_cannot_train_says_why_in_one_line(tmp_path, planned):
+    sweep.lay_out(tmp_path, planned[:1], DATA)
+    with local_workers(1, 1) as start:
+        ended = start(tmp_path / "trials" / planned[0].name).result()
+    assert ended.code == 2
+    assert ended.stderr.startswith("data: ")
+    assert ended.stderr.count("\n") == 1
