@@ -1,5 +1,6 @@
 """Masks of whole words, and pre-training of encoders."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -115,8 +116,8 @@ def test_words_with_the_same_neighbours_begin_alike():
 
 def config(tmp_path, text, **more):
     return EncoderTrainConfig(data=text, out=tmp_path / "run", tokenizer="bpe", vocab_size=300, depth=2, context=32,
-                              model=EncoderOptions(width=32, n_heads=2), batch_size=16, dtype="fp32", compile="off",
-                              device="cpu", **{"max_steps": 60} | more)
+                              batch_size=16, dtype="fp32", compile="off", device="cpu",
+                              **{"max_steps": 60, "model": EncoderOptions(width=32, n_heads=2)} | more)
 
 
 def test_an_encoder_learns_which_words_are_hidden(tmp_path, small_text):
@@ -155,6 +156,56 @@ def test_electra_trains_and_an_encoder_starts_from_it(tmp_path, small_text):
     head = headed_encoder(EncoderClassifier, EncoderClassifierConfig, result.model, 1, labels=("a", "b"))
     own = load_module(result.model, device="cpu").state_dict()
     assert torch.equal(head.state_dict()["layers.1.mlp.down_proj.weight"], own["layers.1.mlp.down_proj.weight"])
+
+
+def test_validation_of_electra_leaves_the_generators_of_torch_alone(tmp_path, small_text, monkeypatch):
+    import tickwise.training.encoder as training
+
+    kept = {}
+    monkeypatch.setattr(training, "train_module", lambda config, module, objective, *_, **__: kept.update(
+        module=module, objective=objective))
+    train_encoder(config(tmp_path, small_text, objective="electra", optimizer=OptimizerOptions(name="adamw")))
+
+    def refuse(*_):
+        raise AssertionError("reseeds the generators of every device")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        figures = [kept["objective"].validate(kept["module"].eval(), torch.device("cpu"), 2000) for _ in range(2)]
+    assert figures[0] == figures[1]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_going_on_keeps_the_shape_of_the_beginning(tmp_path, small_text, capfd):
+    first = train_encoder(config(tmp_path / "a", small_text, max_steps=5, model=EncoderOptions(
+        width=48, n_heads=3, hidden=80, architecture="bert")))
+    more = {"data": small_text, "max_steps": 5, "dtype": "fp32", "compile": "off", "device": "cpu", "batch_size": 4}
+    again = train_encoder(EncoderTrainConfig(out=tmp_path / "b", start=first.out, **more))
+    old, new = (load_module(result.model, device="cpu").config for result in (first, again))
+    assert new == old
+    err = capfd.readouterr().err
+    assert "tensors loaded" in err
+    assert "of another shape" not in err
+    deeper = train_encoder(EncoderTrainConfig(out=tmp_path / "c", start=first.out, depth=3, context=16, **more))
+    assert load_module(deeper.model, device="cpu").config == dataclasses.replace(old, n_layers=3, context_length=16)
+    for wrong, said in (({"model": EncoderOptions(width=64)}, "--model.width 64"), ({"context": 64}, "has learned"),
+                        ({"model": EncoderOptions(architecture="tickwise")}, "--model.architecture")):
+        with pytest.raises(ConfigError, match=said):
+            train_encoder(EncoderTrainConfig(out=tmp_path / "d", start=first.out, **more | wrong))
+
+
+def test_an_encoder_starts_in_the_shape_of_a_decoder(tmp_path, small_text):
+    from tickwise import TrainConfig, train
+    from tickwise.training.config import ModelOptions
+
+    decoder = train(TrainConfig(data=small_text, out=tmp_path / "a", vocab_size=300, depth=1, context=24, max_steps=3,
+                                dtype="fp32", compile="off", device="cpu",
+                                model=ModelOptions(width=32, n_heads=2, architecture="llama")))
+    made = train_encoder(EncoderTrainConfig(data=small_text, out=tmp_path / "b", start=decoder.out, max_steps=3,
+                                            dtype="fp32", compile="off", device="cpu"))
+    shape = load_module(made.model, device="cpu").config
+    assert (shape.width, shape.n_layers, shape.n_heads, shape.context_length) == (32, 1, 2, 24)
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):

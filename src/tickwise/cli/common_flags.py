@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
+
+if TYPE_CHECKING:
+    from tickwise.training.run import TrainResult
 
 Settings = TypeVar("Settings")
 
@@ -24,10 +28,28 @@ class CommonArguments:
     """Print notes on what is decided and why."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTrainingArguments(CommonArguments):
+    """Base of ``Arguments`` that train a model on text; what the model's config has comes besides."""
+
+    data: tyro.conf.Positional[Path]
+    """Prepared directory, text file or folder, or the name of a known data set."""
+    trace: Path | None = None
+    """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
+
+
 def config_of(kind: type[Settings], arguments: CommonArguments) -> Settings:
     """The dataclass ``kind``, each of whose fields is a flag of the verb."""
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     return kind(**{field.name: getattr(arguments, field.name) for field in fields})
+
+
+def train_on_text(arguments: TextTrainingArguments, kind: type[Settings],
+                  train: Callable[[Settings, Path | None], "TrainResult"], next_command: str) -> int:
+    """Run ``train`` with the settings among the flags; ``next_command`` has ``{out}`` for the run directory. The exit
+    code."""
+    result = train(config_of(kind, arguments), arguments.trace)
+    return finish_training(arguments, result, next_command.format(out=result.out), interrupted=result.interrupted)
 
 
 def finish_training(arguments: CommonArguments, result: Any, next_command: str, *, interrupted: bool = False) -> int:
@@ -37,5 +59,5 @@ def finish_training(arguments: CommonArguments, result: Any, next_command: str, 
     if arguments.json:
         print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
     elif not interrupted:
-        say(f"write with it: {next_command}")
+        say(f"use it: {next_command}")
     return 130 if interrupted else 0

@@ -16,12 +16,7 @@ MAX_EPOCHS_BY_DEFAULT = 10
 
 def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelOptions) -> DecoderConfig:
     """The decoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
-    width = options.width if options.width is not None else WIDTH_PER_LAYER * depth
-    n_heads = options.n_heads if options.n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
-    if width < 1 or n_heads < 1:
-        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
-    if width % n_heads:
-        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    width, n_heads = width_and_heads(depth, options.width, options.n_heads)
     kind = options.architecture
     if kind == "gpt2":
         base = {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "bias": True,
@@ -37,8 +32,7 @@ def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelO
               "logit_soft_cap": options.logit_soft_cap}
     base |= {name: value for name, value in chosen.items() if value is not None}
     gated = base.get("activation", "swiglu") == "swiglu"
-    # A gated block has three matrices where a plain one has two: 8/3 keeps the parameter count.
-    hidden = options.hidden if options.hidden is not None else (-(-8 * width // (3 * 32)) * 32 if gated else 4 * width)
+    hidden = options.hidden if options.hidden is not None else hidden_width(width, gated)
     return DecoderConfig(
         vocab_size=vocab_size, context_length=context, width=width, n_layers=depth, n_heads=n_heads,
         n_kv_heads=options.n_kv_heads if options.n_kv_heads is not None else n_heads, head_dim=width // n_heads,
@@ -46,20 +40,42 @@ def decoder_from_dial(depth: int, context: int, vocab_size: int, options: ModelO
     )
 
 
+def width_and_heads(depth: int, width: int | None, n_heads: int | None) -> tuple[int, int]:
+    """Features of the residual stream and attention heads: those given, else the depth's."""
+    width = width if width is not None else WIDTH_PER_LAYER * depth
+    n_heads = n_heads if n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
+    if width < 1 or n_heads < 1:
+        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
+    if width % n_heads:
+        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    return width, n_heads
+
+
+def hidden_width(width: int, gated: bool) -> int:
+    """Features inside a feed-forward block: a gated one has three matrices where a plain one has two, and 8/3 keeps the
+    parameter count."""
+    return -(-8 * width // (3 * 32)) * 32 if gated else 4 * width
+
+
 def resolve(config: TrainConfig, model: DecoderConfig, n_parameters: int, n_train_tokens: int) -> TrainConfig:
     """``config`` with every derived field filled in."""
-    batch = config.batch_size
-    if batch is None:
-        batch = max(config.accumulate, _BATCH_TOKENS // config.context // config.accumulate * config.accumulate)
-    lr = config.optimizer.lr
-    if lr is None:
-        lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
-    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    config = with_batch_and_lr(config, config.context, model.width)
     return limited(config, min(_CHINCHILLA_TOKENS_PER_PARAMETER * n_parameters,
                                MAX_EPOCHS_BY_DEFAULT * n_train_tokens))
 
 
 _Config = TypeVar("_Config", bound=LoopConfig)
+
+
+def with_batch_and_lr(config: _Config, context: int, width: int) -> _Config:
+    """``config``, with a batch of some thousand tokens and the width's learning rate if it has none."""
+    batch = config.batch_size
+    if batch is None:
+        batch = max(config.accumulate, _BATCH_TOKENS // context // config.accumulate * config.accumulate)
+    lr = config.optimizer.lr
+    if lr is None:
+        lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / width) ** 0.5
+    return dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
 
 
 def limited(config: _Config, max_tokens: int) -> _Config:

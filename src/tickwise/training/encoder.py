@@ -10,26 +10,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.data.batches import BatchCursor
 from tickwise.data.config import PrepareConfig
 from tickwise.data.encoder_inputs import marks_of, with_marks
 from tickwise.data.prepare import open_or_prepare
 from tickwise.data.prepared import PreparedData
 from tickwise.data.word_borders import WordBorders
-from tickwise.interop.directory import resolve_model_path
+from tickwise.interop.directory import read_config, resolve_model_path
 from tickwise.interop.warm_start import warm_start
 from tickwise.layers.feed_forward import Activation
 from tickwise.layers.norm import NormKind
+from tickwise.models.decoder import DecoderConfig
 from tickwise.models.encoder import EMBEDDING_DEVIATION, Electra, ElectraConfig, Encoder, EncoderConfig
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import OptimizerOptions, TextConfig, need_positive
 from tickwise.training.cooccurrence import positive_pmi, truncated_svd, window_counts
-from tickwise.training.dial import MAX_EPOCHS_BY_DEFAULT, WIDTH_PER_LAYER, describe_run, limited
+from tickwise.training.dial import (
+    MAX_EPOCHS_BY_DEFAULT,
+    describe_run,
+    hidden_width,
+    limited,
+    width_and_heads,
+    with_batch_and_lr,
+)
 from tickwise.training.masked_language import MaskedLanguage, ReplacedTokens, WholeWordMasks
 from tickwise.training.run import TrainResult, about_data, train_module
 
-_BATCH_TOKENS = 4096
+_DEPTH, _CONTEXT = 4, 128
 _EMBEDDING_LR_RATIO = 0.1
 """Muon's rate is for matrices of deviation 1/√width; the embedding's is 0.02, and it begins with something to lose."""
 _COUNTED_TOKENS, _WINDOW = 4_000_000, 5
@@ -38,28 +46,30 @@ _COUNTED_TOKENS, _WINDOW = 4_000_000, 5
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOptions:
-    """The encoder. Everything left out follows from ``--depth`` and ``--model.architecture``."""
+    """The encoder. Everything left out follows from ``--depth`` and ``--model.architecture``, or is as in ``--start``.
+    """
 
-    architecture: Literal["tickwise", "bert"] = "tickwise"
-    """tickwise: rotary positions, RMS norms before the sublayers, SwiGLU; bert opens in other programs."""
+    architecture: Literal["tickwise", "bert"] | None = None
+    """tickwise (the usual one): rotary positions, RMS norms before the sublayers, SwiGLU; bert opens in other programs.
+    """
     width: int | None = None
     """Features of the residual stream (64 per layer of depth)."""
     n_heads: int | None = None
     hidden: int | None = None
     """Features inside the feed-forward block."""
     dropout: float = 0.0
-    generator_layers: int = 1
-    """Of the model that replaces words for --objective electra."""
+    generator_layers: int | None = None
+    """Of the model that replaces words for --objective electra (1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTrainConfig(TextConfig):
     """One pre-training of an encoder."""
 
-    depth: int = 4
-    """The dial: layers. Width, heads, learning rate and batch follow from it."""
-    context: int = 128
-    """Tokens a window holds, its two marks included."""
+    depth: int | None = None
+    """The dial: layers (4; with --start as many as there). Width, heads, learning rate and batch follow from it."""
+    context: int | None = None
+    """Tokens a window holds, its two marks included (128; with --start as many as there)."""
     objective: Literal["masked", "electra"] = "masked"
     """masked: name the words that were hidden; electra: tell for every token whether it was replaced."""
     mask_share: float = 0.15
@@ -68,7 +78,8 @@ class EncoderTrainConfig(TextConfig):
     """How the tokens' embedding begins: factors of the tokens' mutual information in the training text (seconds), or at
     random."""
     start: Path | None = None
-    """Go on from the weights and with the tokenizer of this model directory; what fits by name is taken."""
+    """Go on from the weights and with the tokenizer of this model directory, an encoder or decoder, in its shape; what
+    fits by name is taken."""
     lowercase: bool = False
     """For raw text and bpe: read capitals as small letters."""
     model: EncoderOptions = field(default_factory=EncoderOptions)
@@ -77,7 +88,7 @@ class EncoderTrainConfig(TextConfig):
 
     def __post_init__(self) -> None:
         need_positive(self, ("depth", "context"))
-        if self.context < 8:
+        if self.context is not None and self.context < 8:
             raise ConfigError(f"--context: must be at least 8, got {self.context}")
         if not 0 < self.mask_share < 1:
             raise ConfigError(f"--mask-share: must be between 0 and 1, got {self.mask_share}")
@@ -86,17 +97,11 @@ class EncoderTrainConfig(TextConfig):
 
 def encoder_from_dial(depth: int, context: int, vocab_size: int, options: EncoderOptions) -> EncoderConfig:
     """The encoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
-    width = options.width if options.width is not None else WIDTH_PER_LAYER * depth
-    n_heads = options.n_heads if options.n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
-    if width < 1 or n_heads < 1:
-        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
-    if width % n_heads:
-        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    width, n_heads = width_and_heads(depth, options.width, options.n_heads)
     bert = options.architecture == "bert"
     norm: NormKind = "layernorm" if bert else "rmsnorm"
     activation: Activation = "gelu" if bert else "swiglu"
-    # A gated block has three matrices where a plain one has two: 8/3 keeps the parameter count.
-    hidden = options.hidden if options.hidden is not None else 4 * width if bert else -(-8 * width // (3 * 32)) * 32
+    hidden = options.hidden if options.hidden is not None else hidden_width(width, gated=not bert)
     return EncoderConfig(
         vocab_size=vocab_size, context_length=context, width=width, n_layers=depth, n_heads=n_heads,
         head_dim=width // n_heads, hidden=hidden, positions="learned" if bert else "rope", norm=norm,
@@ -105,10 +110,39 @@ def encoder_from_dial(depth: int, context: int, vocab_size: int, options: Encode
     )
 
 
+def encoder_like(source: Path, depth: int | None, context: int | None, vocab_size: int,
+                 options: EncoderOptions) -> EncoderConfig:
+    """An encoder in the shape of the encoder or decoder in ``source``; depth and context are its own unless given.
+    ``ConfigError`` for options that another shape would have, ``CheckpointError`` for a model of another family."""
+    family, config = read_config(source)
+    for name in ("width", "n_heads", "hidden"):
+        wanted = getattr(options, name)
+        if wanted is not None and wanted != getattr(config, name, wanted):
+            raise ConfigError(f"--model.{name.replace('_', '-')} {wanted}: the model of --start has "
+                              f"{getattr(config, name)}, and no weights would fit; leave it out")
+    if isinstance(config, EncoderConfig):
+        if options.architecture not in (None, "bert" if config.norm_place == "post" else "tickwise"):
+            raise ConfigError(f"--model.architecture {options.architecture}: --start has another one; leave it out")
+        shape = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
+        if context is not None and context > config.context_length and config.positions == "learned":
+            raise ConfigError(f"--context {context}: {source} has learned positions for {config.context_length:,} "
+                              "tokens")
+    elif isinstance(config, DecoderConfig) and config.positions == "rope" and options.architecture != "bert":
+        shape = {name: getattr(config, name) for name in (
+            "context_length", "width", "n_layers", "n_heads", "head_dim", "hidden", "rope_theta", "norm_epsilon")}
+    else:
+        raise CheckpointError(f"{source}: a {family.name}; an encoder starts from an encoder, or from a decoder with "
+                              "rotary positions")
+    changed = {"vocab_size": vocab_size, "masked_head": True, "dropout": options.dropout}
+    changed |= {name: value for name, value in (("n_layers", depth), ("context_length", context)) if value is not None}
+    return EncoderConfig(**shape | changed)
+
+
 def train_encoder(config: EncoderTrainConfig, trace: Path | None = None) -> TrainResult:
     """Train as ``config`` says; the run directory holds everything. Raises a ``UserError`` as ``train`` does."""
     config, model, data, tokenizer = plan_encoder(config)
     assert config.batch_size is not None
+    assert config.context is not None
     marks = marks_of(tokenizer)
     cursor = BatchCursor(data.split("train").tokens, batch_size=config.batch_size, context=config.context - 2,
                          seed=config.seed, vocab_size=data.tokenizer.vocab_size)
@@ -123,7 +157,7 @@ def train_encoder(config: EncoderTrainConfig, trace: Path | None = None) -> Trai
     if replaces:
         shape = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
         module = Electra(ElectraConfig(**shape | {"masked_head": False,
-                                                  "generator_layers": config.model.generator_layers}))
+                                                  "generator_layers": config.model.generator_layers or 1}))
     else:
         module = Encoder(model)
     module.initialise(config.seed)
@@ -169,12 +203,11 @@ def plan_encoder(config: EncoderTrainConfig) -> tuple[EncoderTrainConfig, Encode
     if start is not None and tokenizer.fingerprint != with_marks(Tokenizer.load(start)).fingerprint:
         raise ConfigError(f"{config.data}: was prepared with another tokenizer than that of {start}; give raw text, or "
                           f"prepare it with --tokenizer-from {start}")
-    model = encoder_from_dial(config.depth, config.context, tokenizer.vocab_size, config.model)
-    batch = config.batch_size
-    if batch is None:
-        batch = max(config.accumulate, _BATCH_TOKENS // config.context // config.accumulate * config.accumulate)
-    lr = config.optimizer.lr
-    if lr is None:
-        lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
-    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    if start is None:
+        depth, context = config.depth or _DEPTH, config.context or _CONTEXT
+        model = encoder_from_dial(depth, context, tokenizer.vocab_size, config.model)
+    else:
+        model = encoder_like(start, config.depth, config.context, tokenizer.vocab_size, config.model)
+    config = dataclasses.replace(config, depth=model.n_layers, context=model.context_length)
+    config = with_batch_and_lr(config, model.context_length, model.width)
     return limited(config, MAX_EPOCHS_BY_DEFAULT * len(data.split("train").tokens)), model, data, tokenizer

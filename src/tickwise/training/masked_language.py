@@ -154,15 +154,14 @@ class ReplacedTokens(MaskedLanguage):
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, Electra)
-        generated, found, _ = electra_losses(module, *inputs)
+        seen_BT, places_BN, targets_BN = inputs
+        generated, found, _ = electra_losses(module, seen_BT, places_BN, targets_BN)
         return generated + _REPLACED_WEIGHT * found, ()
 
     def _figures(self, module: nn.Module, seen_BT: Tensor, places_BN: Tensor, targets_BN: Tensor) -> dict[str, float]:
         assert isinstance(module, Electra)
-        state = torch.get_rng_state()
-        torch.manual_seed(self._cursor.seed)  # the same replacements every time
-        generated, found, right = electra_losses(module, seen_BT, places_BN, targets_BN)
-        torch.set_rng_state(state)
+        draws = torch.Generator(seen_BT.device).manual_seed(self._cursor.seed)  # the same replacements every time
+        generated, found, right = electra_losses(module, seen_BT, places_BN, targets_BN, draws)
         return {"loss": found.item(), "generator_loss": generated.item(), "accuracy": right.item()}
 
 
@@ -173,16 +172,17 @@ def states_at(states_BTC: Tensor, places_BN: Tensor) -> Tensor:
     return states_BTC.reshape(-1, width).index_select(0, rows_BN.flatten())
 
 
-def electra_losses(module: Electra, seen_BT: Tensor, places_BN: Tensor,
-                   targets_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def electra_losses(module: Electra, seen_BT: Tensor, places_BN: Tensor, targets_BN: Tensor,
+                   draws: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Nats of the generator's hidden words, nats of each token's being replaced or not, and the share of tokens that
-    were told rightly. A replacement that is the very word that stood there counts as not replaced."""
+    were told rightly. A replacement that is the very word that stood there counts as not replaced. ``draws`` (of the
+    inputs' device) draws the replacements; torch's own generator if left out."""
     generator = module.generator
     logits_NV = generator.mlm_logits(states_at(generator(seen_BT), places_BN)).float()
     mark(Stage.LOSS)
     generated = F.cross_entropy(logits_NV, targets_BN.flatten())
     with torch.no_grad():
-        noise_NV = torch.empty_like(logits_NV).exponential_().log_()
+        noise_NV = torch.empty_like(logits_NV).exponential_(generator=draws).log_()
         drawn_BN = (logits_NV - noise_NV).argmax(-1).view_as(targets_BN)  # Gumbel: a draw from the softmax
         read_BT = seen_BT.scatter(1, places_BN, drawn_BN)
         replaced_BT = torch.zeros_like(read_BT, dtype=torch.float32)
