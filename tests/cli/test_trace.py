@@ -115,6 +115,15 @@ def test_show_tells_stages_tokens_and_slow_ticks(tickwise_cli, recorded):
     code, out, _ = tickwise_cli("trace", "show", recorded, "--token", 4)
     assert code == 0
     assert "tick 4 (decode), wrote" in out
+    _, _, verdict = out.partition(" all ")
+    assert "100.0 %" in verdict.splitlines()[0]
+    for said in ("of processor time in", "interrupt", "slowest stage: ", "why: ", "faster: "):
+        assert said in verdict
+    code, out, _ = tickwise_cli("trace", "show", recorded, "--token", 0)
+    assert code == 0
+    assert "the only prefill tick: there is no typical one to compare it with" in out
+    assert "×" not in out.splitlines()[0], "it is not compared with itself"
+    assert "typical  " not in out
     code, out, _ = tickwise_cli("trace", "show", recorded, "--slowest", 2, "--json")
     assert len(json.loads(out)["ticks"]) == 2
 
@@ -177,6 +186,10 @@ def test_diff_compares_token_by_token(tickwise_cli, model, recorded, tmp_path):
     code, out, _ = tickwise_cli("trace", "diff", recorded, tmp_path / "b", "--json")
     decode = next(phase for phase in json.loads(out)["phases"] if phase["phase"] == "decode")
     assert math.isclose(sum(stage["b_ns"] for stage in decode["stages"]), decode["b_ns"])
+    code, out, _ = tickwise_cli("trace", "diff", recorded, recorded)
+    assert code == 0
+    assert "no difference worth the name" in out
+    assert "%" not in out, "of no difference there are no shares"
     head = next(stage for stage in decode["stages"] if stage["stage"] == "head")
     assert head["b_bytes"] < head["a_bytes"]
     assert head["b_flops"] == head["a_flops"]

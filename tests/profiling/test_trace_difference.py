@@ -4,6 +4,7 @@ import json
 import pytest
 
 from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.stages import Stage
 from tickwise.profiling.trace_difference import difference
 from tickwise.profiling.trace_store import open_trace
 
@@ -41,3 +42,22 @@ def test_the_difference_names_the_stage_that_pays(make_trace):
     assert "1.64× as fast; ffn gains most" in back.sentence
     same = next(phase for phase in difference(a, a).phases if phase.phase == "decode")
     assert "no difference worth the name" in same.sentence
+    assert not same.is_worth_the_name
+
+
+def test_interrupted_tokens_do_not_pass_for_a_difference(make_trace):
+    """8 of B's 19 tokens waited for a core: a mean would make it thousands of times as slow."""
+    a = open_trace(make_trace("a", n_ticks=20))
+    b = open_trace(make_trace("b", n_ticks=20, late={tick: [(Stage.FFN, 8_000_000)] for tick in range(2, 10)}))
+    decode = next(phase for phase in difference(a, b).phases if phase.phase == "decode")
+    assert (decode.a_ns, decode.b_ns) == (TICK_NS, TICK_NS)
+    assert (decode.matched, decode.compared, decode.a_interrupted, decode.b_interrupted) == (19, 11, 0, 8)
+    assert decode.warning == "of the 19 tokens, other programs interrupted 8 in B; they are left out"
+    assert decode.b_all_ns - decode.a_all_ns == 8 * 8_000_000
+    everywhere = open_trace(make_trace("c", n_ticks=20, late={tick: [(Stage.FFN, 8_000_000)] for tick in range(20)}))
+    busy = next(phase for phase in difference(a, everywhere).phases if phase.phase == "decode")
+    assert busy.compared == busy.matched
+    assert "figures of a busy machine" in busy.warning
+    older = open_trace(make_trace("d", n_ticks=20, usage=False))
+    unknown = next(phase for phase in difference(a, older).phases if phase.phase == "decode")
+    assert (unknown.a_interrupted, unknown.b_interrupted, unknown.warning) == (0, None, "")

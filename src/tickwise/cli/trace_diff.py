@@ -49,16 +49,24 @@ def _print_phase(phase: "PhaseDifference") -> None:
     if not phase.matched:
         print(f"{title}: nothing to compare")
         return
+    title += f"; figures of a typical one of {phase.compared:,}" if phase.compared > 1 else ""
     found = table("stage", "A", "B", "B − A", "of the difference", "FLOPs", "bytes", right=6)
     total = phase.b_ns - phase.a_ns
+    differs = phase.is_worth_the_name
     for stage in phase.stages:
         found.add_row(stage.stage, microseconds(stage.a_ns), microseconds(stage.b_ns),
                       f"{stage.difference_ns / 1e3:+,.1f} µs",
-                      f"{100 * stage.difference_ns / total:.0f} %" if total else "n/a",
+                      f"{100 * stage.difference_ns / total:.0f} %" if differs else "n/a",
                       _ratio(stage.a_flops, stage.b_flops), _ratio(stage.a_bytes, stage.b_bytes))
-    found.add_row("all", microseconds(phase.a_ns), microseconds(phase.b_ns), f"{total / 1e3:+,.1f} µs", "100 %", "", "")
+    found.add_row("all", microseconds(phase.a_ns), microseconds(phase.b_ns), f"{total / 1e3:+,.1f} µs",
+                  "100 %" if differs else "n/a", "", "")
     show(title, found)
+    if phase.warning:
+        print(phase.warning)
     print(phase.sentence)
+    if phase.matched > 1:
+        print(f"all {plural(phase.matched, phase.unit)} together: {microseconds(phase.a_all_ns)} in A, "
+              f"{microseconds(phase.b_all_ns)} in B")
 
 
 def _ratio(a: float | None, b: float | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_ENOUGH = 5
+ENOUGH = 5
 """Uninterrupted ticks from which on the interrupted ones are left aside."""
 _WORTH_SAYING = 0.05
 """Share of a phase's time lost to other programs from which on it is said."""
@@ -64,7 +64,7 @@ def typical(ticks: Ticks) -> Typical:
     walls = [sum(of_tick.values()) for of_tick in ticks.stages]
     known = bool(walls) and all(n is not None for n in ticks.interruptions)
     quiet = [place for place, n in enumerate(ticks.interruptions) if n == 0]
-    calm = known and (len(quiet) == len(walls) or len(quiet) >= _ENOUGH)
+    calm = known and (len(quiet) == len(walls) or len(quiet) >= ENOUGH)
     order = sorted(quiet if calm else range(len(walls)), key=walls.__getitem__)
     cut = 3 * len(order) // 8
     middle = order[cut : len(order) - cut]

@@ -1,16 +1,19 @@
 """The difference between two traces, token by token, or tick by tick where nothing is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.errors import ConfigError
+from tickwise.core.typical import ENOUGH, Ticks, typical
 from tickwise.profiling.trace_phases import STAGE_ORDER, check_has_ticks
 from tickwise.profiling.trace_store import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageDifference:
-    """A stage in two traces, per token (per tick where nothing is written). ``None``: not counted."""
+    """A stage of the typical token (tick, where nothing is written) of two traces; work is the mean. ``None``: not
+    counted."""
 
     stage: str
     a_ns: float
@@ -35,10 +38,25 @@ class PhaseDifference:
     matched: int
     only_a: int
     only_b: int
+    compared: int
+    """Of the matched ones: those that no other program interrupted in either trace, where there are enough."""
+    a_interrupted: int | None
+    """Of the matched ones, those that were interrupted; ``None``: not counted."""
+    b_interrupted: int | None
     a_ns: float
+    """The typical one of those compared (``core/typical.py``); its stages add up to it."""
     b_ns: float
+    a_all_ns: float
+    """All matched ones together."""
+    b_all_ns: float
     stages: tuple[StageDifference, ...]
+    warning: str
+    """What other programs did to the figures; empty where they did nothing, or where that is not known."""
     sentence: str
+
+    @property
+    def is_worth_the_name(self) -> bool:
+        return min(self.a_ns, self.b_ns) > 0 and not 1 / _NO_DIFFERENCE < self.b_ns / self.a_ns < _NO_DIFFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +75,28 @@ WITH stages AS (SELECT tick, phase, stage, sum(duration_ns) AS ns, sum(flops)::D
         row_number() OVER (PARTITION BY request_id ORDER BY tick, position) - 1 AS place,
         count(*) OVER (PARTITION BY tick) AS in_tick
         FROM tokens JOIN (SELECT request_id, min(tick) AS first_tick FROM tokens GROUP BY ALL) USING (request_id))
-SELECT phase, request, place, stage, ns / in_tick AS ns, flops / in_tick AS flops, bytes / in_tick AS bytes
+SELECT phase, request, place, stage, tick, ns / in_tick AS ns, flops / in_tick AS flops, bytes / in_tick AS bytes
 FROM numbered JOIN stages USING (tick)
 """
 _PER_TICK = """
 SELECT phase, 0 AS request, dense_rank() OVER (PARTITION BY phase ORDER BY tick) - 1 AS place, stage,
-    sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops, sum(bytes_read + bytes_written)::DOUBLE AS bytes
+    tick, sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops, sum(bytes_read + bytes_written)::DOUBLE AS bytes
 FROM ledger WHERE tick NOT IN (SELECT tick FROM tokens) GROUP BY phase, tick, stage
 """
-_Unit = dict[tuple[int, int], dict[str, tuple[float, float | None, float | None]]]
+_NO_DIFFERENCE = 1.02
+"""Times whose ratio is less than this do not differ."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A token or tick: its stages as (ns, FLOPs, bytes), and what the system said of its tick."""
+
+    stages: dict[str, tuple[float, float | None, float | None]]
+    interruptions: int | None
+    cpu_ns: int | None
+
+
+_Units = dict[tuple[int, int], _Unit]
 
 
 def difference(a: Trace, b: Trace) -> TraceDifference:
@@ -97,41 +128,81 @@ def _phases(trace: Trace) -> list[str]:
     return [row["phase"] for row in trace.select("SELECT phase FROM ledger GROUP BY phase ORDER BY min(tick)")]
 
 
-def _units(trace: Trace, sql: str) -> dict[str, _Unit]:
-    """Phase → (request, place) → stage → (ns, FLOPs, bytes)."""
-    found: dict[str, _Unit] = {}
+def _units(trace: Trace, sql: str) -> dict[str, _Units]:
+    """phase → (request, place) → what happened there."""
+    usage = {row["tick"]: (row["interruptions"], row["cpu_ns"]) for row in trace.ticks()}
+    found: dict[str, _Units] = {}
     for row in trace.select(sql):
-        unit = found.setdefault(row["phase"], {}).setdefault((row["request"], row["place"]), {})
-        unit[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
+        units = found.setdefault(row["phase"], {})
+        key = (row["request"], row["place"])
+        if key not in units:
+            units[key] = _Unit({}, *usage.get(row["tick"], (None, None)))
+        units[key].stages[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
     return found
 
 
-def _phase_difference(phase: str, unit: str, in_a: _Unit, in_b: _Unit) -> PhaseDifference:
+def _phase_difference(phase: str, unit: str, in_a: _Units, in_b: _Units) -> PhaseDifference:
     matched = [key for key in in_a if key in in_b]
-    names = sorted({stage for key in matched for stage in (*in_a[key], *in_b[key])}, key=STAGE_ORDER.__getitem__)
-    stages = []
-    for name in names:
-        a_ns, a_flops, a_bytes = _mean([in_a[key].get(name) for key in matched])
-        b_ns, b_flops, b_bytes = _mean([in_b[key].get(name) for key in matched])
-        stages.append(StageDifference(stage=name, a_ns=a_ns, b_ns=b_ns, a_flops=a_flops, b_flops=b_flops,
-                                      a_bytes=a_bytes, b_bytes=b_bytes))
-    a_total, b_total = sum(s.a_ns for s in stages), sum(s.b_ns for s in stages)
+    a, b = [in_a[key] for key in matched], [in_b[key] for key in matched]
+    calm = [place for place in range(len(matched)) if a[place].interruptions == b[place].interruptions == 0]
+    chosen = calm if len(calm) >= ENOUGH else list(range(len(matched)))
+    hit = [None if any(one.interruptions is None for one in side) else sum(bool(one.interruptions) for one in side)
+           for side in (a, b)]
+    stages = _stages([a[place] for place in chosen], [b[place] for place in chosen])
+    a_ns, b_ns = sum(s.a_ns for s in stages), sum(s.b_ns for s in stages)
     return PhaseDifference(
         phase=phase, unit=unit, matched=len(matched), only_a=len(in_a) - len(matched), only_b=len(in_b) - len(matched),
-        a_ns=a_total, b_ns=b_total, stages=tuple(stages), sentence=_who_pays(stages, a_total, b_total, unit),
+        compared=len(chosen), a_interrupted=hit[0], b_interrupted=hit[1], a_ns=a_ns, b_ns=b_ns,
+        a_all_ns=_all_ns(a), b_all_ns=_all_ns(b), stages=tuple(stages),
+        warning=_warning(hit, len(matched), unit, left_out=chosen is calm),
+        sentence=_who_pays(stages, a_ns, b_ns, unit),
     )  # fmt: skip
 
 
-def _mean(values: list[tuple[float, float | None, float | None] | None]) -> tuple[float, float | None, float | None]:
-    """A unit without the stage spent nothing in it."""
-    there = [value for value in values if value is not None]
-    n = max(1, len(values))
+def _stages(a: list[_Unit], b: list[_Unit]) -> list[StageDifference]:
+    """Of the typical unit of each side; both sides hold the same units."""
+    if not a:
+        return []
+    names = sorted({stage for unit in (*a, *b) for stage in unit.stages}, key=STAGE_ORDER.__getitem__)
+    typical_a, typical_b = _typical_stages(a), _typical_stages(b)
+    found = []
+    for name in names:
+        a_flops, a_bytes = _mean_work(a, name)
+        b_flops, b_bytes = _mean_work(b, name)
+        found.append(StageDifference(stage=name, a_ns=typical_a.get(name, 0.0), b_ns=typical_b.get(name, 0.0),
+                                     a_flops=a_flops, b_flops=b_flops, a_bytes=a_bytes, b_bytes=b_bytes))
+    return found
 
-    def known(column: list[float | None]) -> float | None:
-        counted = [value for value in column if value is not None]
-        return sum(counted) / n if counted else None
 
-    return sum(v[0] for v in there) / n, known([v[1] for v in there]), known([v[2] for v in there])
+def _typical_stages(units: list[_Unit]) -> Mapping[str, float]:
+    return typical(Ticks(
+        stages=[{name: round(figures[0]) for name, figures in unit.stages.items()} for unit in units],
+        interruptions=[unit.interruptions for unit in units], cpu_ns=[unit.cpu_ns for unit in units],
+    )).stages  # fmt: skip
+
+
+def _all_ns(units: list[_Unit]) -> float:
+    return sum(figures[0] for unit in units for figures in unit.stages.values())
+
+
+def _mean_work(units: list[_Unit], stage: str) -> tuple[float | None, float | None]:
+    """FLOPs and bytes; a unit without the stage did nothing in it."""
+
+    def known(column: int) -> float | None:
+        counted = [figures[column] for unit in units if (figures := unit.stages.get(stage)) is not None]
+        found = [value for value in counted if value is not None]
+        return sum(found) / len(units) if found else None
+
+    return known(1), known(2)
+
+
+def _warning(hit: list[int | None], matched: int, unit: str, *, left_out: bool) -> str:
+    told = [f"{n:,} in {name}" for n, name in zip(hit, "AB", strict=True) if n]
+    if not told:
+        return ""
+    text = f"of the {matched:,} {unit}s, other programs interrupted {' and '.join(told)}"
+    return f"{text}; " + ("they are left out" if left_out else
+                          "too few were not, so these are figures of a busy machine")
 
 
 def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str) -> str:
@@ -140,8 +211,8 @@ def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str
     change = b_ns - a_ns
     slower = change > 0
     ratio = b_ns / a_ns if slower else a_ns / b_ns
-    text = f"B takes {b_ns / 1e3:,.0f} µs a {unit} where A takes {a_ns / 1e3:,.0f} µs"
-    if ratio < 1.02:
+    text = f"B takes {b_ns / 1e3:,.0f} µs for a typical {unit} where A takes {a_ns / 1e3:,.0f} µs"
+    if ratio < _NO_DIFFERENCE:
         return f"{text}: no difference worth the name"
     text += f": {ratio:.2f}× as {'slow' if slower else 'fast'}"
     most = max(stages, key=lambda stage: stage.difference_ns * (1 if slower else -1))
