@@ -20,6 +20,7 @@ CHANGES = [
      "bias": True, "logit_bias": True},
     {"positions": "learned", "n_kv_heads": 2, "tie_embeddings": False},
     {"positions": "relative", "scale_scores": False, "scale_logits": True, "scale_embedding": False},
+    {"copies": True, "n_kv_heads": 2},
 ]  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def slow_twin(module, source, *, width, length_penalty, max_tokens):
 @pytest.mark.parametrize("changes", CHANGES)
 @pytest.mark.parametrize("width", [1, 3])
 def test_every_source_finds_what_a_slow_search_finds_for_it_alone(tiny_encoder_decoder, changes, width):
-    module = tiny_encoder_decoder(eos_bias=3.0, **changes)
+    module = tiny_encoder_decoder(eos_bias=6.0 if changes.get("copies") else 3.0, **changes)
     sources = some_sources(9, 7)
     # Fewer places than sources, so that some join while others are written.
     found = found_for(module, sources, width=width, n_best=width, max_ratio=0, max_extra=7, batch=4)

@@ -174,7 +174,7 @@ class _Batch:
         memory = self._module.encode(ids_BS.to(self._device), torch.tensor(lengths, device=self._device))
         first = FirstTokens()
         start_B1 = torch.full((len(sources), 1), config.start_id, device=self._device)
-        logits_B1V = self._module.logits(self._module.hidden_states(start_B1, memory, cache=first))
+        logits_B1V = self._module.logits(self._module.hidden_states(start_B1, memory, cache=first), memory)
         mark(Stage.SAMPLE)
         scores_B1 = torch.zeros(len(sources), 1, device=self._device)
         searches = [BeamSearch(options.width, options.length_penalty, config.eos_id,
@@ -214,7 +214,7 @@ class _Batch:
             scores.append(([] if place is None else place.search.scores) + [-math.inf] * n_missing)
         hidden_BWC = self._module.hidden_states(
             torch.tensor(ids, device=self._device), self._state.sources, cache=self._state.cache)
-        logits_BWV = self._module.logits(hidden_BWC)
+        logits_BWV = self._module.logits(hidden_BWC, self._state.sources)
         mark(Stage.SAMPLE)
         found = self._candidates(logits_BWV, torch.tensor(scores, device=self._device))
         parents = []

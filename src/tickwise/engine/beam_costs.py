@@ -121,7 +121,9 @@ class BeamCosts:
         for _ in range(work.n_columns - cache.n_columns):
             cache.follow(torch.zeros(work.batch, work.width, dtype=torch.long, device=like.device),
                          torch.ones(work.batch, dtype=torch.bool, device=like.device))
-        return StoredSources(Memory(planes(work.longest), planes(work.longest), lengths_B, None)), cache
+        tokens_BS = torch.zeros(work.batch, work.longest, dtype=torch.long, device=like.device)
+        memory = Memory(planes(work.longest), planes(work.longest), lengths_B, None, 0.0, tokens_BS)
+        return StoredSources(memory), cache
 
     def _table(self, key: tuple[Any, ...], work: SourceWork | BeamWork) -> CostTable:
         table = self._tables.get(key)
@@ -146,9 +148,9 @@ class BeamCosts:
 def _read(module: EncoderDecoder, ids_BS: Tensor, lengths_B: Tensor) -> Tensor:
     memory = module.encode(ids_BS, lengths_B)
     start_B1 = torch.zeros(len(ids_BS), 1, dtype=torch.long, device=ids_BS.device)
-    return module.logits(module.hidden_states(start_B1, memory, cache=FirstTokens()))
+    return module.logits(module.hidden_states(start_B1, memory, cache=FirstTokens()), memory)
 
 
 @torch.inference_mode()
 def _go_on(module: EncoderDecoder, ids_BW: Tensor, sources: StoredSources, cache: TreeCache) -> Tensor:
-    return module.logits(module.hidden_states(ids_BW, sources, cache=cache))
+    return module.logits(module.hidden_states(ids_BW, sources, cache=cache), sources)

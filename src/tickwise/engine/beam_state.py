@@ -21,25 +21,30 @@ class StoredSources:
     """Keys and values of the sources, a place for each: the ``SourceMemory`` of all of their beams."""
 
     def __init__(self, memory: Memory) -> None:
-        self._keys = list(memory.keys)
+        self.keys = list(memory.keys)
         self._values = list(memory.values)
         self._lengths_B = memory.lengths_B
+        self.tokens_BS = memory.tokens_BS
         self._trim()
 
     def put(self, rows: Tensor, memory: Memory, n_more: int) -> None:
         """Other sources into these places, of which the last ``n_more`` are new. None is longer than those before."""
         if n_more:
             self.keep(_with_more(self._lengths_B, n_more))
-        for stored_BKSD, new_BKSD in zip((*self._keys, *self._values), (*memory.keys, *memory.values), strict=True):
+        for stored_BKSD, new_BKSD in zip((*self.keys, *self._values), (*memory.keys, *memory.values), strict=True):
             stored_BKSD[rows, :, : memory.longest] = new_BKSD
         self._lengths_B[rows] = memory.lengths_B
+        if self.tokens_BS is not None and memory.tokens_BS is not None:
+            self.tokens_BS[rows, : memory.longest] = memory.tokens_BS
         self._trim()
 
     def keep(self, rows: Tensor) -> None:
         """Only these places, in this order."""
-        self._keys = [k.index_select(0, rows) for k in self._keys]
+        self.keys = [k.index_select(0, rows) for k in self.keys]
         self._values = [v.index_select(0, rows) for v in self._values]
         self._lengths_B = self._lengths_B.index_select(0, rows)
+        if self.tokens_BS is not None:
+            self.tokens_BS = self.tokens_BS.index_select(0, rows)
         self._trim()
 
     def _trim(self) -> None:
@@ -47,12 +52,14 @@ class StoredSources:
         lengths = self._lengths_B.tolist()
         self.longest = max(lengths)
         self.is_even = min(lengths) == self.longest
-        self._keys = [k[:, :, : self.longest] for k in self._keys]
+        self.keys = [k[:, :, : self.longest] for k in self.keys]
         self._values = [v[:, :, : self.longest] for v in self._values]
-        self._padding_B11S = None if self.is_even else padding_bias(self._lengths_B, self.longest, self._keys[0].dtype)
+        if self.tokens_BS is not None:
+            self.tokens_BS = self.tokens_BS[:, : self.longest]
+        self.padding_B11S = None if self.is_even else padding_bias(self._lengths_B, self.longest, self.keys[0].dtype)
 
     def attend(self, layer: int, q_BHWD: Tensor) -> Tensor:
-        return full_attention(q_BHWD, self._keys[layer], self._values[layer], bias=self._padding_B11S)
+        return full_attention(q_BHWD, self.keys[layer], self._values[layer], bias=self.padding_B11S)
 
 
 class FirstTokens:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.engine.blocks import is_run
 from tickwise.engine.kv_cache import KVBlocks
@@ -31,6 +32,9 @@ class EncoderDecoderRunner(KeyValueRunner):
     def __init__(self, module: EncoderDecoder, n_blocks: int, block_size: int, lane: int | None = None) -> None:
         """Rows that begin in neighbouring lanes of ``lane`` blocks attend as one batch."""
         config = module.config
+        if config.copies:
+            raise ConfigError("a model that copies from its source is served by the batched beam search alone: use it "
+                              "with tickwise run summarise or tickwise run text-to-text")
         super().__init__(
             module, config.n_decoder_layers, config.n_kv_heads, config.head_dim,
             context_length=config.source_length + config.context_length, vocab_size=config.vocab_size,

@@ -8,7 +8,7 @@ H heads, D head width, V vocabulary.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from tickwise.layers.attention import (
     full_attention,
     padding_bias,
 )
+from tickwise.layers.copying import CopyAttention, mixed_log_probabilities, mixed_loss
 from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace, ResidualLayer
 from tickwise.layers.feed_forward import Activation, FeedForward
@@ -95,6 +96,8 @@ class EncoderDecoderConfig:
     """Attention's scores are divided by √head_dim (all but T5)."""
     logit_bias: bool = False
     """A number for each token on the output."""
+    copies: bool = False
+    """The next token is written or copied from the source (a pointer-generator, See et al. 2017)."""
     dropout: float = 0.0
     """On the embeddings and on what each sublayer adds."""
     attention_dropout: float = 0.0
@@ -127,6 +130,19 @@ class EncoderDecoderConfig:
                 raise ConfigError(f"model.{name}: {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
 
 
+class CopiedMemory(Protocol):
+    """What pointing into sources needs of a memory; the names are those of ``Memory``."""
+
+    @property
+    def keys(self) -> Sequence[Tensor]: ...
+
+    @property
+    def padding_B11S(self) -> Tensor | None: ...  # noqa: N802
+
+    @property
+    def tokens_BS(self) -> Tensor | None: ...  # noqa: N802
+
+
 @dataclass(frozen=True)
 class Memory:
     """What the decoder reads of B sources: computed once for each, the same in every step."""
@@ -141,6 +157,8 @@ class Memory:
     """What hides the padding, added to scores; ``None``: there is none."""
     dropout: float = 0.0
     """Share of the attention's weights that do not count."""
+    tokens_BS: Tensor | None = None  # noqa: N815
+    """Ids of the sources, where the model copies from them."""
 
     @property
     def longest(self) -> int:
@@ -197,6 +215,8 @@ class CrossDecoderLayer(ResidualLayer):
             config.width, config.n_heads, config.n_kv_heads, config.head_dim, bias=config.bias,
             scale_scores=config.scale_scores, layer=layer, stage_layer=self.stage_layer)
         self.mlp = _feed_forward(config)
+        if config.copies and layer == config.n_decoder_layers - 1:
+            self.copy_attn = CopyAttention(config.width, config.n_heads, config.head_dim)
 
     def forward(
         self, x_BTC: Tensor, rope: tuple[Tensor, Tensor] | None, cache: KeyValueCache, memory: SourceMemory,
@@ -252,13 +272,16 @@ class EncoderDecoder(nn.Module):
         self.lm_head = Linear(config.width, config.vocab_size, bias=config.logit_bias)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
+        if config.copies:
+            self.copy_gate = Linear(config.width, 1, bias=True)
         self._rope = PositionTables(functools.partial(_rope_tables, config))
         self._sinusoids = PositionTables(functools.partial(_sinusoids, config))
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor | None, target_BT: Tensor) -> Tensor:
         """``lengths_B`` of the sources; ``None``: all have S tokens. What stands behind a text's end changes nothing
         before it."""
-        return self.logits(self.hidden_states(target_BT, self.encode(source_BS, lengths_B)))
+        memory = self.encode(source_BS, lengths_B)
+        return self.logits(self.hidden_states(target_BT, memory), memory)
 
     def target_states(
         self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor, target_lengths_B: Tensor
@@ -299,7 +322,8 @@ class EncoderDecoder(nn.Module):
         x_BSC = self._final(self.encoder, x_BSC)
         read = [layer.cross_attn.read(x_BSC, packed) for layer in self._decoder_layers]
         keys, values = zip(*read, strict=True)
-        return Memory(keys, values, lengths_B, padding_B11S, self._attention_dropout)
+        return Memory(keys, values, lengths_B, padding_B11S, self._attention_dropout,
+                      source_BS if self.config.copies else None)
 
     def hidden_states(
         self, target_BT: Tensor, memory: SourceMemory, *, cache: KeyValueCache | None = None
@@ -313,10 +337,21 @@ class EncoderDecoder(nn.Module):
             cache = _EarlierTokens(None, self._attention_dropout)
         return self._decode(target_BT, memory, cache, None)
 
-    def logits(self, hidden_BTC: Tensor) -> Tensor:
-        """(B, T, V), from the output of ``hidden_states``."""
+    def logits(self, hidden_BTC: Tensor, memory: "CopiedMemory | None" = None) -> Tensor:
+        """(B, T, V), from the output of ``hidden_states``; a model that copies needs to know from what."""
         mark(Stage.HEAD)
-        return self.lm_head(self._head_input(hidden_BTC))
+        logits_BTV: Tensor = self.lm_head(self._head_input(hidden_BTC))
+        if not self.config.copies:
+            return logits_BTV
+        assert memory is not None
+        assert memory.tokens_BS is not None
+        return mixed_log_probabilities(
+            logits_BTV, self.copy_gate(hidden_BTC), self._pointed(hidden_BTC, memory), memory.tokens_BS)
+
+    def _pointed(self, hidden_BTC: Tensor, memory: "CopiedMemory") -> Tensor:
+        """(B, T, S): where the next token could be copied from."""
+        weights_BTS: Tensor = self._decoder_layers[-1].copy_attn(hidden_BTC, memory.keys[-1], memory.padding_B11S)
+        return weights_BTS
 
     def loss(self, hidden_NC: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross-entropy (nats, float32) of the next tokens. A large vocabulary's logits never all exist."""
@@ -327,6 +362,22 @@ class EncoderDecoder(nn.Module):
         logits_NV = self.lm_head(hidden_NC).float()
         mark(Stage.LOSS)
         return F.cross_entropy(logits_NV, targets_N, label_smoothing=label_smoothing)
+
+    def copying_loss(
+        self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor, target_lengths_B: Tensor, labels_P: Tensor,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """``loss`` of the targets' tokens, in the order of ``target_states``, of a model that copies."""
+        memory = self.encode(source_BS, lengths_B)
+        packed = PackedTokens(target_lengths_B, target_BT.shape[1])
+        hidden_PC = self._decode(target_BT, memory, _EarlierTokens(None, self._attention_dropout), packed)
+        mark(Stage.HEAD)
+        weights_BTS = self._pointed(packed.pad(hidden_PC), memory)
+        labels_BT = packed.spread(labels_P).view(target_BT.shape)
+        copied_BT = (weights_BTS * (source_BS[:, None] == labels_BT[..., None])).sum(2)
+        logits_PV, gate_P1 = self.lm_head(self._head_input(hidden_PC)), self.copy_gate(hidden_PC)
+        mark(Stage.LOSS)
+        return mixed_loss(logits_PV, gate_P1, packed.rows(copied_BT.flatten()), labels_P, label_smoothing)
 
     def _decode(
         self, target_BT: Tensor, memory: SourceMemory, cache: KeyValueCache, packed: PackedTokens | None
