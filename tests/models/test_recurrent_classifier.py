@@ -40,6 +40,22 @@ def test_a_fresh_head_prefers_no_class_and_every_parameter_learns():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+@pytest.mark.parametrize("options", [{}, {"n_layers": 2}])
+def test_fresh_recurrent_layers_start_as_they_do_anywhere(options):
+    """Open forget gates, and each gate's matrix by its own fan-in, not by that of all gates stacked."""
+    config = RecurrentClassifierConfig(labels=("a", "b"), feature_sizes=(20,), feature_widths=(64,), hidden=64,
+                                       **options)
+    module = RecurrentClassifier(config).initialise(1)
+    for cell in [*module.layers.onward, *module.layers.backward_in_time]:
+        bias = cell.from_input.bias.view(4, 64)
+        assert (bias[2] == 1).all()
+        assert (bias[[0, 1, 3]] == 0).all()
+        for linear in (cell.from_input, cell.from_state):
+            assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.03)
+    assert (module.head.weight == 0).all()
+    assert (module.head.bias == 0).all()
+
+
 def test_frozen_words_get_no_gradient():
     module = build(frozen=True, dropout=0.0)
     module(*batch()).sum().backward()

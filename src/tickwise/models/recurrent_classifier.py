@@ -101,20 +101,22 @@ class RecurrentClassifier(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "RecurrentClassifier":
-        """Fresh weights: uniform embeddings of variance 1/width, Glorot-uniform matrices, zero head."""
+        """Fresh weights: uniform embeddings of variance 1/width, Glorot-uniform filters and attention, zero head;
+        recurrent layers as they are anywhere (``RecurrentLayer.initialise``)."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 bound = (3.0 / module.embedding_dim) ** 0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 module.weight[0].zero_()
-            elif isinstance(module, nn.Conv1d | nn.Linear):
+            elif isinstance(module, nn.Conv1d) or module in (self.query, self.attention):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
             elif isinstance(module, RecurrentLayers):
                 module.initialise(generator)
         self.head.weight.zero_()
+        self.head.bias.zero_()
         return self
 
     def n_parameters(self) -> int:
