@@ -37,7 +37,7 @@ def test_json_has_the_promised_keys_and_nothing_else_on_stdout(tmp_path, monkeyp
     assert set(found["flops_per_s"]) >= {"fp32", "bf16"}
     assert found["uses"]["device"] in ("cpu", "cuda", "mps")
     assert found["uses"]["dtype"] in ("fp32", "bf16")
-    assert set(found["uses"]["why"]) == {"device", "dtype", "threads", "compile"}
+    assert set(found["uses"]["why"]) == {"device", "dtype", "threads", "compile", "allocator"}
     assert found["kind"] == "measured"
     assert "measuring" in captured.err
 
@@ -53,6 +53,7 @@ def test_the_tables_name_figures_choices_and_reasons(figures, capsys):
     for text in ("20 GB/s", "100 GFLOP/s", "190 GFLOP/s", "measured on 2020-01-01", "dtype for training",
                  "torch.compile"):
         assert text in out
+    assert "PyTorch was imported before" in " ".join(out.split()), "why memory is not set up here"
 
 
 def test_figures_from_a_busy_machine_are_called_that(figures, capsys):

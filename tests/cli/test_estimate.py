@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from tickwise.core.console import format_bytes
+from tickwise.profiling import reference
+
 PLAN = ("--depth", 2, "--width", 128, "--vocab-size", 512, "--context", 64)
 
 
@@ -203,3 +206,26 @@ def test_the_deepest_model_that_fits_is_found_by_two_dry_runs_of_its_depth(estim
     assert sorted({n for n in layers if n > 4}) == [depth, depth + 1]
     assert found["memory_bytes"]["total"] <= limit
     assert estimate(*words, "--depth", depth + 1)["memory_bytes"]["total"] > limit
+
+
+def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, small_text, monkeypatch):
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 400_000_000 if "training" in name else 0)
+    words = ("train", small_text, "--depth", 1, "--model.width", 32, "--context", 16, "--tokenizer", "char",
+             "--dry-run")
+    code, out, _ = tickwise_cli(*words, "--json")
+    assert code == 0
+    memory = json.loads(out)["memory_bytes"]
+    assert memory["process"] == 400_000_000
+    assert memory["total"] == sum(size for name, size in memory.items() if name != "total") > 400_000_000
+    code, out, _ = tickwise_cli(*words)
+    (line,) = [line for line in out.splitlines() if line.startswith("memory")]
+    assert f"memory (modelled): {format_bytes(memory['total'])}: " in line
+    assert "process 400 MB" in line
+
+
+def test_a_stage_that_takes_next_to_nothing_is_not_said_to_take_nothing(tickwise_cli):
+    code, out, _ = tickwise_cli("estimate", *PLAN, "--hardware", "h100")
+    assert code == 0
+    times = out.partition("Time, modelled")[2].partition("tokens/s")[0]
+    assert "head" in times
+    assert " 0.0 " not in times

@@ -213,6 +213,8 @@ def test_a_structured_text_that_does_not_fit_says_that_it_was_cut_off(model_path
     result = generate_json(capsys, model_path, "--regex", "[ab]{50}", "--max-tokens", "10")
     assert result["finish_reason"] == "length"
     assert len(result["text"]) == 10
+    assert dispatch(["generate", model_path, "--regex", "[ab]{50}", "--max-tokens", "10"]) == 0
+    assert "regex: the text ended after 10 tokens before it was complete" in capsys.readouterr().err
 
 
 def test_log_probabilities_are_reported_on_request(model_path, capsys):
@@ -311,6 +313,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(model_path, capsys, flags, messag
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+def test_a_trace_that_is_there_is_not_replaced_and_no_flag_is_named_that_the_verb_lacks(model_path, tmp_path, capsys):
+    flags = ["generate", model_path, "--prompt", "abc", "--max-tokens", "2", "--trace", str(tmp_path / "trace")]
+    assert dispatch(flags) == 0
+    capsys.readouterr()
+    assert dispatch(flags) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert "holds a trace already; delete it, or give another folder" in captured.err
 
 
 def test_a_missing_model_is_one_line_and_exit_code_2(capsys):

@@ -136,6 +136,7 @@ def test_sql_answers_people_and_programs(tickwise_cli, recorded):
     assert "24" in out
     code, out, _ = tickwise_cli("trace", "sql", recorded, sql, "--json")
     assert json.loads(out) == {"columns": ["stage", "n"], "rows": [["ffn", 24]]}
+    assert "NULL" in tickwise_cli("trace", "sql", recorded, "SELECT NULL AS x, '' AS y")[1]
     code, out, _ = tickwise_cli("trace", "sql", recorded, "SELECT 'nan'::DOUBLE AS x", "--json")
     assert json.loads(out)["rows"] == [[None]]
     sql = "SELECT 0.5 AS x, ['inf'::DOUBLE] AS y, {'a': 'nan'::DOUBLE} AS z"

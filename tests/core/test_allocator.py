@@ -45,6 +45,15 @@ def test_what_is_freed_goes_back_although_tensors_live_behind_it():
     assert int(held_otherwise) > int(held)
 
 
+def test_why_it_is_not_set_up_is_said():
+    ask = "from tickwise.core import allocator; print(allocator.state()); allocator.tune(); print(allocator.state())"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True,
+                          env={**os.environ, "THP_MEM_ALLOC_ENABLE": "0"})
+    before, after = done.stdout.splitlines()
+    assert "only the command line sets it up" in before
+    assert after == "THP_MEM_ALLOC_ENABLE is set to 0"
+
+
 def test_a_user_who_has_switched_it_off_is_obeyed():
     assert run("tune", THP_MEM_ALLOC_ENABLE="0")[0] == "False"
 
@@ -54,6 +63,7 @@ def test_it_comes_before_pytorch_or_not_at_all():
 
     assert not allocator.tune()
     assert not allocator.is_tuned()
+    assert "PyTorch was imported before" in allocator.state()
     assert "THP_MEM_ALLOC_ENABLE" not in os.environ
 
 

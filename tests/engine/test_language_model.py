@@ -60,3 +60,18 @@ def test_load_in_bf16(model, tmp_path):
     assert isinstance(loaded, LanguageModel)
     assert loaded.dtype == torch.bfloat16
     assert math.isfinite(loaded.score("a cat").nats)
+
+
+def test_a_prompt_that_is_no_text_is_one_line(model):
+    for prompt in (None, 3, b"abc"):
+        with pytest.raises(ConfigError, match="prompt: give text") as caught:
+            model.generate(prompt)
+        assert "\n" not in str(caught.value)
+
+
+def test_log_probabilities_stand_beside_the_tokens(model):
+    asked = model.generate("abc", max_tokens=4, logprobs=1, seed=1, ignore_eos=True)
+    assert len(asked.logprobs) == len(asked.token_ids) == 4
+    assert asked.logprobs == tuple(choice.logprob for choice in asked.choices)
+    assert all(value <= 0 for value in asked.logprobs)
+    assert model.generate("abc", max_tokens=4, seed=1, ignore_eos=True).logprobs == ()

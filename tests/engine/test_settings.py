@@ -1,9 +1,13 @@
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
 
 from tickwise.core.errors import ConfigError
+from tickwise.engine.options import EngineOptions
+from tickwise.engine.requests import Request
 from tickwise.engine.settings import GenerationSettings
 
 
@@ -46,6 +50,31 @@ def test_settings_that_contradict_each_other_are_refused_by_name(settings):
     with pytest.raises(ConfigError) as caught:
         GenerationSettings(**settings)
     assert all(name in str(caught.value) for name in settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"regex": "("}, {"json_schema": {"type": "strnig"}}, {"grammar": "start: ("}])
+def test_a_structure_that_cannot_be_is_refused_where_it_is_asked_for(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))) as caught:
+        GenerationSettings(**settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "near"), [(GenerationSettings, "seed"), (Request, "tenant"), (EngineOptions, "max_rows")])
+def test_a_field_that_does_not_exist_is_a_users_mistake(kind, near):
+    with pytest.raises(ConfigError, match=f"no setting '{near}x'; did you mean '{near}'"):
+        kind(**{f"{near}x": 1})
+    with pytest.raises(ConfigError, match="by its name"):
+        kind("abc")
+
+
+def test_a_request_needs_a_prompt():
+    for fields in ({}, {"prompt": None}):
+        with pytest.raises(ConfigError, match="prompt: give text"):
+            Request(**fields)
+    request = Request(prompt="a", tenant="b")
+    assert copy.deepcopy(request) == pickle.loads(pickle.dumps(request)) == request
 
 
 def test_a_huge_max_tokens_is_only_a_number():

@@ -107,6 +107,14 @@ ATTACKS = [
 ]
 
 
+def test_a_listing_that_was_written_is_missed(make_trace):
+    path = make_trace()
+    assert open_trace(path).listing() is None, "this one was recorded without"
+    with_header(path, has_listing=True)
+    with pytest.raises(DataError, match=r"listing.json: is missing"):
+        open_trace(path)
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_sql_neither_writes_nor_reads_anything_else(make_trace, tmp_path, attack):
     secret_python_table = torch.zeros(1).numpy()  # noqa: F841  what DuckDB would find by looking into callers
@@ -221,8 +229,10 @@ def test_what_is_no_trace_is_one_line(tmp_path):
 
 def test_an_output_that_holds_something_is_left_alone(make_trace, tmp_path):
     trace = make_trace(n_ticks=2)
-    with pytest.raises(OutputError, match="--overwrite"):
-        check_trace_output(trace)
+    with pytest.raises(OutputError, match="replace it with --overwrite"):
+        check_trace_output(trace, False)
+    with pytest.raises(OutputError, match="delete it, or give another folder"):
+        check_trace_output(trace)  # of a verb that has no such flag
     check_trace_output(trace, overwrite=True)
     with pytest.raises(OutputError, match="no trace"):
         check_trace_output(tmp_path, overwrite=True)

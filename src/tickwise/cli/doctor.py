@@ -34,6 +34,7 @@ def run(arguments: Arguments) -> int:
 def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor knows, JSON-ready; what is not known is ``None``."""
     from tickwise import __version__
+    from tickwise.core import allocator
     from tickwise.core.device import resolve_device, usable_cores
     from tickwise.profiling import ceilings as measuring
     from tickwise.profiling import machine
@@ -57,7 +58,8 @@ def examine(refresh: bool = False) -> dict[str, Any]:
             "dtype": choices.dtype,
             "threads": choices.threads,
             "compile": choices.compile,
-            "why": dict(choices.why),
+            "allocator": allocator.is_tuned(),
+            "why": {**choices.why, "allocator": allocator.state()},
         },
         "processor": machine.cpu_name(),
         "cores_allowed": usable_cores(),
@@ -109,10 +111,11 @@ def _print_tables(found: dict[str, Any]) -> None:
         can.add_row(f"{name} products", f"{rate / 1e9:,.0f} G{unit}", found["measured_with"][name])
 
     uses = _table("tickwise will use", "what", "choice", "why")
-    for name in ("device", "dtype", "threads", "compile"):
+    for name in ("device", "dtype", "threads", "compile", "allocator"):
         value = found["uses"][name]
-        shown = {True: "possible", False: "no"}[value] if isinstance(value, bool) else str(value)
-        label = {"dtype": "dtype for training", "compile": "torch.compile"}.get(name, name)
+        yes = "own pages" if name == "allocator" else "possible"
+        shown = {True: yes, False: "no"}[value] if isinstance(value, bool) else str(value)
+        label = {"dtype": "dtype for training", "compile": "torch.compile", "allocator": "memory"}.get(name, name)
         uses.add_row(label, shown, found["uses"]["why"][name])
 
     console = Console(highlight=False)

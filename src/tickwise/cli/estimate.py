@@ -177,7 +177,6 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
     (measured); elsewhere that comes on top, as does what an allocator that is not here leaves unused.
     """
     from tickwise.engine.memory import estimate_serving_memory
-    from tickwise.profiling.reference import process_bytes
     from tickwise.training.memory import estimate_training_memory
 
     is_our_cpu = machine.is_here and machine.device.type == "cpu"
@@ -192,11 +191,18 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
         terms = {"weights": serve.weights, "activations": serve.activations, "kv_cache": serve.kv_cache,
                  "fragmentation": serve.fragmentation}
     if is_our_cpu:
-        room = "training" if arguments.purpose == "train" else "engine"
-        terms["process"] = process_bytes(f"{room}-{dtype}", f"tickwise.{room}.prediction:run_smallest('{dtype}')")
+        terms["process"] = process_term(arguments.purpose, dtype)
     else:
         terms |= {"fragmentation": None, "process": None}
     return terms | {"total": sum(size for size in terms.values() if size is not None)}
+
+
+def process_term(purpose: Literal["train", "serve"], dtype: str) -> int:
+    """Bytes of a process besides its model, on this machine's CPU: measured once, then kept."""
+    from tickwise.profiling.reference import process_bytes
+
+    room = "training" if purpose == "train" else "engine"
+    return process_bytes(f"{room}-{dtype}", f"tickwise.{room}.prediction:run_smallest('{dtype}')")
 
 
 def _total(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> int:
@@ -352,6 +358,11 @@ def _energy(prediction: "Prediction", machine: "Machine", dtype: str) -> tuple[f
     return joules, f"modelled: {DEFAULT_COEFFICIENTS.source}"
 
 
+def _microseconds(seconds: float) -> str:
+    """One decimal; two digits of what is shorter."""
+    return f"{seconds * 1e6:,.1f}" if seconds >= 1e-6 or not seconds else f"{seconds * 1e6:.2g}"
+
+
 def _print_tables(found: dict[str, Any]) -> None:
     from rich import box
     from rich.console import Console
@@ -387,7 +398,7 @@ def _print_tables(found: dict[str, Any]) -> None:
         console.print(f"{'fits into' if total <= available else 'does NOT fit into'} {format_bytes(available)}")
     times = table(f"Time, modelled ({found['time_is']})", "stage", "µs", "share")
     for name, seconds in found["time_s"].items():
-        times.add_row(name, f"{seconds * 1e6:,.1f}", f"{100 * seconds / found['time_s']['total']:.0f} %")
+        times.add_row(name, _microseconds(seconds), f"{100 * seconds / found['time_s']['total']:.0f} %")
     console.print(times)
     console.print(f"{format_count(found['tokens_per_s'])} tokens/s")
     if "prefill_s" in found:

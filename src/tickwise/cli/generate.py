@@ -81,7 +81,10 @@ def run(arguments: Arguments) -> int:
     prompts = None if arguments.prompts is None else prompts_of(arguments)
     prompt = prompt_of(arguments)
     from tickwise.engine.tracing import traced, writing_costs
+    from tickwise.profiling.trace_store import check_trace_output
 
+    if arguments.trace is not None:
+        check_trace_output(arguments.trace)
     model = load_model(arguments)
     with traced(model, arguments.trace, writing_costs(model, settings.use_cache)):
         if prompts is not None:

@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
 def _text(value: Any) -> str:
     """Numbers as people read them; text with signs for what a terminal would obey (line ends, colours)."""
     if value is None:
-        return ""
+        return "NULL"
     if isinstance(value, float | Decimal):
         return f"{value:,.0f}" if abs(float(value)) >= 1e6 else f"{value:,.6g}"
     if isinstance(value, str):

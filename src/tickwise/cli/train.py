@@ -24,6 +24,16 @@ class Arguments(CommonArguments, TrainConfig):
     """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
 
 
+def _memory(made: "Plan") -> dict[str, int]:
+    """Bytes by term and ``total``: on a CPU of the whole process, as the live line and ``estimate`` count."""
+    from tickwise.cli.estimate import process_term
+
+    terms = dataclasses.asdict(made.memory)
+    if made.device.type == "cpu":
+        terms["process"] = process_term("train", made.dtype)
+    return terms | {"total": sum(terms.values())}
+
+
 def _step_time(made: "Plan") -> str:
     from tickwise.core.console import format_count
     from tickwise.profiling import overheads
@@ -50,12 +60,13 @@ def run(arguments: Arguments) -> int:
     made = plan(config, data)
     if arguments.dry_run:
         if arguments.json:
-            print(json.dumps(made.as_json(), indent=2))
+            print(json.dumps({**made.as_json(), "memory_bytes": _memory(made)}, indent=2))
         else:
             for line in describe(made.model, made.config, made.n_parameters):
                 print(line)
-            terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in dataclasses.asdict(made.memory).items())
-            print(f"memory (modelled): {format_bytes(made.memory.total)} besides the process itself: {terms}")
+            memory = _memory(made)
+            terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items() if name != "total")
+            print(f"memory (modelled): {format_bytes(memory['total'])}: {terms}")
             print(f"time (modelled): {_step_time(made)}")
         return 0
     result = run_plan(made, data, arguments.trace)

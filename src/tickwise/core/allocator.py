@@ -21,29 +21,44 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SWITCH = "THP_MEM_ALLOC_ENABLE"
 _is_tuned = False
+_why_not = "only the command line sets it up; in Python, call tickwise.core.allocator.tune() before PyTorch is imported"
 
 
 def tune() -> bool:
-    """Set it up, before PyTorch is imported; whether it is set up now.
+    """Set it up, before PyTorch is imported; whether it is set up now. ``state`` says why not.
 
     It is not without glibc or huge pages, nor where PyTorch is there already or has been told something else.
     """
-    global _is_tuned
-    if _is_tuned or "torch" in sys.modules or os.environ.get(_SWITCH, "1") != "1" or not _has_huge_pages():
-        return _is_tuned
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    os.environ[_SWITCH] = "1"
-    mallopt(_M_MMAP_THRESHOLD, OWN_PAGES_FROM)
-    mallopt(_M_TRIM_THRESHOLD, KEPT_FREE)
-    _is_tuned = True
-    return True
+    global _is_tuned, _why_not
+    if _is_tuned:
+        return True
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if "torch" in sys.modules:
+        _why_not = "PyTorch was imported before, which reads the setting when it starts"
+    elif os.environ.get(_SWITCH, "1") != "1":
+        _why_not = f"{_SWITCH} is set to {os.environ[_SWITCH]}"
+    elif not _has_huge_pages():
+        _why_not = "this system has no transparent huge pages"
+    elif mallopt is None:
+        _why_not = "the C library is not glibc"
+    else:
+        os.environ[_SWITCH] = "1"
+        mallopt(_M_MMAP_THRESHOLD, OWN_PAGES_FROM)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_FREE)
+        _is_tuned = True
+    return _is_tuned
 
 
 def is_tuned() -> bool:
     """Whether this process has been set up."""
     return _is_tuned
+
+
+def state() -> str:
+    """What large tensors live in, or why the C library decides; in one line."""
+    if _is_tuned:
+        return f"tensors from {OWN_PAGES_FROM >> 20} MB on have pages of their own, which go back when they are freed"
+    return _why_not
 
 
 def _has_huge_pages() -> bool:

@@ -1,5 +1,6 @@
 """Which device and number format a run uses, and the one line that says why."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 DType = Literal["fp32", "bf16"]
+_OMP_PAUSE_SOFT = 1  # omp.h
 
 
 def torch_dtype(name: str) -> "torch.dtype":
@@ -47,19 +49,29 @@ def resolve_device(name: str = "auto") -> "torch.device":
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Inside, this thread takes numbers below the smallest normal one for zero.
+    """Inside, this thread and those that PyTorch computes with take numbers below the smallest normal one for zero.
 
     Gradients and averages decay into that range, where a CPU computes many times slower. It holds for all arithmetic
-    of the thread, Python's too, so it is undone at the end.
+    of the thread, Python's too, so it is undone at the end. PyTorch's workers take the setting over from the thread
+    that starts them, so they are started anew; without an OpenMP that can do so, those that ran before keep theirs.
     """
     import torch
 
     was_on = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
+    _restart_workers()
     try:
         yield
     finally:
         torch.set_flush_denormal(was_on)
+        _restart_workers()
+
+
+def _restart_workers() -> None:
+    """End the threads of OpenMP that wait for this thread's work; the next parallel operation starts others."""
+    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if os.name == "posix" else None
+    if pause is not None:
+        pause(_OMP_PAUSE_SOFT)
 
 
 def usable_cores() -> int:

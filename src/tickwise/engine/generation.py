@@ -1,12 +1,14 @@
 """Prompts through an engine of their own, one or many: the way from a prompt to text that ``LanguageModel`` takes."""
 
 import itertools
+import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tickwise.core.console import SayOnce, say
 from tickwise.core.errors import ConfigError, UserError
 from tickwise.engine.engine import Engine
 from tickwise.engine.options import EngineOptions
@@ -77,7 +79,24 @@ def generate_events(
         for event in engine.step():
             if isinstance(event, Failure):
                 raise event.error
+            if isinstance(event, Generation):
+                _say_if_cut_off(event, settings, say)
             yield event
+
+
+def _say_if_cut_off(generation: Generation, settings: GenerationSettings, tell: Callable[[str], None]) -> None:
+    """A structure that ran out of tokens must not pass for a whole one."""
+    if settings.structure is None or generation.finish_reason == "stop":
+        return
+    kind, _ = settings.structure
+    ended = f"{kind}: the text ended after {len(generation.token_ids)} tokens"
+    if kind != "json_schema":
+        tell(f"{ended} before it was complete, and need not match; raise max_tokens")
+        return
+    try:
+        json.loads(generation.text)
+    except ValueError:
+        tell(f"{ended} and is not complete JSON; raise max_tokens")
 
 
 def options_for(module: LanguageModule, n_prompt: int, settings: GenerationSettings) -> EngineOptions:
@@ -112,6 +131,7 @@ def generate_batch(
         max_rows=n_rows, max_waiting=2 * n_rows, tick_tokens=max(EngineOptions.tick_tokens, n_rows),
         use_cache=settings.use_cache, speculate=settings.speculate,
     ))
+    say_once = SayOnce()
     left, past_context = enumerate(prompts), _past_context(module, settings)
     submitting: dict[int, Future[str]] = {}
     written: dict[int, list[Generation]] = {}
@@ -137,6 +157,7 @@ def generate_batch(
                 if isinstance(event, Failure):
                     yield Answer(index, [], event.error)
                 elif isinstance(event, Generation):
+                    _say_if_cut_off(event, settings, lambda text: say_once(text, "cut off"))
                     written.setdefault(index, []).append(event)
             for index in [index for index in written if index not in submitting and str(index) not in engine]:
                 samples = written.pop(index)

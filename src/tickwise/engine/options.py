@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tickwise.core.errors import ConfigError
+from tickwise.engine.settings import KnownFields
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(KnownFields):
     """Sizes and switches of an engine."""
 
     max_rows: int = 8

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tickwise.core.console import note
 from tickwise.core.errors import ConfigError, DataError, UserError
 from tickwise.engine.sampling import Choice, EndReason, TokenChooser
-from tickwise.engine.settings import GenerationSettings
+from tickwise.engine.settings import GenerationSettings, KnownFields
 from tickwise.engine.stop_strings import StopStringFilter
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class QueueFullError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(KnownFields):
     """One prompt to continue, or, for an encoder–decoder, one source."""
 
-    prompt: str | Sequence[int]
-    """Text, or token ids."""
+    prompt: str | Sequence[int] = None  # type: ignore[assignment]  # refused below
+    """Text, or token ids. It has to be given."""
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     past_context: PastContext = "stop"
     """When the text fills the model's context: stop there (and refuse a longer prompt), or slide, that is read the
@@ -46,6 +46,8 @@ class Request:
     """Name of the request; left out, the engine gives one."""
 
     def __post_init__(self) -> None:
+        if self.prompt is None:
+            raise ConfigError("prompt: give text, or token ids as whole numbers")
         if not isinstance(self.settings, GenerationSettings):
             raise ConfigError(f"settings: give GenerationSettings, not {self.settings!r:.60}")
         if self.past_context not in ("stop", "slide"):
@@ -107,6 +109,12 @@ class Generation:
     """Where guessing was asked for."""
     request_id: str = ""
 
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Natural logarithm of each token's probability in the model's own distribution; empty where the settings did
+        not ask for ``logprobs``. The likeliest other tokens are in ``choices``."""
+        return tuple(choice.logprob for choice in self.choices if choice.logprob is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
@@ -149,7 +157,9 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
 
 
 def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """Ids of the text, as they are. ``DataError`` for what is no text."""
+    """Ids of the text, as they are. ``ConfigError`` and ``DataError`` for what is no text."""
+    if not isinstance(text, str):
+        raise ConfigError(f"prompt: give text, not {text!r:.60}")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError("the prompt holds half a character (a lone surrogate), which is not text; leave it out")
     return tokenizer.encode(text)

@@ -3,10 +3,11 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from tickwise.core.config import closest
 from tickwise.core.errors import ConfigError
 
 StructureKind = Literal["json_schema", "regex", "choice", "grammar"]
@@ -20,8 +21,21 @@ _NOT_IN_BEAMS = {
 """What a beam search, which follows the model's own distribution, does not do, and the values that ask for nothing."""
 
 
+class KnownFields:
+    """Base of settings: a field that they do not have is a ``ConfigError``, as every other mistake in them is."""
+
+    def __new__(cls, *positional: object, **values: object) -> Self:
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        if positional:
+            raise ConfigError(f"{cls.__name__}: give every field by its name, such as {known[0]}=…")
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"{cls.__name__}: no setting '{name}'{closest(name, known)}")
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
+class GenerationSettings(KnownFields):
     """Settings of one generation. Every wrong value raises ``ConfigError`` in one line.
 
     The distribution is shaped in this order: repetition penalty, presence and frequency penalties, logit bias,
@@ -110,6 +124,10 @@ class GenerationSettings:
         if self.regex is not None and (not isinstance(self.regex, str) or not self.regex):
             raise ConfigError("regex: give a regular expression that is not empty")
         self._refuse_contradictions()
+        if self.structure is not None:
+            from tickwise.engine.structured import checked_grammar
+
+            checked_grammar(*self.structure)
 
     @property
     def structure(self) -> tuple[StructureKind, str] | None:

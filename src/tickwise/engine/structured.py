@@ -108,19 +108,10 @@ def compile_constraint(settings: GenerationSettings, tokenizer: "Tokenizer") -> 
     if settings.structure is None:
         return None
     kind, text = settings.structure
-    try:
-        from llguidance import LLMatcher, LLParserLimits
-    except ImportError:
-        raise ConfigError(f"{kind}: needs llguidance; install it with pip install 'tickwise[structured]'") from None
-    if len(text) > _MOST_CHARACTERS[kind]:
-        raise ConfigError(f"{kind}: {len(text)} characters are too many (at most {_MOST_CHARACTERS[kind]})")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConfigError(f"{kind}: it holds half a character (a lone surrogate), which is not text")
+    grammar = checked_grammar(kind, text)
+    from llguidance import LLMatcher, LLParserLimits
+
     library_tokenizer = _library_tokenizer(tokenizer)
-    grammar = _grammar(kind, text)
-    problem = _problem(grammar)
-    if problem:
-        raise ConfigError(f"{kind}: {problem}")
     limits = LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_ITEMS[kind])
     matcher = LLMatcher(library_tokenizer, grammar, log_level=0, limits=limits)
     if matcher.is_error():
@@ -128,6 +119,24 @@ def compile_constraint(settings: GenerationSettings, tokenizer: "Tokenizer") -> 
     constraint = Constraint(matcher, kind, tokenizer.vocab_size)
     _follow_forced_tokens(constraint.start())
     return constraint
+
+
+def checked_grammar(kind: StructureKind, text: str) -> str:
+    """The library's own form of what is asked. Raises ``ConfigError`` in one line for what can be seen to be wrong
+    without a tokenizer, so that settings are refused where they are made."""
+    try:
+        import llguidance  # noqa: F401
+    except ImportError:
+        raise ConfigError(f"{kind}: needs llguidance; install it with pip install 'tickwise[structured]'") from None
+    if len(text) > _MOST_CHARACTERS[kind]:
+        raise ConfigError(f"{kind}: {len(text)} characters are too many (at most {_MOST_CHARACTERS[kind]})")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{kind}: it holds half a character (a lone surrogate), which is not text")
+    grammar = _grammar(kind, text)
+    problem = _problem(grammar)
+    if problem:
+        raise ConfigError(f"{kind}: {problem}")
+    return grammar
 
 
 def _grammar(kind: StructureKind, text: str) -> str:

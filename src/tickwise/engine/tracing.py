@@ -20,7 +20,7 @@ def writing_costs(model: LanguageModel, use_cache: bool) -> ListedCosts | None:
 
 @contextlib.contextmanager
 def traced(
-    model: LanguageModel, path: Path | None, costs: ListedCosts | None, *, overwrite: bool = False,
+    model: LanguageModel, path: Path | None, costs: ListedCosts | None, *, overwrite: bool | None = None,
     coefficients: EnergyCoefficients = DEFAULT_COEFFICIENTS,
 ) -> Iterator[None]:
     """What ``model`` does inside the block is recorded as a trace at ``path``, if one is given.

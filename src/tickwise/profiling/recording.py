@@ -34,7 +34,7 @@ class _NothingRecordedError(Exception):
 @contextlib.contextmanager
 def record_trace(
     path: Path, *, model: str, dtype: "torch.dtype", device: "torch.device", costs: CostModel | None = None,
-    listing: Callable[[], Listing | None] = lambda: None, overwrite: bool = False,
+    listing: Callable[[], Listing | None] = lambda: None, overwrite: bool | None = None,
     coefficients: EnergyCoefficients = DEFAULT_COEFFICIENTS,
 ) -> Iterator[Ledger]:
     """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C ends it; any other

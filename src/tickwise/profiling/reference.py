@@ -92,15 +92,15 @@ def by_stage(instructions: Sequence[Instruction]) -> dict[Stage, list[Instructio
 
 def process_bytes(name: str, function: str, refresh: bool = False) -> int:
     """What a process takes besides its model: the resident memory of a fresh one after ``function``
-    (``module:call()``), which runs the smallest model there is. From the cache (``name``), or measured now in some
-    seconds.
+    (``module:call()``), which runs the smallest model there is. From the cache (``name``), or measured now, in up to
+    a minute.
     """
     allocator = "tuned-" if is_tuned() else ""
     path = cache_directory() / f"process-{_FORMAT_VERSION}-{allocator}{name}-{fingerprint()}.json"
     if not refresh:
         with contextlib.suppress(ConfigError, TypeError, KeyError, ValueError):
             return int(read_json(path, "the size of a process")["bytes"])
-    say("measuring what a process takes besides its model, some seconds")
+    say("measuring what a process takes besides its model, up to a minute (once)")
     module, _, call = function.partition(":")
     tuning = "from tickwise.core.allocator import tune; tune(); " if is_tuned() else ""
     code = f"{tuning}import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"

@@ -55,15 +55,17 @@ def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema", "pyarrow.Schema"]:
     return ledger, tokens, ticks
 
 
-def check_trace_output(path: Path, overwrite: bool = False) -> None:
-    """``OutputError`` when a trace cannot go to ``path``; an earlier trace is replaced only with ``overwrite``."""
+def check_trace_output(path: Path, overwrite: bool | None = None) -> None:
+    """``OutputError`` when a trace cannot go to ``path``; an earlier trace is replaced only with ``overwrite``, which
+    the message names unless it is ``None``: then the user has no such flag."""
     if path.is_dir():
         if not any(path.iterdir()):
             return
         if not (path / _HEADER).is_file():
             raise OutputError(f"{path}: holds something that is no trace; give another folder")
         if not overwrite:
-            raise OutputError(f"{path}: holds a trace already; replace it with --overwrite, or give another folder")
+            way = "delete it" if overwrite is None else "replace it with --overwrite"
+            raise OutputError(f"{path}: holds a trace already; {way}, or give another folder")
     elif path.exists():
         raise OutputError(f"{path}: is a file; give a folder")
 
@@ -158,6 +160,7 @@ class TraceWriter:
         self._ticks.close()
         if listing is not None:
             (self._folder / _LISTING).write_text(json.dumps(listing) + "\n", encoding="utf-8")
+        header = {**header, "has_listing": listing is not None}
         counts = {"ticks": self.n_ticks, "rows": self.n_rows, "tokens": self.n_tokens,
                   "tick_rows": self.n_ticks}
         text = json.dumps({"format": FORMAT, "run": self._run, **header, "counts": counts}, indent=2)
@@ -224,7 +227,7 @@ class Trace:
         """Instructions of a typical tick; ``None`` where the trace has none. ``DataError`` when they are damaged."""
         path = self.path / _LISTING
         if not path.is_file():
-            return None
+            return None  # or opening the trace would have failed
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
             whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= _INSTRUCTION for row in rows)
@@ -258,6 +261,8 @@ def open_trace(path: Path) -> Trace:
     for name, key in ((_LEDGER, "rows"), (_TOKENS, "tokens"), *([(_TICKS, "tick_rows")] if known else [])):
         if counts.get(key) != tables[name.removesuffix(".parquet")].num_rows:
             raise DataError(f"{path}: {name} and {_HEADER} do not belong together; record the trace again")
+    if header.get("has_listing") and not (path / _LISTING).is_file():  # older traces do not say
+        raise DataError(f"{path / _LISTING}: is missing; record the trace again")
     stages = set(tables["ledger"].column("stage").unique().to_pylist())
     unknown = sorted(map(str, stages - {str(stage) for stage in STAGES}))
     if unknown:
