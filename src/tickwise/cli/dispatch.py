@@ -14,7 +14,7 @@ from typing import Any
 from tickwise.cli import VERBS, load_verb, overview, verb_lines
 from tickwise.core import console
 from tickwise.core.config import closest, from_dict, read_yaml
-from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.errors import ConfigError, RankError, UserError
 
 INTERRUPTED = 130
 
@@ -166,6 +166,10 @@ def dispatch(arguments: Sequence[str]) -> int:
         return int(result or 0)
     except UserError as error:
         print(f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}", file=sys.stderr)
+        if "TORCHELASTIC_RUN_ID" in os.environ and not isinstance(error, RankError):
+            from tickwise.training.distributed.launch import stop_launch
+
+            stop_launch()
         return 2
     except (MemoryError, RuntimeError) as problem:
         from tickwise.core.memory import is_out_of_memory

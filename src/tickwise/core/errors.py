@@ -30,3 +30,7 @@ class NumericsError(UserError):
 
 class MemoryLimitError(UserError):
     """The machine has less memory than the job needs."""
+
+
+class RankError(UserError):
+    """A rank of a distributed run that hangs: the run can go on from its last checkpoint."""

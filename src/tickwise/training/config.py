@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tickwise.core.errors import ConfigError
 from tickwise.data.config import TokenizerKind
@@ -71,8 +71,30 @@ class ScheduleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelOptions:
+    """How several ranks train one model together (``--ranks``, or torchrun). One process alone has no use for it."""
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: every rank holds the model and its optimizer state; fsdp: each holds a share and gathers a layer at a time
+    (FSDP2), for models that do not fit otherwise."""
+    timeout_seconds: float = 600.0
+    """A rank that lets the others wait longer than this counts as hung: the run ends with its name (and starts again
+    from its last checkpoint)."""
+
+
+@dataclass(frozen=True)
+class FlagNames:
+    """How the flags are called, in messages, that the verb of a training has for what the loop is told."""
+
+    resume: str = "--resume auto"
+    lr: str = "--optimizer.lr"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """What the training loop is told, whatever it trains."""
+
+    flags: ClassVar[FlagNames] = FlagNames()
 
     out: Path = Path("out/run")
     """Run directory."""
@@ -82,7 +104,11 @@ class LoopConfig:
     batch_size: int | None = None
     """Sequences in one update."""
     accumulate: int = 1
-    """Micro-batches that one update's sequences are split into."""
+    """Micro-batches that one update's sequences (of several ranks: each rank's) are split into."""
+    checkpoint_activations: bool = False
+    """Keep only what goes from layer to layer and compute the rest again in the backward pass: less memory, about a
+    third more time."""
+    parallel: ParallelOptions = field(default_factory=ParallelOptions)
     label_smoothing: float = 0.0
     max_steps: int | None = None
     """Updates. The run ends at the first limit that it reaches, or without any of the three after 20 tokens per
@@ -154,12 +180,20 @@ class LoopConfig:
             raise ConfigError("--optimizer.layer-decay: Muon gives all layers one rate; take --optimizer.name adamw")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"--seed: must be in [0, 2^63), got {self.seed}")
+        if not self.parallel.timeout_seconds > 0:
+            raise ConfigError(f"--parallel.timeout-seconds: must be positive, got {self.parallel.timeout_seconds}")
         if self.overwrite and self.resume == "auto":
             raise ConfigError("--overwrite and --resume auto contradict each other; give one of them")
         for name in ("warmup", "decay", "floor"):
             value = getattr(self.schedule, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"--schedule.{name}: must be in [0, 1], got {value}")
+
+
+class TaskLoopConfig(LoopConfig):
+    """Of a training that ``tickwise run`` asks for: its flags have other names."""
+
+    flags = FlagNames(resume="--resume", lr="--options.lr")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,28 @@ class Journal:
             console.say(text)
 
 
+class Unheard(Journal):
+    """The journal of a rank that does not lead: nothing is kept or shown."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> "Unheard":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        pass
+
+    def record(self, row: dict[str, Any]) -> None:
+        pass
+
+    def show(self, row: dict[str, Any], seconds_left: float | None, *, important: bool = False) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
 def live_text(row: dict[str, Any], seconds_left: float | None) -> str:
     """One line: step, loss (a moving average over about ten steps), validation loss, tokens/s, share of peak,
     memory, time left."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,8 @@ from tickwise.training.checkpoint import Counters, save_best_model, save_checkpo
 from tickwise.training.config import LoopConfig
 from tickwise.training.live import Journal
 from tickwise.training.objective import Batch, Objective
-from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
+from tickwise.training.optimizers import MasterWeights, Optimizer
+from tickwise.training.parallel import Alone
 from tickwise.training.schedule import lr_scale
 
 if TYPE_CHECKING:
@@ -49,13 +50,20 @@ class Training:
     last_validation_seconds: float | None = None
     ledger: Ledger | None = None
     """Where the steps' stages are recorded, if anywhere."""
+    parallel: Alone = field(default_factory=Alone)
+    """This process alone, or one rank of several (``training/distributed``)."""
 
     def begin_step(self) -> None:
         """The ledger's tick is one update and whatever follows it before the next one."""
         if self.ledger is not None:
-            assert self.config.batch_size is not None
             self.ledger.begin_tick()
-            self.ledger.tick_work(TrainingWork(self.config.batch_size))
+
+    def note_batch(self, batch: Batch) -> None:
+        """The ledger's tick works on this batch."""
+        if self.ledger is not None:
+            assert self.config.batch_size is not None
+            n_sequences = self.config.batch_size if batch.work is None else batch.work.n_texts
+            self.ledger.tick_work(TrainingWork(n_sequences, shape=batch.work))
 
     def end_step(self) -> None:
         if self.ledger is not None:
@@ -98,28 +106,30 @@ class Training:
 
 def gradient(training: Training) -> tuple[float, list[Tensor], int]:
     """One batch's mean loss and float32 gradients, in ``accumulate`` micro-batches, and its tokens."""
-    config, objective = training.config, training.objective
+    objective, parallel = training.objective, training.parallel
     mark(Stage.DATA)
     batch = objective.next_batch()
+    training.note_batch(batch)
     total = 0.0
     training.weights.clear()
     gradients: list[Tensor] = []
-    micro_batches = [batch] if config.accumulate == 1 else objective.split(batch, config.accumulate)
-    for index, micro in enumerate(micro_batches):
-        loss, state = _loss(training, micro)
-        loss = loss / len(micro_batches)
-        mark(Stage.BACKWARD)
-        loss.backward()
+    parts = parallel.parts(objective, batch, training.config.accumulate)
+    for index, part in enumerate(parts):
+        with parallel.computing(training, part, last=index == len(parts) - 1):
+            loss, state = _loss(training, part.batch)
+            loss = loss / part.divisor
+            mark(Stage.BACKWARD)
+            loss.backward()
         total += loss.item()
         gradients = training.weights.collect(first=index == 0)
-        objective.carry(state, index)
-    return total, gradients, batch.n_tokens
+        parallel.carry(objective, state, part)
+    return parallel.mean(total), gradients, batch.n_tokens
 
 
 def _loss(training: Training, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
     inputs = [x.to(training.device, non_blocking=True) for x in batch.inputs]
     if training.compiled_loss is None:
-        return training.objective.loss(training.module, *inputs)
+        return training.parallel.loss(training.objective, training.module, inputs)
     mark(Stage.FORWARD)
     with marking(None):  # marks inside compiled code would have it compiled in pieces
         return training.compiled_loss(training.module, *inputs)
@@ -128,7 +138,7 @@ def _loss(training: Training, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]
 def update(training: Training, gradients: list[Tensor], scale: float) -> float:
     """Clip, check that the gradient is finite, step; returns the norm before clipping."""
     mark(Stage.OPTIMIZER)
-    norm = total_norm(gradients).item()
+    norm = training.parallel.norm(gradients).item()
     step = training.counters.step + 1
     if not math.isfinite(norm):
         raise not_finite(training, f"step {step}: the gradient is not finite; nothing was updated")
@@ -146,7 +156,7 @@ def not_finite(training: Training, what: str) -> NumericsError:
     """The one line for numbers that stopped being finite: what, which checkpoint is good, what to do."""
     kept = checkpoint_paths(training.config.out)
     good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-    return NumericsError(f"{what}; {good}. Lower --optimizer.lr, or use --dtype fp32")
+    return NumericsError(f"{what}; {good}. Lower {training.config.flags.lr}, or use --dtype fp32")
 
 
 @torch.no_grad()
@@ -154,10 +164,10 @@ def validation_figures(training: Training) -> dict[str, float]:
     """The objective's figures on its validation part, with averaged weights if any."""
     module = training.module
     module.eval()
-    with training.weights.replaced_by(training.average):
+    with training.weights.replaced_by(training.average), training.parallel.whole():
         figures = training.objective.validate(module, training.device, training.config.evaluate_tokens)
     module.train()
-    return figures
+    return {name: training.parallel.agree(value) for name, value in figures.items()}
 
 
 def ended(training: Training) -> str:
@@ -173,7 +183,7 @@ def ended(training: Training) -> str:
 
 def train_until_done(training: Training, journal: Journal, interrupted: Callable[[], bool]) -> str:
     """Run steps until a limit, early stopping or an interrupt; returns the reason in a few words."""
-    config, counters = training.config, training.counters
+    config, counters, parallel = training.config, training.counters, training.parallel
     evaluate_every = config.evaluate_every
     loss_average: float | None = None
     started = time.perf_counter() - counters.seconds
@@ -195,7 +205,7 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         counters.tokens += n_tokens
         window_tokens += n_tokens
         now = time.perf_counter()
-        counters.seconds = now - started
+        counters.seconds = parallel.agree(now - started)
         loss_average = loss if loss_average is None else 0.9 * loss_average + 0.1 * loss
 
         done = training.progress() >= 1.0
@@ -205,7 +215,7 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
             validate = done or counters.step % (evaluate_every or 1) == 0
         else:  # about thirty times a run, and for at most a tenth of its time
             pause = max(10.0, 0.03 * _total_seconds(training), 10 * training.validation_seconds())
-            validate = now - last_validation > pause
+            validate = parallel.agree(now - last_validation > pause)
         row: dict[str, Any] = {}
         if counters.step % config.log_every == 0 or done or validate:
             rate = window_tokens / (now - window_start)
@@ -216,13 +226,13 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
                    "seconds": counters.seconds, "loss": loss,
                    "lr": config.optimizer.lr * scale, "grad_norm": norm, "tokens_per_s": rate,
                    "share_of_peak": share, "memory_bytes": memory_in_use(training.device)}
-        if validate and (done or not interrupted()):
+        if validate and (done or not parallel.agree(interrupted())):
             mark(Stage.VALIDATION)
             with marking(None):
                 validation_started = time.perf_counter()
                 figures = validation_figures(training)
                 row |= {f"validation_{name}": value for name, value in figures.items()}
-                training.last_validation_seconds = time.perf_counter() - validation_started
+                training.last_validation_seconds = parallel.agree(time.perf_counter() - validation_started)
             if not math.isfinite(row["validation_loss"]):
                 raise not_finite(training, f"step {counters.step}: the validation loss is {row['validation_loss']}")
             mark(Stage.CHECKPOINT)
@@ -235,14 +245,14 @@ def train_until_done(training: Training, journal: Journal, interrupted: Callable
         if row and ("validation_loss" in row or now - last_shown > 0.25):
             last_shown = now
             journal.show(row | {"loss": loss_average}, seconds_left(training), important="validation_loss" in row)
-        reason = ended(training) or ("interrupted" if interrupted() else "")
+        reason = ended(training) or ("interrupted" if parallel.agree(interrupted()) else "")
         if config.checkpoint_every is not None:
             due = counters.step % config.checkpoint_every == 0
         else:
-            due = time.perf_counter() - last_checkpoint > config.checkpoint_seconds
+            due = parallel.agree(time.perf_counter() - last_checkpoint > config.checkpoint_seconds)
         if due or reason:
             mark(Stage.CHECKPOINT)
-            counters.seconds = time.perf_counter() - started
+            counters.seconds = parallel.agree(time.perf_counter() - started)
             save_checkpoint(training)
             last_checkpoint = time.perf_counter()
         training.end_step()

@@ -17,6 +17,7 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
+from tickwise.training.memory_saving import checkpoint_activations
 from tickwise.training.next_token import next_token_loss, validation_rows
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
 
@@ -94,6 +95,8 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     assert config.batch_size is not None
     module = Decoder(model).train()
     module.to = lambda dtype: convert(module, dtype)  # type: ignore[assignment,method-assign]
+    if config.checkpoint_activations:
+        checkpoint_activations(module)
     weights = MasterWeights(module, torch_dtype(dtype))
     average = [m.clone() for m in weights.masters] if config.ema_decay is not None else None
     buffers = _bytes(weights.gradients)

@@ -54,6 +54,12 @@ class Muon:
         self.groups = list(shapes.items())
         self.moments = [torch.zeros(len(indices), *shape, device=blocks[0].device) for shape, indices in self.groups]
 
+    def moments_by_block(self) -> list[Tensor]:
+        """Views of ``moments``: one for each block, of its shape."""
+        views = {i: moment[place] for (_, indices), moment in zip(self.groups, self.moments, strict=True)
+                 for place, i in enumerate(indices)}
+        return [views[i] if views[i].shape == block.shape else views[i].T for i, block in enumerate(self.blocks)]
+
     @torch.no_grad()
     def step(self, gradients: list[Tensor], scale: float) -> None:
         """``gradients[i]`` belongs to ``blocks[i]``; ``scale`` multiplies the learning rate."""
@@ -195,6 +201,11 @@ def layer_ratios(names: Sequence[str], decay: float) -> list[float]:
             for name, match in zip(names, found, strict=True)]
 
 
+_STATES: dict[str, tuple[str, ...]] = {"sgd": ("momentum_buffer",)} | dict.fromkeys(
+    ("adamw", "muon"), ("step", "exp_avg", "exp_avg_sq"))
+"""What the optimizer of each name keeps of a parameter (Muon: of those that it leaves to AdamW)."""
+
+
 class Optimizer:
     """The chosen optimizer over master weights: Muon for the layers' matrices with AdamW for the rest, or
     AdamW or SGD for all."""
@@ -209,14 +220,11 @@ class Optimizer:
         self._matrix_blocks: list[tuple[int, tuple[int, ...]]] = []
         if matrices:
             modules = dict(module.named_modules())
-            blocks: list[Tensor] = []
             for i in matrices:
                 owner = modules[weights.names[i].rpartition(".")[0]]
-                rows = owner.blocks if isinstance(owner, StackedLinear) else (weights.masters[i].shape[0],)
+                rows = owner.blocks if isinstance(owner, StackedLinear) else (weights.parameters[i].shape[0],)
                 self._matrix_blocks.append((i, rows))
-                blocks.extend(weights.masters[i].split(rows))
-            self.muon = Muon(blocks, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay,
-                             dtype=product_dtype)
+            self.muon = self._make_muon(product_dtype)
         self._rest = [i for i in range(len(named)) if i not in set(matrices)]
         self._leaves = [nn.Parameter(weights.masters[i]) for i in self._rest]
         lr = options.lr * (options.embedding_lr_ratio if self.muon else 1.0)
@@ -235,11 +243,19 @@ class Optimizer:
         else:
             self.rest = AdamW(groups, betas=(options.beta1, options.beta2), eps=1e-10)
 
+    def _make_muon(self, product_dtype: torch.dtype) -> Muon:
+        assert self.options.lr is not None
+        return Muon(self._blocks(self.weights.masters), lr=self.options.lr, momentum=self.options.momentum,
+                    weight_decay=self.options.weight_decay, dtype=product_dtype)
+
+    def _blocks(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """What Muon updates, each on its own, of ``tensors`` in the order of the parameters."""
+        return [piece for i, rows in self._matrix_blocks for piece in tensors[i].split(rows)]
+
     def step(self, gradients: list[Tensor], scale: float) -> None:
         """One update of the masters from float32 ``gradients``, then of the module."""
         if self.muon is not None:
-            blocks = [piece for i, rows in self._matrix_blocks for piece in gradients[i].split(rows)]
-            self.muon.step(blocks, scale)
+            self.muon.step(self._blocks(gradients), scale)
         for leaf, i in zip(self._leaves, self._rest, strict=True):
             leaf.grad = gradients[i]
         for group in self.rest.param_groups:
@@ -273,13 +289,50 @@ class Optimizer:
         if self.muon is not None:
             for ((rows, columns), _), moment in zip(self.muon.groups, self.muon.moments, strict=True):
                 moment.copy_(take(f"muon.{rows}x{columns}.momentum", moment))
-        keys = ("momentum_buffer",) if self.options.name == "sgd" else ("step", "exp_avg", "exp_avg_sq")
         for leaf, i in zip(self._leaves, self._rest, strict=True):
             self.rest.state[leaf] = {
                 key: take(f"{self.options.name}.{self.weights.names[i]}.{key}",
                           None if key == "step" else leaf).clone().to(leaf.device)
-                for key in keys
+                for key in _STATES[self.options.name]
             }
+
+    def parameter_states(self) -> dict[str, tuple[int, Tensor]]:
+        """The states that have a parameter's shape, by name: the parameter's number and the state. What is missing (no
+        update was made yet) is made."""
+        states: dict[str, tuple[int, Tensor]] = {}
+        if self.muon is not None:
+            moments = iter(self.muon.moments_by_block())
+            for i, rows in self._matrix_blocks:
+                states[f"muon.{self.weights.names[i]}.momentum"] = i, torch.cat([next(moments) for _ in rows])
+        return states | self._rest_states()
+
+    def _rest_states(self) -> dict[str, tuple[int, Tensor]]:
+        states = {}
+        for leaf, i in zip(self._leaves, self._rest, strict=True):
+            state = self.rest.state.setdefault(leaf, {})
+            for key in _STATES[self.options.name]:
+                if key not in state:
+                    state[key] = torch.zeros((), device=leaf.device) if key == "step" else torch.zeros_like(leaf)
+                if key != "step":
+                    states[f"{self.options.name}.{self.weights.names[i]}.{key}"] = i, state[key]
+        return states
+
+    @torch.no_grad()
+    def load_parameter_states(self, states: Mapping[str, Tensor], n_updates: int) -> None:
+        """Undo ``parameter_states`` after ``n_updates`` updates."""
+        if self.muon is not None:
+            moments = iter(self.muon.moments_by_block())
+            for i, rows in self._matrix_blocks:
+                for piece in states[f"muon.{self.weights.names[i]}.momentum"].split(rows):
+                    next(moments).copy_(piece)
+        self._load_rest_states(states, n_updates)
+
+    def _load_rest_states(self, states: Mapping[str, Tensor], n_updates: int) -> None:
+        for name, (_, own) in self._rest_states().items():
+            own.copy_(states[name])
+        for leaf in self._leaves:
+            if "step" in self.rest.state[leaf]:
+                self.rest.state[leaf]["step"].fill_(n_updates)
 
 
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:

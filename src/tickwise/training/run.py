@@ -4,12 +4,8 @@ import dataclasses
 import errno
 import json
 import os
-import platform
-import shlex
 import shutil
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,26 +25,33 @@ from tickwise.core.seeds import seed_everything
 from tickwise.data.batches import BatchCursor
 from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.models.families import config_values, family_of
 from tickwise.profiling.ceilings import ceilings
 from tickwise.profiling.choices import training_dtype
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.trace_store import check_trace_output
-from tickwise.training.checkpoint import Counters, drop_metrics_after, restore_checkpoint, save_best_model
+from tickwise.training.checkpoint import Counters, drop_metrics_after, save_best_model
 from tickwise.training.compilation import decide_compilation
 from tickwise.training.config import LoopConfig, TrainConfig
 from tickwise.training.contention import OtherPrograms
 from tickwise.training.dial import decoder_from_dial, describe, resolve
-from tickwise.training.live import Journal
+from tickwise.training.distributed.join import join_ranks, spread
+from tickwise.training.distributed.ranks import after_restart, is_leader, launch_name, own_device
+from tickwise.training.live import Journal, Unheard
 from tickwise.training.loop import Training, ended, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
+from tickwise.training.memory_saving import checkpoint_activations
 from tickwise.training.next_token import NextToken
 from tickwise.training.objective import Objective
 from tickwise.training.optimizers import MasterWeights, Optimizer
+from tickwise.training.record import run_facts
 from tickwise.training.tracing import heard, traced
 
 if TYPE_CHECKING:
     from tickwise.data.prepared import PreparedData
+
+
+HELD_OUT = "held-out.jsonl"
+"""Examples that the training never saw, in the run directory: they belong to this run alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,9 @@ def _refuse_contradictions(config: TrainConfig) -> None:
 
 def check_outputs(config: LoopConfig, trace: Path | None = None) -> None:
     """``OutputError`` when the run directory, or the folder for a trace, cannot be written or holds something."""
-    _resume_path(config)
+    if not is_leader():
+        return
+    _resume_path(after_restart(config))
     for folder in (config.out, *([trace] if trace is not None else [])):
         try:
             there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
@@ -136,7 +141,7 @@ def plan(config: TrainConfig, data: "PreparedData") -> Plan:
     model = decoder_from_dial(config.depth, config.context, vocab_size, config.model)
     with torch.device("meta"):
         n_parameters = Decoder(model).n_parameters()
-    device = resolve_device(config.device)
+    device = own_device(resolve_device(config.device))
     use_cores()
     dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
     resolved = resolve(config, model, n_parameters, len(data.split("train").tokens))
@@ -176,7 +181,7 @@ def train_module(config: LoopConfig, module: nn.Module, objective: Objective, as
     knowing. ``lines`` are said before the first step. Raises a ``UserError`` as ``train`` does.
     """
     check_outputs(config, trace)
-    device = resolve_device(config.device)
+    device = own_device(resolve_device(config.device))
     use_cores()
     dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
     return start(assemble(config, module, objective, assets, data, dtype, device), lines, trace)
@@ -186,18 +191,25 @@ def start(training: Training, lines: Sequence[str] = (), trace: Path | None = No
     """Run ``training`` to its end, from its newest checkpoint if it is to be resumed."""
     if trace is not None:
         check_trace_output(trace)
-    config = training.config
-    resumed_from = _resume_path(config)
-    for line in lines:
-        console.say(line)
-    _open_out(config)  # only now: what could refuse this run has had its say
-    if resumed_from is not None:
-        restore_checkpoint(training, resumed_from)
-        console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
-    drop_metrics_after(config.out / "metrics.jsonl", training.counters.step)
-    write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-    with flushed_denormals(), traced(training, trace):
-        return _train(training)
+    training.config = config = after_restart(training.config)
+    parallel = training.parallel = join_ranks(training, trace)
+    with parallel.faults_named(training):
+        resumed_from = _resume_path(config) if parallel.leads else None
+        for line in lines:
+            console.say(line)
+        if parallel.leads:
+            _open_out(config)  # only now: what could refuse this run has had its say
+        resumed_from = parallel.tell(resumed_from)
+        spread(training, resumed_from)
+        if resumed_from is not None:
+            console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
+        if parallel.leads:
+            drop_metrics_after(config.out / "metrics.jsonl", training.counters.step)
+            write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+        with flushed_denormals(), traced(training, trace):
+            result = _train(training)
+        training.parallel.leave()
+    return result
 
 
 def _resume_path(config: LoopConfig) -> Path | None:
@@ -211,7 +223,7 @@ def _resume_path(config: LoopConfig) -> Path | None:
         remove_temporaries(out / "checkpoints")
     existing = checkpoint_paths(out)
     if config.resume == "never" and not config.overwrite and (existing or (out / "metrics.jsonl").exists()):
-        go_on = "go on with --resume auto" if existing else "it left no checkpoint to go on from"
+        go_on = f"go on with {config.flags.resume}" if existing else "it left no checkpoint to go on from"
         raise OutputError(f"{out}: holds a run already; {go_on}, replace it with --overwrite, or give another --out")
     return existing[-1] if existing and config.resume == "auto" else None
 
@@ -223,7 +235,7 @@ def _open_out(config: LoopConfig) -> None:
         if config.overwrite:
             for name in ("checkpoints", "model", "tensorboard"):
                 shutil.rmtree(out / name, ignore_errors=True)
-            for name in ("metrics.jsonl", "run.json", "loss.svg"):
+            for name in ("metrics.jsonl", "run.json", "loss.svg", HELD_OUT):
                 (out / name).unlink(missing_ok=True)
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -262,17 +274,15 @@ def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
         console.say("no validation split: the last model is kept, not the best")
     module = module.to(device)
-    n_parameters = sum(p.numel() for p in module.parameters())
     weights = MasterWeights(module, torch_dtype(dtype))
     product_dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     flops, peak = _speed_reference(module, objective, dtype, device)
-    record = {
-        "command": shlex.join(sys.argv), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": to_dict(config),
-        "family": family_of(module)[1].name, "model": config_values(module), "parameters": n_parameters,
-        "dtype": dtype, "muon_products_dtype": str(product_dtype).removeprefix("torch."), "device": str(device),
-        "threads": torch.get_num_threads(), "seed": config.seed, "data": data,
-        "flops_per_token": flops, "peak_flops_per_s": peak, "versions": _versions(),
+    record = run_facts(config, module, data, dtype=dtype, device=device) | {
+        "muon_products_dtype": str(product_dtype).removeprefix("torch."), "flops_per_token": flops,
+        "peak_flops_per_s": peak,
     }
+    if config.checkpoint_activations:
+        checkpoint_activations(module)
     return Training(
         config=config, module=module, objective=objective, assets=assets, weights=weights,
         optimizer=Optimizer(module, weights, config.optimizer, product_dtype),
@@ -297,17 +307,6 @@ def _speed_reference(module: nn.Module, objective: Objective, dtype: str,
     return program.flops / batch.n_tokens, peak
 
 
-def _versions() -> dict[str, str]:
-    import numpy
-    import safetensors
-
-    import tokenizers
-    from tickwise import __version__
-
-    return {"tickwise": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": numpy.__version__, "tokenizers": tokenizers.__version__, "safetensors": safetensors.__version__}
-
-
 @contextmanager
 def interrupt_flag() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C (or SIGTERM) asks the loop to finish its step and save; the second one is immediate."""
@@ -317,7 +316,8 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        if console.verbosity() >= console.NORMAL:  # os.write: a signal may arrive in the middle of a print
+        if console.verbosity() >= console.NORMAL and launch_name() is None:
+            # Not print: a signal may arrive in the middle of one.
             os.write(2, b"\nfinishing this step, then saving; press Ctrl-C again to stop at once without saving\n")
 
     try:
@@ -333,27 +333,30 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
 
 
 def _train(training: Training) -> TrainResult:
-    config, counters = training.config, training.counters
+    config, counters, parallel = training.config, training.counters, training.parallel
     decide_compilation(training)
     reason = ended(training)
     if reason:
         console.say(f"this run had ended already: {reason}")
     else:
         try:
-            others = OtherPrograms(torch.get_num_threads()) if training.device.type == "cpu" else None
-            with interrupt_flag() as interrupted, Journal(config.out, others) as journal, heard(training):
+            counts_others = training.device.type == "cpu" and parallel.n_ranks == 1
+            others = OtherPrograms(torch.get_num_threads()) if counts_others else None
+            own_journal = Journal(config.out, others) if parallel.leads else Unheard()
+            with interrupt_flag() as interrupted, own_journal as journal, heard(training):
                 reason = train_until_done(training, journal, interrupted)
         except OSError as problem:
             raise output_error(problem, config.out) from None
     model = config.out / "model"
-    if not training.validates or not model.exists():
+    if parallel.agree(not training.validates or not model.exists()):
         save_best_model(training)
-    write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-    _draw_loss(config.out)
+    if parallel.leads:
+        write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+        _draw_loss(config.out)
     interrupted_run = reason == "interrupted"
     if interrupted_run:
         console.say(f"interrupted: saved step {counters.step:,} in {config.out}; go on with the same command and "
-                    "--resume auto")
+                    f"{config.flags.resume}")
     else:
         best = f", validation loss {counters.best_loss:.4f} at step {counters.best_step:,}" \
             if counters.best_loss is not None else ""

@@ -1,0 +1,48 @@
+"""Flags of verbs whose training several ranks can share."""
+
+import dataclasses
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tickwise.training.distributed.launch import Launch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaunchFlags:
+    """Where to train; left out, in this process."""
+
+    ranks: int | None = None
+    """Processes on this machine that train one model together: one per GPU, or sharing the processor's cores."""
+    nodes: int | None = None
+    """Machines that train one model together. Run the same command on each; --dry-run prints torchrun's."""
+    ranks_per_node: int | None = None
+    """Processes on each of them."""
+    rendezvous: str | None = None
+    """HOST:PORT where they meet: the first node's name and a free port there."""
+    restarts: int = 3
+    """How often the ranks start again from their last checkpoint when one of them dies or hangs."""
+
+    def launch(self) -> "Launch | None":
+        """What is to be started; ``None`` for a training in this process, as which every rank sees itself."""
+        if self.ranks is None and self.nodes is None and self.ranks_per_node is None:
+            return None
+        from tickwise.training.distributed.launch import launch_of
+        from tickwise.training.distributed.ranks import is_one_of_several
+
+        if is_one_of_several():
+            return None
+        return launch_of(self.ranks, self.nodes, self.ranks_per_node, self.rendezvous, self.restarts)
+
+
+def start(launch: "Launch") -> int:
+    """Start the ranks with this process's own command line; the exit code."""
+    from tickwise.training.distributed.launch import start_ranks
+
+    return start_ranks(launch, sys.argv[1:])
+
+
+def is_rank() -> bool:
+    """A launcher started this process as a rank."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

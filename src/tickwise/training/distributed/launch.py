@@ -1,0 +1,172 @@
+"""Starting the ranks of a run with torchrun's own machinery, and what becomes of them."""
+
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tickwise.core import console
+from tickwise.core.errors import ConfigError, RankError
+from tickwise.profiling.machine import cores
+
+_DEFAULT_PORT = 29500
+_OWN_FLAGS = ("--ranks", "--nodes", "--ranks-per-node", "--rendezvous", "--restarts")
+_RANK_SAID_WHY = 2
+"""A worker's exit code after a line of its own."""
+REFUSED = signal.SIGQUIT
+"""What a worker sends to whoever started it when starting again would end the same way."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many ranks, and where they meet."""
+
+    nodes: int
+    ranks_per_node: int
+    host: str
+    port: int
+    restarts: int
+    name: str
+
+    @property
+    def n_ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+
+def launch_of(ranks: int | None, nodes: int | None, ranks_per_node: int | None, rendezvous: str | None,
+              restarts: int) -> Launch | None:
+    """What the flags ask for; ``None`` for one process. ``ConfigError`` where they contradict each other."""
+    for flag, value in (("--ranks", ranks), ("--nodes", nodes), ("--ranks-per-node", ranks_per_node)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{flag}: must be positive, got {value}")
+    if restarts < 0:
+        raise ConfigError(f"--restarts: must not be negative, got {restarts}")
+    if ranks is not None and (nodes is not None or ranks_per_node is not None):
+        raise ConfigError("--ranks is for one machine; for several give --nodes and --ranks-per-node instead")
+    launch = Launch(nodes or 1, ranks if ranks is not None else ranks_per_node or 1, "localhost", 0, restarts,
+                    f"tickwise-{uuid.uuid4().hex[:8]}")
+    if rendezvous is not None:
+        host, colon, port = rendezvous.rpartition(":")
+        if not (colon and host and port.isdigit() and int(port) < 1 << 16):
+            raise ConfigError(f"--rendezvous {rendezvous}: give HOST:PORT, the first node's name and a free port")
+        launch = replace(launch, host=host, port=int(port))
+    elif launch.nodes > 1:
+        launch = replace(launch, host="HOST", port=_DEFAULT_PORT)
+    return launch if launch.n_ranks > 1 else None
+
+
+def command(launch: Launch, words: Sequence[str]) -> str:
+    """torchrun's command line: the same one on every node. ``words`` are tickwise's own."""
+    return shlex.join(["torchrun", f"--nnodes={launch.nodes}", f"--nproc-per-node={launch.ranks_per_node}",
+                       f"--max-restarts={launch.restarts}", "--rdzv-backend=c10d",
+                       f"--rdzv-endpoint={launch.host}:{launch.port}", f"--rdzv-id={launch.name}",
+                       "-m", "tickwise", *without_launch_flags(words)])
+
+
+def without_launch_flags(words: Sequence[str]) -> list[str]:
+    """The command line of one rank."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        flag, equals, _ = word.replace("_", "-").partition("=")
+        if skip:
+            skip = False
+        elif flag in _OWN_FLAGS:
+            skip = not equals
+        elif flag not in ("--dry-run", "--no-dry-run"):
+            kept.append(word)
+    return kept
+
+
+def start_ranks(launch: Launch, words: Sequence[str]) -> int:
+    """Start this machine's ranks, start them again when one dies, and wait; the exit code.
+
+    ``ConfigError`` for a port that is in use, ``RankError`` when the ranks died once too often.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if launch.host == "HOST":
+        raise ConfigError("--nodes: say where the nodes meet with --rendezvous HOST:PORT, the first node's name and a "
+                          "free port there")
+    _check_port(launch)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    deaths = _Deaths()
+    failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
+    failures.handlers, failures.propagate = [deaths], False
+    failures.setLevel(logging.ERROR)
+    # Where nothing was said, ranks of one machine share its cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
+    config = LaunchConfig(min_nodes=launch.nodes, max_nodes=launch.nodes, nproc_per_node=launch.ranks_per_node,
+                          run_id=launch.name, rdzv_backend="c10d", rdzv_endpoint=f"{launch.host}:{launch.port}",
+                          max_restarts=launch.restarts)
+    try:
+        elastic_launch(config, sys.executable)("-m", "tickwise", *without_launch_flags(words))
+    except SignalException as stopped:
+        return 2 if stopped.sigval == REFUSED else 130
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        how = f"was killed ({failure.signal_name()})" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
+        raise RankError(f"rank {rank} {how}, and the ranks were started {launch.restarts + 1} times; go on with the "
+                        "same command and --resume auto") from None
+    return 0
+
+
+class _Deaths(logging.Handler):
+    """Says which rank died, once for every time, instead of torchrun's records."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not str(record.msg).startswith("failed (exitcode") or not isinstance(record.args, tuple):
+            return
+        code, rank, pid = (int(str(value)) for value in record.args[:3])
+        if code == _RANK_SAID_WHY:
+            return
+        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+        console.say(f"local rank {rank} (process {pid}) {how}; the ranks start again from the last checkpoint, unless "
+                    "they did too often")
+
+
+def _check_port(launch: Launch) -> None:
+    """``ConfigError`` when another program has the port on this machine, where the ranks are to meet."""
+    if launch.port == 0:
+        return
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in launch.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((launch.host, launch.port))
+            probe.listen()
+            return
+    except socket.gaierror:
+        raise ConfigError(f"--rendezvous {launch.host}:{launch.port}: no such host") from None
+    except OSError as problem:
+        import errno
+
+        if problem.errno != errno.EADDRINUSE:  # the host is another machine, which knows its own ports
+            return
+    if launch.nodes == 1 or not _is_meeting_place(launch):
+        raise ConfigError(f"--rendezvous {launch.host}:{launch.port}: the port is in use by another program; give "
+                          "another one")
+
+
+def _is_meeting_place(launch: Launch) -> bool:
+    """Whether ranks meet at the port already: another node, or another part of this one, came first."""
+    from datetime import timedelta
+
+    from torch.distributed import DistError, TCPStore
+
+    try:
+        TCPStore(launch.host, launch.port, is_master=False, timeout=timedelta(seconds=5))
+    except (DistError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def stop_launch() -> None:
+    """Called by a worker that refuses: whoever started it does not start it again."""
+    os.kill(os.getppid(), REFUSED)

@@ -1,0 +1,91 @@
+"""What the training loop asks of whoever computes a step: one process alone, or one rank of several.
+
+``Alone`` is the answer of one process. ``training/distributed`` has those of many: they compute one share each of the
+same global batch, so that a run's losses do not depend on the number of ranks (beyond the last bits of sums).
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from tickwise.training.objective import Batch, Objective
+from tickwise.training.optimizers import total_norm
+
+if TYPE_CHECKING:
+    from tickwise.training.loop import Training
+
+Plain = TypeVar("Plain", float, bool)
+
+
+class MicroBatch(NamedTuple):
+    """A part of a global batch."""
+
+    number: int
+    """Its place among all parts of the batch."""
+    batch: Batch
+    divisor: float
+    """What its mean loss is divided by, so that the sum over this rank's parts, averaged over ranks, is the whole
+    batch's mean."""
+
+
+class Alone:
+    """One process: it computes, decides and writes by itself."""
+
+    rank = 0
+    n_ranks = 1
+    shards = False
+    """Weights and optimizer state are spread over the ranks."""
+
+    @property
+    def leads(self) -> bool:
+        """This process shows and writes what the run has to say."""
+        return self.rank == 0
+
+    def parts(self, objective: Objective, batch: Batch, accumulate: int) -> list[MicroBatch]:
+        """This process's micro-batches of a global batch."""
+        micro_batches = [batch] if accumulate == 1 else objective.split(batch, accumulate)
+        return [MicroBatch(index, micro, len(micro_batches)) for index, micro in enumerate(micro_batches)]
+
+    @contextlib.contextmanager
+    def computing(self, training: "Training", part: MicroBatch, last: bool) -> Iterator[None]:
+        """Around a micro-batch's forward and backward pass; ranks exchange gradients in the ``last`` one's."""
+        yield
+
+    def loss(self, objective: Objective, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A micro-batch's loss, and what its next one starts from."""
+        return objective.loss(module, *inputs)
+
+    def carry(self, objective: Objective, state: tuple[Tensor, ...], part: MicroBatch) -> None:
+        """Give the objective what this part (and what other ranks compute beside it) ended with."""
+        objective.carry(state, part.number)
+
+    def norm(self, tensors: Iterable[Tensor]) -> Tensor:
+        """The 2-norm of all gradients (or weights) as one vector."""
+        return total_norm(tensors)
+
+    def mean(self, value: float) -> float:
+        """Over the ranks."""
+        return value
+
+    def agree(self, value: Plain) -> Plain:
+        """The first rank's value: clocks and signals differ from rank to rank, decisions must not."""
+        return value
+
+    def tell(self, value: Any) -> Any:
+        """Like ``agree``, for anything."""
+        return value
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, the module can be used as if this process held all of it."""
+        yield
+
+    @contextlib.contextmanager
+    def faults_named(self, training: "Training") -> Iterator[None]:
+        """Inside, a rank that hangs or dies ends in one line that names it."""
+        yield
+
+    def leave(self) -> None:
+        """The run is over."""
