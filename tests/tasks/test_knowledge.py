@@ -1,6 +1,7 @@
 """Questions to a graph of facts: paths, cycles, contradictions."""
 
 import time
+import tracemalloc
 
 import pytest
 
@@ -125,6 +126,26 @@ def test_files(tmp_path):
         build_graph([])
 
 
+def test_only_a_graph_is_replaced(tmp_path):
+    path = tmp_path / "graph.duckdb"
+    facts = [("Paris", "capital of", "France", "x")]
+    build_graph(facts, path)
+    build_graph([*facts, ("Seine", "is a", "river", "x")], path, overwrite=True)
+    assert KnowledgeGraph.open(path).n_facts == 2
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("four years of work")
+    for taken in (thesis, tmp_path):
+        with pytest.raises(OutputError, match="no graph; give another file"):
+            build_graph(facts, taken, overwrite=True)
+    assert thesis.read_text() == "four years of work"
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
+        connection.execute("CREATE TABLE mine AS SELECT 1 AS x")
+    with pytest.raises(OutputError, match="no graph"):
+        build_graph(facts, tmp_path / "other.duckdb", overwrite=True)
+
+
 def test_facts_of_a_document_say_where_they_stand(tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("Nothing here.\n\nParis is the capital of France. It lies on the Seine.\n", encoding="utf-8")
@@ -141,3 +162,26 @@ def test_names_with_very_many_facts_do_not_stop_an_answer():
     started = time.perf_counter()
     assert [a.text for a in made.ask("Who is the mother of the mother of person 7?").answers] == ["person 9"]
     assert time.perf_counter() - started < 10
+
+
+def test_walks_through_a_hub_are_not_all_kept():
+    facts = [("Start", "like", f"name {i}") for i in range(200)] + [(f"name {i}", "visit", "Hub") for i in range(1500)]
+    made = graph(*facts, ("name 3", "paint", "picture 9"))
+    tracemalloc.start()
+    answer = made.ask("Who painted what the name liked by Start visits?", hops=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15e6
+    assert answer.question
+    assert [a.text for a in made.ask("What did the name that Start likes paint?").answers] == ["picture 9"]
+
+
+def test_a_long_chain_and_many_denials_take_little_time():
+    chain = [(f"part {i}", "part of", f"part {i + 1}") for i in range(10_000)]
+    denied = [(f"thing {i}", "not is", "fish") for i in range(500)] + [("thing 7", "is", "fish")]
+    made = graph(*chain, ("part 10000", "part of", "part 9998"), *denied)
+    started = time.perf_counter()
+    problems = made.problems()
+    assert time.perf_counter() - started < 5
+    assert [len(cycle) for cycle in problems.cycles] == [3]
+    assert [[fact.relation for fact in pair] for pair in problems.contradictions] == [["is", "not is"]]

@@ -8,6 +8,7 @@ for a noun ("capital") that is read from the object to the subject. What is aske
 relation.
 """
 
+import heapq
 import itertools
 import re
 from collections import defaultdict
@@ -284,22 +285,31 @@ class KnowledgeGraph:
         walks = [_Walk((), frozenset(), 0, 0)]
         for _ in range(hops):
             ends = [_key(walk.steps[-1].end) if walk.steps else name for walk in walks]
-            steps = self._steps(sorted(set(ends)))
-            longer = []
+            steps = self._steps(sorted(set(ends)), wanted)
+            # The best so far, the worst of them first; of equal scores the later is the worse.
+            best: list[tuple[float, int, _Walk, Step]] = []
+            number = 0
             for walk, end in zip(walks, ends, strict=True):
                 used = {step.fact.id for step in walk.steps}
-                for step, words in steps[end]:
-                    if step.fact.id not in used:
-                        met = _met(words, wanted, walk.met)
-                        longer.append(_Walk((*walk.steps, step), walk.met | met, walk.idle + (not words & wanted),
-                                            walk.against + _is_against(step)))
-            longer.sort(key=lambda walk: -walk.score(wanted))
-            walks = longer[:_WALKS_KEPT]
+                for words, against, alike in steps[end]:
+                    ahead = _Walk(walk.steps, walk.met | _met(words, wanted, walk.met), walk.idle + (not words),
+                                  walk.against + against)
+                    score = ahead.score(wanted) - _FACT_PRICE
+                    for step in alike:
+                        number -= 1
+                        if len(best) == _WALKS_KEPT and score <= best[0][0]:
+                            break
+                        if step.fact.id not in used:
+                            push = heapq.heappush if len(best) < _WALKS_KEPT else heapq.heapreplace
+                            push(best, (score, number, ahead, step))
+            walks = [ahead._replace(steps=(*ahead.steps, step))
+                     for _, _, ahead, step in sorted(best, key=lambda one: (-one[0], -one[1]))]
             yield from walks
 
-    def _steps(self, keys: Sequence[str]) -> dict[str, list[tuple[Step, frozenset[str]]]]:
-        """The facts about each of the names, walked away from it, with the words that each step says: those of its
-        relation, and of what the name at its end is said to be."""
+    def _steps(self, keys: Sequence[str],
+               wanted: frozenset[str]) -> dict[str, list[tuple[frozenset[str], bool, list[Step]]]]:
+        """The facts about each of the names, walked away from it: those together that say the same wanted words (of
+        their relation, and of what the name at their end is said to be) and read a noun backwards or not."""
         found: list[tuple[str, Step]] = []
         for backwards, column in ((False, "subject_key"), (True, "object_key")):
             rows = self._connection.execute(
@@ -314,10 +324,11 @@ class KnowledgeGraph:
             "AND subject_key IN (SELECT unnest(?::VARCHAR[]))", [list({_key(step.end) for _, step in found})],
         ).fetchall():
             kinds[key] |= {_stem(word) for word in _WORD.findall(kind)}
-        steps: dict[str, list[tuple[Step, frozenset[str]]]] = defaultdict(list)
+        alike: dict[str, dict[tuple[frozenset[str], bool], list[Step]]] = defaultdict(lambda: defaultdict(list))
         for key, step in found:
-            steps[key].append((step, self._said(step, kinds[_key(step.end)])))
-        return steps
+            words = self._said(step, kinds[_key(step.end)]) & wanted
+            alike[key][words, _is_against(step)].append(step)
+        return {key: [(*kind, steps) for kind, steps in alike[key].items()] for key in keys}
 
     def _said(self, step: Step, kinds: set[str]) -> frozenset[str]:
         words = {_stem(word) for word in _WORD.findall(step.fact.relation)}
@@ -345,12 +356,13 @@ class KnowledgeGraph:
             kind = (_key(fact.subject), fact.relation, bool(_NUMBER.search(fact.object)))
             groups[kind].setdefault(_key(fact.object), fact)
         yield from (tuple(group.values()) for group in groups.values() if len(group) > 1)
-        denied = self._facts_where("starts_with(relation, 'not ')", [])
-        for no in denied:
-            yes = self._facts_where("subject_key = ? AND object_key = ? AND relation = ?",
-                                    [_key(no.subject), _key(no.object), no.relation.removeprefix("not ")])
-            if yes:
-                yield yes[0], no
+        rows = self._connection.execute(
+            "SELECT yes.id, yes.subject, yes.relation, yes.object, yes.place, "
+            "no.id, no.subject, no.relation, no.object, no.place "
+            "FROM facts AS no JOIN facts AS yes ON no.relation = 'not ' || yes.relation AND "
+            "no.subject_key = yes.subject_key AND no.object_key = yes.object_key "
+            "QUALIFY row_number() OVER (PARTITION BY no.id ORDER BY yes.id) = 1 ORDER BY no.id").fetchall()
+        yield from ((Fact(*row[:5]), Fact(*row[5:])) for row in rows)
 
     def _facts_where(self, condition: str, values: list[Any]) -> list[Fact]:
         return [Fact(*row) for row in self._connection.execute(
@@ -374,20 +386,20 @@ def _cycles_from(start: str, links: dict[str, list[Fact]], done: set[str]) -> It
     if start in done:
         return
     way: list[Fact] = []  # the facts that lead from each name on the way to the next
-    names = [start]
+    places = {start: 0}  # of the names on the way, in their order
     waiting = [iter(links.get(start, ()))]
-    while names:
+    while waiting:
         fact = next(waiting[-1], None)
         if fact is None:
             waiting.pop()
-            done.add(names.pop())
+            done.add(places.popitem()[0])
             del way[-1:]
             continue
         end = _key(fact.object)
-        if end in names:
-            yield (*way[names.index(end) :], fact)
+        if end in places:
+            yield (*way[places[end] :], fact)
         elif end not in done:
-            names.append(end)
+            places[end] = len(places)
             way.append(fact)
             waiting.append(iter(links.get(end, ())))
 
@@ -396,7 +408,8 @@ def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = 
                 single: Iterable[str] = (), overwrite: bool = False) -> KnowledgeGraph:
     """A graph of (subject, relation, object, where), each fact kept once, in a file or (None) in memory.
 
-    ``DataError`` when there is none, ``OutputError`` for a file that is there already.
+    ``DataError`` when there is none, ``OutputError`` for a file that is there already; ``overwrite`` replaces a graph,
+    and nothing else.
     """
     import duckdb
 
@@ -404,11 +417,22 @@ def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = 
         connection = duckdb.connect(":memory:")
         _fill(connection, facts)
         return KnowledgeGraph(connection, single)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already; replace it with --overwrite, or give another file")
+    check_graph_output(path, overwrite)
     with atomic_file(path) as temporary, duckdb.connect(str(temporary)) as connection:
         _fill(connection, facts)
     return KnowledgeGraph.open(path, single)
+
+
+def check_graph_output(path: Path, overwrite: bool) -> None:
+    """``OutputError`` unless ``path`` is free or holds a graph that is to be replaced."""
+    if not path.exists():
+        return
+    try:
+        KnowledgeGraph.open(path)
+    except DataError:
+        raise OutputError(f"{path}: holds something that is no graph; give another file") from None
+    if not overwrite:
+        raise OutputError(f"{path}: is there already; replace it with --overwrite, or give another file")
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", facts: Iterable[tuple[str, str, str, str]]) -> None:
