@@ -5,7 +5,8 @@ import random
 import pytest
 
 from tickwise.core.errors import DataError
-from tickwise.evaluation.overlap import mean_meteor, meteor, rouge
+from tickwise.evaluation.overlap import mean_meteor, meteor, meteor_words, rouge
+from tickwise.text.segment import mostly_chinese
 
 pytest.importorskip("rouge_score")
 
@@ -49,6 +50,19 @@ def test_meteor_by_hand():
     assert meteor("cats", ["cat"]) == pytest.approx(0.5)
 
 
+def test_meteor_takes_words_without_their_punctuation():
+    assert meteor_words("Don't pay $3.50, said the cat_mat (twice).") == [
+        "don't", "pay", "$", "3.50", ",", "said", "the", "cat", "_", "mat", "(", "twice", ")", "."]
+    # 3 of 4 and of 3 words, in one chunk.
+    f_mean = 0.75 / (0.9 * 0.75 + 0.1)
+    assert meteor("the cat sat.", ["the cat sat"]) == pytest.approx(f_mean * (1 - 0.5 / 27))
+
+
+def test_meteor_of_chinese_is_of_characters():
+    assert meteor_words("我爱ABC。") == ["我", "爱", "abc", "。"]
+    assert meteor("我爱北京", ["我爱上海"]) == pytest.approx(0.5 * (1 - 0.5 / 8))
+
+
 def test_rouge_by_hand():
     scores = rouge(["the cat sat"], [["the cat lay down"]])
     assert scores["rouge1"].value == pytest.approx(2 * 2 / (3 + 4))
@@ -70,6 +84,15 @@ def test_chinese_is_compared_by_characters():
     scores = rouge(["量子计算机"], [["量子计算"]])
     assert scores["rouge1"].value == pytest.approx(2 * 4 / 9)
     assert scores["rouge2"].value == pytest.approx(2 * 3 / 7)
+
+
+def test_a_chinese_name_does_not_make_english_chinese():
+    texts, references = ["cats running", "she met 李"], [["cat runs"], ["she meets 李明 today in town"]]
+    assert rouge(texts[:1], references[:1])["rouge1"].value == pytest.approx(1.0)
+    with_name = rouge(texts, references)["rouge1"].value
+    assert with_name == pytest.approx((1.0 + 2 * 1 / (2 + 5)) / 2)  # still stemmed, still words of Latin letters
+    assert mostly_chinese(["量子 computer"])
+    assert not mostly_chinese(["the word 中 means centre", ""])
 
 
 def test_intervals_hold_the_mean():

@@ -18,6 +18,7 @@ from tickwise.tasks.answer_documents import DocumentAnswers, evaluate_answers
 from tickwise.tasks.embedders import WeightedWords
 from tickwise.tasks.passage_index import PassageIndex, build_index
 from tickwise.tasks.retrieve import (
+    THRESHOLD,
     choose_threshold,
     evaluate_retrieval,
     evaluate_threshold,
@@ -152,6 +153,41 @@ def test_an_encoder_embeds_too(tmp_path):
     assert len(index.header["embedding_mean"]) == 16
     assert hits[0].number == 0
     assert {type(hit.cosine) for hit in hits} == {float}
+
+
+def test_an_index_refuses_an_embedder_that_has_changed(vectors, tmp_path):
+    made(["a car", "a dog"], tmp_path / "index", embedder=vectors)
+    assert PassageIndex.open(tmp_path / "index").has_embeddings
+    other = WordVectors(WordVectorsConfig(vocab_size=5, width=3))  # of the same words and width
+    other.weight.data = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    save_word_vectors(vectors, NamedVectors(["car", "automobile", "dog", "bank", "river"], other))
+    with pytest.raises(CheckpointError, match="has changed since"):
+        PassageIndex.open(tmp_path / "index")
+    (tmp_path / "v.txt").write_text("car 1 0\ndog 0 1\n")
+    made(["a car", "a dog"], tmp_path / "of_file", embedder=tmp_path / "v.txt")
+    (tmp_path / "v.txt").write_text("car 1 0\ndog 0 2\n")
+    with pytest.raises(CheckpointError, match="has changed since"):
+        PassageIndex.open(tmp_path / "of_file")
+
+
+def test_a_threshold_belongs_to_its_share_of_embeddings(vectors, tmp_path):
+    texts = ["an automobile for sale", "a dog for sale", "the river bank", "nothing known"]
+    questions = [Question("dog sale", texts[1], ()), Question("car", texts[0], ())]
+    path = tmp_path / "index"
+    index = made(texts, path, embedder=vectors)
+    assert threshold_of(index, 0) == THRESHOLD
+    assert threshold_of(index) == pytest.approx(0.9 * THRESHOLD)
+    assert threshold_of(made(texts)) == threshold_of(made(texts), 0.5) == THRESHOLD
+    chosen = choose_threshold(index, questions, 0.4)
+    keep_threshold(path, chosen)
+    again = PassageIndex.open(path)
+    assert chosen.embedding_weight == again.weight() == 0.4
+    assert threshold_of(again) == threshold_of(again, 0.4) == chosen.value
+    assert again.search(["car"]) == again.search(["car"], embedding_weight=0.4) == index.search(
+        ["car"], embedding_weight=0.4)
+    with pytest.raises(ConfigError, match=r"chosen with 0\.4"):
+        DocumentAnswers(again, embedding_weight=0.1)
+    assert DocumentAnswers(again, threshold=0.2, embedding_weight=0.1).threshold == 0.2
 
 
 def test_embedders_that_are_none(tmp_path):

@@ -36,7 +36,7 @@ class _DocumentArguments(CommonArguments):
     """What finds passages by meaning besides their words: word vectors (folder, or file in word2vec's format), or the
     model directory of an encoder (tickwise adapt --task embed)."""
     embedding_weight: float | None = None
-    """Share of the embeddings in a passage's score, from 0 to 1."""
+    """Share of the embeddings in a passage's score, from 0 to 1 (0.1, or what the index was calibrated with)."""
     threshold: float | None = None
     """Lowest score that counts as found."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -51,7 +51,8 @@ class Retrieve(_DocumentArguments):
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Passages for each question."""
     calibrate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Questions with their paragraphs, by which the threshold of "not found" is chosen and kept in the index."""
+    """Questions with their paragraphs, by which the threshold of "not found" is chosen and kept in the index, together
+    with --embedding-weight."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,9 @@ def _answer(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
     from tickwise.tasks.answer_documents import DocumentAnswers
     from tickwise.tasks.retrieve import threshold_of
 
-    threshold = threshold_of(index) if arguments.threshold is None else arguments.threshold
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = threshold_of(index, arguments.embedding_weight)
     answers = DocumentAnswers(index, _reader(arguments), threshold, arguments.embedding_weight)
     rows: list[dict[str, object]] = []
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.results import mean_score
-from tickwise.text.segment import HAN_PATTERN, has_chinese
+from tickwise.text.segment import CHARACTER_OR_WORD, HAN_PATTERN, mostly_chinese
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 OfReferences = Literal["best", "mean"]
 Synonyms = Callable[[str], Collection[str]]
-_CHARACTER_OR_WORD = re.compile(rf"{HAN_PATTERN}|(?:(?!{HAN_PATTERN})[^\W_])+")
+_LETTER = rf"(?!{HAN_PATTERN})[^\W_]"
+_METEOR_WORD = re.compile(rf"{HAN_PATTERN}|\d+(?:[.,]\d+)+|(?:{_LETTER})+(?:['’](?:{_LETTER})+)*|[^\w\s]|_")
 _ALPHA, _BETA, _GAMMA = 0.9, 3.0, 0.5
 
 
@@ -27,7 +28,7 @@ class _CharacterTokens:
     """rouge-score drops everything but Latin letters and digits; this keeps each Han character as a word."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _CHARACTER_OR_WORD.findall(text.lower())
+        return CHARACTER_OR_WORD.findall(text.lower())
 
 
 def rouge_scorer(chinese: bool = False) -> "RougeScorer":
@@ -45,11 +46,12 @@ def rouge(texts: Sequence[str], references: Sequence[Sequence[str]], of: OfRefer
           samples: int = 1000, seed: int = 0) -> dict[str, Score]:
     """Mean ROUGE F-measures, from 0 to 1, of ``texts`` against the references of each.
 
-    Of several references the ``best`` counts, for each kind of ROUGE by itself (rouge-score's ``score_multi``), or the
-    ``mean``. ``DataError`` when the two have not as many texts, or a text has no reference.
+    Where the references are mostly Chinese, characters are compared. Of several references the ``best`` counts, for
+    each kind of ROUGE by itself (rouge-score's ``score_multi``), or the ``mean``. ``DataError`` when the two have not
+    as many texts, or a text has no reference.
     """
     _check(texts, references)
-    scorer = rouge_scorer(any(has_chinese(reference) for own in references for reference in own))
+    scorer = rouge_scorer(mostly_chinese(reference for own in references for reference in own))
     values: dict[str, list[float]] = {name: [] for name in ROUGE_TYPES}
     for text, own in zip(texts, references, strict=True):
         found: list[dict[str, Any]] = [scorer.score(reference, text) for reference in own]
@@ -63,11 +65,11 @@ def meteor(text: str, references: Sequence[str], *, stem: Callable[[str], str] |
            synonyms: Synonyms | None = None) -> float:
     """METEOR of one text, from 0 to 1: the best over its references.
 
-    Source: Banerjee & Lavie 2005, with the parameters of Lavie & Agarwal 2007 that NLTK uses. Words (in lower case,
-    between spaces) are matched one to one in stages: equal, of equal ``stem`` (default: Porter's), a ``synonym`` of the
-    text's word (only where a function gives them: word → its synonyms). With m matches, P = m / words of the text and
-    R = m / words of the reference, F = P R / (0.9 P + 0.1 R); matches that are neighbours in both texts form a chunk,
-    and the score is F (1 - 0.5 (chunks / m)³).
+    Source: Banerjee & Lavie 2005, with the parameters of Lavie & Agarwal 2007 that NLTK uses. Words (in lower case;
+    punctuation marks and Han characters are words of their own) are matched one to one in stages: equal, of equal
+    ``stem`` (default: Porter's), a ``synonym`` of the text's word (only where a function gives them: word → its
+    synonyms). With m matches, P = m / words of the text and R = m / words of the reference, F = P R / (0.9 P + 0.1 R);
+    matches that are neighbours in both texts form a chunk, and the score is F (1 - 0.5 (chunks / m)³).
 
     Within a stage words are matched from the end of both texts, as NLTK does it. The paper asks for the matching with
     the fewest crossings instead, so where a word comes several times these scores can be lower than the paper's.
@@ -75,8 +77,13 @@ def meteor(text: str, references: Sequence[str], *, stem: Callable[[str], str] |
     if not references:
         raise DataError("METEOR: a text without references")
     stem = stem or _porter()
-    words = text.lower().split()
-    return max(_meteor_of_pair(words, reference.lower().split(), stem, synonyms) for reference in references)
+    words = meteor_words(text)
+    return max(_meteor_of_pair(words, meteor_words(reference), stem, synonyms) for reference in references)
+
+
+def meteor_words(text: str) -> list[str]:
+    """What METEOR compares: words and numbers, punctuation marks, Han characters, in lower case."""
+    return _METEOR_WORD.findall(text.lower())
 
 
 def mean_meteor(texts: Sequence[str], references: Sequence[Sequence[str]], *, synonyms: Synonyms | None = None,

@@ -20,7 +20,7 @@ from tickwise.interop.warm_start import headed_encoder
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
 from tickwise.tasks.answer_options import AnswerOptions
 from tickwise.tasks.fine_tune_options import FineTuneOptions
-from tickwise.text.segment import has_chinese
+from tickwise.text.segment import mostly_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import TrainResult, check_outputs, train_module
@@ -150,7 +150,7 @@ class Reader:
 
 def rule_for(questions: Sequence[SpanQuestion]) -> Rule:
     """CMRC's rule for mostly Chinese questions, else SQuAD's."""
-    return "cmrc" if 2 * sum(has_chinese(q.text) for q in questions) > len(questions) else "squad"
+    return "cmrc" if mostly_chinese(q.text for q in questions) else "squad"
 
 
 def split_by_passage(questions: Sequence[SpanQuestion], share: float) -> tuple[list[SpanQuestion], list[SpanQuestion]]:

@@ -99,7 +99,7 @@ class DocumentAnswers:
         """``reader`` finds the answer in a passage: its best sentence if left out."""
         self.index = index
         self.reader = reader or SentenceReader(index.term_weights)
-        self.threshold = threshold_of(index) if threshold is None else threshold
+        self.threshold = threshold_of(index, embedding_weight) if threshold is None else threshold
         self._embedding_weight = embedding_weight
 
     def answer(self, questions: Sequence[str]) -> list[DocumentAnswer]:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy
+import xxhash
 from numpy.typing import NDArray
 
 from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError
+from tickwise.data.prepared import file_hash
 from tickwise.text.search_terms import words
 
 if TYPE_CHECKING:
@@ -76,3 +78,18 @@ def load_embedder(path: Path, weight: WordWeight) -> EmbedsTexts:
     from tickwise.tasks.embed import Embedder
 
     return Embedder.load(path)
+
+
+def embedder_fingerprint(path: Path) -> str:
+    """xxh3-128 of the files that make an embedder's vectors: of a file of vectors, or of what a model directory holds
+    beside its description. ``CheckpointError`` when it is missing."""
+    from tickwise.interop.directory import resolve_model_path
+
+    if path.is_file():
+        return file_hash(path)
+    folder = path if (path / "config.json").is_file() else resolve_model_path(path)
+    digest = xxhash.xxh3_128()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors") and file.name != "run.json":
+            digest.update(f"{file.name} {file_hash(file)}\n".encode())
+    return digest.hexdigest()

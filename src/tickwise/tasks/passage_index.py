@@ -33,14 +33,14 @@ from tickwise.core.console import progress
 from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.data.passages import Passage
-from tickwise.tasks.embedders import EmbedsTexts, load_embedder, unit_rows
+from tickwise.tasks.embedders import EmbedsTexts, embedder_fingerprint, load_embedder, unit_rows
 from tickwise.text.search_terms import search_terms, term_of
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow
 
-FORMAT = 1
+FORMAT = 2
 K1, B = 1.2, 0.75
 EMBEDDING_WEIGHT = 0.1
 _HEADER, _DATABASE = "index.json", "index.duckdb"
@@ -79,7 +79,7 @@ class PassageIndex:
     @classmethod
     def open(cls, path: Path) -> "PassageIndex":
         """The index in a folder. ``DataError`` when it is missing or damaged, ``CheckpointError`` when its embedder
-        is gone."""
+        is gone or another one by now."""
         import duckdb
 
         header = read_json(path / _HEADER, "the description of an index of passages", DataError)
@@ -95,15 +95,26 @@ class PassageIndex:
             raise DataError(f"{path}: {_HEADER} and {_DATABASE} do not belong together; build the index again")
         index = cls(connection, header, None)
         if header.get("embedder") is not None:
-            index._embedder = load_embedder(Path(header["embedder"]), functools.cache(index.word_weight))
-            if index._embedder.width != len(header["embedding_mean"]):
-                raise CheckpointError(f"{header['embedder']}: makes other vectors than those of {path}; build the "
-                                      "index again")
+            embedder = Path(header["embedder"])
+            index._embedder = load_embedder(embedder, functools.cache(index.word_weight))
+            if embedder_fingerprint(embedder) != header["embedder_fingerprint"]:
+                raise CheckpointError(f"{embedder}: has changed since {path} was made with it; build the index again, "
+                                      "or put the old one back")
         return index
 
     @property
     def has_embeddings(self) -> bool:
         return self._embedder is not None
+
+    def weight(self, wanted: float | None = None) -> float:
+        """The share of the embeddings in a score: as wanted, else the one that the index's threshold was chosen with,
+        else 0.1; without embeddings 0. ``ConfigError`` for a share that is none."""
+        kept = self.header.get("threshold")
+        usual = kept["embedding_weight"] if isinstance(kept, dict) else EMBEDDING_WEIGHT
+        weight = float(usual if wanted is None else wanted)
+        if not 0 <= weight <= 1:
+            raise ConfigError(f"--embedding-weight {weight:g}: must be from 0 to 1")
+        return weight if self._embedder is not None else 0.0
 
     def word_weight(self, word: str) -> float:
         """Inverse document frequency of a word as texts write it; 0 for function words."""
@@ -130,9 +141,7 @@ class PassageIndex:
         """
         if k < 1:
             raise ConfigError(f"-k {k}: must be at least 1")
-        weight = EMBEDDING_WEIGHT if embedding_weight is None else embedding_weight
-        if not 0 <= weight <= 1:
-            raise ConfigError(f"--embedding-weight {weight:g}: must be from 0 to 1")
+        weight = self.weight(embedding_weight)
         at_once = max(1, min(len(questions), _PAIRS_AT_ONCE // self.n_passages))
         found: list[list[Hit]] = []
         for start in range(0, len(questions), at_once):
@@ -161,7 +170,8 @@ class PassageIndex:
                                 "passage": pa.array([b[1] for b in barred], pa.int32())}),
         }
         sql = _BY_WORDS
-        if self._embedder is not None and weight > 0:
+        if weight > 0:
+            assert self._embedder is not None
             vectors = centred(self._embedder.embed(questions), self._mean)
             tables["meant"] = pa.table({"question": pa.array(range(len(questions)), pa.int32()),
                                         "vector": vector_column(vectors)})
@@ -355,7 +365,8 @@ def _embed(connection: "duckdb.DuckDBPyConnection", n: int, path: Path, idf: Map
     for start in range(0, n, _PASSAGES_AT_ONCE):
         some = rows[start : start + _PASSAGES_AT_ONCE]
         _insert(connection, "vectors", {"passage": range(start, start + len(some)), "vector": vector_column(some)})
-    return {"embedder": str(path.resolve()), "embedding_mean": mean.tolist()}
+    return {"embedder": str(path.resolve()), "embedder_fingerprint": embedder_fingerprint(path),
+            "embedding_mean": mean.tolist()}
 
 
 def _insert(connection: "duckdb.DuckDBPyConnection", table: str, columns: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy
 
-from tickwise.core.errors import DataError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data.passages import Question
 from tickwise.evaluation.classification import Score
@@ -16,9 +16,9 @@ from tickwise.evaluation.ranking import ranking_scores
 from tickwise.tasks.passage_index import Hit, PassageIndex
 
 THRESHOLD = 0.26
-"""Where an index has none of its own. The mean of what ``choose_threshold`` chose on the questions of CMRC 2018 (its
-development part, 0.27) and on the first half of XQuAD's paragraphs in English (0.29) and Chinese (0.20): it depends on
-the texts."""
+"""Where an index has none of its own, for BM25 alone. The mean of what ``choose_threshold`` chose on the questions of
+CMRC 2018 (its development part, 0.27) and on the first half of XQuAD's paragraphs in English (0.29) and Chinese (0.20):
+it depends on the texts."""
 _DEEPEST = 10
 
 
@@ -34,6 +34,8 @@ class Threshold:
     refused: float
     """Share of questions answered with "not found" when their passage was taken away."""
     questions: int
+    embedding_weight: float
+    """The share of the embeddings in the scores."""
 
 
 def right_passages(index: PassageIndex, questions: Sequence[Question]) -> list[frozenset[int]]:
@@ -87,7 +89,7 @@ def choose_threshold(index: PassageIndex, questions: Sequence[Question],
     answered = 1 - numpy.searchsorted(numpy.sort(there), candidates, side="left") / len(there)
     refused = numpy.searchsorted(numpy.sort(gone), candidates, side="left") / len(gone)
     best = int(numpy.argmax(answered + refused))
-    return measure_threshold(float(candidates[best]), present, absent, right)
+    return measure_threshold(float(candidates[best]), present, absent, right, index.weight(embedding_weight))
 
 
 def evaluate_threshold(index: PassageIndex, questions: Sequence[Question], value: float,
@@ -96,17 +98,18 @@ def evaluate_threshold(index: PassageIndex, questions: Sequence[Question], value
     right = right_passages(index, questions)
     texts = [question.text for question in questions]
     return measure_threshold(value, index.search(texts, 1, embedding_weight=embedding_weight),
-                             index.search(texts, 1, without=right, embedding_weight=embedding_weight), right)
+                             index.search(texts, 1, without=right, embedding_weight=embedding_weight), right,
+                             index.weight(embedding_weight))
 
 
 def measure_threshold(value: float, present: Sequence[Sequence[Hit]], absent: Sequence[Sequence[Hit]],
-                      right: Sequence[Collection[int]]) -> Threshold:
+                      right: Sequence[Collection[int]], embedding_weight: float) -> Threshold:
     """From the best hits of questions with their paragraph in the index, and without it."""
     answered = [(hits[0].number in own) for hits, own in zip(present, right, strict=True)
                 if hits and hits[0].score >= value]
     refused = sum(not hits or hits[0].score < value for hits in absent)
     return Threshold(value, len(answered) / len(present), sum(answered) / max(len(answered), 1),
-                     refused / len(absent), len(present))
+                     refused / len(absent), len(present), embedding_weight)
 
 
 def keep_threshold(path: Path, threshold: Threshold) -> None:
@@ -117,7 +120,16 @@ def keep_threshold(path: Path, threshold: Threshold) -> None:
                                        indent=2) + "\n")
 
 
-def threshold_of(index: PassageIndex) -> float:
-    """The one that was chosen for this index, else the one that was chosen on other data."""
-    kept = index.header.get("threshold")
-    return float(kept["value"]) if isinstance(kept, dict) else THRESHOLD
+def threshold_of(index: PassageIndex, embedding_weight: float | None = None) -> float:
+    """The one that was chosen for this index; else the one that was chosen on other data for BM25 alone, times the
+    share of BM25 in the score (a cosine can only add to that).
+
+    ``ConfigError`` when the index's threshold was chosen with another share of the embeddings.
+    """
+    weight, kept = index.weight(embedding_weight), index.header.get("threshold")
+    if not isinstance(kept, dict):
+        return (1 - weight) * THRESHOLD
+    if kept["embedding_weight"] != weight:
+        raise ConfigError(f"--embedding-weight {weight:g}: the threshold of this index was chosen with "
+                          f"{kept['embedding_weight']:g}; --calibrate it anew, or give --threshold")
+    return float(kept["value"])
