@@ -1,8 +1,9 @@
 import time
+import types
 
 import numpy
 import pytest
-from ledger_examples import ROOF, FakeRow, FakeToken, FakeWork, linear_costs, run_tick
+from ledger_examples import ROOF, STRETCHES, FakeRow, FakeToken, FakeWork, linear_costs, run_tick
 
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling import ledger as ledger_module
@@ -217,6 +218,26 @@ def test_reading_a_slow_meter_belongs_to_no_tick(sink, clock, monkeypatch):
         run_tick(ledger, clock, [(Stage.EMBED, None, 10)])
     ledger.flush()
     assert {r["duration_ns"] for r in sink.rows if r["stage"] is Stage.HOST} == {5}
+
+
+def test_asking_the_system_belongs_to_the_tick_as_a_clock_around_it_says(sink, clock):
+    """After a gap the system is asked at the beginning too. That, and looking what is due, leave nothing between the
+    clock and the rows."""
+
+    def usage():
+        clock.passes(10_000)
+        return types.SimpleNamespace(ru_nivcsw=0, ru_utime=0.0, ru_stime=0.0)
+
+    ledger = Ledger(sink, roofline=ROOF, usage=usage)
+    walls = []
+    for _ in range(3):
+        clock.passes(200_000_000)  # long enough for all that is done now and then
+        before_ns = clock()
+        run_tick(ledger, clock, STRETCHES)
+        walls.append(clock() - before_ns)
+    ledger.flush()
+    sums = [sum(row["duration_ns"] for row in sink.rows if row["tick"] == tick) for tick in range(3)]
+    assert sums == walls == [sum(ns for *_, ns in STRETCHES) + 5 + 20_000] * 3
 
 
 def test_ticks_whose_costs_have_tables_of_their_own_leave_nothing_behind(sink, clock):

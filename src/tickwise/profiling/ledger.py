@@ -42,6 +42,8 @@ _CODE = {stage: code for code, stage in enumerate(STAGES)}
 _PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
 _GAP_NS = 1_000_000
 """Between two ticks: what happened in a longer one is not held against the tick that follows."""
+_END = (0, None, None)
+"""Room for a tick's last nanosecond."""
 _LONG_AGO_NS = -(1 << 62)
 # Marks kept in memory before rows are made of them between two ticks: about 60 bytes each.
 _MOST_MARKS = 200_000
@@ -75,6 +77,8 @@ class TrainingWork:
     phase: Phase = "train"
     kv_tokens: int = 0
     rows: tuple[RequestRow, ...] = ()
+    shape: Any = None
+    """What tells its cost from that of other updates, where they differ."""
 
 
 class Token(Protocol):
@@ -242,8 +246,7 @@ class Ledger:
         if now_ns > self._look_at_ns:
             now_ns = self._look_after(now_ns)
         if now_ns - self._ended_ns > _GAP_NS and self._usage is not None:
-            self._used = self._usage()
-            now_ns = self._now()
+            self._used = self._usage()  # some microseconds of the tick, which a clock around it sees too
         marks.extend((now_ns, _HOST, None))
 
     def _drop_unfinished(self) -> None:
@@ -255,15 +258,23 @@ class Ledger:
         del self._marks[self._finished :]
 
     def _look_after(self, now_ns: int) -> int:
-        """What is to be done now and then, before a tick: it must not pay for that. Returns when the tick begins."""
+        """What is to be done now and then, before a tick: making rows, reading a meter, for which it must not pay.
+        Returns when the tick begins: at once, where there was nothing to do."""
         if self._finished > 3 * _MOST_MARKS:
             self.flush()
             self.pauses += 1
             self.pause_ns += time.perf_counter_ns() - now_ns
             self._measure_energy(time.perf_counter_ns())
-        else:
+        elif self._has_meter:
             self._measure_energy(now_ns)
+        else:
+            self._look_at_ns = now_ns + MEASURE_EVERY_NS
+            return now_ns
         return self._now()
+
+    @property
+    def _has_meter(self) -> bool:
+        return self._energy is not None and not isinstance(self._energy, EnergyModel)
 
     def tick_work(self, work: Work) -> None:
         """What this tick computes, known after scheduling."""
@@ -281,11 +292,10 @@ class Ledger:
         if self._usage is not None:
             self._used = self._usage()
         self._ticks.append((length, work, tokens, before, self._used))
-        # The clock is read last, and nothing is made after it: the garbage collector's turn belongs to the tick.
-        self._ended_ns = now_ns = self._now()
-        marks.append(now_ns)
-        marks.append(None)
-        marks.append(None)
+        marks.extend(_END)
+        # The clock is read last, and nothing is made after it: the garbage collector's turn, and the growth of the
+        # list, belong to the tick.
+        self._ended_ns = marks[-3] = self._now()
         self._finished = length
 
     def _measure_energy(self, now_ns: int) -> None:
@@ -343,7 +353,7 @@ class Ledger:
             flops=flops, bytes_read=bytes_read, bytes_written=bytes_written, bound=bound, roofline_share=share,
             energy_j=self._row_energy(tick, times[starts], times[last_marks], duration_ns, flops,
                                       bytes_read + bytes_written, python),
-            energy_measured=self._energy is not None and not isinstance(self._energy, EnergyModel),
+            energy_measured=self._has_meter,
             works=works, first_tick=self._n_flushed, **self._usages(),
         )
 
