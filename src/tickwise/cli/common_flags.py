@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -56,6 +57,8 @@ def finish_training(arguments: CommonArguments, result: Any, next_command: str, 
     """Print the dataclass ``result`` as JSON if asked, else what to do next; the exit code."""
     from tickwise.core.console import say
 
+    if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+        return 130 if interrupted else 0  # the first rank speaks for all
     if arguments.json:
         print(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(result).items()}))
     elif not interrupted:

@@ -52,6 +52,10 @@ class Arguments(CommonArguments):
     """Its vocabulary."""
     architecture: Literal["qwen3", "llama", "gpt2", "tickwise"] | None = None
     """Its architecture (qwen3)."""
+    ranks: int = 1
+    """For training: processes that share a step; memory and time are of each, and what it sends is told."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How they share the model (see tickwise train --parallel.strategy)."""
     refresh: bool = False
     """Calibrate this machine anew instead of using what was measured before."""
 
@@ -94,6 +98,12 @@ def _check(arguments: Arguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+    if arguments.ranks < 1:
+        raise ConfigError(f"--ranks: must be positive, got {arguments.ranks}")
+    if arguments.ranks > 1 and arguments.purpose != "train":
+        raise ConfigError("--ranks: several share a training step; give --for train")
+    if arguments.ranks > 1 and arguments.fit == "batch":
+        raise ConfigError("--fit batch looks for one process's batch; leave out --ranks")
     if arguments.fit in ("batch", "context") and getattr(arguments, arguments.fit) is not None:
         raise ConfigError(f"--fit {arguments.fit} looks for --{arguments.fit}; give only one of them")
 
@@ -177,12 +187,17 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
     (measured); elsewhere that comes on top, as does what an allocator that is not here leaves unused.
     """
     from tickwise.engine.memory import estimate_serving_memory
+    from tickwise.training.distributed.traffic import rank_memory
     from tickwise.training.memory import estimate_training_memory
 
     is_our_cpu = machine.is_here and machine.device.type == "cpu"
     terms: dict[str, int | None]
     if arguments.purpose == "train":
-        train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device, on_cpu=is_our_cpu)
+        if arguments.ranks > 1:
+            train = rank_memory(plan.model, plan.training, dtype, machine.device, arguments.ranks, arguments.strategy,
+                                on_cpu=is_our_cpu)
+        else:
+            train = estimate_training_memory(plan.model, plan.training, 0, dtype, machine.device, on_cpu=is_our_cpu)
         terms = {"weights": train.weights, "gradients": train.gradients, "optimizer": train.optimizer,
                  "activations": train.activations, "kv_cache": 0, "fragmentation": train.fragmentation}
     else:
@@ -270,14 +285,25 @@ def _total_by_few_layers(arguments: Arguments, plan: _Plan, machine: "Machine", 
 
 
 def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
+    from tickwise.training.distributed.ranks import check_split
     from tickwise.training.prediction import predict_step
 
     config = plan.training
     assert config.batch_size is not None
     tokens = config.batch_size * config.context
     found = _common(arguments, plan, machine, dtype) | {"batch": config.batch_size, "context": config.context}
-    prediction = predict_step(plan.model, config, dtype, machine)
+    check_split(config, arguments.ranks)
+    own = dataclasses.replace(config, batch_size=config.batch_size // arguments.ranks)
+    prediction = predict_step(plan.model, own, dtype, machine)
     found |= _figures(prediction, machine, dtype, tokens, arguments)
+    if arguments.ranks > 1:
+        from tickwise.training.distributed.traffic import step_traffic
+
+        for name in ("energy_j", "cost", "cost_per_million_tokens"):  # all ranks together
+            found[name] = None if found[name] is None else arguments.ranks * found[name]
+        sent = step_traffic(plan.model, config, dtype, arguments.ranks, arguments.strategy)
+        found |= {"ranks": arguments.ranks, "strategy": arguments.strategy,
+                  "communication_bytes": sent | {"total": sum(sent.values())}}
     steps = config.max_steps
     if config.max_tokens is not None:
         steps = min(steps or config.max_tokens, -(-config.max_tokens // tokens))
@@ -287,7 +313,7 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
             seconds = min(seconds, config.max_seconds)
         joules = None if found["energy_j"] is None else found["energy_j"] * seconds / prediction.seconds
         found["run"] = {"steps": steps, "seconds": seconds, "energy_j": joules,
-                        "cost": _cost(seconds, joules, arguments)}
+                        "cost": _cost(arguments.ranks * seconds, joules, arguments)}
     return found
 
 
@@ -401,6 +427,11 @@ def _print_tables(found: dict[str, Any]) -> None:
         times.add_row(name, _microseconds(seconds), f"{100 * seconds / found['time_s']['total']:.0f} %")
     console.print(times)
     console.print(f"{format_count(found['tokens_per_s'])} tokens/s")
+    if "communication_bytes" in found:
+        parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(size)}"
+                          for name, size in found["communication_bytes"].items())
+        console.print(f"each of {found['ranks']} ranks ({found['strategy']}) sends a step: {parts}; memory is one "
+                      "rank's, the time is of computing alone, on hardware of its own")
     if "prefill_s" in found:
         console.print(f"a prompt of {max(1, found['context'] - 1):,} tokens is read in {found['prefill_s']:.3g} s")
     energy = found["energy_j"]

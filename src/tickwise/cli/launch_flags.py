@@ -1,7 +1,6 @@
 """Flags of verbs whose training several ranks can share."""
 
 import dataclasses
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,8 @@ def start(launch: "Launch") -> int:
     return start_ranks(launch, sys.argv[1:])
 
 
-def is_rank() -> bool:
-    """A launcher started this process as a rank."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+def torchrun(launch: "Launch") -> str:
+    """The command line that starts one node's ranks."""
+    from tickwise.training.distributed.launch import command
+
+    return command(launch, sys.argv[1:])

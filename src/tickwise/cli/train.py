@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
+from tickwise.cli.launch_flags import LaunchFlags, start, torchrun
 from tickwise.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments, TrainConfig):
+class Arguments(CommonArguments, LaunchFlags, TrainConfig):
     data: tyro.conf.Positional[Path]
     """Prepared directory, text file or folder, or the name of a known data set."""
     dry_run: bool = False
-    """Print the resolved settings and the memory estimate, and stop."""
+    """Print the resolved settings, the memory estimate and, of several ranks, the launch command, and stop."""
     trace: Path | None = None
     """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
 
@@ -53,14 +54,19 @@ def run(arguments: Arguments) -> int:
     from tickwise.training.dial import describe
     from tickwise.training.run import check_outputs, open_data, plan, run_plan
 
-    config = config_of(TrainConfig, arguments)
+    config, launch = config_of(TrainConfig, arguments), arguments.launch()
     if not arguments.dry_run:
         check_outputs(config, arguments.trace)
     data = open_data(config)
     made = plan(config, data)
+    if launch is not None:
+        from tickwise.training.distributed.ranks import check_split
+
+        check_split(made.config, launch.n_ranks)
     if arguments.dry_run:
         if arguments.json:
-            print(json.dumps({**made.as_json(), "memory_bytes": _memory(made)}, indent=2))
+            commands = {} if launch is None else {"launch": torchrun(launch)}
+            print(json.dumps({**made.as_json(), "memory_bytes": _memory(made), **commands}, indent=2))
         else:
             for line in describe(made.model, made.config, made.n_parameters):
                 print(line)
@@ -68,7 +74,12 @@ def run(arguments: Arguments) -> int:
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items() if name != "total")
             print(f"memory (modelled): {format_bytes(memory['total'])}: {terms}")
             print(f"time (modelled): {_step_time(made)}")
+            if launch is not None:
+                of_each = "; tickwise estimate --for train --ranks tells memory and traffic of each"
+                print(f"both of one process alone{of_each}\nlaunch on every node: {torchrun(launch)}")
         return 0
+    if launch is not None:
+        return start(launch)
     result = run_plan(made, data, arguments.trace)
     return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"",
                            interrupted=result.interrupted)

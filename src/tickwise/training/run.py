@@ -350,6 +350,7 @@ def _train(training: Training) -> TrainResult:
     model = config.out / "model"
     if parallel.agree(not training.validates or not model.exists()):
         save_best_model(training)
+    training.record.pop("launch", None)  # ended: whoever starts another launch of that name means another run
     if parallel.leads:
         write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
         _draw_loss(config.out)

@@ -18,6 +18,8 @@ _DEFAULT_PORT = 29500
 _OWN_FLAGS = ("--ranks", "--nodes", "--ranks-per-node", "--rendezvous", "--restarts")
 _RANK_SAID_WHY = 2
 """A worker's exit code after a line of its own."""
+_FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Else ranks that start again find the addresses of the dead ones in torchrun's store, and gloo calls those."""
 REFUSED = signal.SIGQUIT
 """What a worker sends to whoever started it when starting again would end the same way."""
 
@@ -62,9 +64,9 @@ def launch_of(ranks: int | None, nodes: int | None, ranks_per_node: int | None, 
 
 def command(launch: Launch, words: Sequence[str]) -> str:
     """torchrun's command line: the same one on every node. ``words`` are tickwise's own."""
-    return shlex.join(["torchrun", f"--nnodes={launch.nodes}", f"--nproc-per-node={launch.ranks_per_node}",
-                       f"--max-restarts={launch.restarts}", "--rdzv-backend=c10d",
-                       f"--rdzv-endpoint={launch.host}:{launch.port}", f"--rdzv-id={launch.name}",
+    return shlex.join(["env", f"{_FRESH_STORE}=1", "torchrun", f"--nnodes={launch.nodes}",
+                       f"--nproc-per-node={launch.ranks_per_node}", f"--max-restarts={launch.restarts}",
+                       "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.host}:{launch.port}", f"--rdzv-id={launch.name}",
                        "-m", "tickwise", *without_launch_flags(words)])
 
 
@@ -101,6 +103,7 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
     failures.handlers, failures.propagate = [deaths], False
     failures.setLevel(logging.ERROR)
+    os.environ[_FRESH_STORE] = "1"
     # Where nothing was said, ranks of one machine share its cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
     config = LaunchConfig(min_nodes=launch.nodes, max_nodes=launch.nodes, nproc_per_node=launch.ranks_per_node,

@@ -159,18 +159,20 @@ class Joined:
         self.timeout_s = timeout_s
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if not self.found_here:
-            try:
+        try:
+            if not self.found_here:
                 dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
                                         timeout=timedelta(seconds=timeout_s))
-            except dist.DistNetworkError as problem:
-                where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-                raise ConfigError(f"the ranks do not find each other at {where}: "
-                                  f"{str(problem).splitlines()[0]}") from None
-        self.rank, self.n_ranks = dist.get_rank(), dist.get_world_size()
-        self._roll_call = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
-        self.hosts: list[str] = [""] * self.n_ranks
-        dist.all_gather_object(self.hosts, f"process {os.getpid()} on {socket.gethostname()}")
+            self.rank, self.n_ranks = dist.get_rank(), dist.get_world_size()
+            self._roll_call = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+            self.hosts: list[str] = [""] * self.n_ranks
+            dist.all_gather_object(self.hosts, f"process {os.getpid()} on {socket.gethostname()}")
+        except RuntimeError as problem:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            why = str(problem).splitlines()[0]
+            if "EADDRINUSE" in why:
+                raise ConfigError(f"the ranks cannot meet at {where}: the port is in use; give another one") from None
+            raise RankError(f"the ranks do not find each other at {where}: {why}") from None
         if self.rank != 0:
             console.set_verbosity(console.QUIET)
 

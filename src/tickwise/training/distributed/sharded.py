@@ -6,6 +6,7 @@ even). Elementwise optimizers work on shares; Muon, which needs whole matrices, 
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,8 @@ class Sharded(Ranks):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         super().__init__(joined)
+        # Layers return views, and nobody writes into those.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         module, whole = training.module, training.weights
         for parameter, master in zip(whole.parameters, whole.masters, strict=True):
             parameter.data = master  # float32: what FSDP shares out, and casts as it gathers

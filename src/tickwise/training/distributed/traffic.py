@@ -1,0 +1,66 @@
+"""What a rank holds and sends, modelled: memory at its peak, bytes of every collective of a step."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from tickwise.core.device import torch_dtype
+from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.training.config import TrainConfig
+from tickwise.training.memory import TrainingMemory, estimate_training_memory
+from tickwise.training.memory_saving import layers_of
+
+Strategy = Literal["ddp", "fsdp"]
+_FP32_BYTES = 4
+
+
+def _parameters(model: DecoderConfig) -> tuple[int, int, int, int]:
+    """All numbers, those of one layer, those of the layers' matrices, those of the largest matrix."""
+    with torch.device("meta"):
+        module = Decoder(model)
+    layers = layers_of(module)
+    matrices = [p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2]
+    return module.n_parameters(), sum(p.numel() for p in layers[0].parameters()), sum(matrices), max(matrices)
+
+
+def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks: int,
+                 strategy: Strategy) -> dict[str, int]:
+    """Bytes that each rank sends in a step, by collective, when they go round in a ring: (n - 1)/n of what is gathered
+    or scattered, and twice that of what is reduced to all (Patarasuk & Yuan 2009). Uneven shares are padded; that, and
+    the few numbers on which ranks agree, are left out."""
+    total, layer, matrices, _ = _parameters(model)
+    compute_bytes = torch_dtype(dtype).itemsize
+    share = (n_ranks - 1) / n_ranks
+    if strategy == "ddp":
+        return {"all_reduce_gradients": round(2 * share * total * _FP32_BYTES)}
+    layers = model.n_layers * layer
+    # A layer's weights are gathered for its forward pass and again for its backward pass, the others once for both.
+    gathered = config.accumulate * ((total - layers) + 2 * layers) * compute_bytes
+    traffic = {"all_gather_weights": round(share * gathered),
+               "reduce_scatter_gradients": round(share * total * _FP32_BYTES)}
+    if config.optimizer.name == "muon":
+        traffic["all_gather_updates"] = round(share * matrices * _FP32_BYTES)
+    return traffic
+
+
+def rank_memory(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
+                strategy: Strategy, *, on_cpu: bool | None = None) -> TrainingMemory:
+    """Of one rank of several: a share of the batch, and with FSDP a share of the rest, besides what is gathered."""
+    assert config.batch_size is not None
+    own = replace(config, batch_size=config.batch_size // n_ranks)
+    whole = estimate_training_memory(model, own, 0, dtype, device, on_cpu=on_cpu)
+    total, layer, _, largest = _parameters(model)
+    compute_bytes = torch_dtype(dtype).itemsize
+    if strategy == "ddp":
+        # In bf16 a micro-batch computes with casts of the master weights.
+        return whole if dtype == "fp32" else replace(whole, weights=whole.weights + compute_bytes * total)
+    n_copies = 1 if config.ema_decay is None else 2
+    rest = total - model.n_layers * layer
+    gathered = (rest + 2 * layer) * compute_bytes  # what is in use, and the layer that comes next
+    # Until they are exchanged, the gradients of several micro-batches add up unshared.
+    unshared = total if config.accumulate > 1 else rest + layer
+    muon = largest * _FP32_BYTES if config.optimizer.name == "muon" else 0
+    return replace(whole, weights=n_copies * _FP32_BYTES * total // n_ranks + gathered,
+                   gradients=_FP32_BYTES * (total // n_ranks + unshared), optimizer=whole.optimizer // n_ranks,
+                   activations=whole.activations + muon)
