@@ -79,3 +79,44 @@ def test_mistakes_are_one_line(tickwise_cli, files, tmp_path):
         assert len(err.strip().splitlines()) == 1, err
         assert said in err
     assert not (tmp_path / "a").exists()
+
+
+def test_looking_inside_a_translation(tickwise_cli, files, tmp_path):
+    english, german = files
+    out = tmp_path / "run"
+    quick = [*TINY[:TINY.index("--options.epochs")], "--options.epochs", 0.5, "--device", "cpu"]
+    code, _, err = tickwise_cli("run", "translate", "--train", english, "--train", german, "--out", out, *quick)
+    assert code == 0, err
+    code, printed, _ = tickwise_cli("run", "translate", out, "two one", "--attention", tmp_path / "a.html", "--trace",
+                                    tmp_path / "trace", "--json")
+    assert code == 0
+    assert json.loads(printed)["attention"] == str(tmp_path / "a.html")
+    assert "Cross-attention" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert (tmp_path / "trace" / "ledger.parquet").exists()
+    code, printed, _ = tickwise_cli("attention", out, "two one", "--target", "one two", "--out", tmp_path / "b.svg",
+                                    "--json")
+    assert code == 0
+    maps = {one["name"]: one for one in json.loads(printed)["maps"]}
+    assert set(maps) == {"cross", "encoder", "decoder"}
+    assert all(abs(sum(row) - 1) < 1e-3 for one in maps.values() for row in one["mean"])
+    assert (tmp_path / "b.svg").stat().st_size > 1000
+    long = "two one " * 60
+    pairs = tmp_path / "test.tsv"
+    pairs.write_text(f"two one\tone two\n{long}\tone two\n", encoding="utf-8")
+    code, printed, err = tickwise_cli("run", "translate", out, "--test", pairs, "--json", "--write", tmp_path / "t.txt")
+    assert code == 0, err
+    assert json.loads(printed)["left_out"] == 1
+    assert "1 of 2 pairs are not scored" in err
+    assert (tmp_path / "t.txt").read_text().split("\n")[1:] == ["", ""]
+    for words, message in (
+        (["run", "translate", out, "two", "--attention", tmp_path / "a.pdf"], ".html, .svg, .png"),
+        (["run", "translate", out, "--input", english, "--attention", tmp_path / "a.html"], "--attention: is for one"),
+        (["run", "translate", out, "--test", pairs, "--write", english / "x"], "is a file"),
+        (["attention", out, " "], "the text is empty"),
+        (["attention", out, long, "--out", tmp_path / "c.html"], "the model reads at most"),
+    ):
+        code, printed, err = tickwise_cli(*words)
+        assert (code, printed) == (2, ""), words
+        assert message in err
+        assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "c.html").exists()

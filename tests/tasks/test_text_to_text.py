@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from tickwise.core.errors import CheckpointError, DataError
-from tickwise.data.pairs import Pairs, ReadPairs, read_pairs
+from tickwise.core.errors import CheckpointError, DataError, NumericsError, OutputError
+from tickwise.data.pairs import Pairs, ReadPairs, identity, read_pairs
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.interop.directory import read_tensors
-from tickwise.tasks.text_to_text import TextToText, read_parts, train_text_to_text
+from tickwise.models.encoder_decoder import EncoderDecoder
+from tickwise.profiling.trace_store import open_trace
+from tickwise.tasks import text_to_text as task
+from tickwise.tasks.text_to_text import PairParts, TextToText, own_test, read_parts, train_text_to_text
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "dog": "Hund", "cat": "Katze"}
@@ -131,3 +134,109 @@ def test_a_lower_case_model_stays_one(table, tmp_path):
 def test_other_models_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no such model directory"):
         TextToText.load(tmp_path / "nowhere")
+
+
+def written(path, pairs):
+    path.write_text("".join(f"{s}\t{t}\n" for s, t in zip(pairs.sources, pairs.targets, strict=True)), encoding="utf-8")
+    return str(path)
+
+
+def test_what_is_held_out_is_in_no_other_part_also_when_those_are_given(table, tmp_path, capsys):
+    given = written(tmp_path / "dev.tsv", corpus(300, seed=0))  # of the same texts as the table
+    parts = read_parts([table], [given], ReadPairs(), 20)
+    for name in ("sources", "targets"):
+        held_out, *others = ({identity(text) for text in getattr(part, name)}
+                             for part in (parts.held_out, parts.development, parts.training))
+        assert not any(held_out & other for other in others)
+    assert 0 < len(parts.development) < 300
+    assert f"left out {300 - len(parts.development)} pairs" in capsys.readouterr().err
+    with pytest.raises(DataError, match="held out"):
+        read_parts([table], [written(tmp_path / "same.tsv", parts.held_out)], ReadPairs(), 20)
+
+
+def test_the_training_part_of_a_data_set_is_known_by_its_name(monkeypatch):
+    read = []
+
+    def noted(names, read_as, *, split="train"):
+        read.append((tuple(names), split))
+        return corpus(50)
+
+    monkeypatch.setattr(task, "read_pairs", noted)
+    read_parts(["multi30k/train"], [], ReadPairs(source="en", target="de"), 0)
+    assert read == [(("multi30k/train",), "train"), (("multi30k",), "validation")]
+    assert own_test(["multi30k/train"]) == ("multi30k",)
+    assert own_test(["multi30k/validation", "nowhere/train"]) == ()
+
+
+QUICK = dataclasses.replace(OPTIONS, epochs=0.3, vocab_size=300, batch_tokens=2000)
+
+
+def test_sources_that_are_too_long_are_said_before_the_training_and_left_out_of_the_scores(table, tmp_path, capsys):
+    parts = read_parts([table], [], ReadPairs(), 20)
+    long = Pairs(["dog " * 60, "one two"], ["Hund", "eins zwei"], "long")
+    with pytest.raises(DataError, match="every source of the test part"):
+        train_text_to_text(parts, out=tmp_path / "run", options=QUICK, device="cpu", test=long.take([0]))
+    assert not (tmp_path / "run").exists()
+    result = train_text_to_text(parts, out=tmp_path / "run", options=QUICK, device="cpu", test=long)
+    said = capsys.readouterr().err
+    assert said.index("not scored, because their sources have more than 39 tokens: 1 of the test part") < said.index(
+        "parameters")
+    model = TextToText.load(result.model, device="cpu")
+    assert model.readable(long) == [1]
+    assert model.perplexity(Pairs(["one"], ["Hund " * 60], "long target")) is None
+
+
+def test_a_run_that_is_replaced_leaves_nothing_of_what_it_held_out(table, tmp_path):
+    out = tmp_path / "run"
+    for n, again in ((20, False), (0, True)):
+        train_text_to_text(read_parts([table], [], ReadPairs(), n), out=out, options=QUICK, device="cpu",
+                           overwrite=again)
+        assert (out / "held-out.jsonl").exists() == bool(n)
+
+
+def test_messages_of_a_training_name_flags_that_the_task_has(table, tmp_path, capsys):
+    parts, out = read_parts([table], [], ReadPairs(), 0), tmp_path / "run"
+    options = dataclasses.replace(QUICK, epochs=2)
+    interrupt_after(2, parts, out, options)
+    assert "go on with the same command and --resume" in capsys.readouterr().err
+    with pytest.raises(OutputError, match=r"go on with --resume,"):
+        train_text_to_text(parts, out=out, options=options, device="cpu")
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        train_text_to_text(parts, out=out, options=options, device="cpu", resume=True, lowercase=True)
+    changed = dataclasses.replace(options, lr=1e30, dropout=0.2, label_smoothing=0.2)
+    with pytest.raises(NumericsError, match=r"Lower --options\.lr"):
+        train_text_to_text(parts, out=out, options=changed, device="cpu", resume=True)
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("other settings than before"))
+    assert "optimizer.lr 0.03 → 1e+30" in said
+    assert "label_smoothing 0.1 → 0.2" in said
+    assert "model.dropout 0.1 → 0.2" in said
+
+
+def test_traces_of_steps_and_of_translations_count_their_work(trained, tmp_path):
+    parts = PairParts(corpus(120), corpus(20, seed=1), None)
+    options = dataclasses.replace(QUICK, epochs=1, batch_tokens=200)
+    train_text_to_text(parts, out=tmp_path / "run", options=options, device="cpu", trace=tmp_path / "steps")
+    rows = open_trace(tmp_path / "steps").rows()
+    assert {row["phase"] for row in rows} == {"train"}
+    assert min(row["batch"] for row in rows) > 1
+    for stage in ("cross_attention", "head", "backward", "optimizer"):
+        assert all(row["bytes_read"] > 0 for row in rows if row["stage"] == stage), stage
+    flops = {row["tick"]: row["flops"] for row in rows if row["stage"] == "backward"}
+    assert len(set(flops.values())) > 1, "batches differ"
+
+    model = TextToText.load(trained[1].model, device="cpu")
+    with model.traced_writing(tmp_path / "trace", name="numbers"):
+        model.translate(["one two", "five four three two"])
+    rows = open_trace(tmp_path / "trace").rows()
+    assert {row["phase"] for row in rows} == {"prefill", "decode"}
+    assert sum(row["flops"] or 0 for row in rows if row["stage"] == "cross_attention") > 0
+    model.translate(["one"])  # the trace is closed
+
+
+def test_a_model_with_more_outputs_than_tokens_writes_tokens_only(trained):
+    model = TextToText.load(trained[1].model, device="cpu")
+    config = dataclasses.replace(model.module.config, vocab_size=model.tokenizer.vocab_size + 5, logit_bias=True,
+                                 tie_embeddings=False)
+    module = EncoderDecoder(config).initialise(1).requires_grad_(False)
+    module.lm_head.bias.zero_()[-5:] = 50.0
+    assert isinstance(TextToText(module, model.tokenizer).translate(["one two"])[0], str)

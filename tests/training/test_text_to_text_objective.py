@@ -1,17 +1,24 @@
 """Training on pairs: the loss is of the targets' tokens alone, micro-batches add up, and a run resumes bit for bit."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tickwise.core.errors import CheckpointError
+from tickwise.core.stages import Stage
 from tickwise.data.pair_batches import PairTensors, encode_pairs, train_pair_tokenizer
 from tickwise.data.pairs import Pairs
 from tickwise.models.encoder_decoder import EncoderDecoder
+from tickwise.profiling.ledger import TrainingWork
+from tickwise.profiling.program import stage_costs
 from tickwise.tasks.text_to_text import model_config
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 from tickwise.training.text_to_text import TextToTextObjective, mean_loss, pair_loss
+from tickwise.training.tracing import StepCosts
 
 OPTIONS = TextToTextOptions(vocab_size=300, width=32, encoder_layers=1, decoder_layers=1, n_heads=2, longest=40,
                             dropout=0.0, batch_tokens=160, label_smoothing=0.1)
@@ -111,3 +118,32 @@ def test_it_goes_on_with_the_very_next_batch(tokenizer):
         assert torch.equal(mine, theirs)
     with pytest.raises(CheckpointError, match="seed"):
         objective(tokenizer, seed=2).restore(one.state(), {})
+
+
+class Hosted:
+    """As much of a training as its costs need."""
+
+    def __init__(self, objective, module):
+        self.objective, self.module, self.device = objective, module, torch.device("cpu")
+        self.config = SimpleNamespace(accumulate=1)
+        self.counters = SimpleNamespace(compiled=False)
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": "relative", "relative_buckets": 8, "relative_distance": 10,
+                                          "vocab_size": 2100}])
+def test_the_work_of_every_batch_follows_from_its_sizes(tokenizer, changes, monkeypatch):
+    config = dataclasses.replace(model_config(OPTIONS, tokenizer), dropout=0.1, **changes)
+    goal, made = objective(tokenizer), EncoderDecoder(config).initialise(1).train()
+    costs = StepCosts(Hosted(goal, made))
+    monkeypatch.setattr(StepCosts, "_of_update", lambda self: iter(()))
+    for batch in (goal.next_batch(), goal.next_batch(), goal._batch(np.tile(np.arange(120), 3))):
+        work = costs(TrainingWork(batch.work.n_texts, shape=batch.work))
+        assert work is not None, batch.work.kind
+        counted = work.table.at(work.lengths)
+        with torch.no_grad():
+            goal.loss(made, *batch.inputs)  # makes what is made once for a shape
+        listed = stage_costs(costs.listing(batch))
+        assert sum(f for f, _, _ in counted.values()) == sum(cost.flops for cost in listed.values()) > 0
+        assert sum(r for _, r, _ in counted.values()) == sum(cost.bytes_read for cost in listed.values())
+        assert counted[Stage.CROSS_ATTENTION, 1][0] > 0
+    assert len(costs._tables) > 1, "the large batch's loss is computed in pieces"

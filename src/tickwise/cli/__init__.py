@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "vectors export": ("vectors_export", "word vectors in the text format of word2vec"),
     "vectors import": ("vectors_import", "word vectors from the text format of word2vec or GloVe"),
     "disasm": ("disasm", "the program listing of one tick: operations, shapes, FLOPs, bytes"),
+    "attention": ("attention", "what every head of a model looks at on a text, as a page or a picture"),
     "trace": ("trace", "write text and record what every tick cost, stage by stage"),
     "trace show": ("trace_show", "a trace as tables: stages, what bounds them, what would make them faster"),
     "trace sql": ("trace_sql", "ask a trace in SQL"),

@@ -4,6 +4,8 @@ Train:  tickwise run translate --train x.en --train x.de --out DIRECTORY
 
 Use:  tickwise run translate DIRECTORY "a sentence"
 
+Look inside:  tickwise run translate DIRECTORY "a sentence" --attention out.html
+
 Evaluate:  tickwise run translate DIRECTORY --test y.en --test y.de
 """
 
@@ -18,7 +20,8 @@ import tyro
 
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
 from tickwise.core import console
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.paths import check_file_output
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 
 if TYPE_CHECKING:
@@ -57,7 +60,10 @@ class Arguments(TaskArguments):
     length_penalty: float = 1.0
     """Log-probabilities are divided by length ** this; more favours longer translations."""
     write: Path | None = None
-    """Also write the translations of --test to this file, one per line."""
+    """Also write the translations of --test to this file, one per line (blank for a source that is too long)."""
+    attention: Path | None = None
+    """Also show where the translation of the text was written from, as a page (.html) or a picture (.svg, .png): which
+    tokens every head of every layer looks at."""
     options: TextToTextOptions = dataclasses.field(default_factory=TextToTextOptions)
     max_seconds: float | None = None
     """End training after this time."""
@@ -81,9 +87,12 @@ def run(arguments: Arguments) -> int:
 
     assert arguments.model is not None
     model = TextToText.load(arguments.model, arguments.device)
-    if arguments.test:
-        return _evaluate(arguments, model)
-    _answer(arguments, model)
+    if arguments.attention is not None:
+        return _look_inside(arguments, model)
+    with model.traced_writing(arguments.trace, name=str(arguments.model)):
+        if arguments.test:
+            return _evaluate(arguments, model)
+        _answer(arguments, model)
     return 0
 
 
@@ -98,14 +107,43 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError("--hold-out: has a meaning with --train only; a training wrote its pairs to held-out.jsonl")
     if arguments.hold_out and arguments.test:
         raise ConfigError("give --hold-out or --test, not both")
-    if arguments.trace is not None and not arguments.train:
-        raise ConfigError("--trace: is for the steps of a training; tickwise trace records those of a translation")
     if arguments.write is not None and not arguments.test:
         raise ConfigError("--write: is for the translations of --test; those of texts go to standard output")
+    if arguments.write is not None:
+        check_file_output(arguments.write)
+    if arguments.attention is not None:
+        from tickwise.report.attention import check_ending
+
+        if arguments.text in (None, "-") or arguments.train:
+            raise ConfigError("--attention: is for one text; give it behind the model directory")
+        check_ending(arguments.attention)
+        check_file_output(arguments.attention)
+    if arguments.trace is not None and not arguments.train:
+        from tickwise.profiling.trace_store import check_trace_output
+
+        check_trace_output(arguments.trace)
     if arguments.test:
         from tickwise.evaluation.translation import need_sacrebleu
 
         need_sacrebleu()
+
+
+def _look_inside(arguments: Arguments, model: "TextToText") -> int:
+    """The translation of one text, and a page of what it was written from."""
+    from tickwise.cli.attention import write_maps
+
+    assert arguments.text is not None
+    assert arguments.attention is not None
+    with model.traced_writing(arguments.trace, name=str(arguments.model)):
+        (translation,) = model.translate([arguments.text], _beam(arguments))
+    maps = model.attention(arguments.text, translation)
+    write_maps(arguments.attention, maps, model=str(arguments.model), texts=[arguments.text, translation])
+    if arguments.json:
+        print(json.dumps({"text": arguments.text, "translation": translation, "attention": str(arguments.attention)},
+                         ensure_ascii=False))
+    else:
+        print(" ".join(translation.split()))
+    return 0
 
 
 def _reading(arguments: Arguments) -> "ReadPairs":
@@ -167,17 +205,28 @@ def _evaluate(arguments: Arguments, model: "TextToText") -> int:
 def _scored(
     arguments: Arguments, model: "TextToText", pairs: "Pairs", write: Path | None = None
 ) -> tuple["TranslationScores", dict[str, Any]]:
-    with console.progress("translating", len(pairs), "texts") as bar:
-        translations = model.translate(pairs.sources, _beam(arguments), advance=bar.advance)
+    numbers = model.readable(pairs)
+    n_left_out = len(pairs) - len(numbers)
+    if not numbers:
+        raise DataError(f"{pairs.name}: every source is longer than the model reads; split them into sentences")
+    if n_left_out:
+        console.say(f"{pairs.name}: {n_left_out:,} of {len(pairs):,} pairs are not scored, because the model does not "
+                    "read sources as long")
+    readable = pairs.take(numbers)
+    with console.progress("translating", len(readable), "texts") as bar:
+        translations = model.translate(readable.sources, _beam(arguments), advance=bar.advance)
     if write is not None:
         from tickwise.core.paths import write_text_atomic
 
-        lines = (" ".join(translation.split()) for translation in translations)
+        lines = [""] * len(pairs)
+        for number, translation in zip(numbers, translations, strict=True):
+            lines[number] = " ".join(translation.split())
         write_text_atomic(write, "".join(f"{line}\n" for line in lines))
-    scores = model.score(translations, pairs.targets, lowercase=arguments.lowercase, tokenize=arguments.tokenize)
+    scores = model.score(translations, readable.targets, lowercase=arguments.lowercase, tokenize=arguments.tokenize)
     figures = scores.to_json("translation")
-    figures["results"]["translation"]["perplexity,none"] = model.perplexity(pairs)
-    return scores, figures | {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
+    figures["results"]["translation"]["perplexity,none"] = model.perplexity(readable)
+    return scores, figures | {"left_out": n_left_out, "beam": arguments.beam,
+                              "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:
@@ -194,7 +243,7 @@ def _train(arguments: Arguments) -> int:
     result = train_text_to_text(
         parts, out=arguments.out, options=arguments.options, lowercase=arguments.lowercase, seed=arguments.seed,
         max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
-        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace,
+        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace, test=test,
     )
     if result.interrupted:
         return 130

@@ -62,6 +62,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_file_output(path: Path) -> None:
+    """``OutputError`` now for a file that could not be written later; nothing is made."""
+    there = path.absolute()
+    if there.is_dir():
+        raise OutputError(f"{path}: is a folder; give a file")
+    while not there.exists():
+        there = there.parent
+    if there != path.absolute() and not there.is_dir():
+        raise OutputError(f"{path}: {there.name} is a file; give another folder")
+    if not os.access(there if there.is_dir() else there.parent, os.W_OK | os.X_OK):
+        raise output_error(PermissionError(errno.EACCES, ""), path)
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 so that a reader sees the old file or the new one, never a part."""
     with atomic_file(path) as temporary:

@@ -273,3 +273,10 @@ def hold_out(pairs: Pairs, n: int, salt: str) -> tuple[Pairs, Pairs]:
         raise ConfigError(f"{pairs.name}: cannot hold out {n:,} of its {len(pairs):,} pairs and have some left to "
                           "train on; hold out fewer")
     return pairs.take(rest), pairs.take(sorted(part))
+
+
+def without_sides_of(pairs: Pairs, other: Pairs) -> Pairs:
+    """The pairs of which neither side (its ``identity``) is a side of the same kind in ``other``; perhaps none."""
+    taken = [set(map(identity, side)) for side in (other.sources, other.targets)]
+    return pairs.take([i for i in range(len(pairs)) if identity(pairs.sources[i]) not in taken[0]
+                       and identity(pairs.targets[i]) not in taken[1]])

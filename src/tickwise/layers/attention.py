@@ -16,14 +16,14 @@ from tickwise.layers.packed import PackedTokens
 from tickwise.layers.rope import rotate
 
 # Up to here the products of whole score matrices beat the tiled CPU kernel, whose set-up cost dominates.
-_SHORT_CONTEXT = 256
+SHORT_CONTEXT = 256
 # So few queries cost less in that kernel than the calls around products do.
 _FEW_QUERIES = 32
 
 
 def keeps_scores(device: torch.device, length: int, n_heads: int, n_kv_heads: int) -> bool:
     """Whether attention over ``length`` tokens computes, and for training keeps, whole score matrices."""
-    return device.type == "cpu" and 1 < length <= _SHORT_CONTEXT and n_heads == n_kv_heads
+    return device.type == "cpu" and 1 < length <= SHORT_CONTEXT and n_heads == n_kv_heads
 
 
 class KeyValueCache(Protocol):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK = 512
+LOSS_CHUNK = 512
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -29,12 +29,12 @@ class _HeadAndLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden_NC.device)
         scaled_NC = hidden_NC * (1 / n)
         # Written into again and again: fresh memory would be handed out, and cleared, page by page every time.
-        logits_buffer = hidden_NC.new_empty(min(n, _CHUNK), n_vocabulary)
+        logits_buffer = hidden_NC.new_empty(min(n, LOSS_CHUNK), n_vocabulary)
         p_buffer, weight_buffer = torch.empty_like(logits_buffer), torch.empty_like(weight_VC)
         mean_row_C = weight_VC.mean(0) if smoothing else None
         row_starts = torch.arange(len(logits_buffer), device=hidden_NC.device) * n_vocabulary
-        for start in range(0, n, _CHUNK):
-            hidden, targets = hidden_NC[start : start + _CHUNK], targets_N[start : start + _CHUNK, None]
+        for start in range(0, n, LOSS_CHUNK):
+            hidden, targets = hidden_NC[start : start + LOSS_CHUNK], targets_N[start : start + LOSS_CHUNK, None]
             logits = torch.mm(hidden, weight_VC.T, out=logits_buffer[: len(hidden)])
             p = torch.softmax(logits, -1, out=p_buffer[: len(hidden)])
             p_target = p.gather(1, targets)
@@ -49,8 +49,8 @@ class _HeadAndLoss(torch.autograd.Function):
             total += loss.sum()
             # By places in one row of numbers: scatter_ would copy all of them, twice.
             p.view(-1)[row_starts[: len(hidden)] + targets[:, 0]] = (p_target - (1 - smoothing))[:, 0]
-            torch.mm(p, weight_VC, out=grad_hidden[start : start + _CHUNK])
-            grad_weight += torch.mm(p.T, scaled_NC[start : start + _CHUNK], out=weight_buffer)
+            torch.mm(p, weight_VC, out=grad_hidden[start : start + LOSS_CHUNK])
+            grad_weight += torch.mm(p.T, scaled_NC[start : start + LOSS_CHUNK], out=weight_buffer)
         ctx.save_for_backward(grad_hidden.mul_(1 / n), grad_weight.to(weight_VC.dtype))
         return total / n
 
@@ -64,7 +64,7 @@ def head_and_loss(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, smoot
     """Mean cross-entropy (nats, float32) of ``hidden @ weight.T`` against ``targets``."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _HeadAndLoss.apply(hidden_NC, weight_VC, targets_N, smoothing)
-    parts = zip(hidden_NC.split(_CHUNK), targets_N.split(_CHUNK), strict=True)
+    parts = zip(hidden_NC.split(LOSS_CHUNK), targets_N.split(LOSS_CHUNK), strict=True)
     losses = [F.cross_entropy((hidden @ weight_VC.T).float(), targets, label_smoothing=smoothing, reduction="sum")
               for hidden, targets in parts]
     return torch.stack(losses).sum() / len(targets_N)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
-from tickwise.layers.attention import SelfAttention, WholeText, padding_bias
+from tickwise.layers.attention import KeyValueCache, SelfAttention, WholeText, padding_bias
+from tickwise.layers.attention_weights import WatchedText
 from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace
 from tickwise.layers.feed_forward import Activation, FeedForward
@@ -129,8 +130,10 @@ class Encoder(nn.Module):
             x_BTC = x_BTC + (self.embed_segments.weight[0] if segments_BT is None else self.embed_segments(segments_BT))
         return x_BTC
 
-    def states(self, x_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """(B, T, C) from embedded tokens."""
+    def states(
+        self, x_BTC: Tensor, lengths_B: Tensor | None = None, watched: WatchedText | None = None
+    ) -> Tensor:
+        """(B, T, C) from embedded tokens. ``watched`` keeps the attention's weights."""
         config = self.config
         if config.norm_place == "post":
             mark(Stage.NORM)
@@ -138,7 +141,9 @@ class Encoder(nn.Module):
         x_BTC = dropout(x_BTC, config.dropout, self.training)
         rope = self._rope(x_BTC.shape[1], x_BTC.device, x_BTC.dtype) if config.positions == "rope" else None
         padding_B11T = None if lengths_B is None else padding_bias(lengths_B, x_BTC.shape[1], x_BTC.dtype)
-        view = WholeText(padding_B11T)
+        view: KeyValueCache = WholeText(padding_B11T)
+        if watched is not None:
+            watched.bias, view = padding_B11T, watched
         for layer in self.layers:
             x_BTC = layer(x_BTC, rope, view)
         if config.norm_place == "post":

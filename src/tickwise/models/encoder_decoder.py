@@ -28,6 +28,7 @@ from tickwise.layers.attention import (
     full_attention,
     padding_bias,
 )
+from tickwise.layers.attention_weights import WatchedText
 from tickwise.layers.copying import CopyAttention, mixed_log_probabilities, mixed_loss
 from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace, ResidualLayer
@@ -295,8 +296,11 @@ class EncoderDecoder(nn.Module):
         packed = PackedTokens(target_lengths_B, target_BT.shape[1])
         return self._decode(target_BT, memory, _EarlierTokens(None, self._attention_dropout), packed)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor | None = None) -> Memory:
-        """Read the sources. Without ``lengths_B`` all have S tokens; else each has at least one.
+    def encode(
+        self, source_BS: Tensor, lengths_B: Tensor | None = None, watched: WatchedText | None = None
+    ) -> Memory:
+        """Read the sources. Without ``lengths_B`` all have S tokens; else each has at least one. ``watched`` keeps the
+        attention's weights.
 
         At most ``config.source_length`` tokens; more raise ``ConfigError``.
         """
@@ -316,7 +320,9 @@ class EncoderDecoder(nn.Module):
         if self.config.positions == "relative":
             relative_1HSS = self.encoder.relative(slice(0, length), length)[None]
             bias = relative_1HSS if bias is None else relative_1HSS + bias
-        view = WholeText(bias, self._attention_dropout)
+        view: KeyValueCache = WholeText(bias, self._attention_dropout)
+        if watched is not None:
+            watched.bias, view = bias, watched
         for layer in self.encoder.layers:
             x_BSC = layer(x_BSC, rope, view, packed)
         x_BSC = self._final(self.encoder, x_BSC)

@@ -46,21 +46,21 @@ def timeline_page(
     script = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
     script = f"(() => {{\n{script}\n}})();"
     style = CSS + here.joinpath("timeline.css").read_text(encoding="utf-8")
-    title = _readable(meta.get("model") or "a model")
-    command = _readable(meta.get("command") or "n/a")
+    title = readable(meta.get("model") or "a model")
+    command = readable(meta.get("command") or "n/a")
     return here.joinpath("timeline.html").read_text(encoding="utf-8").format(
-        policy=_policy(script), title=escape(title), style=style, command=escape(command), data=embedded_json(data),
-        script=script,
+        policy=script_policy(script), title=escape(title), style=style, command=escape(command),
+        data=embedded_json(data), script=script,
     )  # fmt: skip
 
 
-def _policy(script: str) -> str:
+def script_policy(script: str) -> str:
     """Nothing may be loaded and only this very script may run, not even if something slipped through the escaping."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def _readable(text: object) -> str:
+def readable(text: object) -> str:
     """Text that can stand in an HTML file: no control characters, no half of a surrogate pair."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
 

@@ -24,11 +24,11 @@ def pair_loop_config(options: TextToTextOptions, *, out: Path, width: int | None
                      device: str = "auto", dtype: str = "auto", trace: Path | None = None) -> "LoopConfig":
     """What the training loop is told; ``width`` is the model's where it is not that of the options. Raises
     ``OutputError`` when the run directory, or the folder for a trace, holds something or cannot be written."""
-    from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+    from tickwise.training.config import OptimizerOptions, ScheduleOptions, TaskLoopConfig
     from tickwise.training.run import check_outputs
 
     lr = options.lr if options.lr is not None else _LR[options.optimizer] * (256 / (width or options.width)) ** 0.5
-    config = LoopConfig(
+    config = TaskLoopConfig(
         out=Path(out), seed=seed, device=device, dtype=dtype, compile="off", batch_size=1,  # type: ignore[arg-type]
         max_seconds=max_seconds, evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,
         optimizer=OptimizerOptions(name=options.optimizer, lr=lr, beta2=0.98, weight_decay=options.weight_decay),

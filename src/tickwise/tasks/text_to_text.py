@@ -1,20 +1,25 @@
 """From text to text: train an encoder–decoder on pairs, load it, and translate."""
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data import catalogue
 from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, train_pair_tokenizer
-from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs
+from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs, without_sides_of
 from tickwise.engine.batch_beam import BeamOptions, beam_search
+from tickwise.engine.beam_costs import BeamCosts
 from tickwise.evaluation.translation import Tokenize, TranslationScores, translation_scores
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.profiling.ledger import Ledger
+from tickwise.profiling.recording import record_trace
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 from tickwise.text.clean import clean
@@ -22,9 +27,9 @@ from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.text_to_text import mean_loss
 
 if TYPE_CHECKING:
+    from tickwise.evaluation.attention import AttentionMap
     from tickwise.training.run import TrainResult
 
-HELD_OUT = "held-out.jsonl"
 _DEVELOPMENT_SHARE, _MOST_DEVELOPMENT = 0.05, 1000
 
 
@@ -40,34 +45,51 @@ class PairParts:
 def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs, n_held_out: int) -> PairParts:
     """The pairs of files or known data sets. Where no development part is given, a data set brings its own, and else
     up to 1,000 pairs (a twentieth) are held out for it; ``n_held_out`` of the training pairs, of which neither side
-    occurs in any other part, are for the test."""
+    occurs in any other part, are for the test: a development part that is given goes without pairs that share one."""
     training = read_pairs(train, read)
     held_out = None
     if n_held_out:
         training, held_out = hold_out(training, n_held_out, "test")
-    own = [name for name in train if (entry := _data_set(name)) is not None and "validation" in entry.files]
+    own = _own_parts(train, "validation")
     if development or (own and not n_held_out):
-        return PairParts(training, read_pairs(development or own, read, split="validation"), held_out)
+        developing = read_pairs(development or own, read, split="validation")
+        if held_out is not None:
+            developing = _without(developing, held_out)
+        return PairParts(training, developing, held_out)
     n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
     training, developing = hold_out(training, n, "validation")
     return PairParts(training, developing, held_out)
 
 
+def _without(development: Pairs, held_out: Pairs) -> Pairs:
+    rest = without_sides_of(development, held_out)
+    if not len(rest):
+        raise DataError(f"{development.name}: every pair in it has a side that is held out for the test; give other "
+                        "pairs to choose the model by")
+    if len(rest) < len(development):
+        say(f"{development.name}: left out {len(development) - len(rest):,} pairs with a side that is held out")
+    return rest
+
+
 def own_test(train: Sequence[str]) -> tuple[str, ...]:
-    """The known data sets in ``train`` that have a test part."""
-    return tuple(name for name in train if (entry := _data_set(name)) is not None and "test" in entry.files)
+    """The test parts of the known data sets in ``train``."""
+    return _own_parts(train, "test")
 
 
-def _data_set(name: str) -> "catalogue.DataSet | None":
-    return None if Path(name).exists() else catalogue.DATA_SETS.get(name)
+def _own_parts(train: Sequence[str], split: str) -> tuple[str, ...]:
+    """The known data sets of whose training parts ``train`` is made (``multi30k``, ``multi30k/train``) and that have
+    this split."""
+    names = [name.removesuffix("/train") for name in train if not Path(name).exists()]
+    return tuple(name for name in names if name in catalogue.DATA_SETS and split in catalogue.DATA_SETS[name].files)
 
 
 def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOptions | None = None,
                        lowercase: bool = False, seed: int = 1, max_seconds: float | None = None, resume: bool = False,
-                       overwrite: bool = False, device: str = "auto", dtype: str = "auto",
-                       trace: Path | None = None) -> "TrainResult":
+                       overwrite: bool = False, device: str = "auto", dtype: str = "auto", trace: Path | None = None,
+                       test: Pairs | None = None) -> "TrainResult":
     """Train an encoder–decoder and keep the model that predicts the development part best; with ``lowercase`` it reads
-    and writes everything in lower case. What was held out is written to ``out`` as ``held-out.jsonl``.
+    and writes everything in lower case. What was held out is written to ``out`` as ``held-out.jsonl``. ``test`` is what
+    the model will be scored on, if that is something else: what it cannot read is counted before the training.
 
     Raises a ``UserError`` for data that cannot be used.
     """
@@ -82,15 +104,36 @@ def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOption
     n_left_out = len(parts.training) - len(usual)
     left_out = f" ({n_left_out:,} left out: too long)" if n_left_out else ""
     lines = [f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by"]
+    lines += _unread({"development": parts.development, "test": test or parts.held_out}, tokenizer, options.longest)
     about = {"source": parts.training.name, "fingerprint": parts.training.fingerprint(), "pairs": len(usual),
              "tokenizer": tokenizer.fingerprint}
     result = train_pairs(config, EncoderDecoder(model_config(options, tokenizer)).initialise(seed), training,
                          development, tokenizer, options, data=about, lines=lines, trace=trace)
     if parts.held_out is not None:
+        from tickwise.training.run import HELD_OUT
+
         rows = zip(parts.held_out.sources, parts.held_out.targets, strict=True)
         write_text_atomic(Path(out) / HELD_OUT, "".join(
             json.dumps({"source": source, "target": target}, ensure_ascii=False) + "\n" for source, target in rows))
     return result
+
+
+def _unread(parts: dict[str, Pairs | None], tokenizer: Tokenizer, longest: int) -> list[str]:
+    """What is said of sources that the model will not read; ``DataError`` for a part that has no other."""
+    counts = {name: len(part) - len(_readable(part.sources, tokenizer, longest))
+              for name, part in parts.items() if part is not None}
+    for name, n in counts.items():
+        part = parts[name]
+        if part is not None and n == len(part):
+            raise DataError(f"{part.name}: every source of the {name} part has more than {longest - 1:,} tokens; raise "
+                            "--options.longest, or split them into sentences")
+    said = ", ".join(f"{n:,} of the {name} part" for name, n in counts.items() if n)
+    return [f"not scored, because their sources have more than {longest - 1:,} tokens: {said}"] if said else []
+
+
+def _readable(sources: Sequence[str], tokenizer: Tokenizer, longest: int) -> list[int]:
+    """Which of the sources have at most ``longest`` tokens, their end counted."""
+    return [number for number, ids in enumerate(tokenizer.encode_plain(list(sources))) if len(ids) < longest]
 
 
 def model_config(options: TextToTextOptions, tokenizer: Tokenizer) -> EncoderDecoderConfig:
@@ -117,6 +160,7 @@ class TextToText:
             raise CheckpointError("the tokenizer and the model do not belong together; copy both again")
         self.module, self.tokenizer = module.eval(), tokenizer
         self.device = next(module.parameters()).device
+        self._ledger: Ledger | None = None
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> "TextToText":
@@ -128,6 +172,21 @@ class TextToText:
         if not isinstance(module, EncoderDecoder):
             raise CheckpointError(f"{folder}: not an encoder–decoder; train one with tickwise run translate --train")
         return cls(module, Tokenizer.load(folder))
+
+    @contextlib.contextmanager
+    def traced_writing(self, path: Path | None, *, name: str) -> Iterator[None]:
+        """Inside the block every step of ``translate`` is a tick of a trace at ``path``, if one is given; ``name`` is
+        the model's there. Raises ``OutputError`` when ``path`` cannot be written or holds something already."""
+        if path is None:
+            yield
+            return
+        costs = BeamCosts(self.module)
+        with record_trace(path, model=name, dtype=next(self.module.parameters()).dtype, device=self.device, costs=costs,
+                          listing=costs.typical_listing) as self._ledger:
+            try:
+                yield
+            finally:
+                self._ledger = None
 
     @property
     def lowercase(self) -> bool:
@@ -157,17 +216,34 @@ class TextToText:
         targets = [""] * len(texts)
         places = [place for place, ids in enumerate(sources) if ids]
         told(len(texts) - len(places))
-        for index, hypotheses in beam_search(self.module, [sources[place] for place in places], options):
+        for index, hypotheses in beam_search(self.module, [sources[place] for place in places], options,
+                                             vocab_size=self.tokenizer.vocab_size, ledger=self._ledger):
             targets[places[index]] = self.tokenizer.decode(hypotheses[0].token_ids).strip()
             told(1)
         return targets
+
+    def attention(self, text: str, translation: str) -> "list[AttentionMap]":
+        """What the model looks at when it reads ``text`` and writes ``translation`` (``evaluation/attention.py``).
+
+        Raises ``DataError`` as ``encode`` does."""
+        from tickwise.evaluation.attention import translation_maps
+
+        (source,), (target,) = self.encode([text]), self.tokenizer.encode_plain([clean(translation).text.strip()])
+        return translation_maps(self.module, self.tokenizer, source, target)
 
     def score(self, translations: Sequence[str], references: Sequence[str], *, lowercase: bool = False,
               tokenize: Tokenize = "auto") -> TranslationScores:
         """BLEU and chrF against ``references``; without regard to case for a lower-case model."""
         return translation_scores(translations, [references], lowercase=lowercase or self.lowercase, tokenize=tokenize)
 
-    def perplexity(self, pairs: Pairs) -> float:
-        """e to the mean nats per target token of the pairs that are not too long."""
-        encoded = encode_pairs(pairs, self.tokenizer, self.module.config.source_length)
+    def readable(self, pairs: Pairs) -> list[int]:
+        """The numbers of the pairs whose sources are not too long."""
+        return _readable(pairs.sources, self.tokenizer, self.module.config.source_length)
+
+    def perplexity(self, pairs: Pairs) -> float | None:
+        """e to the mean nats per target token of the pairs that are not too long; ``None`` where all are."""
+        try:
+            encoded = encode_pairs(pairs, self.tokenizer, self.module.config.source_length)
+        except DataError:
+            return None
         return math.exp(mean_loss(self.module, encoded, self.device))

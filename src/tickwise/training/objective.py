@@ -2,10 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWork:
+    """What a batch's counted work follows from, where batches differ in shape."""
+
+    n_texts: int
+    kind: tuple[bool, ...]
+    """Batches of one kind run through the same operations,"""
+    sizes: tuple[int, ...]
+    """whose FLOPs and bytes are linear in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +27,8 @@ class Batch:
     """What ``Objective.loss`` takes after the module, on the CPU; the loop moves it to the device."""
     n_tokens: int
     """What the batch counts for in tokens per second and in ``--max-tokens``."""
+    work: BatchWork | None = None
+    """``None``: all batches do the same work, or it is not known what it follows from."""
 
 
 class Objective(Protocol):
@@ -62,3 +75,11 @@ class Objective(Protocol):
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Continue after ``state`` was taken; ``CheckpointError`` for other data or settings."""
+
+
+@runtime_checkable
+class CountedObjective(Protocol):
+    """An objective whose batches differ in shape and say what their work follows from (``Batch.work``)."""
+
+    def samples(self, kind: tuple[bool, ...]) -> Sequence[Batch]:
+        """Small batches of a kind, of different sizes: more of them than a batch has sizes."""

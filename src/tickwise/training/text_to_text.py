@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tickwise.data.pair_batches import EncodedPairs, PairBatches, PairTensors, batches_by_length
+from tickwise.layers.attention import SHORT_CONTEXT
+from tickwise.layers.loss import LOSS_CHUNK
 from tickwise.models.encoder_decoder import EncoderDecoder
-from tickwise.training.objective import Batch
+from tickwise.training.objective import Batch, BatchWork
 
 _VALIDATION_BATCH_TOKENS = 8192
+_SAMPLES = 16
+"""More than a batch has sizes (13, and one for what does not depend on any)."""
 
 
 def pair_loss(module: EncoderDecoder, pairs: PairTensors, label_smoothing: float = 0.0) -> Tensor:
@@ -25,6 +29,37 @@ def pair_loss(module: EncoderDecoder, pairs: PairTensors, label_smoothing: float
     if module.config.copies:
         return module.copying_loss(*texts, labels_P, label_smoothing)
     return module.loss(module.target_states(*texts), labels_P, label_smoothing)
+
+
+def _batch(pairs: PairTensors) -> Batch:
+    return Batch((*pairs, torch.ones(())), len(pairs.labels), _work(pairs))
+
+
+def _work(pairs: PairTensors) -> BatchWork:
+    """Of a batch: which paths its layers take, and what their operations are linear in."""
+    (b, s), t, p = pairs.source.shape, pairs.target.shape[1], len(pairs.labels)
+    n_source = int(pairs.source_lengths.sum())
+    is_padded, many = n_source < b * s, p > LOSS_CHUNK
+    kind = is_padded, s > SHORT_CONTEXT, t > SHORT_CONTEXT, many
+    sizes = [b, s, t, p, b * s, b * t, s * s, t * t, b * s * s, b * t * t, b * s * t]
+    if is_padded:
+        sizes.append(n_source)
+    if many:
+        sizes.append(-(-p // LOSS_CHUNK))
+    return BatchWork(b, kind, tuple(sizes))
+
+
+def _random_pairs(kind: tuple[bool, ...], chooser: np.random.Generator, eos_id: int) -> PairTensors:
+    """Small ones, perhaps of the kind."""
+    is_padded, long_source, long_target, many = kind
+    s, t = (int(chooser.integers(3, 12)) + (SHORT_CONTEXT if is_long else 0) for is_long in (long_source, long_target))
+    b = int(chooser.integers(2, 6)) + (LOSS_CHUNK * int(chooser.integers(2, 4)) // t if many else 0)
+    lengths = [torch.from_numpy(chooser.integers(2, n + 1, b)) for n in (s, t)]
+    lengths[0][0], lengths[1][0] = s, t
+    if not is_padded:
+        lengths[0][:] = s
+    return PairTensors(torch.full((b, s), eos_id), lengths[0], torch.full((b, t), eos_id), lengths[1],
+                       torch.full((int(lengths[1].sum()),), eos_id))
 
 
 class TextToTextObjective:
@@ -50,8 +85,7 @@ class TextToTextObjective:
         return self.batches.epochs_done
 
     def _batch(self, indices: NDArray[np.int64]) -> Batch:
-        pairs = self.batches.pairs.collate(indices)
-        return Batch((*pairs, torch.ones(())), len(pairs.labels))
+        return _batch(self.batches.pairs.collate(indices))
 
     def next_batch(self) -> Batch:
         return self._batch(self.batches.next_batch())
@@ -71,6 +105,17 @@ class TextToTextObjective:
         counts = [int(target_lengths_B.sum()) for *_, target_lengths_B in parts]
         return [Batch((*part, labels, torch.tensor(len(parts) * count / len(labels_P))), count)
                 for part, labels, count in zip(parts, labels_P.split(counts), counts, strict=True)]
+
+    def samples(self, kind: tuple[bool, ...]) -> Sequence[Batch]:
+        """Small batches of a kind (``_work``): random lengths of no particular words."""
+        chooser = np.random.default_rng(0)
+        found: list[Batch] = []
+        while len(found) < _SAMPLES:
+            batch = _batch(_random_pairs(kind, chooser, self.batches.pairs.targets.eos_id))
+            assert batch.work is not None
+            if batch.work.kind == kind:
+                found.append(batch)
+        return found
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, EncoderDecoder)

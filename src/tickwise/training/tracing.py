@@ -1,7 +1,8 @@
 """Training steps in the ledger: one tick per update, with the counted work of its stages."""
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,24 +10,29 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from tickwise.core import console
 from tickwise.core.device import torch_dtype
+from tickwise.core.seeds import restore_rng_state, rng_state
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling.ledger import CostTable, StageKey, TickCosts, TrainingWork
 from tickwise.profiling.program import Instruction, Program, instruction_json, list_call, list_training_program
 from tickwise.profiling.recording import record_trace
+from tickwise.training.objective import Batch, BatchWork, CountedObjective
 
 if TYPE_CHECKING:
     from tickwise.training.loop import Training
 
 _COUNTED = frozenset({
-    Stage.EMBED, Stage.NORM, Stage.QKV, Stage.ROPE, Stage.ATTENTION, Stage.OUT, Stage.FFN, Stage.HEAD, Stage.LOSS,
-    Stage.FORWARD, Stage.BACKWARD, Stage.OPTIMIZER,
+    Stage.EMBED, Stage.NORM, Stage.QKV, Stage.ROPE, Stage.ATTENTION, Stage.OUT, Stage.CROSS_ATTENTION, Stage.FFN,
+    Stage.HEAD, Stage.LOSS, Stage.FORWARD, Stage.BACKWARD, Stage.OPTIMIZER,
 })
+_Counted = Iterator[tuple[StageKey, Instruction, int]]
 
 
 class StepCosts:
     """The ``CostModel`` of a training loop: every step does the same work, which is listed once. Where batches differ
-    in shape, nothing is counted.
+    in shape, some are listed for each kind that the objective tells apart, and what their sizes add follows from these;
+    nothing is counted where it tells none.
 
     The backward pass is one row per layer, as the loop measures it; a compiled step is one row forward and one back,
     counted as it is before compilation. A gradient counts as short enough not to be clipped. Asked only after a step
@@ -35,30 +41,60 @@ class StepCosts:
 
     def __init__(self, training: "Training") -> None:
         self._training = training
-        self._table: CostTable | None = None
+        self._tables: dict[tuple[bool, ...], CostTable | None] = {}
 
     def __call__(self, work: TrainingWork) -> TickCosts | None:
-        if not self._training.objective.fixed_shapes:
+        objective = self._training.objective
+        shape = work.shape or BatchWork(work.batch, (), ())
+        if not objective.fixed_shapes and not (isinstance(objective, CountedObjective) and shape.kind):
             return None
-        if self._table is None:
-            self._table = self._make_table()
-        return TickCosts(self._table, ())
+        if shape.kind not in self._tables:
+            self._tables[shape.kind] = self._varied(objective.samples(shape.kind)) if isinstance(
+                objective, CountedObjective) else self._fixed()
+        table = self._tables[shape.kind]
+        return None if table is None else TickCosts(table, shape.sizes)
 
-    def _make_table(self) -> CostTable:
-        figures: dict[StageKey, list[int]] = {}
-        for place, one, n in self._instructions():
-            row = figures.setdefault(place, [0, 0, 0])
-            row[0] += n * one.flops
-            row[1] += n * one.bytes_read
-            row[2] += n * one.bytes_written
+    def _fixed(self) -> CostTable:
+        figures = _sums(itertools.chain(self._of_batch(self._training.objective.example()), self._of_update()))
         base_K3 = numpy.array(list(figures.values()), dtype=numpy.int64)
         return CostTable(tuple(figures), base_K3, numpy.zeros((0, *base_K3.shape), dtype=numpy.int64), _COUNTED)
 
-    def _instructions(self) -> Iterator[tuple[StageKey, Instruction, int]]:
-        """Where the loop measures each instruction of a step, and how often it runs in one."""
+    def _varied(self, batches: Sequence[Batch]) -> CostTable | None:
+        """From listings of batches of one kind, more than their sizes are; ``None`` where these do not explain them."""
+        states = rng_state()
+        try:
+            for batch in batches:  # what is made once for a shape, and kept, is no part of a step
+                with torch.no_grad():
+                    self._training.objective.loss(self._training.module, *(x.to(self._training.device)
+                                                                           for x in batch.inputs))
+            found = [_sums(self._of_batch(batch)) for batch in batches]
+        finally:
+            restore_rng_state(states)
+        update = _sums(self._of_update())
+        keys = tuple(dict.fromkeys(key for figures in (*found, update) for key in figures))
+        nothing = [0, 0, 0]
+        figures_NK3 = numpy.array([[figures.get(key, nothing) for key in keys] for figures in found], dtype=numpy.int64)
+        sizes_NF = numpy.array([[1, *batch.work.sizes] for batch in batches if batch.work], dtype=numpy.int64)
+        flat_NX = figures_NK3.reshape(len(found), -1)
+        scale_F = sizes_NF.max(0).clip(1)
+        solved_FX = numpy.linalg.lstsq(sizes_NF / scale_F, flat_NX.astype(numpy.float64))[0] / scale_F[:, None]
+        whole_FX = numpy.rint(solved_FX).astype(numpy.int64)
+        if (sizes_NF @ whole_FX != flat_NX).any():
+            console.note("trace: the work of these batches does not follow from their sizes; it is not counted")
+            return None
+        parts_FK3 = whole_FX.reshape(-1, len(keys), 3)
+        base_K3 = parts_FK3[0] + numpy.array([update.get(key, nothing) for key in keys], dtype=numpy.int64)
+        return CostTable(keys, base_K3, parts_FK3[1:], _COUNTED)
+
+    def _of_batch(self, batch: Batch) -> _Counted:
+        """Where the loop measures each instruction of a batch's passes, and how often it runs in a step."""
+        n = self._training.config.accumulate
+        return ((self._place(one), one, n) for one in self.listing(batch).instructions)
+
+    def _of_update(self) -> _Counted:
+        """The same of collecting the gradients and of the update."""
         times = self._training.config.accumulate
-        for program, n in ((self.listing(), times), (self._optimizer(), 1)):
-            yield from ((self._place(one), one, n) for one in program.instructions)
+        yield from ((self._place(one), one, 1) for one in self._optimizer().instructions)
         for first, n in ((True, 1), (False, times - 1)):
             for layer, parameters in self._parameters_by_layer():
                 program = self._collected(parameters, first)
@@ -66,10 +102,11 @@ class StepCosts:
 
     def typical_listing(self) -> list[dict[str, Any]] | None:
         """The instructions of a step (of one micro-batch, and the update), as JSON values; ``None`` before a step."""
-        if self._table is None:
+        if not any(self._tables.values()):
             return None
+        counted = itertools.chain(self._of_batch(self._training.objective.example()), self._of_update())
         return [instruction_json(one) | {"stage": str(stage), "layer": layer, "phase": "train"}
-                for (stage, layer), one, _ in self._instructions()]
+                for (stage, layer), one, _ in counted]
 
     def _parameters_by_layer(self) -> list[tuple[int | None, list[nn.Parameter]]]:
         """In float32 a gradient is added where autograd has it ready, in its layer; else after the backward pass."""
@@ -104,10 +141,10 @@ class StepCosts:
             return Stage.FORWARD, None
         return instruction.stage, instruction.layer
 
-    def listing(self) -> Program:
-        """Forward and backward pass of one micro-batch."""
+    def listing(self, batch: Batch) -> Program:
+        """Forward and backward pass of the batch's first micro-batch."""
         training, objective = self._training, self._training.objective
-        micro = objective.split(objective.example(), training.config.accumulate)[0]
+        micro = objective.split(batch, training.config.accumulate)[0]
         inputs = [x.to(training.device) for x in micro.inputs]
         return list_training_program(training.module, *inputs, call=lambda module, *x: objective.loss(module, *x)[0])
 
@@ -116,6 +153,17 @@ class StepCosts:
 
         training = self._training
         return list_call(lambda: update(training, training.weights.gradients, 1.0), stage=Stage.OPTIMIZER, item=1.0)
+
+
+def _sums(counted: _Counted) -> dict[StageKey, list[int]]:
+    """FLOPs, bytes read and bytes written of each place."""
+    figures: dict[StageKey, list[int]] = {}
+    for place, one, n in counted:
+        row = figures.setdefault(place, [0, 0, 0])
+        row[0] += n * one.flops
+        row[1] += n * one.bytes_read
+        row[2] += n * one.bytes_written
+    return figures
 
 
 @contextlib.contextmanager
