@@ -136,16 +136,67 @@ def test_a_resumed_training_is_the_same_bit_for_bit(text, tmp_path, tickwise_cli
     assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
-def test_a_gan_in_the_latent_space_writes_too(trained, text, tmp_path, tickwise_cli):
-    out = tmp_path / "gan"
-    assert tickwise_cli("train", "latent-gan", text, trained, "--word-style", "spaces", "--out", out, "--max-steps", 15,
-                        "--model.hidden", 16, "-q")[0] == 0
-    code, written, _ = tickwise_cli("run", "sample", out, "--n", 3, "--json")
+LATENT = ("--word-style", "spaces", "--model.hidden", "16")
+
+
+@pytest.fixture(scope="module")
+def latent_gan(trained, text, tmp_path_factory):
+    from tickwise.cli import main
+
+    out = tmp_path_factory.mktemp("run") / "gan"
+    assert main(["train", "latent-gan", str(text), str(trained), *LATENT, "--out", str(out), "--max-steps", "15",
+                 "--trace", str(out.parent / "trace"), "-q"]) == 0
+    return out
+
+
+def test_a_gan_in_the_latent_space_writes_too(latent_gan, trained, text, tickwise_cli):
+    code, written, _ = tickwise_cli("run", "sample", latent_gan, "--n", 3, "--json")
     assert code == 0
     assert len(json.loads(written)["sentences"]) == 3
-    code, _, error = tickwise_cli("train", "latent-gan", text, trained, "--word-style", "spaces", "--out", out)
+    code, _, error = tickwise_cli("train", "latent-gan", text, trained, *LATENT, "--out", latent_gan)
     assert code == 2
     assert "--resume auto" in error
+
+
+def test_a_latent_gan_says_what_it_was_trained_on(latent_gan, trained):
+    records = [json.loads((latent_gan / name / "run.json").read_text()) for name in (".", "model")]
+    assert records[0] == records[1]
+    assert records[0]["family"] == "latent GAN"
+    assert records[0]["result"]["step"] == 15
+    inside = json.loads((latent_gan / "model" / "autoencoder" / "run.json").read_text())
+    assert inside == json.loads((trained / "model" / "run.json").read_text())
+    assert inside["data"]["fingerprint"] == records[0]["data"]["fingerprint"]
+
+
+def test_a_trace_of_the_latent_game_has_a_tick_for_each_step(latent_gan):
+    rows = open_trace(latent_gan.parent / "trace").rows()
+    assert {row["tick"] for row in rows} == set(range(15))
+    assert {"ffn", "head", "backward", "optimizer"} <= {row["stage"] for row in rows}
+
+
+def test_a_latent_gan_resumes_under_the_same_settings_only(trained, text, tmp_path, tickwise_cli):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    verb = ("train", "latent-gan", text, trained, *LATENT, "--max-steps")
+    assert tickwise_cli(*verb, 8, "--out", whole, "-q")[0] == 0
+    assert tickwise_cli(*verb, 5, "--out", parts, "-q")[0] == 0
+    for flags, said in ((("--optimizer.lr", "0.5"), "lr was 0.0002"), (("--longest", "9"), "longest was"),
+                        (("--penalty", "1"), "penalty was 10.0"), (("--batch-size", "7"), "batch_size was")):
+        code, _, error = tickwise_cli(*verb, 8, "--out", parts, "--resume", "auto", *flags, "-q")
+        assert code == 2, flags
+        assert said in error
+    assert tickwise_cli(*verb, 8, "--out", parts, "--resume", "auto", "-q")[0] == 0
+    name = Path("model") / "model.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+@pytest.mark.parametrize("flags", [("--optimizer.name", "sgd"), ("--optimizer.weight-decay", "0.3"),
+                                   ("--accumulate", "2", "--batch-size", "4"), ("--schedule.warmup", "0.5"),
+                                   ("--dtype", "bf16"), ("--patience", "3")], ids=lambda flags: flags[0])
+def test_settings_that_a_latent_gan_has_no_use_for_are_refused(trained, text, tmp_path, tickwise_cli, flags):
+    code, _, error = tickwise_cli("train", "latent-gan", text, trained, *LATENT, "--out", tmp_path / "no", *flags)
+    assert code == 2
+    assert "no effect on a GAN of latent vectors" in " ".join(error.replace("│", " ").split())
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_transformer_vae_trains(text, tmp_path, tickwise_cli):

@@ -10,7 +10,6 @@ from tickwise.training.adversarial import (
     AdversarialOptions,
     LatentGame,
     SeqGan,
-    play,
     policy_loss,
     resume_game,
     save_game,
@@ -25,6 +24,11 @@ def seq_gan(**changes):
     discriminator = Discriminator(DiscriminatorConfig(vocab_size=6, width=6, features=4)).initialise(0)
     real = torch.tensor([[1, 2, 3, 0, 0], [1, 2, 0, 0, 0]]).repeat(20, 1).to(torch.int32)
     return SeqGan(generator, discriminator, real, first_id=0, eos_id=0, options=AdversarialOptions(**options))
+
+
+def play(game, until=None):
+    while game.step < (game.options.steps if until is None else until):
+        game.move()
 
 
 def test_words_with_more_reward_than_the_others_become_likelier():
@@ -60,7 +64,7 @@ def test_the_policy_gradient_finds_what_a_fixed_judge_wants():
 
     game.discriminator = Judge()
     before = (game.written(400) == wanted).float().mean()
-    play(game, on_step=lambda row: False)
+    play(game)
     assert (game.written(400) == wanted).float().mean() > before + 0.3
 
 
@@ -79,7 +83,7 @@ def test_maximum_likelihood_beside_the_game_raises_the_real_sequences():
     game = seq_gan(steps=30, likelihood=1.0)
     real = game.real[:2].long()
     before = game.likelihood_loss(real).item()
-    play(game, on_step=lambda row: False)
+    play(game)
     assert game.likelihood_loss(real).item() < 0.5 * before
 
 
@@ -87,17 +91,22 @@ def weights(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def test_a_resumed_game_of_sentences_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("at", ["warming up", "step 2"])
+def test_a_resumed_game_of_sentences_goes_on_bit_for_bit(tmp_path, at):
     whole, stopped = seq_gan(), seq_gan()
-    play(whole, on_step=lambda row: False)
+    play(whole)
     torch.manual_seed(0)
     stopped = seq_gan()
-    play(stopped, on_step=lambda row: stopped.step == 2)
-    save_game(tmp_path, stopped, {"seed": 0})
+    if at == "warming up":
+        stopped.move(), stopped.move()
+    else:
+        play(stopped, until=2)
+    assert stopped.warms_up == (at == "warming up")
+    save_game(tmp_path, stopped, {"seed": 0}, seconds=2.5)
     torch.rand(7)
     resumed = seq_gan()
-    assert resume_game(tmp_path, resumed, {"seed": 0})
-    play(resumed, on_step=lambda row: False)
+    assert resume_game(tmp_path, resumed, {"seed": 0}) == 2.5
+    play(resumed)
     for name, value in weights(whole.generator).items():
         assert torch.equal(value, weights(resumed.generator)[name])
     with pytest.raises(CheckpointError, match="seed was 0"):
@@ -135,7 +144,7 @@ def test_a_resumed_latent_game_goes_on_bit_for_bit(tmp_path):
         if whole.step == 3:
             save_game(tmp_path, whole, {})
     resumed = latent_game()
-    assert resume_game(tmp_path, resumed, {})
+    assert resume_game(tmp_path, resumed, {}) == 0.0
     for _ in range(2):
         resumed.train_generator()
     for name, value in weights(whole.gan).items():
@@ -143,6 +152,6 @@ def test_a_resumed_latent_game_goes_on_bit_for_bit(tmp_path):
 
 
 def test_bad_settings_are_refused():
-    for changes in ({"rollouts": 0}, {"lr": 0.0}, {"steps": -1}, {"likelihood": -1.0}):
+    for changes in ({"rollouts": 0}, {"lr": 0.0}, {"steps": -1}, {"likelihood": -1.0}, {"max_seconds": 0.0}):
         with pytest.raises(ConfigError, match="--adversarial"):
             AdversarialOptions(**changes)

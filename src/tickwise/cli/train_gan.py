@@ -13,10 +13,12 @@ from tickwise.training.gan import GanTrainConfig
 class Arguments(CommonArguments, GanTrainConfig):
     data: tyro.conf.Positional[Path]
     """Prepared directory, text file (a sentence per line) or folder, or the name of a known data set."""
+    trace: Path | None = None
+    """Folder for a trace: every step of the game, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
     from tickwise.training.gan import train_gan
 
-    result = train_gan(config_of(GanTrainConfig, arguments))
+    result = train_gan(config_of(GanTrainConfig, arguments), arguments.trace)
     return finish_training(arguments, result, f"tickwise generate {result.out}", interrupted=result.interrupted)

@@ -15,10 +15,12 @@ class Arguments(CommonArguments, LatentGanTrainConfig):
     """Model or run directory of the text VAE."""
     data: tyro.conf.Positional[Path]
     """The data that it was trained on."""
+    trace: Path | None = None
+    """Folder for a trace: every step of the game, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
     from tickwise.training.gan import train_latent_gan
 
-    result = train_latent_gan(config_of(LatentGanTrainConfig, arguments))
+    result = train_latent_gan(config_of(LatentGanTrainConfig, arguments), arguments.trace)
     return finish_training(arguments, result, f"tickwise run sample {result.out}", interrupted=result.interrupted)

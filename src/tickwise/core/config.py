@@ -91,6 +91,21 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "config",
     return cls(**given)
 
 
+def refuse_unused(config: Any, names: typing.Iterable[str], why: str) -> None:
+    """``ConfigError`` for the first setting among ``names`` (``name``, or ``part.name``) that differs from what its
+    class says by itself: it was given, and would change nothing. ``why`` ends the sentence "has no effect …"."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for name in names:
+        first, *rest = name.split(".")
+        factory = fields[first].default_factory
+        given, usual = getattr(config, first), fields[first].default if factory is dataclasses.MISSING else factory()
+        for part in rest:
+            given, usual = getattr(given, part), getattr(usual, part)
+        if given != usual:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag}: has no effect {why}; leave it out")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The dataclass as JSON-ready values (paths as strings, tuples as lists)."""
 

@@ -138,11 +138,11 @@ class LatentGan(nn.Module):
         self.register_buffer("deviation", torch.ones(config.latent))
 
     def forward(self, noise_BN: Tensor) -> Tensor:
-        mark(Stage.FFN)
         return self.generate(noise_BN) * self.deviation + self.mean
 
     def generate(self, noise_BN: Tensor) -> Tensor:
         """Latent vectors of unit scale (B, Z)."""
+        mark(Stage.FFN)
         z_BZ: Tensor = self.generator(noise_BN)
         return z_BZ
 

@@ -28,6 +28,11 @@ class Writer(Protocol):
         """(B, T, V) of the next token."""
 
 
+def shifted(ids_BT: Tensor, first_id: int) -> Tensor:
+    """What is read to write ``ids_BT``: the same moved on by one, behind ``first_id``."""
+    return F.pad(ids_BT[:, :-1], (1, 0), value=first_id)
+
+
 def draw(logits_BV: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
     """A token for each row (B,), from the softmax of ``logits / temperature``; the likeliest at temperature 0.
 

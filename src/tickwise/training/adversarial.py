@@ -8,7 +8,7 @@ Shape legend: B sequences, T tokens, R rollouts, Z latent width.
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,14 @@ from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.core.seeds import restore_rng_state, rng_state
+from tickwise.core.stages import Stage, mark
 from tickwise.interop.directory import checkpoint_paths, read_tensors, write_tensors
 from tickwise.models.gan import Discriminator, LatentGan, gradient_penalty
-from tickwise.models.lockstep import ended_lengths, roll_out, write
+from tickwise.models.lockstep import ended_lengths, roll_out, shifted, write
 from tickwise.models.recurrent import Recurrent
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.optimizers import MasterWeights, Optimizer, total_norm
+from tickwise.training.sentence_likelihood import sentence_loss
 
 _STATE, _TENSORS = "training.json", "training.safetensors"
 _JUDGED_AT_ONCE = 512
@@ -55,6 +57,8 @@ class AdversarialOptions:
     likelihood: float = 0.0
     """Weight of maximum likelihood on a batch of real sentences beside each policy gradient; it keeps the variety."""
     clip_norm: float = 5.0
+    max_seconds: float | None = None
+    """Most wall-clock time of the game, whose maximum likelihood --max-seconds is about."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "rollouts"):
@@ -63,8 +67,8 @@ class AdversarialOptions:
         for name in ("steps", "discriminator_first", "discriminator_steps", "discriminator_weight_decay", "likelihood"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must not be negative")
-        for name in ("lr", "discriminator_lr", "clip_norm"):
-            if not getattr(self, name) > 0:
+        for name in ("lr", "discriminator_lr", "clip_norm", "max_seconds"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must be positive")
 
 
@@ -80,8 +84,10 @@ class _Learner:
 
     def update(self, loss: Tensor) -> None:
         self.weights.clear()
+        mark(Stage.BACKWARD)
         loss.backward()
         gradients = self.weights.collect(first=True)
+        mark(Stage.OPTIMIZER)
         norm = total_norm(gradients).item()
         if norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / norm)
@@ -116,8 +122,8 @@ class SeqGan:
         self._generator = _Learner(generator, options.lr, options.clip_norm, 0.9, 0.95)
         self._discriminator = _Learner(discriminator, options.discriminator_lr, options.clip_norm, 0.9, 0.99,
                                        options.discriminator_weight_decay)
-        self.step = 0
-        self.device = next(generator.parameters()).device
+        self.step = self.warmed_up = 0
+        self.device, self.batch_size = next(generator.parameters()).device, options.batch_size
 
     # ------------------------------------------------------------------ sequences
 
@@ -135,6 +141,7 @@ class SeqGan:
         return ids_BT
 
     def some_real(self, n: int) -> Tensor:
+        mark(Stage.DATA)
         return self.real[torch.randint(len(self.real), (n,))].to(self.device, torch.long)
 
     def _inside(self, ids_BT: Tensor) -> Tensor:
@@ -144,12 +151,36 @@ class SeqGan:
 
     # ------------------------------------------------------------------ moves
 
+    @property
+    def warms_up(self) -> bool:
+        """The discriminator still learns before the generator's first update."""
+        return self.step == 0 and self.warmed_up < self.options.discriminator_first
+
+    @property
+    def place(self) -> str:
+        """How far the game is, in words."""
+        if self.warms_up or self.step == 0:
+            return f"update {self.warmed_up:,} of {self.options.discriminator_first:,} of the discriminator alone"
+        return f"step {self.step:,} of the game"
+
+    def move(self) -> dict[str, float]:
+        """The next update of the discriminator, while it warms up; then one of the generator with those of the
+        discriminator that follow it."""
+        if self.warms_up:
+            self.warmed_up += 1
+            return self.train_discriminator()
+        figures = self.train_generator()
+        for _ in range(self.options.discriminator_steps):
+            figures |= self.train_discriminator()
+        return figures
+
     def train_discriminator(self) -> dict[str, float]:
         """One update on as many real as written sequences."""
         n = self.options.batch_size
         ids = torch.cat((self.some_real(n), self.written(n)))
         self.discriminator.train()
         logits_B = self.discriminator(ids)
+        mark(Stage.LOSS)
         is_real_B = torch.arange(2 * n, device=ids.device) < n
         loss = F.binary_cross_entropy_with_logits(logits_B, is_real_B.float())
         self._discriminator.update(loss)
@@ -175,6 +206,7 @@ class SeqGan:
         rewards_BT, inside_BT = self.rewards(ids_BT), self._inside(ids_BT)
         self.generator.eval()  # the probabilities of the policy that wrote them
         log_p_BT = self.log_probabilities(ids_BT)
+        mark(Stage.LOSS)
         loss = policy_loss(log_p_BT, rewards_BT, inside_BT, options.baseline)
         if options.likelihood:
             self.generator.train()
@@ -185,9 +217,7 @@ class SeqGan:
 
     def likelihood_loss(self, ids_BT: Tensor) -> Tensor:
         """Mean cross-entropy (nats) of real sequences."""
-        hidden_BTC, _ = self.generator.read(self._inputs(ids_BT))
-        inside_BT = self._inside(ids_BT)
-        return self.generator.loss(hidden_BTC[inside_BT], ids_BT[inside_BT])
+        return sentence_loss(self.generator, ids_BT, self._inside(ids_BT), self.first_id)
 
     def train_likelihood(self) -> float:
         """One update by maximum likelihood, with the same optimizer."""
@@ -201,12 +231,9 @@ class SeqGan:
         for group in self._generator.optimizer.rest.param_groups:
             group["peak"] = lr
 
-    def _inputs(self, ids_BT: Tensor) -> Tensor:
-        return F.pad(ids_BT[:, :-1], (1, 0), value=self.first_id)
-
     def log_probabilities(self, ids_BT: Tensor) -> Tensor:
         """(B, T): of each word given those before it."""
-        hidden_BTC, _ = self.generator.read(self._inputs(ids_BT))
+        hidden_BTC, _ = self.generator.read(shifted(ids_BT, self.first_id))
         log_p_BTV = torch.log_softmax(self.generator.logits(hidden_BTC).float(), -1)
         return log_p_BTV.gather(2, ids_BT.unsqueeze(2)).squeeze(2)
 
@@ -216,13 +243,19 @@ class SeqGan:
         """All that the next move depends on, by name."""
         return _tensors({"generator": self._generator, "discriminator": self._discriminator})
 
-    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+    def state(self) -> dict[str, int]:
+        """How far it is."""
+        return {"step": self.step, "warmed_up": self.warmed_up}
+
+    def restore(self, tensors: dict[str, Tensor], state: Mapping[str, int]) -> None:
         _restore({"generator": self._generator, "discriminator": self._discriminator}, tensors)
-        self.step = step
+        self.step, self.warmed_up = state["step"], state.get("warmed_up", self.options.discriminator_first)
 
 
 class LatentGame:
-    """WGAN-GP over latent vectors ``real`` (N, Z)."""
+    """WGAN-GP over latent vectors ``real`` (N, Z). Its critic and its generator warm up together."""
+
+    warms_up = False
 
     def __init__(self, gan: LatentGan, real: Tensor, *, batch_size: int, lr: float, critic_steps: int,
                  penalty: float) -> None:
@@ -232,13 +265,23 @@ class LatentGame:
         self.real = (real - gan.mean) / gan.deviation
         self._generator = _Learner(gan.generator, lr, float("inf"), 0.0, 0.9)
         self._critic = _Learner(gan.judge, lr, float("inf"), 0.0, 0.9)
-        self.step = 0
+        self.step, self.device = 0, real.device
+
+    @property
+    def place(self) -> str:
+        """How far the game is, in words."""
+        return f"step {self.step:,} of the game"
+
+    def move(self) -> dict[str, float]:
+        """The critic's updates and one of the generator."""
+        return self.train_generator()
 
     def _noise(self) -> Tensor:
         return torch.randn(self.batch_size, self.gan.config.noise, device=self.real.device)
 
     def train_critic(self) -> float:
         """One update; returns the estimated Wasserstein distance (of vectors of unit scale)."""
+        mark(Stage.DATA)
         real_BZ = self.real[torch.randint(len(self.real), (self.batch_size,))]
         with torch.no_grad():
             written_BZ = self.gan.generate(self._noise())
@@ -260,9 +303,13 @@ class LatentGame:
         """All that the next move depends on, by name."""
         return _tensors({"generator": self._generator, "critic": self._critic})
 
-    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+    def state(self) -> dict[str, int]:
+        """How far it is."""
+        return {"step": self.step}
+
+    def restore(self, tensors: dict[str, Tensor], state: Mapping[str, int]) -> None:
         _restore({"generator": self._generator, "critic": self._critic}, tensors)
-        self.step = step
+        self.step = state["step"]
 
 
 def _tensors(learners: dict[str, _Learner]) -> dict[str, Tensor]:
@@ -291,44 +338,33 @@ def _restore(learners: dict[str, _Learner], tensors: dict[str, Tensor]) -> None:
                        if key.startswith("rng.")})
 
 
-def save_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any], keep: int = 2) -> None:
-    """``checkpoints/step-N`` of the game, whole or not at all."""
+def save_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any], keep: int = 2,
+              seconds: float = 0.0) -> None:
+    """``checkpoints/step-N`` of the game after so many seconds, whole or not at all."""
     with atomic_directory(out / "checkpoints" / f"step-{game.step}") as folder:
         write_tensors(folder / _TENSORS, game.tensors())
-        write_text_atomic(folder / _STATE, json.dumps({"step": game.step, "settings": settings}, indent=2) + "\n")
+        state = game.state() | {"seconds": seconds, "settings": settings}
+        write_text_atomic(folder / _STATE, json.dumps(state, indent=2) + "\n")
     for old in checkpoint_paths(out)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) -> bool:
-    """Bring ``game`` to its newest checkpoint, if there is one; ``CheckpointError`` for other settings."""
+def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) -> float | None:
+    """Bring ``game`` to its newest checkpoint, if there is one, and return the seconds that it took to get there;
+    ``CheckpointError`` for other settings."""
     paths = checkpoint_paths(out)
     if not paths:
-        return False
+        return None
     state = read_json(paths[-1] / _STATE, "the training state", CheckpointError)
-    for name, value in settings.items():
-        if state.get("settings", {}).get(name) != value:
-            raise CheckpointError(f"{paths[-1]}: {name} was {state.get('settings', {}).get(name)}, this run asks for "
-                                  f"{value}; give the same, or a new --out")
-    game.restore(read_tensors(paths[-1] / _TENSORS), int(state["step"]))
-    return True
-
-
-def play(game: SeqGan, *, on_step: Callable[[dict[str, float]], bool]) -> None:
-    """The generator's and the discriminator's moves in turn until ``steps`` are done, or ``on_step`` says to stop."""
-    options = game.options
-    figures: dict[str, float] = {}
-    if game.step == 0:
-        for _ in range(options.discriminator_first):
-            figures = game.train_discriminator()
-    while game.step < options.steps:
-        figures |= game.train_generator()
-        for _ in range(options.discriminator_steps):
-            figures |= game.train_discriminator()
-        if on_step(figures):
-            return
+    saved = state.get("settings", {})
+    for name, value in json.loads(json.dumps(settings)).items():
+        if saved.get(name) != value:
+            raise CheckpointError(f"{paths[-1]}: {name} was {saved.get(name)}, this run asks for {value}; give the "
+                                  "same, or a new --out")
+    game.restore(read_tensors(paths[-1] / _TENSORS), state)
+    return float(state.get("seconds", 0.0))
 
 
 def game_settings(options: AdversarialOptions) -> dict[str, Any]:
     """What a resumed game must agree on: all but its length."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name != "steps"}
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in ("steps", "max_seconds")}

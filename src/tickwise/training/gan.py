@@ -2,10 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
-import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,49 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from tickwise.core import console
+from tickwise.core.config import refuse_unused
 from tickwise.core.device import resolve_device
-from tickwise.core.errors import CheckpointError, ConfigError, NumericsError, OutputError
-from tickwise.core.paths import output_error
+from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.core.seeds import seed_everything
 from tickwise.data.sentences import Sentences
-from tickwise.interop.directory import load_module, read_config, resolve_model_path, save_model
+from tickwise.interop.directory import load_module, read_config, read_run, resolve_model_path, save_model
+from tickwise.models.families import config_values
 from tickwise.models.gan import Discriminator, DiscriminatorConfig, LatentGan, LatentGanConfig
 from tickwise.models.recurrent import Recurrent, RecurrentConfig
 from tickwise.models.vae import Vae
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.adversarial import (
-    AdversarialOptions,
-    LatentGame,
-    SeqGan,
-    game_settings,
-    play,
-    resume_game,
-    save_game,
-)
-from tickwise.training.checkpoint import drop_metrics_after
+from tickwise.training.adversarial import AdversarialOptions, LatentGame, SeqGan, game_settings
 from tickwise.training.config import OptimizerOptions
+from tickwise.training.game import LIKELIHOOD, GanResult, Round, check_game_output, open_game_output, play_round
+from tickwise.training.record import run_facts
 from tickwise.training.recurrent import RecurrentOptions
-from tickwise.training.run import about_data, interrupt_flag, train_module
+from tickwise.training.run import about_data, check_outputs, train_module
 from tickwise.training.sentence_likelihood import SentenceLikelihood, mean_nats
 from tickwise.training.vae import SentenceDataConfig, open_sentences
 
-LIKELIHOOD = "likelihood"
-"""Folder, in the run directory of a GAN, of the training that its generator starts from."""
 _LIKELIHOOD_EPOCHS = 20
 _ENCODED_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class GanResult:
-    """What an adversarial training came to."""
-
-    out: Path
-    model: Path
-    steps: int
-    seconds: float
-    figures: dict[str, float]
-    """The last ones."""
-    interrupted: bool
 
 
 # ---------------------------------------------------------------------- over sentences
@@ -90,6 +65,8 @@ class GanTrainConfig(SentenceDataConfig):
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(name="adamw", weight_decay=0.0, beta2=0.999))
     """Of the maximum likelihood."""
+    max_seconds: float | None = None
+    """Wall-clock time of the maximum likelihood; --adversarial.max-seconds is about the game."""
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -97,15 +74,16 @@ class GanTrainConfig(SentenceDataConfig):
         super().__post_init__()
 
 
-def train_gan(config: GanTrainConfig) -> GanResult:
+def train_gan(config: GanTrainConfig, trace: Path | None = None) -> GanResult:
     """Train by maximum likelihood into ``out/likelihood``, then play the game from the best model there.
 
     ``out/model`` is the generator, a recurrent language model; ``out/discriminator`` the discriminator. Either phase
-    goes on from its checkpoint with ``resume``.
+    goes on from its checkpoint with ``resume``. ``trace`` is a folder for a trace of the game.
     """
+    _check_outputs(config, trace)
     data, sentences, validation = open_sentences(config)
     generator_config = _generator_config(config, data.tokenizer.vocab_size)
-    _check_out(config.out, config.resume, config.overwrite)
+    about = about_data(data, config.data) | {"sentences": len(sentences)}
     likelihood = dataclasses.replace(
         config, out=config.out / LIKELIHOOD, batch_size=config.batch_size or 64,
         optimizer=dataclasses.replace(config.optimizer, lr=config.optimizer.lr or 0.003))
@@ -113,10 +91,11 @@ def train_gan(config: GanTrainConfig) -> GanResult:
         n_tokens = int(sentences.lengths.sum()) + len(sentences)
         likelihood = dataclasses.replace(likelihood, max_tokens=_LIKELIHOOD_EPOCHS * n_tokens)
     assert likelihood.batch_size is not None
+    open_game_output(config)
     first = train_module(
         likelihood, Recurrent(generator_config).initialise(config.seed),
         SentenceLikelihood(sentences, validation, batch_size=likelihood.batch_size, seed=config.seed), data.tokenizer,
-        data=about_data(data, config.data),
+        data=about,
         lines=[f"generator: {generator_config.cell}, {generator_config.n_layers} layers of {generator_config.hidden}; "
                f"{len(sentences):,} sentences; first by maximum likelihood"],
     )
@@ -131,21 +110,29 @@ def train_gan(config: GanTrainConfig) -> GanResult:
     eos_id = sentences.eos_id
     game = SeqGan(generator, discriminator.to(device), all_padded(sentences), first_id=eos_id, eos_id=eos_id,
                   options=config.adversarial)
-    settings = game_settings(config.adversarial) | {"data": data.fingerprint, "seed": config.seed,
-                                                    "generator": _digest(generator)}
+    settings = game_settings(config.adversarial) | {
+        "data": data.fingerprint, "seed": config.seed, "longest": config.longest, "generator": _digest(generator),
+        "discriminator": dataclasses.asdict(config.discriminator)}
 
     def figures() -> dict[str, float]:
         generator.eval()
         return {} if validation is None else {"validation_nll": mean_nats(generator, validation, device)}
 
-    def save() -> None:
-        save_model(config.out / "model", generator, data.tokenizer)
-        save_model(config.out / "discriminator", discriminator, data.tokenizer)
+    def save(record: dict[str, Any]) -> None:
+        save_model(config.out / "model", generator, data.tokenizer, run=record)
+        save_model(config.out / "discriminator", discriminator, data.tokenizer, run=record)
 
     console.say(f"discriminator: {discriminator.n_parameters():,} parameters; {config.adversarial.steps:,} steps of "
                 f"the game, {config.adversarial.rollouts} rollouts")
-    return _run(config, game, settings, config.adversarial.steps, lambda on_step: play(game, on_step=on_step), figures,
-                save)
+    record = run_facts(config, generator, about, dtype="fp32", device=device)
+    return play_round(config, Round(
+        game=game, n_steps=config.adversarial.steps, max_seconds=config.adversarial.max_seconds, settings=settings,
+        record=record | {"discriminator": config_values(discriminator)}, figures=figures, save=save), trace)
+
+
+def _check_outputs(config: SentenceDataConfig, trace: Path | None) -> None:
+    check_game_output(config)
+    check_outputs(dataclasses.replace(config, resume="auto", overwrite=False), trace)
 
 
 def _generator_config(config: GanTrainConfig, vocab_size: int) -> RecurrentConfig:
@@ -163,6 +150,14 @@ def all_padded(sentences: Sentences) -> Tensor:
 
 
 # ---------------------------------------------------------------------- in the latent space
+
+
+_UNUSED = (
+    *(f"optimizer.{option.name}" for option in dataclasses.fields(OptimizerOptions) if option.name != "lr"),
+    "schedule", "accumulate", "checkpoint_activations", "parallel", "max_tokens", "stop_at_loss", "patience",
+    "ema_decay", "evaluate_tokens",
+)
+"""Settings of a training that the game has no use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,21 +194,28 @@ class LatentGanTrainConfig(SentenceDataConfig):
             raise ConfigError(f"--critic-steps: must be at least 1, got {self.critic_steps}")
         if not self.penalty >= 0:
             raise ConfigError(f"--penalty: must not be negative, got {self.penalty}")
+        if self.dtype == "bf16" or self.compile == "on":
+            raise ConfigError("--dtype bf16 and --compile on: have no effect on a GAN of latent vectors; leave them "
+                              "out")
+        refuse_unused(self, _UNUSED, "on a GAN of latent vectors, which learns by Adam at a constant rate until "
+                                     "--max-steps or --max-seconds")
         super().__post_init__()
 
 
 class _WithAutoencoder:
     """The assets of a latent GAN: its text VAE, whole, in a folder inside."""
 
-    def __init__(self, vae: Vae, tokenizer: Tokenizer) -> None:
-        self._vae, self._tokenizer = vae, tokenizer
+    def __init__(self, vae: Vae, tokenizer: Tokenizer, run: dict[str, Any]) -> None:
+        self._vae, self._tokenizer, self._run = vae, tokenizer, run
 
     def save(self, folder: Path) -> None:
-        save_model(folder / "autoencoder", self._vae, self._tokenizer)
+        save_model(folder / "autoencoder", self._vae, self._tokenizer, run=self._run or None)
 
 
-def train_latent_gan(config: LatentGanTrainConfig) -> GanResult:
-    """Train; ``out/model`` holds the generator, the critic and the VAE: ``tickwise run sample out`` writes with it."""
+def train_latent_gan(config: LatentGanTrainConfig, trace: Path | None = None) -> GanResult:
+    """Train; ``out/model`` holds the generator, the critic and the VAE: ``tickwise run sample out`` writes with it.
+    ``trace`` is a folder for a trace."""
+    _check_outputs(config, trace)
     path = resolve_model_path(config.autoencoder)
     if read_config(path)[0].module_name != "Vae":
         raise CheckpointError(f"{path}: not a text VAE; train one with tickwise train vae")
@@ -225,23 +227,20 @@ def train_latent_gan(config: LatentGanTrainConfig) -> GanResult:
     if data.tokenizer.fingerprint != tokenizer.fingerprint:
         raise ConfigError(f"{config.data}: has another tokenizer than {path}; give the data that the VAE was trained "
                           "on")
-    _check_out(config.out, config.resume, config.overwrite)
     device = resolve_device(config.device)
     seed_everything(config.seed)
     real = latent_vectors(vae, sentences, device, drawn=config.posterior)
+    open_game_output(config)
     gan = LatentGan(LatentGanConfig(latent=vae.config.latent, **dataclasses.asdict(config.model)))
     gan = gan.initialise(config.seed).to(device)
-    game = LatentGame(gan, real, batch_size=config.batch_size or 256, lr=config.optimizer.lr or 2e-4,
+    lr = config.optimizer.lr or 2e-4
+    game = LatentGame(gan, real, batch_size=config.batch_size or 256, lr=lr,
                       critic_steps=config.critic_steps, penalty=config.penalty)
     n_steps = config.max_steps or (5000 if config.max_seconds is None else 10**9)
-    settings = {"data": data.fingerprint, "seed": config.seed, "autoencoder": _digest(vae),
-                "model": dataclasses.asdict(config.model), "batch_size": game.batch_size,
+    settings = {"data": data.fingerprint, "seed": config.seed, "longest": config.longest, "autoencoder": _digest(vae),
+                "model": dataclasses.asdict(config.model), "batch_size": game.batch_size, "lr": lr,
                 "critic_steps": config.critic_steps, "penalty": config.penalty, "posterior": config.posterior}
     held_out = None if validation is None else latent_vectors(vae, validation, device, drawn=config.posterior)
-
-    def moves(on_step: Callable[[dict[str, float]], bool]) -> None:
-        while game.step < n_steps and not on_step(game.train_generator()):
-            pass
 
     @torch.no_grad()
     def figures() -> dict[str, float]:
@@ -255,11 +254,14 @@ def train_latent_gan(config: LatentGanTrainConfig) -> GanResult:
                 "deviation_error": (written.std(0) / scale - 1).abs().mean().item(),
                 "covariance_error": (torch.corrcoef(written.T) - torch.corrcoef(held_out.T)).abs().mean().item()}
 
-    def save() -> None:
-        save_model(config.out / "model", gan, _WithAutoencoder(vae, tokenizer))
+    def save(record: dict[str, Any]) -> None:
+        save_model(config.out / "model", gan, _WithAutoencoder(vae, tokenizer, read_run(path)), run=record)
 
     console.say(f"latent GAN: {gan.n_parameters():,} parameters, {len(real):,} latent vectors of {real.shape[1]}")
-    return _run(config, game, settings, n_steps, moves, figures, save)
+    about = about_data(data, config.data) | {"sentences": len(sentences)}
+    return play_round(config, Round(
+        game=game, n_steps=n_steps, max_seconds=config.max_seconds, settings=settings,
+        record=run_facts(config, gan, about, dtype="fp32", device=device), figures=figures, save=save), trace)
 
 
 @torch.no_grad()
@@ -273,74 +275,6 @@ def latent_vectors(vae: Vae, sentences: Sentences, device: torch.device, *, draw
         noise = torch.randn_like(posterior.mean) if drawn else torch.zeros_like(posterior.mean)
         found[torch.from_numpy(numbers)] = posterior.sample(noise)
     return found
-
-
-# ---------------------------------------------------------------------- both
-
-
-def _run(config: SentenceDataConfig, game: SeqGan | LatentGame, settings: dict[str, Any], n_steps: int,
-         moves: Callable[[Callable[[dict[str, float]], bool]], None], figures: Callable[[], dict[str, float]],
-         save: Callable[[], None]) -> GanResult:
-    """``moves`` with a line every few seconds, ``metrics.jsonl``, checkpoints, and an end on Ctrl-C or in time."""
-    if config.resume == "auto" and resume_game(config.out, game, settings):
-        console.say(f"resumed at step {game.step:,} of the game")
-    metrics = config.out / "metrics.jsonl"
-    drop_metrics_after(metrics, game.step)
-    started = last_saved = last_shown = time.monotonic()
-    last: dict[str, float] = {}
-    interrupted = False
-    config.out.mkdir(parents=True, exist_ok=True)
-    with metrics.open("a", encoding="utf-8") as file, interrupt_flag() as stopped:
-
-        def on_step(row: dict[str, float]) -> bool:
-            nonlocal last, last_saved, last_shown, interrupted
-            if not all(np.isfinite(value) for value in row.values()):
-                raise NumericsError(f"step {game.step} of the game: {row}; lower the learning rates")
-            now = time.monotonic()
-            interrupted = stopped()
-            out_of_time = config.max_seconds is not None and isinstance(game, LatentGame) \
-                and now - started > config.max_seconds
-            ends = interrupted or out_of_time or game.step >= n_steps
-            validates = ends or game.step % (config.evaluate_every or max(1, min(n_steps, 10_000) // 20)) == 0
-            if validates:
-                row = row | figures()
-            if validates or game.step % config.log_every == 0:
-                file.write(json.dumps({"step": game.step, "seconds": now - started, **row}) + "\n")
-                file.flush()
-            if ends or now - last_shown > 5:
-                last_shown = now
-                console.say(f"game step {game.step:>6,}  " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
-            last = last | row
-            if ends or now - last_saved > config.checkpoint_seconds or (
-                    config.checkpoint_every and game.step % config.checkpoint_every == 0):
-                last_saved = now
-                save_game(config.out, game, settings, config.keep_checkpoints)
-            return interrupted or out_of_time
-
-        try:
-            moves(on_step)
-        except OSError as problem:
-            raise output_error(problem, config.out) from None
-    save()
-    if interrupted:
-        console.say(f"interrupted: saved step {game.step:,} in {config.out}; go on with the same command and "
-                    "--resume auto")
-    else:
-        console.say(f"done: {game.step:,} steps of the game; model in {config.out / 'model'}")
-    return GanResult(config.out, config.out / "model", game.step, time.monotonic() - started, last, interrupted)
-
-
-def _check_out(out: Path, resume: str, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; give a folder to --out")
-    holds = any((out / name).exists() for name in ("checkpoints", "model", LIKELIHOOD, "metrics.jsonl"))
-    if holds and overwrite:
-        for name in ("checkpoints", "model", "discriminator"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / "metrics.jsonl").unlink(missing_ok=True)
-    elif holds and resume == "never":
-        raise OutputError(f"{out}: holds a run already; go on with --resume auto, replace it with --overwrite, or give "
-                          "another --out")
 
 
 def _digest(module: nn.Module) -> str:

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
 from tickwise.data.sentences import Sentences
+from tickwise.models.lockstep import shifted
 from tickwise.models.recurrent import Recurrent
 from tickwise.training.objective import Batch
 from tickwise.training.sentence_objective import SentenceObjective, spread_batches
 
 
-def shifted(ids_BT: Tensor, eos_id: int) -> Tensor:
-    """What is read to write ``ids_BT``: the same moved on by one, behind the end token."""
-    return F.pad(ids_BT[:, :-1], (1, 0), value=eos_id)
+def sentence_loss(module: Recurrent, ids_BT: Tensor, inside_BT: Tensor, first_id: int) -> Tensor:
+    """Mean cross-entropy (nats) of the tokens ``inside_BT``, where the sentences are read behind ``first_id``."""
+    hidden_BTC, _ = module.read(shifted(ids_BT, first_id))
+    inside_TB = inside_BT.t()  # time first, as the layers left it
+    return module.loss(hidden_BTC.transpose(0, 1)[inside_TB], ids_BT.t()[inside_TB])
 
 
 class SentenceLikelihood(SentenceObjective):
@@ -42,9 +45,8 @@ class SentenceLikelihood(SentenceObjective):
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, Recurrent)
         ids_BT, lengths_B = inputs
-        hidden_BTC, _ = module.read(shifted(ids_BT, self.batches.sentences.eos_id))
-        inside_TB = torch.arange(ids_BT.shape[1], device=ids_BT.device)[:, None] < lengths_B
-        loss = module.loss(hidden_BTC.transpose(0, 1)[inside_TB], ids_BT.t()[inside_TB])
+        inside_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
+        loss = sentence_loss(module, ids_BT, inside_BT, self.batches.sentences.eos_id)
         mark(Stage.LOSS)
         return loss, ()
 
