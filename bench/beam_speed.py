@@ -1,15 +1,16 @@
 """Sentences per second of batched beam search ÷ ``MarianMTModel.generate`` of transformers, on the same weights.
 
-    python bench/beam_speed.py DATA [--rounds 3] [--beam 4] [--threads 2] [--dtype fp32]
+    python bench/beam_speed.py DATA [--rounds 5] [--beam 4] [--threads 2] [--dtype fp32]
 
 DATA is a folder with Multi30k (``train.en.gz``, ``train.de.gz``, ``test_2016_flickr.en.gz``). The weights are random,
 such that translations end about where their sources end, and the same in both. Both translate the test sentences, in
-turn, in pieces of ``--piece``, so that a slow spell of the machine meets both: transformers in batches of
-``--peer-batch`` sentences, sorted by length within the piece (its better order; ``--no-peer-sorts``: as they come),
-ours as ``beam_search`` likes. Both search with the same beam, length penalty and most tokens. Prints one line of JSON:
-the medians of the sentences per second over the rounds, the median of the ratios of rounds, and how many texts are
-equal (rounding may decide between equally likely ones). ``--clock cpu`` counts processor time, for a machine that
-others use as well (then with ``--threads 1``).
+turn, in pieces of ``--piece``, so that a slow spell of the machine meets both: transformers in batches of as many
+sentences as are fastest (``--peer-batches``, tried first on ``--tried`` sentences, in turn), sorted by length within
+the piece (its better order; ``--no-peer-sorts``: as they come), ours as ``beam_search`` likes. Both search with the
+same beam, length penalty and most tokens. Prints one line of JSON: the medians of the sentences per second over the
+rounds, the median of the ratios of rounds, the peer's speed with each size of batch, and how many texts are equal
+(rounding may decide between equally likely ones). ``--clock cpu`` counts processor time, for a machine that others use
+as well (then with ``--threads 1``).
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 
 Ids = list[list[int]]
+_TRIALS = 3
 
 
 def lines(path: Path) -> list[str]:
@@ -104,12 +106,12 @@ def own_texts(module: torch.nn.Module, sources: Ids, args: argparse.Namespace) -
 
 
 @torch.inference_mode()
-def peer_texts(model: transformers.MarianMTModel, sources: Ids, args: argparse.Namespace) -> Ids:
+def peer_texts(model: transformers.MarianMTModel, sources: Ids, args: argparse.Namespace, batch_size: int) -> Ids:
     end, pad = model.config.eos_token_id, model.config.pad_token_id
     order = sorted(range(len(sources)), key=lambda i: len(sources[i])) if args.peer_sorts else range(len(sources))
     texts: Ids = [[] for _ in sources]
-    for start in range(0, len(sources), args.peer_batch):
-        batch = order[start : start + args.peer_batch]
+    for start in range(0, len(sources), batch_size):
+        batch = order[start : start + batch_size]
         ids = padded([[*sources[i], end] for i in batch], pad)
         out = model.generate(
             ids, attention_mask=(ids != pad).long(), num_beams=args.beam, length_penalty=args.length_penalty,
@@ -131,11 +133,12 @@ def main() -> None:
     parser.add_argument("--length-penalty", type=float, default=1.0)
     parser.add_argument("--longest", type=int, default=40, help="tokens of a translation")
     parser.add_argument("--batch", type=int, default=BeamOptions.batch)
-    parser.add_argument("--peer-batch", type=int, default=32)
+    parser.add_argument("--peer-batches", type=int, nargs="+", default=[16, 32, 64, 128, 256])
+    parser.add_argument("--tried", type=int, default=256, help="sentences to choose the peer's batch with")
     parser.add_argument("--peer-sorts", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--piece", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of both")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
@@ -151,11 +154,19 @@ def main() -> None:
         own = load_module(Path(folder), device="cpu", dtype=args.dtype)
     peer = peer.to({"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype])
     sources = tokenizer.encode_batch(lines(args.data / "test_2016_flickr.en.gz")[: args.sentences])
-    programs = {"own": lambda piece: own_texts(own, piece, args), "peer": lambda piece: peer_texts(peer, piece, args)}
+    own_texts(own, sources[:8], args)  # the first ones fill caches
+    peer_texts(peer, sources[:8], args, 8)
+    tried: dict[int, list[float]] = {size: [] for size in args.peer_batches}
+    for turn in range(_TRIALS):
+        for size in sorted(tried, reverse=bool(turn % 2)):
+            begin = clock()
+            peer_texts(peer, sources[: args.tried], args, size)
+            tried[size].append(clock() - begin)
+    peer_batch = min(tried, key=lambda size: statistics.median(tried[size]))
+    programs = {"own": lambda piece: own_texts(own, piece, args),
+                "peer": lambda piece: peer_texts(peer, piece, args, peer_batch)}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     texts: dict[str, Ids] = {}
-    for program in programs.values():
-        program(sources[:8])  # the first ones fill caches
     for turn in range(args.rounds):
         spent = dict.fromkeys(programs, 0.0)
         for name in programs:
@@ -172,6 +183,9 @@ def main() -> None:
     print(json.dumps({
         **{name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         **{f"{name}_sentences_per_s": round(len(sources) / statistics.median(seconds[name]), 2) for name in programs},
+        "peer_batch": peer_batch,
+        "peer_by_batch": {size: round(min(args.tried, len(sources)) / statistics.median(spent), 2)
+                          for size, spent in tried.items()},
         "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios],
         "equal_texts": equal, "sentences": len(sources),
         "mean_tokens": round(statistics.mean(map(len, texts["own"])), 2), "transformers": transformers.__version__,
