@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a model from text or prepared data"),
     "train recurrent": ("train_recurrent", "train a recurrent language model: RNN, LSTM or GRU"),
     "train encoder": ("train_encoder", "pre-train an encoder (BERT-style) on text: masked words or replaced tokens"),
+    "train text-to-text": ("train_text_to_text", "pre-train an encoder–decoder on text: hidden spans (T5)"),
     "adapt": ("adapt", "fine-tune an encoder: classes of texts, answers in passages"),
     "train ngram": ("train_ngram", "count a modified Kneser–Ney n-gram model"),
     "train factorised": ("train_factorised", "a language model from factors of co-occurrence matrices"),

@@ -1,23 +1,36 @@
-"""Summarise texts: by a method that needs no model, and how good the summaries are."""
+"""Summarise texts with a model, train one on texts with summaries of your own, or extract without any.
+
+Train:  tickwise run summarise --train texts.jsonl --out DIRECTORY
+
+Use:  tickwise run summarise DIRECTORY "a text"
+
+Without a model:  tickwise run summarise "a text" --method extractive
+"""
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.tasks.prefixed_options import SummaryOptions
+
+if TYPE_CHECKING:
+    from tickwise.tasks.summarise import Summariser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
-    text: tyro.conf.Positional[str | None] = None
-    """The text; - or nothing reads standard input."""
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """[MODEL] TEXT: a model directory, if the summary is to be learned, and the text; - or no text reads standard
+    input."""
     method: Literal["extractive", "lead", "copy"] = "extractive"
-    """extractive: the sentences of highest TextRank; lead: the first ones; copy: the whole text."""
+    """Without a model. extractive: the sentences of highest TextRank; lead: the first ones; copy: the whole text."""
     sentences: int = 3
     """Sentences (of a dialogue: turns) of a summary."""
     input: Path | None = None
@@ -32,20 +45,56 @@ class Arguments(CommonArguments):
     """Texts with summaries to evaluate on: .jsonl, or the name of a known data set."""
     references: Literal["best", "mean"] = "best"
     """Which of several references counts for ROUGE: the best of each kind, or their mean."""
+    beam: int = 4
+    """With a model: summaries that are kept side by side; 1 always takes the most likely token."""
+    length_penalty: float = 1.0
+    """With a model: log-probabilities are divided by length ** this; more favours longer summaries."""
+    max_tokens: int = 128
+    """With a model: tokens of a summary at most."""
+    train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Texts with summaries to train a model on: a table, or the name of a known data set."""
+    dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Texts with summaries by which the best model is chosen; left out, a twentieth of --train (at most 1,000)."""
+    start: Path | None = None
+    """With --train: encoder–decoder to go on from, such as one of tickwise train text-to-text."""
+    out: Path | None = None
+    """Run directory of a training."""
+    lowercase: bool = False
+    """With --train: read and write everything in lower case, which stays with the model."""
+    options: SummaryOptions = dataclasses.field(default_factory=SummaryOptions)
+    max_seconds: float | None = None
+    """End training after this time."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+    seed: int = 1
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the training's computation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+    trace: Path | None = None
+    """With --train, a folder for a trace: every training step, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
-    from tickwise.tasks.summarise import baseline
-
-    given = [name for name in ("text", "input", "test") if getattr(arguments, name)]
+    if arguments.train:
+        return _train(arguments)
+    for name in ("dev", "start", "out", "trace"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name}: has a meaning with --train only")
+    model, text = _model_and_text(arguments.words)
+    given = [name for name, value in (("text", text), ("--input", arguments.input), ("--test", arguments.test))
+             if value]
     if len(given) > 1:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
-    if arguments.text is not None and not arguments.text.strip():
+    if text is not None and not text.strip():
         raise ConfigError("the text is empty")
-    summarise = baseline(arguments.method, arguments.sentences)
+    summarise = _summariser(arguments, model)
     if arguments.test:
-        return _evaluate(arguments)
-    texts = _texts(arguments)
+        _evaluate(arguments, summarise, arguments.method if model is None else str(model))
+        return 0
+    texts = _texts(arguments, text)
     summaries = summarise(texts)
     if arguments.json:
         rows = [{"summary": summary} for summary in summaries]
@@ -56,12 +105,35 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _texts(arguments: Arguments) -> list[str]:
+def _model_and_text(words: tuple[str, ...]) -> tuple[Path | None, str | None]:
+    """What the words on the command line are: a model directory comes before the text, if there is one."""
+    if len(words) > 2:
+        raise ConfigError(f"give a model directory and a text, not {len(words)} words: put the text in quotes")
+    if words and os.path.isdir(words[0]):
+        return Path(words[0]), words[1] if len(words) == 2 else None
+    if len(words) == 2:
+        raise CheckpointError(f"{words[0]}: no such model directory")
+    return None, words[0] if words else None
+
+
+def _summariser(arguments: Arguments, model: Path | None) -> "Summariser":
+    if model is None:
+        from tickwise.tasks.summarise import baseline
+
+        return baseline(arguments.method, arguments.sentences)
+    from tickwise.tasks.summarise_learned import learned_summariser
+    from tickwise.tasks.text_to_text import TextToText
+
+    return learned_summariser(TextToText.load(model, arguments.device), arguments.beam, arguments.length_penalty,
+                              arguments.max_tokens)
+
+
+def _texts(arguments: Arguments, text: str | None) -> list[str]:
     from tickwise.core.errors import DataError
     from tickwise.tasks.keywords import corpus_documents
 
-    if arguments.text is not None and arguments.text != "-":
-        return arguments.text.splitlines() if arguments.each_line else [arguments.text]
+    if text is not None and text != "-":
+        return text.splitlines() if arguments.each_line else [text]
     source = str(arguments.input) if arguments.input is not None else "-"
     if source == "-" and sys.stdin.isatty():
         raise ConfigError("give a text, --input FILE, or --test FILE")
@@ -71,14 +143,42 @@ def _texts(arguments: Arguments) -> list[str]:
     return texts
 
 
-def _evaluate(arguments: Arguments) -> int:
+def _evaluate(arguments: Arguments, summarise: "Summariser", name: str, say: bool = True) -> dict[str, Any]:
+    """Scores on --test: printed, and returned as JSON values."""
     from tickwise.evaluation.results import results_json, table
-    from tickwise.tasks.summarise import baseline, evaluate_summaries, read_summarised
+    from tickwise.tasks.summarise import evaluate_summaries, read_summarised
 
     rows = read_summarised(arguments.test, arguments.field, arguments.summary)
-    scores = evaluate_summaries(baseline(arguments.method, arguments.sentences), rows, arguments.references)
+    scores = evaluate_summaries(summarise, rows, arguments.references)
+    figures = results_json({"summarise": scores}, {"summarise": len(rows)}, model=name)
+    if say:
+        print(json.dumps(figures) if arguments.json else table(scores, "texts", len(rows)))
+    return figures
+
+
+def _train(arguments: Arguments) -> int:
+    from tickwise.core.console import say
+    from tickwise.tasks.summarise_learned import train_summariser
+
+    if arguments.words or arguments.input is not None:
+        raise ConfigError("--train makes a model: leave out the model directory, the text and --input (a model to go "
+                          "on from is named with --start)")
+    if arguments.out is None:
+        raise ConfigError("--train: say with --out where the model goes")
+    result = train_summariser(
+        arguments.train, out=arguments.out, development=arguments.dev, field=arguments.field, summary=arguments.summary,
+        options=arguments.options, start=arguments.start, lowercase=arguments.lowercase, seed=arguments.seed,
+        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
+        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace)
+    if result.interrupted:
+        return 130
+    figures: dict[str, Any] = {
+        "model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
+        "development_perplexity": result.validation.get("perplexity")}
+    if arguments.test:
+        summarise = _summariser(arguments, result.model)
+        figures |= _evaluate(arguments, summarise, str(result.model), say=not arguments.json)
     if arguments.json:
-        print(json.dumps(results_json({"summarise": scores}, {"summarise": len(rows)}, model=arguments.method)))
-    else:
-        print(table(scores, "texts", len(rows)))
+        print(json.dumps(figures))
+    say(f'use it: tickwise run summarise {arguments.out} "a text"')
     return 0

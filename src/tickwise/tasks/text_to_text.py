@@ -191,7 +191,7 @@ class TextToText:
     @property
     def lowercase(self) -> bool:
         """Whether it reads everything in lower case."""
-        return type(self.tokenizer.backend.normalizer).__name__ == "Lowercase"
+        return "Lowercase" in str(self.tokenizer.backend.normalizer)
 
     def encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """The ids of each text, without an end. ``DataError`` for one that is longer than the model reads; it counts

@@ -1,7 +1,8 @@
 """Make a tokenizer from text."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import tokenizers
@@ -14,6 +15,8 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 WordStyle = Literal["natural", "spaces"]
 DEFAULT_BPE_VOCABULARY = 8192
 LINE_END = "<eos>"
+# The pattern of ``pre_tokenizers.ByteLevel`` (Radford et al. 2019).
+_GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SMALLEST_BPE = 256 + 1  # every byte, and the end-of-text token
 
 
@@ -28,6 +31,7 @@ def train_tokenizer(
     word_style: WordStyle = "natural",
     lowercase: bool = False,
     prefix_space: bool = False,
+    whole: Sequence[str] = (),
 ) -> Tokenizer:
     """Train a ``char``, ``word`` or ``bpe`` tokenizer on ``texts``.
 
@@ -42,6 +46,8 @@ def train_tokenizer(
     lowercase: a ``bpe`` tokenizer reads every text in lower case.
     prefix_space: a ``bpe`` tokenizer puts a space before every text, so that a word has the same tokens at its start
         as elsewhere; decoded texts then begin with one.
+    whole: strings that a ``bpe`` tokenizer takes for a word each, whatever characters they are made of
+        (``#Person1#``), so that frequent ones become tokens.
 
     Raises ``DataError`` for text without a single character, ``ConfigError`` for impossible settings.
     """
@@ -51,7 +57,7 @@ def train_tokenizer(
         return _train_word(texts, vocab_size, min_frequency, end_of_text, word_style)
     if kind == "bpe":
         return _train_bpe(texts, vocab_size or DEFAULT_BPE_VOCABULARY, min_frequency, end_of_text, lowercase,
-                          prefix_space)
+                          prefix_space, whole)
     raise ConfigError(f"--tokenizer {kind}: not one of char, word, bpe")
 
 
@@ -146,16 +152,25 @@ def _train_word(
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, end_of_text: bool, lowercase: bool,
-               prefix_space: bool) -> Tokenizer:
+               prefix_space: bool, whole: Sequence[str]) -> Tokenizer:
     if vocab_size < _SMALLEST_BPE:
         raise ConfigError(
             f"--vocab-size {format_count(vocab_size)}: byte-level bpe needs at least {_SMALLEST_BPE} (every byte, and "
             "the end of a document); use --tokenizer char for fewer"
         )
     backend = tokenizers.Tokenizer(models.BPE())
-    if lowercase:
-        backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
+    normalisers = [normalizers.Lowercase()] if lowercase else []
+    if whole:
+        # Words are found before bytes are shown as characters; the space goes before the whole text, not each word.
+        normalisers += [normalizers.Prepend(" ")] if prefix_space else []
+        words = "|".join(re.escape(word.lower() if lowercase else word) for word in whole)
+        split = pre_tokenizers.Split(Regex(f" ?(?:{words})|{_GPT2_WORDS}"), "isolated")
+        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
+    if normalisers:
+        backend.normalizer = normalisers[0] if len(normalisers) == 1 else normalizers.Sequence(normalisers)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, show_progress=False,

@@ -1,0 +1,174 @@
+"""One encoder–decoder for many tasks, told apart by what stands before the text: train it, use it, evaluate it.
+
+Train:  tickwise run text-to-text --task "summarise: =a.jsonl" --task "translate English to German: =b.tsv" --out OUT
+
+Use:  tickwise run text-to-text OUT "summarise: a text"
+
+Evaluate:  tickwise run text-to-text OUT --test "summarise: =c.jsonl"
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.task_flags import answer_texts
+from tickwise.core import console
+from tickwise.core.errors import ConfigError
+from tickwise.data.mixture import MixtureOptions
+from tickwise.tasks.prefixed_options import PrefixedOptions
+
+if TYPE_CHECKING:
+    from tickwise.data.pairs import Pairs
+    from tickwise.engine.batch_beam import BeamOptions
+    from tickwise.tasks.multitask import PrefixedModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    model: tyro.conf.Positional[Path | None] = None
+    """Model directory, or run directory (its best model); left out with --task."""
+    text: tyro.conf.Positional[str | None] = None
+    """The text, its prefix before it; - reads standard input, a text per line. Without a text and --input, a prompt
+    asks for texts."""
+    input: Path | None = None
+    """File with a text per line, each with its prefix."""
+    task: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """PREFIX=FILE to train on: pairs of a source and a target, as a table or the name of a known data set; the columns
+    may follow in brackets: "translate German to English: =multi30k[de,en]". For parallel files give the prefix twice.
+    In YAML, a list."""
+    dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """PREFIX=FILE of pairs by which the best model is chosen; left out, a twentieth of the task (at most 1,000)."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """PREFIX=FILE of pairs to evaluate on."""
+    start: Path | None = None
+    """Encoder–decoder to go on from, such as one of tickwise train text-to-text; its shape and tokenizer stay."""
+    out: Path | None = None
+    """Run directory of a training."""
+    lowercase: bool = False
+    """With --task: read and write everything in lower case, which stays with the model."""
+    beam: int = 4
+    """Answers that are kept side by side; 1 always takes the most likely token."""
+    length_penalty: float = 1.0
+    """Log-probabilities are divided by length ** this; more favours longer answers."""
+    options: PrefixedOptions = dataclasses.field(default_factory=PrefixedOptions)
+    mixture: MixtureOptions = dataclasses.field(default_factory=MixtureOptions)
+    max_seconds: float | None = None
+    """End training after this time."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+    seed: int = 1
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the training's computation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
+    trace: Path | None = None
+    """With --task, a folder for a trace: every training step, stage by stage (tickwise trace show)."""
+
+
+def run(arguments: Arguments) -> int:
+    _check(arguments)
+    if arguments.task:
+        return _train(arguments)
+    from tickwise.tasks.multitask import PrefixedModel, parse_tasks, read_tests
+
+    assert arguments.model is not None
+    tests = parse_tasks(arguments.test, "--test")
+    model = PrefixedModel.load(arguments.model, arguments.device)
+    if tests:
+        figures = _evaluate(arguments, model, read_tests(tests))
+        if arguments.json:
+            print(json.dumps(figures))
+        return 0
+    _answer(arguments, model)
+    return 0
+
+
+def _check(arguments: Arguments) -> None:
+    """``ConfigError`` for flags that contradict each other: the verb trains, evaluates, or reads texts."""
+    if arguments.task:
+        if arguments.model is not None or arguments.text is not None or arguments.input is not None:
+            raise ConfigError("--task makes a model: leave out the model directory, the text and --input (a model to "
+                              "go on from is named with --start)")
+        if arguments.out is None:
+            raise ConfigError("--task: say with --out where the model goes")
+        return
+    if arguments.model is None:
+        raise ConfigError('give a model directory, or --task "PREFIX=FILE" --out DIRECTORY to make one')
+    for name in ("dev", "out", "start", "trace"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name}: has a meaning with --task only")
+    given = [name for name in ("text", "input", "test") if getattr(arguments, name) is not None
+             and getattr(arguments, name) != ()]
+    if len(given) > 1:
+        raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
+
+
+def _beam(arguments: Arguments) -> "BeamOptions":
+    from tickwise.engine.batch_beam import BeamOptions
+
+    return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
+
+
+def _answer(arguments: Arguments, model: "PrefixedModel") -> None:
+    """An answer per text to stdout, a line each."""
+    answers: list[dict[str, Any]] = []
+    beam, n_done = _beam(arguments), 0
+
+    def answer(texts: list[str]) -> None:
+        nonlocal n_done
+        found = model.answer(texts, beam, first_number=n_done + 1)
+        n_done += len(texts)
+        for text, written in zip(texts, found, strict=True):
+            if arguments.json:
+                answers.append({"text": text, "answer": written})
+            else:
+                print(" ".join(written.split()), flush=True)
+
+    answer_texts(arguments, answer)
+    if arguments.json:
+        print(json.dumps(answers[0] if len(answers) == 1 else {"samples": answers}, ensure_ascii=False))
+
+
+def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pairs"]) -> dict[str, Any]:
+    """Scores of each prefix: printed for people, returned as JSON values."""
+    from tickwise.evaluation.results import results_json, table
+
+    beam, found, counts = _beam(arguments), {}, {}
+    for prefix, pairs in tests.items():
+        with console.progress(f"answering '{prefix.strip()}'", len(pairs), "texts") as bar:
+            found[prefix], _ = model.evaluate(prefix, pairs, beam, advance=bar.advance)
+        counts[prefix] = len(pairs)
+        if not arguments.json:
+            print(f"{prefix.strip()}\n{table(found[prefix], 'texts', len(pairs))}")
+    return results_json(found, counts) | {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
+
+
+def _train(arguments: Arguments) -> int:
+    from tickwise.tasks.multitask import PrefixedModel, parse_tasks, read_tasks, read_tests, train_tasks
+
+    assert arguments.out is not None
+    tasks, tests = parse_tasks(arguments.task), parse_tasks(arguments.test, "--test")
+    parts = read_tasks(tasks, parse_tasks(arguments.dev, "--dev"))
+    held_out = read_tests(tests, tasks)
+    result = train_tasks(
+        parts, out=arguments.out, options=arguments.options, mixture=arguments.mixture, start=arguments.start,
+        lowercase=arguments.lowercase, seed=arguments.seed, max_seconds=arguments.max_seconds, resume=arguments.resume,
+        overwrite=arguments.overwrite, device=arguments.device, dtype=arguments.dtype, trace=arguments.trace,
+    )
+    if result.interrupted:
+        return 130
+    figures: dict[str, Any] = {
+        "model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
+        "development_perplexity": result.validation.get("perplexity")}
+    if held_out:
+        figures |= _evaluate(arguments, PrefixedModel.load(result.model, arguments.device), held_out)
+    if arguments.json:
+        print(json.dumps(figures))
+    console.say(f'use it: tickwise run text-to-text {arguments.out} "{tasks[0].prefix}a text"')
+    return 0

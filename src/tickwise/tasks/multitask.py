@@ -1,0 +1,277 @@
+"""One encoder–decoder for many tasks, told apart by what stands before the text (T5, Raffel et al. 2020)."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.data.batches import BatchCursor
+from tickwise.data.mixture import MixedPairs, MixtureOptions
+from tickwise.data.pair_batches import EncodedPairs, encode_pairs
+from tickwise.data.pairs import Pairs, ReadPairs, read_pairs
+from tickwise.data.span_corruption import sentinel_ids, text_length, with_sentinels
+from tickwise.engine.batch_beam import BeamOptions
+from tickwise.evaluation.classification import Score
+from tickwise.evaluation.overlap import rouge
+from tickwise.evaluation.results import mean_score
+from tickwise.interop.directory import checkpoint_paths, read_config, resolve_model_path
+from tickwise.interop.warm_start import warm_start
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.tasks.pair_training import pair_loop_config, train_pairs
+from tickwise.tasks.prefixed_options import PrefixedOptions
+from tickwise.tasks.text_to_text import PairParts, TextToText, model_config, own_test, read_parts
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.train import train_tokenizer
+from tickwise.training.span_corruption import SpanCorruption
+
+if TYPE_CHECKING:
+    from tickwise.training.config import LoopConfig
+    from tickwise.training.run import TrainResult
+
+PRETRAINING = "pretraining"
+_PREFIXES = "tickwise_prefixes"
+_COLUMNS = re.compile(r"(?P<name>.+)\[(?P<source>[^\[\],]+),(?P<target>[^\[\],]+)\]")
+_HIDDEN_SHARE, _HIDDEN_SPAN, _WINDOW = 0.15, 3.0, 256
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Where a task's pairs are."""
+
+    prefix: str
+    names: tuple[str, ...]
+    """Files or known data sets, as ``read_pairs`` takes them."""
+    read: ReadPairs
+
+
+def parse_tasks(given: Sequence[str], flag: str = "--task") -> list[TaskFiles]:
+    """Tasks from ``PREFIX=FILE``, each file with the columns of source and target in brackets, or without them:
+    ``translate English to German: =pairs.tsv[en,de]``. What has the same prefix and columns is one task.
+
+    >>> parse_tasks(["summarise: =a.jsonl", "summarise: =b.jsonl"])[0].names
+    ('a.jsonl', 'b.jsonl')
+    """
+    found: dict[tuple[str, ReadPairs], tuple[str, ...]] = {}
+    for text in given:
+        prefix, equals, name = text.partition("=")
+        if not equals or not prefix.strip() or not name.strip():
+            raise ConfigError(f"{flag} '{text}': give PREFIX=FILE, such as \"summarise: =pairs.tsv\"")
+        columns = _COLUMNS.fullmatch(name.strip())
+        read = ReadPairs() if columns is None else ReadPairs(source=columns["source"], target=columns["target"])
+        name = name.strip() if columns is None else columns["name"]
+        found[prefix, read] = (*found.get((prefix, read), ()), name)
+    return [TaskFiles(prefix, names, read) for (prefix, read), names in found.items()]
+
+
+def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()) -> dict[str, PairParts]:
+    """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does."""
+    _check_prefixes("--dev", development, [task.prefix for task in tasks])
+    parts: dict[str, PairParts] = {}
+    for task in tasks:
+        if task.prefix in parts:
+            raise ConfigError(f"--task '{task.prefix}': twice, with different columns; put its pairs into one table")
+        own = [dev for dev in development if dev.prefix == task.prefix]
+        if own:
+            parts[task.prefix] = PairParts(read_pairs(task.names, task.read), _read_all(own, "validation"), None)
+        else:
+            parts[task.prefix] = read_parts(task.names, (), task.read, 0)
+    return parts
+
+
+def read_tests(tests: Sequence[TaskFiles], tasks: Sequence[TaskFiles] = ()) -> dict[str, Pairs]:
+    """The pairs to evaluate each prefix on: those of ``tests``, and else the test parts that known data sets bring."""
+    own = [TaskFiles(task.prefix, names, task.read) for task in tasks if (names := own_test(task.names))]
+    given = list(tests) or own
+    return {prefix: _read_all([test for test in given if test.prefix == prefix], "test")
+            for prefix in dict.fromkeys(test.prefix for test in given)}
+
+
+def _read_all(files: Sequence[TaskFiles], split: str) -> Pairs:
+    found = [read_pairs(one.names, one.read, split=split) for one in files]
+    sources, targets = ([text for pairs in found for text in getattr(pairs, side)] for side in ("sources", "targets"))
+    return Pairs(sources, targets, ", ".join(pairs.name for pairs in found))
+
+
+def _check_prefixes(flag: str, given: Sequence[TaskFiles], known: Sequence[str]) -> None:
+    for one in given:
+        if one.prefix not in known:
+            raise ConfigError(f"{flag} '{one.prefix}': no such prefix; known are {_listed(known)}")
+
+
+def _listed(prefixes: Sequence[str]) -> str:
+    return ", ".join(f"'{prefix}'" for prefix in prefixes)
+
+
+def with_prefix(prefix: str, pairs: Pairs) -> Pairs:
+    """The pairs with ``prefix`` before every source."""
+    return Pairs([prefix + text for text in pairs.sources], pairs.targets, pairs.name)
+
+
+def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedOptions | None = None,
+                mixture: MixtureOptions | None = None, start: Path | None = None, lowercase: bool = False,
+                seed: int = 1, max_seconds: float | None = None, resume: bool = False, overwrite: bool = False,
+                device: str = "auto", dtype: str = "auto", trace: Path | None = None) -> "TrainResult":
+    """Train an encoder–decoder on the tasks together and keep the model that predicts their development parts best.
+
+    ``start`` is an encoder–decoder to go on from, whose shape and tokenizer stay. A single task may have the prefix
+    ``""``. Raises a ``UserError`` for data that cannot be used.
+    """
+    options, mixture = options or PrefixedOptions(), mixture or MixtureOptions()
+    base = None if start is None else _started_config(resolve_model_path(Path(start)), options)
+    config = pair_loop_config(options, out=out, width=base.width if base else None, seed=seed, max_seconds=max_seconds,
+                              resume=resume, overwrite=overwrite, device=device, dtype=dtype, trace=trace)
+    prefixed = {prefix: PairParts(with_prefix(prefix, parts.training), with_prefix(prefix, parts.development), None)
+                for prefix, parts in tasks.items()}
+    tokenizer = _tokenizer_for(prefixed, options, start, lowercase)
+    shape = base or dataclasses.replace(model_config(options, tokenizer), copies=options.copies)
+    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length)
+                              for parts in prefixed.values()] for side in ("training", "development"))
+    module = EncoderDecoder(shape).initialise(seed)
+    lines = [] if start is None else warm_start(module, start).lines()
+    if options.pretrain:
+        if not (resume and checkpoint_paths(Path(out))):  # else the training itself has begun: its weights are newer
+            pretrained = _pretrain(config, copy.deepcopy(module), training, tokenizer, options)
+            if pretrained.interrupted:
+                return pretrained
+            lines += warm_start(module, pretrained.model).lines()
+        config = dataclasses.replace(config, max_seconds=_share(max_seconds, 1 - options.pretrain))
+    mixed = MixedPairs(training, mixture, seed)
+    lines += [f"{prefix or 'pairs'}: {len(own):,} to train on{_left_out(parts.training, own)}, "
+              f"{len(dev):,} to choose the model by, {rate:.1%} of what is seen"
+              for (prefix, parts), own, dev, rate in zip(prefixed.items(), training, development, mixed.rates,
+                                                         strict=True)]
+    data = {"source": ", ".join(parts.training.name for parts in tasks.values()),
+            "fingerprint": "-".join(parts.training.fingerprint() for parts in prefixed.values()),
+            "pairs": {prefix: len(own) for prefix, own in zip(tasks, training, strict=True)},
+            "mixture": dict(zip(tasks, mixed.rates, strict=True)), "tokenizer": tokenizer.fingerprint}
+    return train_pairs(config, module, training[0] if len(training) == 1 else mixed,
+                       MixedPairs(development, MixtureOptions(), seed).all, tokenizer, options, data=data, lines=lines,
+                       trace=trace)
+
+
+def _left_out(pairs: Pairs, encoded: EncodedPairs) -> str:
+    n = len(pairs) - len(encoded)
+    return f" ({n:,} left out: too long)" if n else ""
+
+
+def _share(seconds: float | None, share: float) -> float | None:
+    return None if seconds is None else seconds * share
+
+
+def _started_config(folder: Path, options: PrefixedOptions) -> EncoderDecoderConfig:
+    """The shape of the model in ``folder``, with these options where they change no tensor."""
+    family, config = read_config(folder)
+    if not isinstance(config, EncoderDecoderConfig):
+        raise CheckpointError(f"{folder}: a {family.name}, not an encoder–decoder; make one with tickwise train "
+                              "text-to-text")
+    if not config.pad_id == config.start_id == config.eos_id:
+        raise CheckpointError(f"{folder}: its targets do not start with the end mark; it can be used, and not trained")
+    longest = options.longest if config.positions != "learned" else 0
+    return dataclasses.replace(
+        config, copies=config.copies or options.copies, dropout=options.dropout,
+        source_length=max(config.source_length, longest), context_length=max(config.context_length, longest))
+
+
+def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, start: Path | None,
+                   lowercase: bool) -> Tokenizer:
+    """That of ``start``, or one of all tasks' texts; it keeps the prefixes."""
+    if start is not None:
+        tokenizer = Tokenizer.load(resolve_model_path(Path(start)))
+    else:
+        texts = (text for parts in tasks.values() for side in (parts.training.sources, parts.training.targets)
+                 for text in side)
+        tokenizer = train_tokenizer("bpe", texts, vocab_size=options.vocab_size, lowercase=lowercase, prefix_space=True,
+                                    whole=options.whole)
+        if options.pretrain:
+            tokenizer = with_sentinels(tokenizer)
+    named = dict.fromkeys([*prefixes_of(tokenizer), *(prefix for prefix in tasks if prefix)])
+    if named:
+        tokenizer.config[_PREFIXES] = list(named)
+    return tokenizer
+
+
+def _pretrain(config: "LoopConfig", module: EncoderDecoder, tasks: Sequence[EncodedPairs], tokenizer: Tokenizer,
+              options: PrefixedOptions) -> "TrainResult":
+    """Train ``module`` to name hidden spans of the tasks' sources, in a run directory of its own inside ``out``."""
+    from tickwise.training.run import train_module
+
+    sources = [task.sources for task in tasks]
+    tokens = np.concatenate([side.tokens for side in sources])
+    length = min(text_length(min(_WINDOW, module.config.source_length), _HIDDEN_SHARE, _HIDDEN_SPAN), len(tokens) - 1)
+    rows = max(1, options.batch_tokens // length)
+    cursor = BatchCursor(tokens, batch_size=rows, context=length, seed=config.seed, vocab_size=module.config.vocab_size)
+    objective = SpanCorruption(cursor, None, sentinels=sentinel_ids(tokenizer), eos_id=module.config.eos_id,
+                               density=_HIDDEN_SHARE, mean_span=_HIDDEN_SPAN)
+    steps = max(1, round(options.pretrain * options.epochs * len(tokens) / (rows * length)))
+    config = dataclasses.replace(config, out=config.out / PRETRAINING, max_steps=steps,
+                                 max_seconds=_share(config.max_seconds, options.pretrain))
+    data = {"source": "the sources of the tasks", "fingerprint": tokenizer.fingerprint, "tokens": len(tokens)}
+    return train_module(config, module, objective, tokenizer, data=data, lines=[
+        f"first: naming hidden spans of {len(tokens):,} tokens of sources, at most {steps:,} steps"])
+
+
+def prefixes_of(tokenizer: Tokenizer) -> list[str]:
+    """The prefixes of a model's tasks, as they are kept with its tokenizer."""
+    found = tokenizer.config.get(_PREFIXES, [])
+    if not isinstance(found, list) or not all(isinstance(prefix, str) for prefix in found):
+        raise CheckpointError(f"tokenizer_config.json: '{_PREFIXES}' is not a list of texts; copy the model again")
+    return found
+
+
+class PrefixedModel:
+    """A trained encoder–decoder that is told its task by what stands before the text.
+
+    >>> model = PrefixedModel.load(Path("out/tasks"))                                     # doctest: +SKIP
+    >>> model.answer(["summarise: …"])                                                    # doctest: +SKIP
+    """
+
+    def __init__(self, model: TextToText) -> None:
+        self.model, self.prefixes = model, prefixes_of(model.tokenizer)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> "PrefixedModel":
+        """Raises ``CheckpointError`` as ``TextToText.load`` does."""
+        return cls(TextToText.load(path, device))
+
+    def source(self, text: str, number: int = 1) -> str:
+        """The text as the model was trained to read it: with one of its prefixes, and something behind it."""
+        if not text.strip():
+            raise DataError(f"text {number:,} is empty; give one that begins with {self._known()}")
+        if not self.prefixes:
+            return text
+        own = [prefix for prefix in self.prefixes if text.strip().startswith(prefix.strip())]
+        if not own:
+            start = " ".join(text.split())[:40]
+            raise DataError(f"text {number:,} ('{start} …') begins with no prefix that this model knows; known are "
+                            f"{_listed(self.prefixes)}")
+        prefix = max(own, key=len)
+        rest = text.strip()[len(prefix.strip()) :].strip()
+        if not rest:
+            raise DataError(f"text {number:,} is empty behind its prefix '{prefix}'")
+        return prefix + rest
+
+    def _known(self) -> str:
+        return f"one of {_listed(self.prefixes)}" if self.prefixes else "something to read"
+
+    def answer(self, texts: Sequence[str], options: BeamOptions | None = None, *, first_number: int = 1,
+               advance: Callable[[float], None] | None = None) -> list[str]:
+        """What the model writes for each text. Raises ``DataError`` for a text that is empty, too long, or begins with
+        no prefix of the model; it counts the texts from ``first_number``."""
+        sources = [self.source(text, number) for number, text in enumerate(texts, start=first_number)]
+        return self.model.translate(sources, options, first_number=first_number, advance=advance)
+
+    def evaluate(self, prefix: str, pairs: Pairs, options: BeamOptions | None = None,
+                 advance: Callable[[float], None] | None = None) -> tuple[dict[str, Score], list[str]]:
+        """Scores between 0 and 1 of the answers to the pairs' sources, which come without ``prefix``, and the answers:
+        exact match (of words, whatever their case) and ROUGE."""
+        _check_prefixes("--test", [TaskFiles(prefix, (), ReadPairs())], self.prefixes or [prefix])
+        written = self.answer(with_prefix(prefix, pairs).sources, options, advance=advance)
+        same = [float(text.lower().split() == target.lower().split())
+                for text, target in zip(written, pairs.targets, strict=True)]
+        return {"exact_match": mean_score(same)} | rouge(written, [[target] for target in pairs.targets]), written

@@ -1,0 +1,40 @@
+"""Summaries that a trained encoder–decoder writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tickwise.data.pairs import ReadPairs
+from tickwise.engine.batch_beam import BeamOptions
+from tickwise.tasks.multitask import train_tasks
+from tickwise.tasks.prefixed_options import SummaryOptions
+from tickwise.tasks.summarise import Summariser
+from tickwise.tasks.text_to_text import TextToText, read_parts
+
+if TYPE_CHECKING:
+    from tickwise.training.run import TrainResult
+
+
+def train_summariser(
+    train: Sequence[str], *, out: Path, development: Sequence[str] = (), field: str = "dialogue",
+    summary: str = "summary", options: SummaryOptions | None = None, start: Path | None = None,
+    lowercase: bool = False, seed: int = 1, max_seconds: float | None = None, resume: bool = False,
+    overwrite: bool = False, device: str = "auto", dtype: str = "auto", trace: Path | None = None,
+) -> "TrainResult":
+    """Train an encoder–decoder on texts (``field`` of the rows) and their summaries, and keep the model that predicts
+    the development part best: that of a known data set, ``development``, or up to 1,000 of the texts.
+
+    Raises a ``UserError`` for data that cannot be used.
+    """
+    parts = read_parts(train, development, ReadPairs(source=field, target=summary), 0)
+    return train_tasks({"": parts}, out=out, options=options or SummaryOptions(), start=start, lowercase=lowercase,
+                       seed=seed, max_seconds=max_seconds, resume=resume, overwrite=overwrite, device=device,
+                       dtype=dtype, trace=trace)
+
+
+def learned_summariser(model: TextToText, beam: int = 4, length_penalty: float = 1.0,
+                       max_tokens: int = 128) -> Summariser:
+    """What summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens. It raises
+    ``DataError`` for a text that is longer than the model reads."""
+    options = BeamOptions(width=beam, length_penalty=length_penalty, max_ratio=0.0, max_extra=max_tokens)
+    return lambda texts: model.translate(texts, options)

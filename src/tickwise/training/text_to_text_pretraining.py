@@ -1,0 +1,144 @@
+"""From text or prepared data to an encoder–decoder pre-trained as T5 is: settings, what follows from them, the run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tickwise.core.errors import ConfigError
+from tickwise.data.batches import BatchCursor
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import open_or_prepare
+from tickwise.data.prepared import PreparedData
+from tickwise.data.span_corruption import corrupted_lengths, sentinel_ids, text_length, with_sentinels
+from tickwise.interop.directory import read_config, resolve_model_path
+from tickwise.interop.warm_start import warm_start
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.config import TextConfig, need_positive
+from tickwise.training.dial import MAX_EPOCHS_BY_DEFAULT, WIDTH_PER_LAYER, describe_run, limited
+from tickwise.training.run import TrainResult, about_data, train_module
+from tickwise.training.span_corruption import SpanCorruption
+
+_BATCH_TOKENS = 4096
+_SHORTEST = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToTextModelOptions:
+    """The encoder–decoder. Everything left out follows from ``--depth``."""
+
+    width: int | None = None
+    """Features of the residual streams (64 per layer of depth)."""
+    n_heads: int | None = None
+    hidden: int | None = None
+    """Features inside the gated feed-forward blocks (8 ÷ 3 of the width)."""
+    decoder_layers: int | None = None
+    """Layers of the decoder (as many as the encoder has)."""
+    copies: bool = False
+    """Let the model copy tokens of its source (a pointer-generator, See et al. 2017)."""
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToTextTrainConfig(TextConfig):
+    """One pre-training of an encoder–decoder by span corruption."""
+
+    depth: int = 4
+    """The dial: layers of the encoder, and of the decoder. Width, heads, learning rate and batch follow from it."""
+    context: int = 256
+    """Tokens of a source, its end counted; texts are as long as they may be for that."""
+    longest: int = 512
+    """Tokens that sources and targets of later tasks may have."""
+    noise_density: float = 0.15
+    """Share of a text's tokens that is hidden."""
+    mean_span: float = 3.0
+    """Mean length of what is hidden in one piece, in tokens."""
+    start: Path | None = None
+    """Go on from the weights and with the tokenizer of this model directory; what fits by name is taken."""
+    lowercase: bool = False
+    """For raw text and bpe: read capitals as small letters."""
+    model: TextToTextModelOptions = field(default_factory=TextToTextModelOptions)
+
+    def __post_init__(self) -> None:
+        need_positive(self, ("depth", "context", "longest"))
+        if self.context < _SHORTEST:
+            raise ConfigError(f"--context: must be at least {_SHORTEST}, got {self.context}")
+        if not 0 < self.noise_density < 1:
+            raise ConfigError(f"--noise-density: must be between 0 and 1, got {self.noise_density}")
+        if not self.mean_span >= 1:
+            raise ConfigError(f"--mean-span: must be at least 1, got {self.mean_span}")
+        super().__post_init__()
+
+
+def text_to_text_from_dial(config: TextToTextTrainConfig, tokenizer: Tokenizer) -> EncoderDecoderConfig:
+    """The encoder–decoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
+    options, depth = config.model, config.depth
+    width = options.width if options.width is not None else WIDTH_PER_LAYER * depth
+    n_heads = options.n_heads if options.n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
+    if width < 1 or n_heads < 1:
+        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
+    if width % n_heads:
+        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    if tokenizer.eos_id is None:
+        raise ConfigError(f"{config.data}: its tokenizer has no end-of-text token, so targets have no end; give raw "
+                          "text")
+    longest = max(config.context, config.longest)
+    return EncoderDecoderConfig(
+        vocab_size=tokenizer.vocab_size, source_length=longest, context_length=longest, width=width,
+        n_encoder_layers=depth, n_decoder_layers=options.decoder_layers or depth, n_heads=n_heads, n_kv_heads=n_heads,
+        head_dim=width // n_heads, hidden=options.hidden or -(-8 * width // (3 * 32)) * 32, dropout=options.dropout,
+        pad_id=tokenizer.eos_id, start_id=tokenizer.eos_id, eos_id=tokenizer.eos_id, copies=options.copies,
+    )
+
+
+def plan_text_to_text(
+    config: TextToTextTrainConfig,
+) -> tuple[TextToTextTrainConfig, EncoderDecoderConfig, PreparedData, Tokenizer]:
+    """The config with what follows from it, the model, the data, and the tokenizer with its sentinels."""
+    start = None if config.start is None else resolve_model_path(config.start)
+    if start is not None and read_config(start)[0].purpose != "text-to-text model":
+        raise ConfigError(f"--start {start}: a {read_config(start)[0].name}, not an encoder–decoder")
+    data = open_or_prepare(config.data, PrepareConfig(
+        tokenizer=config.tokenizer, vocab_size=config.vocab_size, word_style=config.word_style,
+        lowercase=config.lowercase, tokenizer_from=start))
+    tokenizer = with_sentinels(data.tokenizer)
+    if start is not None and tokenizer.fingerprint != with_sentinels(Tokenizer.load(start)).fingerprint:
+        raise ConfigError(f"{config.data}: was prepared with another tokenizer than that of {start}; give raw text, or "
+                          f"prepare it with --tokenizer-from {start}")
+    model = text_to_text_from_dial(config, tokenizer)
+    batch = config.batch_size
+    if batch is None:
+        batch = max(config.accumulate, _BATCH_TOKENS // config.context // config.accumulate * config.accumulate)
+    lr = config.optimizer.lr
+    if lr is None:
+        lr = {"muon": 0.012, "adamw": 0.002, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
+    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    return limited(config, MAX_EPOCHS_BY_DEFAULT * len(data.split("train").tokens)), model, data, tokenizer
+
+
+def pretrain_text_to_text(config: TextToTextTrainConfig, trace: Path | None = None) -> TrainResult:
+    """Train as ``config`` says; the run directory holds everything. Raises a ``UserError`` as ``train`` does."""
+    config, model, data, tokenizer = plan_text_to_text(config)
+    assert config.batch_size is not None
+    length = text_length(config.context, config.noise_density, config.mean_span)
+    cursor = BatchCursor(data.split("train").tokens, batch_size=config.batch_size, context=length, seed=config.seed,
+                         vocab_size=data.tokenizer.vocab_size)
+    validation = data.split("validation").tokens if "validation" in data.splits else None
+    if validation is not None and len(validation) <= length:
+        validation = None
+    objective = SpanCorruption(cursor, validation, sentinels=sentinel_ids(tokenizer), eos_id=model.eos_id,
+                               density=config.noise_density, mean_span=config.mean_span)
+    objective.example()  # says at once whether there are sentinels enough
+    module = EncoderDecoder(model).initialise(config.seed)
+    started = [] if config.start is None else warm_start(module, config.start).lines()
+    source, target = corrupted_lengths(length, config.noise_density, config.mean_span)
+    lines = [
+        f"model: encoder–decoder, {model.n_encoder_layers} + {model.n_decoder_layers} layers, width {model.width}, "
+        f"{model.n_heads} heads of {model.head_dim}, swiglu {model.hidden}, vocabulary {model.vocab_size:,}, "
+        f"{module.n_parameters():,} parameters",
+        f"objective: span corruption, {config.noise_density:.0%} of {length:,} tokens in spans of about "
+        f"{config.mean_span:g}: sources of {source:,} tokens, targets of {target:,}",
+        describe_run(config, length), *started,
+    ]
+    return train_module(config, module, objective, tokenizer, data=about_data(data, config.data), lines=lines,
+                        trace=trace)

@@ -1,0 +1,77 @@
+"""Text to text from the command line: pre-train on text, fine-tune on tasks, answer, summarise, mistakes."""
+
+import json
+
+import pytest
+
+SMALL = ("--options.width", 32, "--options.encoder-layers", 1, "--options.decoder-layers", 1, "--options.n-heads", 1,
+         "--options.vocab-size", 300, "--options.longest", 64, "--options.epochs", 1, "--device", "cpu", "--json")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    rows = [{"dialogue": f"#A#: I have {n} cats.\n#B#: And I have {n + 1} dogs.", "summary": f"#A# has {n} cats."}
+            for n in range(60)]
+    (folder / "dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "plain.txt").write_text("\n".join(row["dialogue"] for row in rows) + "\n", encoding="utf-8")
+    (folder / "pairs.tsv").write_text("".join(f"{n} cats\t{n + 1} cats\n" for n in range(60)), encoding="utf-8")
+    return folder
+
+
+def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
+    pretrained, tuned = tmp_path / "pretrained", tmp_path / "tuned"
+    code, out, err = tickwise_cli(
+        "train", "text-to-text", texts / "plain.txt", "--out", pretrained, "--depth", 1, "--model.width", 32,
+        "--context", 24, "--longest", 64, "--vocab-size", 300, "--max-steps", 3, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["step"] == 3
+    assert "span corruption, 15% of 26 tokens" in err
+    pairs, dialogues = f"next: ={texts / 'pairs.tsv'}", f"summarise: ={texts / 'dialogues.jsonl'}[dialogue,summary]"
+    code, out, err = tickwise_cli("run", "text-to-text", "--task", pairs, "--task", dialogues, "--start", pretrained,
+                                  "--test", pairs, "--out", tuned, "--mixture.temperature", 2, *SMALL)
+    assert code == 0, err
+    assert "warm start" in err
+    found = json.loads(out)
+    assert set(found["results"]) == {"next: "}
+    assert 0 <= found["results"]["next: "]["exact_match,none"] <= 1
+    code, out, _ = tickwise_cli("run", "text-to-text", tuned, "next: 4 cats", "--json")
+    assert code == 0
+    assert isinstance(json.loads(out)["answer"], str)
+    code, _, err = tickwise_cli("run", "text-to-text", tuned, "before: 4 cats")
+    assert code == 2
+    assert "known are 'next: ', 'summarise: '" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_learned_summaries(tickwise_cli, texts, tmp_path):
+    pytest.importorskip("rouge_score")
+    out_dir = tmp_path / "summaries"
+    code, out, err = tickwise_cli(
+        "run", "summarise", "--train", texts / "dialogues.jsonl", "--test", texts / "dialogues.jsonl", "--out", out_dir,
+        "--options.whole", "#A#", "#B#", "--max-tokens", 8, "--beam", 1, *SMALL)
+    assert code == 0, err
+    assert json.loads(out)["results"]["summarise"]["rouge1,none"] >= 0
+    code, out, err = tickwise_cli("run", "summarise", out_dir, "#A#: Hello.", "--max-tokens", 5, "--json")
+    assert code == 0, err
+    assert isinstance(json.loads(out)["summary"], str)
+    code, out, err = tickwise_cli("run", "summarise", out_dir, "word " * 300)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "the model reads at most 63" in err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["text-to-text"], "give a model directory"),
+    (["text-to-text", "--task", "x: =y"], "--out"),
+    (["text-to-text", "--task", "x: =nothing.tsv", "--out", "o"], "no such file"),
+    (["text-to-text", "nowhere", "x", "--out", "o"], "--out: has a meaning with --task only"),
+    (["summarise", "nowhere", "a text"], "nowhere: no such model directory"),
+    (["summarise", "a", "b", "c"], "quotes"),
+    (["summarise", "--train", "x"], "--out"),
+    (["summarise", "x", "--out", "o"], "--out: has a meaning with --train only"),
+])
+def test_mistakes_are_one_line(tickwise_cli, words, said):
+    code, out, err = tickwise_cli("run", *words)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert said in err

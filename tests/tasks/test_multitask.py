@@ -1,0 +1,107 @@
+"""Several tasks in one model: prefixes, mixtures, pre-training on the sources, going on from a model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.data.pairs import ReadPairs
+from tickwise.engine.batch_beam import BeamOptions
+from tickwise.tasks.multitask import PrefixedModel, parse_tasks, prefixes_of, read_tasks, read_tests, train_tasks
+from tickwise.tasks.prefixed_options import PrefixedOptions
+from tickwise.tokenizers.tokenizer import Tokenizer
+
+WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "dog": "Hund", "cat": "Katze"}
+OPTIONS = PrefixedOptions(vocab_size=320, width=64, encoder_layers=1, decoder_layers=1, n_heads=2, longest=40,
+                          dropout=0.0, batch_tokens=600, epochs=16, lr=0.03, copies=True)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder, chooser = tmp_path_factory.mktemp("tables"), np.random.default_rng(0)
+    texts = [" ".join(chooser.choice(list(WORDS), chooser.integers(1, 4)).tolist()) for _ in range(500)]
+    for name, target in (("de", lambda text: " ".join(WORDS[word] for word in text.split())), ("same", str)):
+        (folder / f"{name}.tsv").write_text("".join(f"{text}\t{target(text)}\n" for text in texts), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tables, tmp_path_factory):
+    tasks = parse_tasks([f"German: ={tables / 'de.tsv'}", f"the same: ={tables / 'same.tsv'}"])
+    return train_tasks(read_tasks(tasks), out=tmp_path_factory.mktemp("run") / "tasks", options=OPTIONS, device="cpu")
+
+
+def test_tasks_as_they_are_written():
+    tasks = parse_tasks(["a: =x.en", "a: =x.de", "b: =multi30k[de,en]"])
+    assert [(task.prefix, task.names) for task in tasks] == [("a: ", ("x.en", "x.de")), ("b: ", ("multi30k",))]
+    assert tasks[1].read == ReadPairs(source="de", target="en")
+    for wrong in ("no sign", " =x", "a: ="):
+        with pytest.raises(ConfigError, match="PREFIX=FILE"):
+            parse_tasks([wrong])
+
+
+def test_the_prefix_says_what_to_do(trained):
+    model = PrefixedModel.load(trained.out, "cpu")
+    assert model.prefixes == ["German: ", "the same: "]
+    texts = ["one dog", "two cat", "four", "three dog dog", "cat one"]
+    for prefix, right in (("German: ", [" ".join(WORDS[w] for w in t.split()) for t in texts]), ("the same:", texts)):
+        found = model.answer([prefix + text for text in texts], BeamOptions(width=2))
+        assert sum(a == b for a, b in zip(found, right, strict=True)) >= 4, found
+
+
+def test_texts_that_cannot_be_answered(trained):
+    model = PrefixedModel.load(trained.out, "cpu")
+    for text, said in (("French: one", "text 3 .*no prefix that this model knows; known are 'German: ', 'the same: '"),
+                       ("", "text 3 is empty"), ("German: ", "empty behind its prefix 'German: '"),
+                       ("German: " + "dog " * 60, "the model reads at most 39")):
+        with pytest.raises(DataError, match=said):
+            model.answer([text], first_number=3)
+
+
+def test_scores_by_prefix(trained, tables):
+    model = PrefixedModel.load(trained.out, "cpu")
+    tests = read_tests(parse_tasks([f"the same: ={tables / 'same.tsv'}"], "--test"))
+    scores, written = model.evaluate("the same: ", tests["the same: "].take(range(20)), BeamOptions(width=1))
+    assert scores["exact_match"].value > 0.7
+    assert scores["rouge1"].value >= scores["exact_match"].value
+    assert len(written) == 20
+    with pytest.raises(ConfigError, match="known are 'German: '"):
+        model.evaluate("other: ", tests["the same: "])
+    with pytest.raises(ConfigError, match="--dev 'x: ': no such prefix"):
+        read_tasks(parse_tasks([f"y: ={tables / 'de.tsv'}"]), parse_tasks([f"x: ={tables / 'de.tsv'}"], "--dev"))
+
+
+def test_going_on_from_a_model_keeps_its_shape_and_tokenizer_and_adds_prefixes(trained, tables, tmp_path, capfd):
+    options = PrefixedOptions(longest=60, epochs=0.1, batch_tokens=600, lr=0.001)
+    result = train_tasks(read_tasks(parse_tasks([f"again: ={tables / 'same.tsv'}"])), out=tmp_path / "again",
+                         options=options, start=trained.out, device="cpu")
+    old, new = (PrefixedModel.load(run, "cpu") for run in (trained.out, result.out))
+    assert new.prefixes == ["German: ", "the same: ", "again: "]
+    assert (new.model.module.config.width, new.model.module.config.source_length) == (64, 60)
+    assert new.model.tokenizer.fingerprint == old.model.tokenizer.fingerprint
+    assert "warm start from" in capfd.readouterr().err
+    with pytest.raises(CheckpointError, match="no such model directory"):
+        train_tasks({}, out=tmp_path / "x", start=tmp_path / "nothing")
+
+
+def test_sources_are_learned_first_when_asked(tables, tmp_path, capfd):
+    options = PrefixedOptions(vocab_size=320, width=32, encoder_layers=1, decoder_layers=1, n_heads=1, longest=40,
+                              batch_tokens=600, epochs=1, pretrain=0.5, whole=("one dog",))
+    parts = read_tasks(parse_tasks([f"German: ={tables / 'de.tsv'}"]))
+    result = train_tasks(parts, out=tmp_path / "run", options=options, device="cpu")
+    said = capfd.readouterr().err
+    assert "naming hidden spans" in said
+    assert "warm start from" in said
+    first = json.loads((tmp_path / "run" / "pretraining" / "run.json").read_text())
+    assert first["result"]["step"] > 0
+    tokenizer = Tokenizer.load(result.model)
+    assert prefixes_of(tokenizer) == ["German: "]
+    assert len(tokenizer.encode("x one dog")) == len(tokenizer.encode("x")) + 1
+    again = train_tasks(parts, out=tmp_path / "run", options=options, device="cpu", resume=True)
+    assert again.step == result.step
+
+
+def test_settings_out_of_range():
+    with pytest.raises(ConfigError, match="pretrain"):
+        PrefixedOptions(pretrain=1.0)
