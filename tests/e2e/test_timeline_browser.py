@@ -69,6 +69,9 @@ def test_a_prompt_that_was_interrupted_is_no_fault_of_the_model(show):
     assert "Another program held the core (interrupted 5 times); for 28.2 of its" in answer
     assert "Nothing in the model; without that" in answer
     assert "Fewer, larger operations" not in answer
+    little = show(trace, usage=[{**usage[0], "cpu_ns": round(0.93 * wall_ns)}]).locator(".answer.slowest").inner_text()
+    assert "Nothing in the model: another program held the core" in little
+    assert "Every tick was interrupted by other programs" in little
     known = show(trace, usage=[{**usage[0], "interruptions": 0}]).locator(".answer.slowest").inner_text()
     assert "Fewer, larger operations" in known
 

@@ -184,8 +184,8 @@ def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> N
         if advice not in said and len(said) < _ADVISED:
             said.add(advice)
             print(f"    faster: {advice}")
-    if phase.ticks > 1:
-        (slowest,) = tick_reports(trace, slowest_ticks(trace, 1, phase.phase))
+    (slowest,) = tick_reports(trace, slowest_ticks(trace, 1, phase.phase))
+    if phase.ticks > 1 or slowest.slow.unusual:
         _print_slowest_of(slowest, number_format)
 
 
@@ -227,13 +227,15 @@ def _print_slowest_of(report: "TickReport", number_format: str) -> None:
 
 
 def _print_verdict(report: "TickReport", number_format: str) -> None:
-    from tickwise.report.timeline_advice import advice
+    from tickwise.report.timeline_advice import MACHINE, advice
 
     stage, blamed = report.slow.slowest_stage, report.blamed
     print(f"    slowest stage: {stage.stage} ({100 * stage.duration_ns / report.slow.wall_ns:.0f} %)")
     print(f"    why: {report.why or report.summaries[stage.stage].sentence}")
-    remedy = report.slow.remedy or advice(report.phase, blamed.stage, blamed.bound or "unknown", number_format)
-    print(f"    faster: {remedy}")
+    remedy = report.slow.remedy
+    if not remedy and report.slow.on_a_busy_machine and blamed.bound == "overhead":
+        remedy = MACHINE
+    print(f"    faster: {remedy or advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
 
 
 def _against(report: "TickReport") -> str:

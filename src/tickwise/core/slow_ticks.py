@@ -192,6 +192,11 @@ class SlowTick:
                 f"work: {self._cause()}")
 
     @property
+    def on_a_busy_machine(self) -> bool:
+        """Whether it is one of too few to tell, and other programs took much of them."""
+        return not self.phase.has_typical and self.phase.typical.blames_the_machine
+
+    @property
     def remedy(self) -> str:
         """What helps against what was ``unusual``; empty where nothing was."""
         if not self.unusual:

@@ -27,7 +27,8 @@ function slowestRow(phase) {
        + (others > 0 ? `, with ${plural(others, "other request")}.` : "."),
      processor(tick) && sentence(processor(tick))],
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
-    [null, cause ? say([sentence(cause.why), cause.goes_on ? why : ""]) : why],
+    [null, cause ? say([sentence(cause.why), cause.goes_on ? why : ""]) : why,
+     phase.ticks < 3 && !cause && phase.disturbance && sentence(phase.disturbance)],
     [null, cause?.remedy ? sentence(cause.remedy) : help],
   ]);
   return { row, worst };

@@ -222,7 +222,8 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (text.endsWit
 function verdict(trace, tick, phase, sum, whole) {
   const all = trace.phaseOf[phase];
   if (tick?.cause?.stages.includes(sum.stage)) return { why: sentence(tick.cause.why), help: sentence(tick.cause.remedy) };
-  const help = !tick && all.busy && sum.bound === 3 ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  const machine = all.busy && sum.bound === 3 && (!tick || all.ticks < 3);  // of so few ticks none is typical
+  const help = machine ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
   const { ran } = all.stages.find((one) => one.stage === sum.stage);
   if (tick && 2 * ran < all.ticks) {
     const often = `It runs in only ${integer(ran)} of ${plural(all.ticks, `${phase} tick`)}.`;
