@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -130,6 +131,36 @@ def test_a_plan_spends_its_budget_and_says_what_to_run(tickwise_cli, law_json, s
 
     assert found["parameters"] == Decoder(
         decoder_from_dial(asked.depth, asked.context, asked.vocab_size, asked.model)).n_parameters()
+
+
+def test_a_plan_takes_the_vocabulary_of_the_law(tickwise_cli, law_json, slow_machine, tmp_path):
+    def notes(law, *words):
+        code, out, err = tickwise_cli("scale", "plan", "--law", law, "--hardware", slow_machine, "--context", 64,
+                                      "--flops", 1e16, *words, "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        vocabulary = re.search(r"--vocab-size (\d+)", found["command"])[1]
+        return vocabulary, [line for line in found["notes"] if "vocabulary" in line]
+
+    assert notes(law_json)[0] == "4096"
+    assert "does not say the vocabulary" in notes(law_json)[1][0]
+    known = tmp_path / "law.json"
+    known.write_text(json.dumps(json.loads(law_json.read_text()) | {"vocab_size": 700}))
+    assert notes(known) == ("700", [])
+    vocabulary, (line,) = notes(known, "--vocab-size", 512)
+    assert (vocabulary, "the expected loss does not hold" in line) == ("512", True)
+
+
+def test_the_command_of_a_plan_names_the_optimizer_of_its_rate(tickwise_cli, law_json, slow_machine):
+    from tickwise.cli.dispatch import parse
+
+    for flops, name in ((1e16, "muon"), (2e17, "adamw")):
+        found = _plan(tickwise_cli, law_json, slow_machine, "--flops", flops, "--data", "my texts/a.txt")
+        asked = parse("train", shlex.split(found["command"].removeprefix("tickwise train ")))
+        assert asked.optimizer.name == name
+        assert asked.optimizer.lr == pytest.approx(found["learning_rate"], rel=1e-2)
+        assert asked.batch_size * asked.context == found["batch_tokens"]
+        assert str(asked.data) == "my texts/a.txt"
 
 
 def test_budgets_of_time_energy_and_money_agree(tickwise_cli, law_json, slow_machine):

@@ -1,6 +1,7 @@
 """Known growth is found again, on made-up tables and on Epoch AI's."""
 
 import datetime
+import itertools
 
 import numpy
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from known_laws import write_runs
 from tickwise.core.errors import DataError
 from tickwise.scaling.history import find_tables, parse_date, read_history, year_of
-from tickwise.scaling.trends import fit_trend, student_quantile
+from tickwise.scaling.trends import _kendall_variance, fit_trend, student_quantile
 
 _SINCE = datetime.date(2010, 1, 1)
 
@@ -47,6 +48,27 @@ def test_growth_and_its_intervals_on_a_known_trend():
             line = getattr(trend, name)
             held[name] += line.low < 0.5 < line.high
     assert all(50 <= count <= 60 for count in held.values()), "a 95 % interval holds the truth 57 times in 60"
+
+
+@pytest.mark.parametrize("dates", [5, 3])
+def test_the_robust_interval_holds_where_dates_repeat(dates):
+    generator, held = numpy.random.default_rng(11), 0
+    for _ in range(300):
+        years = numpy.repeat(numpy.arange(float(dates)), 60 // dates)
+        logs = 0.5 * years + 0.4 * generator.standard_normal(60)
+        line = fit_trend(2010 + years, 10**logs, "x").robust
+        held += line.low <= 0.5 <= line.high
+    assert 276 <= held <= 297, "a 95 % interval holds the truth 285 times in 300"
+
+
+def test_the_variance_of_kendall_s_tau_is_that_of_all_orders():
+    years, logs = numpy.array([0.0, 0, 1, 2, 2, 2]), numpy.array([1.0, 1, 2, 3, 3, 4])
+    scores = []
+    for order in itertools.permutations(range(6)):
+        shuffled = logs[list(order)]
+        scores.append(sum(numpy.sign((years[j] - years[i]) * (shuffled[j] - shuffled[i]))
+                          for i, j in itertools.combinations(range(6), 2)))
+    assert _kendall_variance(years, logs) == pytest.approx(numpy.var(scores))
 
 
 def test_a_robust_line_stays_and_the_outlier_is_listed():

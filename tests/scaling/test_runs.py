@@ -85,3 +85,13 @@ def test_files_that_are_no_tables_are_refused(tmp_path, name, content, message):
         read_runs(tmp_path / name)
     with pytest.raises(DataError, match="no such file"):
         read_runs(tmp_path / "missing.csv")
+
+
+def test_the_vocabulary_is_that_of_all_runs(tmp_path):
+    header = ("parameters", "tokens", "loss", "vocab_size")
+    rows = [(1e6 * i, 1e9, 3 - i / 10, 512) for i in range(1, 4)]
+    table = write_runs(tmp_path / "a.csv", header, rows)
+    assert read_runs(table).vocab_size == read_runs(table, drop_highest=1).vocab_size == 512
+    assert read_runs(write_runs(tmp_path / "b.csv", header[:3], [row[:3] for row in rows])).vocab_size is None
+    with pytest.raises(DataError, match=r"different vocabularies, 512 \(row 1\), 600 \(row 4\)"):
+        read_runs(write_runs(tmp_path / "c.csv", header, [*rows, (5e6, 1e9, 2.0, 600)]))

@@ -69,23 +69,38 @@ def test_the_single_power_law_of_compute_is_that_of_its_runs(chinchilla):
     assert exponents["parameters"] > exponents["flops"]
 
 
-def test_repeats_give_their_half_life_back(tmp_path):
+def repeated_runs(path, noise):
     """Losses by Muennighoff et al.'s equations with R*_D = 15.4 and R*_N = 5.3, written out here."""
+    generator = numpy.random.default_rng(4)
+    ratio = LAW["alpha"] * LAW["A"] / (LAW["beta"] * LAW["B"])
     rows = []
     for size in numpy.geomspace(1e7, 3e9, 7):
         for unique in (1e8, 1e9, 1e10):
+            optimal = (ratio * unique ** LAW["beta"]) ** (1 / LAW["alpha"])
+            base = min(size, optimal)
+            parameters = base * (1 + 5.3 * (1 - numpy.exp(-(size / base - 1) / 5.3)))
             for epochs in (1, 3, 10, 40):
-                repeats = epochs - 1
-                tokens = unique * (1 + 15.4 * (1 - numpy.exp(-repeats / 15.4)))
-                ratio = LAW["alpha"] * LAW["A"] / (LAW["beta"] * LAW["B"])
-                optimal = (ratio * unique ** LAW["beta"]) ** (1 / LAW["alpha"])
-                base = min(size, optimal)
-                worth = base * (1 + 5.3 * (1 - numpy.exp(-(size / base - 1) / 5.3)))
-                rows.append((size, unique * epochs, unique, losses_of(worth if epochs > 1 else size, tokens)))
-    table = write_runs(tmp_path / "runs.csv", ("parameters", "tokens", "unique_tokens", "loss"), rows)
-    found = study(read_runs(table), resamples=40).data_constrained
-    assert found is not None
-    assert found.value("R_D") == pytest.approx(15.4, rel=0.1)
+                tokens = unique * (1 + 15.4 * (1 - numpy.exp(-(epochs - 1) / 15.4)))
+                loss = losses_of(parameters, tokens) * numpy.exp(noise * generator.standard_normal())
+                rows.append((size, unique * epochs, unique, loss))
+    return read_runs(write_runs(path / "runs.csv", ("parameters", "tokens", "unique_tokens", "loss"), rows))
+
+
+def test_repeats_give_both_half_lives_back(tmp_path):
+    found = study(repeated_runs(tmp_path, 0.0), resamples=0).data_constrained
+    assert found.value("R_D") == pytest.approx(15.4, rel=1e-3)
+    assert found.value("R_N") == pytest.approx(5.3, rel=1e-3)
+    for name, value in LAW.items():
+        assert found.value(name) == pytest.approx(value, rel=1e-3)
+
+
+def test_half_lives_of_noisy_runs_lie_in_their_intervals(tmp_path):
+    found = study(repeated_runs(tmp_path, 0.003), resamples=40).data_constrained
+    for name, truth in (("R_D", 15.4), ("R_N", 5.3)):
+        low, high = numpy.quantile(found.draws(name), (0.01, 0.99))
+        assert low < truth < high
+        assert found.value(name) == pytest.approx(truth, rel=0.25)
+        assert low < found.value(name) < high
 
 
 def test_optimum_is_where_the_loss_is_lowest():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Arguments(CommonArguments):
     table: tyro.conf.Positional[Path]
     """Runs, one a row (.csv, .tsv, .jsonl or .parquet): parameters, loss in nats per token, and tokens or FLOPs;
-    unique_tokens as well for runs that repeat their data."""
+    unique_tokens as well for runs that repeat their data, and vocab_size for plans."""
     out: Path = Path("out/scale-fit")
     """Folder for fit.json (read by tickwise scale plan), report.html and the pictures as SVG."""
     resamples: int = 1000
@@ -93,7 +93,7 @@ def _other_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
                  for name, value in found["kaplan"]["coefficients"].items()]
     if found["data_constrained"]:
         rows += [(f"repeated data, R*{name[1:]}", *_figure(value))
-                 for name, value in found["data_constrained"]["coefficients"].items()]
+                 for name, value in found["data_constrained"]["coefficients"].items() if name.startswith("R_")]
     return rows
 
 

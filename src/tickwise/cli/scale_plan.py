@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ _WIDTH_STEP = 64
 _WIDEST = 128
 _CLOSEST_SIZES = 1.03
 _FAR_BEYOND = 30.0
+_VOCAB_SIZE = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ class Arguments(CommonArguments):
     training token, which makes a smaller model best."""
     hardware: str = "here"
     """here (measured), a JSON file, or a data sheet: a100, h100, rtx4090."""
-    vocab_size: int = 4096
-    """Vocabulary of the model."""
+    vocab_size: int | None = None
+    """Vocabulary of the model: that of the law's runs, if it is known, else 4096."""
     context: int = 256
     """Tokens in a window."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
@@ -81,6 +83,8 @@ def plan(arguments: Arguments) -> dict[str, Any]:
 
     kind, budget = _check(arguments)
     law = read_law(arguments.law)
+    given = arguments.vocab_size
+    arguments = dataclasses.replace(arguments, vocab_size=given or law.vocab_size or _VOCAB_SIZE)
     estimate = functools.cache(lambda model: _estimate(arguments, model))
     models = _ladder(arguments)
     with progress("sizes", None, "estimates") as bar:
@@ -118,7 +122,7 @@ def plan(arguments: Arguments) -> dict[str, Any]:
         "cost_usd": None if found["cost"] is None else found["cost"] * steps,
         "memory_bytes": found["memory_bytes"]["total"], "memory_available_bytes": found["memory_available_bytes"],
         "command": _command(arguments, model, recipe, accumulate, round(tokens), found["dtype"]),
-        "notes": _notes(law, model, flops, found, accumulate),
+        "notes": _notes(law, model, flops, found, accumulate, _vocabulary(arguments)),
     }
 
 
@@ -131,13 +135,18 @@ def _check(arguments: Arguments) -> tuple[str, float]:
     kind, budget = next(iter(given.items()))
     for flag, value in ((_BUDGETS[kind], budget), ("--vocab-size", arguments.vocab_size),
                         ("--context", arguments.context)):
-        if not 0 < value < float("inf"):
+        if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{flag}: must be positive, got {value:g}")
     if not 0 <= arguments.inference_tokens < float("inf"):
         raise ConfigError(f"--inference-tokens: must not be negative, got {arguments.inference_tokens:g}")
     if kind == "budget_usd" and arguments.price_per_hour is None and arguments.price_per_kwh is None:
         raise ConfigError("--budget-usd: give --price-per-hour of the machine, --price-per-kwh, or both")
     return kind, float(budget)
+
+
+def _vocabulary(arguments: Arguments) -> int:
+    assert arguments.vocab_size is not None
+    return arguments.vocab_size
 
 
 def _ladder(arguments: Arguments) -> list[_Model]:
@@ -163,7 +172,7 @@ def _count(arguments: Arguments, depth: int, width: int) -> int:
     from tickwise.training.dial import decoder_from_dial
 
     with torch.device("meta"):
-        return Decoder(decoder_from_dial(depth, arguments.context, arguments.vocab_size,
+        return Decoder(decoder_from_dial(depth, arguments.context, _vocabulary(arguments),
                                          ModelOptions(width=width))).n_parameters()
 
 
@@ -172,7 +181,7 @@ def _estimate(arguments: Arguments, model: _Model) -> dict[str, Any]:
     from tickwise.cli import estimate
 
     return estimate.estimate(estimate.Arguments(
-        purpose="train", depth=model.depth, width=model.width, vocab_size=arguments.vocab_size,
+        purpose="train", depth=model.depth, width=model.width, vocab_size=_vocabulary(arguments),
         context=arguments.context, dtype=arguments.dtype, hardware=arguments.hardware,
         price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh))
 
@@ -184,7 +193,7 @@ def _resolved(arguments: Arguments, model: _Model) -> "TrainConfig":
 
     options = ModelOptions(width=model.width)
     config = TrainConfig(data=Path(), depth=model.depth, context=arguments.context, model=options)
-    decoder = decoder_from_dial(model.depth, arguments.context, arguments.vocab_size, options)
+    decoder = decoder_from_dial(model.depth, arguments.context, _vocabulary(arguments), options)
     return resolve(config, decoder, n_parameters=1, n_train_tokens=1)
 
 
@@ -219,25 +228,26 @@ def _recipe(arguments: Arguments, model: _Model, flops: float, tokens: float) ->
     published = published_recipe(flops)
     if published is None:
         assert config.optimizer.lr is not None
-        return Recipe(micro, config.optimizer.lr, "the dial of tickwise train"), 1
+        return Recipe(micro, config.optimizer.lr, "the dial of tickwise train", config.optimizer.name), 1
     accumulate = max(1, round(min(published.batch_tokens, tokens) / micro))
     return dataclasses.replace(published, batch_tokens=float(accumulate * micro)), accumulate
 
 
 def _command(arguments: Arguments, model: _Model, recipe: "Recipe", accumulate: int, tokens: int, dtype: str) -> str:
     batch = round(recipe.batch_tokens / arguments.context)
-    words = ["tickwise train", arguments.data, f"--depth {model.depth} --model.width {model.width}",
+    words = ["tickwise train", shlex.quote(arguments.data), f"--depth {model.depth} --model.width {model.width}",
              f"--context {arguments.context} --vocab-size {arguments.vocab_size} --batch-size {batch}"]
     if accumulate > 1:
-        words.append(f"--accumulate {accumulate} --optimizer.name adamw")
-    return " ".join([*words, f"--optimizer.lr {recipe.lr:.3g} --max-tokens {tokens} --dtype {dtype}"])
+        words.append(f"--accumulate {accumulate}")
+    words.append(f"--optimizer.name {recipe.optimizer} --optimizer.lr {recipe.lr:.3g}")
+    return " ".join([*words, f"--max-tokens {tokens} --dtype {dtype}"])
 
 
 def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, optimum: float | None = None) -> str:
     """The line for a budget below the smallest model."""
     flag, amount = _BUDGETS[kind], getattr(arguments, kind)
     what = f"{flag} {amount:g}: below the smallest model of {smallest.parameters:,} parameters (vocabulary "\
-           f"{arguments.vocab_size:,})"
+           f"{_vocabulary(arguments):,})"
     if arguments.inference_tokens:
         return f"{what}: its {arguments.inference_tokens:g} --inference-tokens and one step of training cost more"
     if optimum is not None and optimum < smallest.parameters:
@@ -245,8 +255,15 @@ def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, o
     return f"{what}: one step of it takes {cost * _batch_tokens(arguments):.3g}; give more"
 
 
-def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], accumulate: int) -> list[str]:
+def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], accumulate: int,
+           vocab_size: int) -> list[str]:
     lines = []
+    if law.vocab_size is None:
+        lines.append(f"the law does not say the vocabulary of its runs; its losses per token hold for a vocabulary of "
+                     f"{vocab_size:,} only if theirs was the same (column vocab_size for tickwise scale fit)")
+    elif law.vocab_size != vocab_size:
+        lines.append(f"the law's runs have a vocabulary of {law.vocab_size:,}, this model {vocab_size:,}: tokens are "
+                     "other ones, and the expected loss does not hold")
     if flops > law.largest_flops:
         times = flops / law.largest_flops
         far = "; an extrapolation this far may be badly off" if times > _FAR_BEYOND else ""

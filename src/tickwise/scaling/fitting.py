@@ -51,7 +51,7 @@ def huber_objective(law: Law, log_losses_n: Floats, weights_Sn: Floats) -> Objec
     scale = 1 / (HUBER_DELTA * weights_Sn.sum(axis=1))
 
     def objective(theta: Floats, rows: NDArray[numpy.intp]) -> tuple[Floats, Floats]:
-        predicted, derivatives = law.log_losses(theta, rows)
+        predicted, derivatives = law.log_losses(theta)
         weights = weights_Sn[rows] if len(weights_Sn) > 1 else weights_Sn
         factor = scale[rows] if len(weights_Sn) > 1 else scale
         with numpy.errstate(invalid="ignore", over="ignore"):
@@ -72,12 +72,11 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> Floats:
     return generator.multinomial(n, numpy.full(n, 1 / n), size=resamples).astype(numpy.float64)
 
 
-def fit_law(law: Law, losses_n: Floats, what: str, counts_Sn: Floats, *,
-            resampled_law: Law | None = None) -> Fit:
+def fit_law(law: Law, losses_n: Floats, what: str, counts_Sn: Floats) -> Fit:
     """The law's coefficients by Huber loss on log losses from many starts, and those of each resample.
 
-    ``counts_Sn`` (``bootstrap_counts``) may have no rows. ``resampled_law`` is the law for the resamples where that
-    differs from one to the next. ``DataError`` with fewer runs than coefficients or when no start converges.
+    ``counts_Sn`` (``bootstrap_counts``) may have no rows. ``DataError`` with fewer runs than coefficients or when no
+    start converges.
     """
     n = len(losses_n)
     if n < len(law.names):
@@ -92,9 +91,9 @@ def fit_law(law: Law, losses_n: Floats, what: str, counts_Sn: Floats, *,
     if not numpy.isfinite(found.values[best]):
         raise DataError(f"{what}: no start of the fit ends at finite coefficients; look for runs that are far off")
     theta = found.points[best : best + 1]
-    predicted, derivatives = law.log_losses(theta, numpy.zeros(1, dtype=numpy.intp))
+    predicted, derivatives = law.log_losses(theta)
     values = law.coefficients(theta)[0]
-    draws = _resampled(resampled_law or law, log_losses, counts_Sn, _distinct(found, order))
+    draws = _resampled(law, log_losses, counts_Sn, _distinct(found, order))
     usable = draws.converged & numpy.isfinite(draws.points).all(axis=1)
     condition, weakest = _condition(numpy.stack([column[0] for column in derivatives], axis=1), law.names)
     return Fit(

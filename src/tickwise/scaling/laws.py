@@ -9,7 +9,6 @@ from itertools import product
 from typing import ClassVar, Protocol
 
 import numpy
-from numpy.typing import NDArray
 
 from tickwise.scaling.minimise import Floats
 
@@ -19,9 +18,8 @@ class Law(Protocol):
 
     names: ClassVar[tuple[str, ...]]
 
-    def log_losses(self, theta_SP: Floats, rows: NDArray[numpy.intp]) -> tuple[Floats, list[Floats]]:
-        """log L of every run (S, n) and its derivative by each inner coefficient (P times (S, n)). ``rows`` says which
-        of the problems the sets belong to."""
+    def log_losses(self, theta_SP: Floats) -> tuple[Floats, list[Floats]]:
+        """log L of every run (S, n) and its derivative by each inner coefficient (P times (S, n))."""
 
     def starts(self, losses_n: Floats) -> Floats:
         """Inner coefficients to start from (S, P)."""
@@ -45,7 +43,7 @@ class Parametric:
     def middle(self) -> tuple[float, float]:
         return float(self.log_n.mean()), float(self.log_d.mean())
 
-    def log_losses(self, theta_SP: Floats, rows: NDArray[numpy.intp]) -> tuple[Floats, list[Floats]]:
+    def log_losses(self, theta_SP: Floats) -> tuple[Floats, list[Floats]]:
         a, b, e, alpha, beta = (theta_SP[:, index, None] for index in range(5))
         n, d = self.log_n - self.middle[0], self.log_d - self.middle[1]
         with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -90,7 +88,7 @@ class KaplanJoint:
     def middle(self) -> tuple[float, float]:
         return float(self.log_n.mean()), float(self.log_d.mean())
 
-    def log_losses(self, theta_SP: Floats, rows: NDArray[numpy.intp]) -> tuple[Floats, list[Floats]]:
+    def log_losses(self, theta_SP: Floats) -> tuple[Floats, list[Floats]]:
         at_n, at_d, alpha_n, log_alpha_d = (theta_SP[:, index, None] for index in range(4))
         n, d = self.log_n - self.middle[0], self.log_d - self.middle[1]
         with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -121,40 +119,64 @@ class DataConstrained:
     """What repeated tokens and surplus parameters are still worth (Muennighoff et al. 2023, equations 5 to 7).
 
     D' = U_D + U_D·R*_D·(1 − exp(−R_D/R*_D)) with U_D unique tokens and R_D repetitions of them, N' likewise with
-    U_N = min(N, the size that U_D tokens are optimal for); the loss is the parametric law at (N', D'). The law of
-    each problem, ``base_S5`` (E, A, B, α, β), was fitted to runs without repetition. Inner: log R*_D, log R*_N.
+    U_N = min(N, the size that U_D tokens are optimal for); the loss is the parametric law at (N', D'). All coefficients
+    are fitted together: a parametric law of the runs without repetition alone takes surplus parameters at their full
+    worth, and leaves the other two nothing to say of them. Inner coefficients: those of ``Parametric`` with log α and
+    log β, log R*_D, log R*_N. ``start`` (E, A, B, α, β) is the law to start from.
     """
 
     log_n: Floats
     log_d: Floats
     log_unique: Floats
-    base: Floats
-    names: ClassVar[tuple[str, ...]] = ("R_D", "R_N")
+    start: Floats
+    names: ClassVar[tuple[str, ...]] = (*Parametric.names, "R_D", "R_N")
 
-    def log_losses(self, theta_SP: Floats, rows: NDArray[numpy.intp]) -> tuple[Floats, list[Floats]]:
-        base = self.base[rows] if len(self.base) > 1 else self.base
-        e, a, b, alpha, beta = (base[:, index, None] for index in range(5))
+    @property
+    def middle(self) -> tuple[float, float]:
+        return float(self.log_n.mean()), float(self.log_d.mean())
+
+    def log_losses(self, theta_SP: Floats) -> tuple[Floats, list[Floats]]:
+        a, b, e, log_alpha, log_beta, log_r_d, log_r_n = (theta_SP[:, index, None] for index in range(7))
+        middle_n, middle_d = self.middle
         with numpy.errstate(all="ignore"):
+            alpha, beta = numpy.exp(log_alpha), numpy.exp(log_beta)
             unique_d = numpy.minimum(self.log_unique, self.log_d)
             # On the optimal line α·A·N^−α = β·B·D^−β.
-            optimal_n = (numpy.log(alpha * a / (beta * b)) + beta * unique_d) / alpha
+            optimal_n = (log_alpha - log_beta + a - b + beta * (unique_d - middle_d)) / alpha + middle_n
             unique_n = numpy.minimum(self.log_n, optimal_n)
-            log_d, by_d = _worth(unique_d, numpy.expm1(self.log_d - unique_d), theta_SP[:, 0, None])
-            log_n, by_n = _worth(unique_n, numpy.expm1(self.log_n - unique_n), theta_SP[:, 1, None])
-            term_n, term_d = a * numpy.exp(-alpha * log_n), b * numpy.exp(-beta * log_d)
-            total = e + term_n + term_d
-            return numpy.log(total), [-beta * term_d / total * by_d, -alpha * term_n / total * by_n]
+            d, by_r_d, _ = _worth(unique_d, self.log_d, log_r_d)
+            n, by_r_n, by_unique = _worth(unique_n, self.log_n, log_r_n)
+            by_optimal = numpy.where(optimal_n < self.log_n, by_unique, 0.0)
+            term_n, term_d = numpy.exp(a - alpha * (n - middle_n)), numpy.exp(b - beta * (d - middle_d))
+            total = term_n + term_d + numpy.exp(e)
+            share_n, share_d = term_n / total, term_d / total
+            optimal_by_alpha = 1 - alpha * (optimal_n - middle_n)  # times α², that is by log α and times α
+            optimal_by_beta = beta * (unique_d - middle_d) - 1
+            return numpy.log(total), [
+                share_n * (1 - by_optimal), share_d + share_n * by_optimal, 1 - share_n - share_d,
+                share_n * (-alpha * (n - middle_n) - by_optimal * optimal_by_alpha),
+                -share_d * beta * (d - middle_d) - share_n * by_optimal * optimal_by_beta,
+                -share_d * beta * by_r_d, -share_n * alpha * by_r_n,
+            ]
 
     def starts(self, losses_n: Floats) -> Floats:
-        return numpy.log(numpy.array(list(product((1.0, 4.0, 15.0, 60.0), repeat=2))))
+        e, a, b, alpha, beta = self.start
+        base = (numpy.log(a) - alpha * self.middle[0], numpy.log(b) - beta * self.middle[1],
+                numpy.log(max(e, 1e-3 * losses_n.min())), numpy.log(alpha), numpy.log(beta))
+        return numpy.array([(*base, *numpy.log(pair)) for pair in product((1.0, 4.0, 15.0, 60.0), repeat=2)])
 
     def coefficients(self, theta_SP: Floats) -> Floats:
-        return numpy.exp(theta_SP)
+        a, b, e, log_alpha, log_beta, log_r_d, log_r_n = theta_SP.T
+        alpha, beta = numpy.exp(log_alpha), numpy.exp(log_beta)
+        return numpy.stack([numpy.exp(e), numpy.exp(a + alpha * self.middle[0]), numpy.exp(b + beta * self.middle[1]),
+                            alpha, beta, numpy.exp(log_r_d), numpy.exp(log_r_n)], axis=1)
 
 
-def _worth(log_unique: Floats, repeats: Floats, log_half_life: Floats) -> tuple[Floats, Floats]:
-    """log of U·(1 + R*·(1 − exp(−R/R*))) and its derivative by log R*."""
+def _worth(log_unique: Floats, log_all: Floats, log_half_life: Floats) -> tuple[Floats, Floats, Floats]:
+    """log of U·(1 + R*·(1 − exp(−R/R*))) with R = all/U − 1, and its derivatives by log R* and by log U."""
     half_life = numpy.exp(log_half_life)
-    ratio = repeats / half_life
-    gain = half_life * -numpy.expm1(-ratio)
-    return log_unique + numpy.log1p(gain), (gain - repeats * numpy.exp(-ratio)) / (1 + gain)
+    repeats = numpy.expm1(log_all - log_unique)
+    left = numpy.exp(-repeats / half_life)
+    gain = half_life * (1 - left)
+    return (log_unique + numpy.log1p(gain), (gain - repeats * left) / (1 + gain),
+            1 - (1 + repeats) * left / (1 + gain))

@@ -85,11 +85,12 @@ def _loss_within(law: FittedLaw, size: int, cost: float, budget: float, inferenc
 
 @dataclass(frozen=True)
 class Recipe:
-    """Batch and learning rate for a training compute, and where they are from."""
+    """Batch and learning rate for a training compute, where they are from, and the optimizer that they are for."""
 
     batch_tokens: float
     lr: float
     source: str
+    optimizer: str = "adamw"
 
 
 PUBLISHED_FROM_FLOPS = 1e17

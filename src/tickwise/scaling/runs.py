@@ -20,6 +20,7 @@ _KNOWN = {
     "flops": ("flops", "training_flop", "training_flops", "training_compute_flop", "compute", "c"),
     "loss": ("loss", "validation_loss", "final_loss", "l"),
     "unique_tokens": ("unique_tokens", "u"),
+    "vocab_size": ("vocab_size", "vocabulary_size", "vocabulary"),
 }
 _FEWEST_PARAMETERS = 1000
 _LARGEST_MISMATCH = 30.0
@@ -35,6 +36,7 @@ class Columns:
     flops: str | None = None
     loss: str | None = None
     unique_tokens: str | None = None
+    vocab_size: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Runs:
     unique_tokens: Floats | None
     """Tokens of the data that a run repeated; ``None`` where the table does not say."""
     excluded: tuple[Excluded, ...]
+    vocab_size: int | None = None
+    """Of all runs: losses per token of different vocabularies do not compare. ``None`` where the table does not say."""
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -64,7 +68,7 @@ class Runs:
         """The chosen runs (indices or mask)."""
         unique = None if self.unique_tokens is None else self.unique_tokens[chosen]
         return Runs(self.parameters[chosen], self.tokens[chosen], self.flops[chosen], self.losses[chosen], unique,
-                    (*self.excluded, *excluded))
+                    (*self.excluded, *excluded), self.vocab_size)
 
 
 def read_runs(path: Path, columns: Columns | None = None, drop_highest: int = 0) -> Runs:
@@ -72,7 +76,8 @@ def read_runs(path: Path, columns: Columns | None = None, drop_highest: int = 0)
 
     Runs whose loss is missing, NaN or infinite are excluded and listed, as are those with one of the ``drop_highest``
     highest losses and ties with the lowest of these. ``DataError`` for missing columns, words in place of numbers,
-    figures that are not positive, runs that occur twice, and parameters in another unit than one.
+    figures that are not positive, runs that occur twice, parameters in another unit than one, and vocabularies that
+    differ.
     """
     rows = read_table(path)
     names = list(rows[0])
@@ -96,6 +101,7 @@ def _collect(rows: list[Row], found: dict[str, str | None], path: Path) -> Runs:
     kept: list[tuple[float, ...]] = []
     excluded: list[Excluded] = []
     seen: dict[tuple[float, ...], int] = {}
+    vocabularies: dict[int, int] = {}
     for index, row in enumerate(rows, start=1):
         values = {kind: _cell(row, column, index, path) for kind, column in found.items() if column is not None}
         loss = values.pop("loss")
@@ -118,14 +124,21 @@ def _collect(rows: list[Row], found: dict[str, str | None], path: Path) -> Runs:
         if key in seen:
             raise DataError(f"{path}, row {index}: the same run and loss as row {seen[key]}; remove one of them")
         seen[key] = index
+        if (vocab_size := values.get("vocab_size")) is not None:
+            vocabularies.setdefault(round(vocab_size), index)
         kept.append((n, d, c, loss, values.get("unique_tokens") or math.nan))
     if not kept:
         raise DataError(f"{path}: none of its {len(rows)} runs has a loss")
     table = numpy.array(kept)
     if len(kept) > 1 and len(set(table[:, 3])) == 1:
         raise DataError(f"{path}: every run has the same loss, {table[0, 3]:g}; is '{found['loss']}' the right column?")
+    if len(vocabularies) > 1:
+        sizes = ", ".join(f"{size:,} (row {row})" for size, row in sorted(vocabularies.items())[:_LISTED])
+        raise DataError(f"{path}: runs of different vocabularies, {sizes}; their losses per token do not compare, so "
+                        "fit each by itself")
     unique = table[:, 4] if found["unique_tokens"] is not None else None
-    return Runs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], unique, tuple(excluded))
+    return Runs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], unique, tuple(excluded),
+                next(iter(vocabularies), None))
 
 
 def _cell(row: Row, column: str, index: int, path: Path) -> float | None:

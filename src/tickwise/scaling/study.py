@@ -70,13 +70,13 @@ def study(runs: Runs, resamples: int = 1000, seed: int = 1) -> Study:
     warnings = [*_what_is_missing(runs, by_envelope, by_parabolas), *_unidentified(runs, parametric)]
     data_constrained = None
     if runs.unique_tokens is not None:
-        data_constrained = _fit_data_constrained(runs, resamples, seed, warnings)
+        data_constrained = _fit_data_constrained(runs, counts, warnings)
     return Study(runs, parametric, kaplan, tuple(law for law in candidates if law is not None), by_envelope,
                  by_parabolas, tuple(parabolas), data_constrained, tuple(warnings))
 
 
-def _fit_data_constrained(runs: Runs, resamples: int, seed: int, warnings: list[str]) -> Fit | None:
-    """R*_D and R*_N given the parametric law of the runs that repeat nothing, resampled together with it."""
+def _fit_data_constrained(runs: Runs, counts: Floats, warnings: list[str]) -> Fit | None:
+    """All coefficients of the data-constrained law, from the parametric law of the runs that repeat nothing."""
     unique = runs.unique_tokens
     assert unique is not None
     if numpy.isnan(unique).any():
@@ -90,17 +90,20 @@ def _fit_data_constrained(runs: Runs, resamples: int, seed: int, warnings: list[
         warnings.append(f"data-constrained law: {int(once.sum())} runs without repetition are too few for its "
                         f"{len(Parametric.names)} other coefficients")
         return None
+    if len(runs) < len(DataConstrained.names):
+        warnings.append(f"data-constrained law: {len(runs)} runs are too few for its {len(DataConstrained.names)} "
+                        "coefficients")
+        return None
     single = runs.take(once)
-    base_law = Parametric(numpy.log(single.parameters), numpy.log(single.tokens))
-    counts = bootstrap_counts(len(runs), resamples, seed)
-    base = fit_law(base_law, single.losses, "runs without repetition",
-                   bootstrap_counts(len(single), resamples, seed + 1))
-    counts = counts[: len(base.resampled)]
-    logs = numpy.log(runs.parameters), numpy.log(runs.tokens), numpy.log(unique)
-    resampled = DataConstrained(*logs, base.resampled) if len(counts) else None
-    fit = fit_law(DataConstrained(*logs, base.values[None]), runs.losses, "the data-constrained law", counts,
-                  resampled_law=resampled)
-    for name in fit.names:
+    base = fit_law(Parametric(numpy.log(single.parameters), numpy.log(single.tokens)), single.losses,
+                   "runs without repetition", counts[:0, : len(single)])
+    if not (base.values[1:] > 0).all():
+        warnings.append("data-constrained law: the loss of the runs without repetition does not fall with both "
+                        "parameters and tokens")
+        return None
+    law = DataConstrained(numpy.log(runs.parameters), numpy.log(runs.tokens), numpy.log(unique), base.values)
+    fit = fit_law(law, runs.losses, "the data-constrained law", counts)
+    for name in ("R_D", "R_N"):
         found = percentile_interval(fit.draws(name))
         if fit.value(name) > 1e4 or (found is not None and found[1] > 20 * found[0]):
             warnings.append(f"data-constrained law: the runs cannot identify {name}" + _range(found))
@@ -163,6 +166,7 @@ def as_json(result: Study) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "runs": len(runs),
+        "vocab_size": runs.vocab_size,
         "excluded": [dataclasses.asdict(item) | {"row": item.row or None} for item in runs.excluded],
         "range": {name: [float(values.min()), float(values.max())] for name, values in
                   (("parameters", runs.parameters), ("tokens", runs.tokens), ("flops", runs.flops),
@@ -229,6 +233,8 @@ class FittedLaw:
     largest_flops: float
     smallest_parameters: float
     largest_parameters: float
+    vocab_size: int | None = None
+    """Of the models that it was fitted to, if that is known."""
 
 
 def read_law(path: Path) -> FittedLaw:
@@ -242,7 +248,8 @@ def read_law(path: Path) -> FittedLaw:
         coefficients = numpy.array([part["coefficients"][name]["value"] for name in Parametric.names], dtype=float)
         draws = numpy.array(part["draws"], dtype=float).reshape(-1, len(Parametric.names))
         law = FittedLaw(coefficients, draws, numpy.array(part["residuals_log"], dtype=float),
-                        float(bounds["flops"][1]), float(bounds["parameters"][0]), float(bounds["parameters"][1]))
+                        float(bounds["flops"][1]), float(bounds["parameters"][0]), float(bounds["parameters"][1]),
+                        values.get("vocab_size"))
     except (KeyError, TypeError, ValueError, IndexError) as problem:
         raise ConfigError(f"{path}: a law with a part missing or broken ({problem}); fit it again") from None
     if not (numpy.isfinite(coefficients).all() and (coefficients[1:] > 0).all()):

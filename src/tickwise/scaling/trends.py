@@ -115,15 +115,28 @@ def _theil_sen(years: Floats, logs: Floats, middle: float) -> Line:
     apart = distance != 0
     slopes = numpy.sort((logs[second] - logs[first])[apart] / distance[apart])
     slope = float(numpy.median(slopes))
-    variance = n * (n - 1) * (2 * n + 5) / 18
-    for series in (years, logs):
-        counts = numpy.unique(series, return_counts=True)[1].astype(float)
-        variance -= float((counts * (counts - 1) * (2 * counts + 5)).sum()) / 18
-    # The same share of the pairs on either side, whether these are all pairs or a sample of them.
-    share = 0.5 * 1.959964 * math.sqrt(max(variance, 0.0)) / (n * (n - 1) / 2)
+    # The same share of the usable pairs on either side, whether these are all of them or a sample.
+    n_pairs = len(slopes) if n <= _ALL_PAIRS else n * n / 2 * float(apart.mean())
+    share = 0.5 * 1.959964 * math.sqrt(_kendall_variance(years, logs)) / n_pairs
     low, high = numpy.quantile(slopes, (max(0.0, 0.5 - share), min(1.0, 0.5 + share)))
     offset = float(numpy.median(logs - slope * (years - middle)))
     return Line(slope, float(low), float(high), offset, middle)
+
+
+def _kendall_variance(*series: Floats) -> float:
+    """Of concordant less discordant pairs of two independent series, either of which may have ties (Kendall 1970,
+    "Rank Correlation Methods", equation 4.4)."""
+    n = len(series[0])
+    (t1, t2, t3), (u1, u2, u3) = (_tie_sums(values) for values in series)
+    together = t2 * u2 / (2 * n * (n - 1)) + t3 * u3 / (9 * n * (n - 1) * (n - 2))
+    return (n * (n - 1) * (2 * n + 5) - t1 - u1) / 18 + together
+
+
+def _tie_sums(values: Floats) -> tuple[float, float, float]:
+    """Over groups of t equal values the sums of t(t − 1)(2t + 5), t(t − 1) and t(t − 1)(t − 2)."""
+    t = numpy.unique(values, return_counts=True)[1].astype(float)
+    pairs = t * (t - 1)
+    return float((pairs * (2 * t + 5)).sum()), float(pairs.sum()), float((pairs * (t - 2)).sum())
 
 
 def student_quantile(degrees: int) -> float:
