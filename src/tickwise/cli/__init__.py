@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scale plan": ("scale_plan", "the best model for a budget by a fitted law, and the command to train it"),
     "scale history": ("scale_history", "growth and doubling times of training and of chips; forecasts"),
     "evaluate": ("evaluate", "loss, perplexity and bits per byte with confidence intervals"),
+    "compare": ("compare", "the same jobs by a language model and by a classical program"),
     "demo": ("demo", "train, generate and report in about two minutes, offline"),
 }
 

@@ -1,0 +1,69 @@
+"""Jobs on real texts: what they ask, and what their programs make of it."""
+
+import gzip
+
+import pytest
+
+from tickwise.compare.cases import NEW, NOISY, SEEN, Case
+from tickwise.compare.jobs import JOBS, MissingDataError, Setting, shared_words
+from tickwise.core.errors import DataError
+
+
+def prepared(name, folder, data_dir, n=60):
+    return JOBS[name].prepare(Setting(n=n, seed=1, data_dir=data_dir), folder)
+
+
+def share_right(job, program, kind):
+    cases = job.material.cases[kind]
+    answers = program.answers([case.text for case in cases])
+    return sum(job.score(answer, case) for answer, case in zip(answers, cases, strict=True)) / len(cases)
+
+
+@pytest.mark.parametrize(("name", "best", "least"), [
+    ("spam", 1, 0.93), ("sentiment", 1, 0.7), ("passages", 0, 0.7)])
+def test_programs_on_real_data(name, best, least, shared_data, tmp_path):
+    job = prepared(name, tmp_path, shared_data)
+    assert share_right(job, job.programs[best], NEW) > least
+    assert share_right(job, job.programs[best], SEEN) > least
+    new, noisy = job.material.cases[NEW], job.material.cases[NOISY]
+    assert [case.answer for case in new] == [case.answer for case in noisy]
+    assert sum(a.text != b.text for a, b in zip(new, noisy, strict=True)) > 0.7 * len(new)
+    assert not {case.text for case in job.material.training} & {case.text for case in new}
+
+
+def test_pairs_are_read_packed_or_plain(tmp_path):
+    (tmp_path / "multi30k").mkdir()
+    for part, lines in (("train", ["A dog.", "A cat.", "The dog."] * 4), ("test_2016_flickr", ["The cat."])):
+        (tmp_path / "multi30k" / f"{part}.en").write_text("\n".join(lines) + "\n")
+        german = [line.replace("A", "Ein").replace("The", "Der").replace("dog", "Hund").replace("cat", "Kater")
+                  for line in lines]
+        (tmp_path / "multi30k" / f"{part}.de.gz").write_bytes(gzip.compress(("\n".join(german) + "\n").encode()))
+    job = prepared("translate", tmp_path, tmp_path)
+    assert job.programs[0].answers(["the cat."]) == ["der kater ."]
+    assert share_right(job, job.programs[0], NEW) == 1
+
+
+def test_shared_words():
+    assert shared_words("der rote hund", Case("", "der hund")) == pytest.approx(0.8)
+    assert shared_words("", Case("", "der hund")) == 0
+
+
+def test_the_next_word_is_the_text_s_own(small_text, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.txt").write_text(small_text.read_text())
+    job = prepared("next", tmp_path / "next", data, n=30)
+    words = set(small_text.read_text().replace(".", "").split())
+    assert all(case.answer in words for cases in job.material.cases.values() for case in cases)
+    assert share_right(job, job.programs[0], NEW) > 0.2, "after 'the' comes one of five nouns, after a noun a verb"
+    (data / "train.txt").write_text("one\ntwo\n" * 20)
+    with pytest.raises(DataError):
+        prepared("next", tmp_path / "short", data, n=30)
+
+
+@pytest.mark.parametrize("name", ["next", "spam", "sentiment", "translate", "passages"])
+def test_without_their_data_they_say_what_they_need(name, tmp_path):
+    with pytest.raises(MissingDataError, match="needs --data-dir with"):
+        prepared(name, tmp_path, None)
+    with pytest.raises(MissingDataError, match="is not there"):
+        prepared(name, tmp_path, tmp_path)
