@@ -31,6 +31,7 @@ def test_train_then_translate_then_evaluate(tickwise_cli, files, tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json", "run.json"):
         assert (out / "model" / name).exists()
     assert len((out / "held-out.jsonl").read_text().splitlines()) == 4
+    assert "Cross-attention" in (out / "attention.html").read_text(encoding="utf-8")
 
     code, printed, _ = tickwise_cli("run", "translate", out, "two one", "--json", "--beam", 2)
     assert code == 0

@@ -263,7 +263,18 @@ def _train(arguments: Arguments) -> int:
             figures = figures | found if part is test else figures | {"development": found}
             if not arguments.json:
                 print(f"{name}\n{table(scores)}")
+    _show_example(arguments.out, TextToText.load(result.model, arguments.device), parts.development)
     if arguments.json:
         print(json.dumps(figures))
     console.say(f'use it: tickwise run translate {arguments.out} "a text"')
     return 0
+
+
+def _show_example(out: Path, model: "TextToText", development: "Pairs") -> None:
+    """A page of what the model looks at when it translates a text of the development part, middling in length."""
+    from tickwise.cli.attention import write_maps
+
+    sources = sorted((development.sources[number] for number in model.readable(development)), key=len)
+    text = sources[len(sources) // 2]
+    (translation,) = model.translate([text])
+    write_maps(out / "attention.html", model.attention(text, translation), model=str(out), texts=[text, translation])

@@ -29,6 +29,8 @@ _ABOUT = {
     "self": "Self-attention: what each token takes of the others that it may see.",
 }
 _TOP = 3
+_LEAST = 0.0005
+"""What is less is shown as 0.000: tokens that may not be seen."""
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
 
 
@@ -98,7 +100,7 @@ def _table(one: Map) -> str:
     mean_TS = one.weights.mean((0, 1))
     rows = []
     for query, weights_S in zip(one.queries, mean_TS, strict=True):
-        best = sorted(range(len(one.keys)), key=lambda key: -weights_S[key])[:_TOP]
+        best = [key for key in numpy.argsort(-weights_S, kind="stable")[:_TOP] if weights_S[key] >= _LEAST]
         cells = "".join(f"<td>{escape(readable(one.keys[key]))} {weights_S[key]:.3f}</td>" for key in best)
         rows.append(f'<tr><th scope="row">{escape(readable(query))}</th>{cells}</tr>')
     return (f'<h3>{escape(_ABOUT.get(one.name, one.name))}</h3><div class="scroll" tabindex="0" role="group" '
