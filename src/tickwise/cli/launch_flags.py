@@ -35,6 +35,13 @@ class LaunchFlags:
         return launch_of(self.ranks, self.nodes, self.ranks_per_node, self.rendezvous, self.restarts)
 
 
+def check_meeting_place(launch: "Launch") -> None:
+    """``ConfigError`` where the ranks cannot meet, before time goes into anything else."""
+    from tickwise.training.distributed import launch as launching
+
+    launching.check_meeting_place(launch)
+
+
 def start(launch: "Launch") -> int:
     """Start the ranks with this process's own command line; the exit code."""
     from tickwise.training.distributed.launch import start_ranks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
-from tickwise.cli.launch_flags import LaunchFlags, start, torchrun
+from tickwise.cli.launch_flags import LaunchFlags, check_meeting_place, start, torchrun
 from tickwise.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def run(arguments: Arguments) -> int:
     config, launch = config_of(TrainConfig, arguments), arguments.launch()
     if not arguments.dry_run:
         check_outputs(config, arguments.trace)
+        if launch is not None:
+            check_meeting_place(launch)
     data = open_data(config)
     made = plan(config, data)
     if launch is not None:

@@ -59,6 +59,8 @@ def launch_of(ranks: int | None, nodes: int | None, ranks_per_node: int | None, 
         launch = replace(launch, host=host, port=int(port))
     elif launch.nodes > 1:
         launch = replace(launch, host="HOST", port=_DEFAULT_PORT)
+    if launch.nodes > 1:  # the same on every node
+        launch = replace(launch, name=f"tickwise-{os.environ.get('SLURM_JOB_ID', launch.port)}")
     return launch if launch.n_ranks > 1 else None
 
 
@@ -66,8 +68,8 @@ def command(launch: Launch, words: Sequence[str]) -> str:
     """torchrun's command line: the same one on every node. ``words`` are tickwise's own."""
     return shlex.join(["env", f"{_FRESH_STORE}=1", "torchrun", f"--nnodes={launch.nodes}",
                        f"--nproc-per-node={launch.ranks_per_node}", f"--max-restarts={launch.restarts}",
-                       "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.host}:{launch.port}", f"--rdzv-id={launch.name}",
-                       "-m", "tickwise", *without_launch_flags(words)])
+                       "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.host}:{launch.port}",
+                       f"--rdzv-id={launch.name}", "-m", "tickwise", *without_launch_flags(words)])
 
 
 def without_launch_flags(words: Sequence[str]) -> list[str]:
@@ -94,16 +96,14 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    if launch.host == "HOST":
-        raise ConfigError("--nodes: say where the nodes meet with --rendezvous HOST:PORT, the first node's name and a "
-                          "free port there")
-    _check_port(launch)
+    check_meeting_place(launch)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
     deaths = _Deaths()
     failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
     failures.handlers, failures.propagate = [deaths], False
     failures.setLevel(logging.ERROR)
     os.environ[_FRESH_STORE] = "1"
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between ranks is told in one line of ours
     # Where nothing was said, ranks of one machine share its cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
     config = LaunchConfig(min_nodes=launch.nodes, max_nodes=launch.nodes, nproc_per_node=launch.ranks_per_node,
@@ -116,8 +116,8 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         how = f"was killed ({failure.signal_name()})" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
-        raise RankError(f"rank {rank} {how}, and the ranks were started {launch.restarts + 1} times; go on with the "
-                        "same command and --resume auto") from None
+        raise RankError(f"rank {rank} {how} after {launch.restarts} restarts, which is all that --restarts allows; go "
+                        "on with the same command and --resume auto") from None
     return 0
 
 
@@ -135,8 +135,11 @@ class _Deaths(logging.Handler):
                     "they did too often")
 
 
-def _check_port(launch: Launch) -> None:
-    """``ConfigError`` when another program has the port on this machine, where the ranks are to meet."""
+def check_meeting_place(launch: Launch) -> None:
+    """``ConfigError`` when none was given to several nodes, or another program has the port on this machine."""
+    if launch.host == "HOST":
+        raise ConfigError("--nodes: say where the nodes meet with --rendezvous HOST:PORT, the first node's name and a "
+                          "free port there")
     if launch.port == 0:
         return
     try:

@@ -1,0 +1,235 @@
+"""Several ranks compute what one process does; ranks that die, hang or differ end in one line."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from small_runs import FLAGS, TINY, losses, metrics
+from tickwise.core.errors import ConfigError
+from tickwise.training.config import LoopConfig, ModelOptions, ParallelOptions, TrainConfig
+from tickwise.training.distributed.launch import command, launch_of, without_launch_flags
+from tickwise.training.distributed.ranks import after_restart, check_split
+from tickwise.training.distributed.traffic import rank_memory, step_traffic
+from tickwise.training.memory import estimate_training_memory
+
+PLAIN = ["--dtype", "fp32", "--compile", "off", "--optimizer.name", "adamw"]
+
+
+def words(text, out, *extra):
+    return [sys.executable, "-m", "tickwise", "train", str(text), "--out", str(out), *FLAGS, *PLAIN, *extra]
+
+
+def train(text, out, *extra):
+    done = subprocess.run(words(text, out, *extra), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def rank_process(launcher, rank):
+    for process in psutil.Process(launcher.pid).children():
+        if process.environ().get("RANK") == str(rank):
+            return process
+    raise AssertionError(f"rank {rank} is not running")
+
+
+def wait_for_steps(launcher, out, n):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (out / "metrics.jsonl").exists() and len(metrics(out)) >= n:
+            return
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no progress")
+
+
+def test_two_ranks_learn_what_one_process_does_and_only_the_first_one_speaks(small_text, tmp_path):
+    said = train(small_text, tmp_path / "two", "--max-steps", "12", "--ranks", "2")
+    train(small_text, tmp_path / "one", "--max-steps", "12", "--accumulate", "2")
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    assert [row["step"] for row in metrics(tmp_path / "two")] == list(range(1, 13))
+    assert said.count("done: reached its limit") == 1
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["ranks"] == 2
+    assert "launch" not in record
+
+
+@pytest.mark.slow
+def test_shares_go_from_two_ranks_to_one_and_back(small_text, tmp_path):
+    """Every leg goes on from the one before; all of them together lose what one process loses."""
+    out, steady = tmp_path / "run", ["--schedule.name", "constant", "--schedule.warmup", "0", "--resume", "auto"]
+    shares = ["--parallel.strategy", "fsdp", *steady]
+    train(small_text, out, "--max-steps", "6", "--ranks", "2", *shares)
+    first = out / "checkpoints" / "step-6"
+    assert len(list((first / "shards").iterdir())) == 2
+    assert not (first / "model.safetensors").exists()
+    train(small_text, out, "--max-steps", "9", *steady)
+    assert (out / "checkpoints" / "step-9" / "model.safetensors").exists()
+    train(small_text, out, "--max-steps", "12", "--ranks", "4", *shares)
+    train(small_text, out, "--max-steps", "15", "--ranks", "2", *steady)
+    train(small_text, tmp_path / "whole", "--max-steps", "15", *steady)
+    ours, plain = losses(out), losses(tmp_path / "whole")
+    assert ours.keys() == plain.keys()
+    assert max(abs(ours[step][0] - plain[step][0]) for step in ours) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_killed_rank_costs_no_more_than_the_steps_since_the_last_checkpoint(small_text, tmp_path):
+    flags = ["--max-steps", "40", "--checkpoint-every", "10", "--ranks", "2"]
+    train(small_text, tmp_path / "straight", *flags)
+    launcher = subprocess.Popen(words(small_text, tmp_path / "killed", *flags), stderr=subprocess.PIPE, text=True)
+    wait_for_steps(launcher, tmp_path / "killed", 15)
+    rank_process(launcher, 1).send_signal(signal.SIGKILL)
+    _, said = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, said
+    assert "was killed (SIGKILL)" in said
+    assert re.search(r"resumed from .*step-[123]0 ", said)
+    assert "Traceback" not in said
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_is_named_with_the_collective(small_text, tmp_path, rank):
+    launcher = subprocess.Popen(
+        words(small_text, tmp_path / "run", "--max-steps", "5000", "--evaluate-every", "5000", "--ranks", "2",
+              "--restarts", "0", "--parallel.timeout-seconds", "10"), stderr=subprocess.PIPE, text=True)
+    wait_for_steps(launcher, tmp_path / "run", 5)
+    hung = rank_process(launcher, rank)
+    hung.send_signal(signal.SIGSTOP)
+    _, said = launcher.communicate(timeout=240)
+    assert launcher.returncode == 2
+    line = next(line for line in said.splitlines() if "hung" in line)
+    assert re.fullmatch(rf"tickwise: step \d+: rank {rank} \(process {hung.pid} on .+\) hung: no answer for 10 s while "
+                        r"the others waited in gloo:\w+ number \d+.*", line)
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_ranks_with_other_data_or_settings_are_refused_by_name(small_text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(small_text.read_text()[100:])
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+
+    def node(text, *extra):
+        return subprocess.Popen(words(text, tmp_path / "run", "--max-steps", "5", "--nodes", "2", "--ranks-per-node",
+                                      "1", "--rendezvous", f"localhost:{port}", *extra), stderr=subprocess.PIPE,
+                                text=True)
+
+    nodes = [node(small_text), node(other)]
+    said = "".join(one.communicate(timeout=240)[1] for one in nodes)
+    assert {one.returncode for one in nodes} <= {2, 130}
+    assert re.search(r"tickwise: rank 1 \(process \d+ on .+\) has other data than rank 0 ", said), said
+    assert "Traceback" not in said
+
+
+def test_a_port_in_use_is_one_line(small_text, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(words(small_text, tmp_path / "run", "--ranks", "2", "--rendezvous", f"localhost:{port}"),
+                              capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        f"tickwise: --rendezvous localhost:{port}: the port is in use by another program; give another one"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_dry_run_prints_the_one_launch_command(small_text, tmp_path, tickwise_cli, monkeypatch):
+    flags = ["train", str(small_text), "--out", str(tmp_path / "run"), *FLAGS, "--max-steps", "5", "--nodes", "2",
+             "--ranks-per-node=4", "--rendezvous", "node1:29600", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["tickwise", *flags])
+    code, out, _ = tickwise_cli(*flags)
+    assert code == 0
+    line = next(line for line in out.splitlines() if "torchrun" in line)
+    assert "--nnodes=2 --nproc-per-node=4 --max-restarts=3 --rdzv-backend=c10d --rdzv-endpoint=node1:29600" in line
+    assert line.endswith(" ".join(["-m tickwise train", *flags[1:len(flags) - 6]]))
+
+
+def test_launch_flags_that_contradict_each_other_are_refused():
+    for given, said in (((2, 2, None, None, 3), "--ranks is for one machine"),
+                        ((0, None, None, None, 3), "--ranks: must"),
+                        ((2, None, None, "nowhere", 3), "HOST:PORT"), ((2, None, None, None, -1), "--restarts")):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            launch_of(*given)
+    assert launch_of(1, None, None, None, 3) is None
+    assert without_launch_flags(["train", "x", "--ranks", "2", "--nodes=3", "--quiet"]) == ["train", "x", "--quiet"]
+    assert "HOST:29500" in command(launch_of(None, 2, 8, None, 3), ["train", "x"])
+
+
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused():
+    check_split(LoopConfig(batch_size=8, accumulate=2), 4)
+    with pytest.raises(ConfigError, match="a multiple of 6"):
+        check_split(LoopConfig(batch_size=8, accumulate=2), 3)
+
+
+def test_a_restarted_launch_goes_on_whatever_the_flags_said_at_first(tmp_path, monkeypatch):
+    config = LoopConfig(out=tmp_path, overwrite=True)
+    assert after_restart(config) == config
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert after_restart(config) == config
+    (tmp_path / "run.json").write_text(json.dumps({"launch": "another job"}))
+    assert after_restart(config) == config
+    (tmp_path / "run.json").write_text(json.dumps({"launch": "job"}))
+    assert after_restart(config) == dataclasses.replace(config, resume="auto", overwrite=False)
+
+
+def small_plan(**options):
+    from tickwise.training.dial import decoder_from_dial, resolve
+
+    model = decoder_from_dial(4, 32, 512, ModelOptions(width=64, n_heads=2))
+    settings = TINY | {"depth": 4, "context": 32, "batch_size": 16} | options
+    return model, resolve(TrainConfig(data="x", **settings), model, 1, 1)
+
+
+def test_a_share_of_a_model_needs_less_memory_and_more_traffic_than_all_of_it():
+    model, config = small_plan()
+    cpu = torch.device("cpu")
+    alone = estimate_training_memory(model, config, 0, "fp32", cpu)
+    ddp, fsdp = (rank_memory(model, config, "fp32", cpu, 8, strategy) for strategy in ("ddp", "fsdp"))
+    assert (ddp.weights, ddp.optimizer) == (alone.weights, alone.optimizer)
+    assert ddp.activations < alone.activations
+    assert fsdp.weights < ddp.weights
+    assert fsdp.optimizer * 7 < ddp.optimizer
+    total = sum(p.numel() for p in _decoder(model).parameters())
+    assert step_traffic(model, config, "fp32", 8, "ddp") == {"all_reduce_gradients": 2 * 7 * 4 * total // 8}
+    assert sum(step_traffic(model, config, "fp32", 8, "fsdp").values()) > 2 * 7 * 4 * total // 8
+
+
+def _decoder(model):
+    from tickwise.models.decoder import Decoder
+
+    return Decoder(model)
+
+
+def test_activation_checkpointing_changes_no_number_and_saves_memory(small_text, tmp_path):
+    import tickwise
+
+    common = TINY | {"dtype": "fp32", "max_steps": 4, "model": ModelOptions(width=32, n_heads=2, dropout=0.1)}
+    for name, saves in (("plain", False), ("saving", True)):
+        tickwise.train(TrainConfig(data=small_text, out=tmp_path / name, checkpoint_activations=saves, **common))
+    assert losses(tmp_path / "saving") == losses(tmp_path / "plain")
+    model, config = small_plan()
+    saving = dataclasses.replace(config, checkpoint_activations=True)
+    cpu = torch.device("cpu")
+    assert (estimate_training_memory(model, saving, 0, "fp32", cpu).activations
+            < estimate_training_memory(model, config, 0, "fp32", cpu).activations)
+
+
+def test_options_of_ranks_are_checked():
+    with pytest.raises(ConfigError, match="timeout"):
+        LoopConfig(parallel=ParallelOptions(timeout_seconds=0.0))
+    assert os.environ.get("TORCHELASTIC_RUN_ID") is None
