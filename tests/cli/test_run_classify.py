@@ -107,6 +107,48 @@ def test_mistakes_are_one_line(tickwise_cli, model, words, message):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_task_with_settings_for_bags_trains_a_recurrent_model_too(tickwise_cli, tmp_path):
+    rows = [f"{i} win a prize now\tspam" if i % 3 == 0 else f"{i} see you at home\tham" for i in range(60)]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    flags = ("run", "spam", "--train", tmp_path / "train.tsv", "--out", tmp_path / "model", "--architecture",
+             "recurrent", "--recurrent.hidden", 4, "--recurrent.word-width", 8, "--recurrent.epochs", 1, "--folds", 2,
+             "-q")
+    code, _, error = tickwise_cli(*flags)
+    assert code == 0, error
+    config = json.loads((tmp_path / "model" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["positive"]) == ("tickwise-recurrent-classifier", "spam")
+    code, _, error = tickwise_cli(*flags, "--overwrite", "--epochs", 3)
+    assert code == 2
+    assert "--epochs: has no effect on --architecture recurrent" in error
+
+
+def test_a_trained_model_decides_by_the_threshold_and_class_that_are_given(tickwise_cli, model):
+    text = "qqq"  # nothing known: the model is not sure
+    sure = json.loads(tickwise_cli("run", "topic", model, text, "--json")[1])["probabilities"]
+    (less, low), (more, high) = sorted(sure.items(), key=lambda item: item[1])
+    assert 0.001 < low < high
+    for flags, label in (((), more), (("--positive", more, "--threshold", (1 + high) / 2), less),
+                         (("--positive", less, "--threshold", low / 2), less), (("--positive", less), more)):
+        code, out, error = tickwise_cli("run", "topic", model, text, *flags)
+        assert (code, out.split("\t")[0]) == (0, label), (flags, error)
+    for flags, said in ((("--threshold", 0.3), "looks for no class"), (("--positive", "plant"), "not a class"),
+                        (("--positive", "thing", "--threshold", 1.5), "between 0 and 1"),
+                        (("--epochs", 3), "--epochs: has no effect on a trained model"),
+                        (("--max-bytes", 9), "--max-bytes: has no effect on a trained model")):
+        code, out, error = tickwise_cli("run", "topic", model, text, *flags)
+        assert (code, out) == (2, ""), flags
+        assert said in error
+
+
+def test_the_table_says_which_calibration_was_fitted_to_its_own_texts(tickwise_cli, model, tmp_path):
+    code, out, _ = tickwise_cli("run", "topic", "--train", model.parent / "train.tsv", "--test",
+                                model.parent / "test.tsv", "--out", tmp_path / "x", "--epochs", 1)
+    assert code == 0
+    own, test = out.split("test part")
+    assert "calibrated on these texts" in next(line for line in own.splitlines() if "(ECE)" in line)
+    assert "calibrated on these texts" not in test
+
+
 def test_run_alone_names_the_tasks(tickwise_cli):
     code, _, err = tickwise_cli("run")
     assert code == 2

@@ -93,3 +93,9 @@ def test_equal_models_do_not_differ_and_unequal_ones_do():
     assert worse.difference.high < 0
     with pytest.raises(DataError, match="same texts"):
         compare(good, bad[:-1])
+
+
+def test_no_p_value_of_resamples_is_0():
+    """The texts themselves count as one resample."""
+    worse, better = np.zeros(400, dtype=bool), np.ones(400, dtype=bool)
+    assert compare(worse, better, bootstrap_samples=99).bootstrap_p == pytest.approx(2 / 100)

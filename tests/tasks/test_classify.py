@@ -16,6 +16,7 @@ from tickwise.tasks.classify import open_examples, train_classifier
 from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions, RecurrentOptions
 from tickwise.tasks.classify_models import check_memory
 from tickwise.text.augment import AugmentOptions
+from tickwise.training.config import OptimizerOptions
 
 WORDS = {"animal": ["cat", "dog", "bird", "horse", "fish", "狐狸"], "thing": ["car", "lamp", "house", "road", "spoon"]}
 
@@ -110,6 +111,74 @@ def test_effects_of_words_add_up_to_the_logits(trained):
     gap = (logits - bias)[animal] - (logits - bias)[1 - animal]
     total = sum(word.score for word in trained.classifier.explain(text, "animal").words)
     assert total == pytest.approx(gap, rel=0.02, abs=0.03)  # n-grams that span a space leave a little on it
+
+
+def test_the_size_of_a_small_model_counts_all_of_its_files(tmp_path):
+    """Many classes with long names: config.json, run.json and README.md weigh more than what is put by for them."""
+    labels = [f"{'类' * 29}{chr(0x4E00 + i)}" for i in range(150)]
+    rows = [f"w{i} w{(i * 7) % 60} w{i + k}\t{label}" for k in range(2) for i, label in enumerate(labels)]
+    (tmp_path / "a.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    most = 220_000
+    result = train_classifier(ClassifyConfig(
+        train=(str(tmp_path / "a.tsv"),), out=tmp_path / "x", max_steps=2, refit=False, max_bytes=most))
+    files = [file.stat().st_size for file in (tmp_path / "x" / "small").iterdir()]
+    assert sum(files) == result.small_bytes <= most
+    first = result.classifier.quantised(most)
+    first.save(tmp_path / "first", json.loads((tmp_path / "x" / "run.json").read_text(encoding="utf-8")))
+    assert sum(file.stat().st_size for file in (tmp_path / "first").iterdir()) > most
+    assert len(Classifier.load(tmp_path / "x" / "small").features) < len(first.features)
+
+
+def test_no_text_is_in_two_parts(tmp_path):
+    files = {}
+    for name, rows in (("train", ["one a\tx", "two b\ty", "both c\tx", "dev d\ty", "five e\tx", "six f\ty"]),
+                       ("dev", ["dev d\ty", "both c\tx", "Dev  D\ty", "dev only\tx"]),
+                       ("test", ["both c\tx", "six f\ty"])):
+        files[name] = (str(tmp_path / f"{name}.tsv"),)
+        (tmp_path / f"{name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data = open_examples(ClassifyConfig(**files, text_column="0", label_column="1"))
+    assert data.test.texts == ("both c", "six f")
+    assert data.dev.texts == ("dev d", "dev only")
+    assert data.train.texts == ("one a", "two b", "five e")
+
+
+def test_labels_that_only_the_test_part_has_are_refused_before_the_training(tmp_path):
+    source = write_texts(tmp_path / "a.tsv", 60)
+    (tmp_path / "test.tsv").write_text("7 I saw a fern\tplant\n", encoding="utf-8")
+    with pytest.raises(DataError, match="'plant'"):
+        train_classifier(ClassifyConfig(train=(source,), test=(str(tmp_path / "test.tsv"),), text_column="0",
+                                        label_column="1", out=tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"architecture": "recurrent", "epochs": 3.0}, "--epochs: has no effect on --architecture recurrent"),
+    ({"architecture": "recurrent", "optimizer": OptimizerOptions(name="sgd", lr=0.1)}, "--optimizer"),
+    ({"architecture": "recurrent", "ema_decay": None}, "--ema-decay"),
+    ({"architecture": "recurrent", "feature_dropout": 0.5}, "--feature-dropout"),
+    ({"architecture": "recurrent", "loss": "hinge"}, "--loss"),
+    ({"architecture": "recurrent", "max_bytes": 10_000}, "--max-bytes"),
+    ({"architecture": "encoder", "encoder": "e", "batch_size": 7}, "--batch-size"),
+    ({"recurrent": RecurrentOptions(hidden=7)}, "--recurrent: has no effect on --architecture bag"),
+    ({"dropout": 0.1}, "--dropout: has no effect on --architecture bag without a hidden layer"),
+], ids=lambda value: value if isinstance(value, str) else "-".join(value))
+def test_settings_without_effect_are_refused(tmp_path, options, said):
+    config = ClassifyConfig(train=(write_texts(tmp_path / "a.tsv", 30),), out=tmp_path / "x", **options)
+    with pytest.raises(ConfigError) as problem:
+        train_classifier(config)
+    assert said in str(problem.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_hinge_has_no_labels_to_smooth():
+    with pytest.raises(ConfigError, match="--label-smoothing: has no effect on --loss hinge"):
+        ClassifyConfig(loss="hinge", label_smoothing=0.1)
+
+
+def test_figures_of_texts_that_the_temperature_was_fitted_to_say_so(trained):
+    shown = trained.dev.to_json()
+    assert shown["configs"]["animals_dev"]["calibrated_on_these_texts"]
+    assert not trained.test.to_json()["configs"]["animals_test"]["calibrated_on_these_texts"]
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path):
@@ -215,10 +284,11 @@ def test_word_vectors_are_where_the_words_start_from(tmp_path, architecture, fre
     side = {word: 1.0 if kind == "animal" else -1.0 for kind, words in WORDS.items() for word in words}
     rows = [f"{word} {s + chooser.normal() * 0.1:.4f} {chooser.normal() * 0.1:.4f} 0" for word, s in side.items()]
     (tmp_path / "vectors.txt").write_text("\n".join([f"{len(rows)} 3", *rows]) + "\n", encoding="utf-8")
+    own = {"epochs": 8, "batch_size": 8} if architecture == "bag" else {
+        "recurrent": RecurrentOptions(feature_width=4, hidden=8, batch_size=8, epochs=3, lr=0.02)}
     config = ClassifyConfig(
         train=(source,), out=tmp_path / "x", architecture=architecture, vectors=tmp_path / "vectors.txt",
-        freeze_vectors=freeze, epochs=8, batch_size=8, refit=False, augment=AugmentOptions(copies=1, synonym=0.3),
-        recurrent=RecurrentOptions(feature_width=4, hidden=8, batch_size=8, epochs=3, lr=0.02))
+        freeze_vectors=freeze, refit=False, augment=AugmentOptions(copies=1, synonym=0.3), **own)
     classifier = train_classifier(config).classifier
     if architecture == "bag":
         row = classifier.features.word_rows(["horse", "no such word", "zebra"])

@@ -5,12 +5,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tickwise.cli.common_flags import config_of
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.core.config import refuse_unused
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, UserError
+from tickwise.core.paths import write_text_atomic
 from tickwise.core.stages import marking
-from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions, LossName
+from tickwise.tasks.classify_config import (
+    ClassifyConfig,
+    FeatureOptions,
+    LossName,
+    refuse_unused_settings,
+    unused_settings,
+)
 from tickwise.training.config import OptimizerOptions
 
 if TYPE_CHECKING:
@@ -23,7 +30,12 @@ _METRIC_NAMES = {
     "recall_macro": "recall, mean of classes", "mcc": "Matthews correlation", "precision": "precision",
     "recall": "recall", "f1": "F1", "ece": "calibration error (ECE)", "loss": "loss (nats)", "brier": "Brier score",
 }
+_OF_CALIBRATION = ("ece", "loss", "brier")
 _MOST_CLASSES_SHOWN = 20
+_OF_TRAININGS = tuple(sorted({field.name for field in dataclasses.fields(ClassifyConfig)} - {
+    "train", "dev", "test", "out", "text_column", "label_column", "label_until", "labels", "encoding", "device", "seed",
+    "positive", "threshold"}))
+"""Settings that a model which is there has no use for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +138,8 @@ def run(arguments: Classify) -> int:
     from tickwise.tasks.classifier import Classifier
 
     assert arguments.model is not None
-    classifier = Classifier.load(arguments.model, device=arguments.device)
+    refuse_unused(arguments, _OF_TRAININGS, "on a trained model")
+    classifier = _deciding(Classifier.load(arguments.model, device=arguments.device), arguments)
     if arguments.also is not None:
         classifier.also = Classifier.load(arguments.also, device=arguments.device)
     with traced_calls(classifier.module, arguments.trace, model=str(arguments.model)):
@@ -137,8 +150,32 @@ def run(arguments: Classify) -> int:
     return 0
 
 
+def _deciding(classifier: "Classifier", arguments: Classify) -> "Classifier":
+    """The classifier, deciding as --positive and --threshold say where they are given."""
+    usual = {field.name: field.default for field in dataclasses.fields(arguments)}["positive"]
+    own, given = classifier.module.config.positive, arguments.positive
+    positive = own if given is None or given == usual else given
+    if positive == own and arguments.threshold is None:
+        return classifier
+    if positive and positive not in classifier.labels:
+        raise ConfigError(f"--positive {positive}: not a class; the model has {', '.join(classifier.labels[:10])}")
+    if not positive:
+        raise ConfigError("--threshold: this model looks for no class in particular; say for which with --positive")
+    threshold = 0.5 if arguments.threshold is None else arguments.threshold
+    if not 0 < threshold < 1:
+        raise ConfigError(f"--threshold: must be between 0 and 1, got {threshold}")
+    changed = classifier.with_config(positive=positive, threshold=threshold)
+    changed.path = classifier.path
+    return changed
+
+
 def _config(arguments: Classify) -> ClassifyConfig:
-    return config_of(ClassifyConfig, arguments)
+    """What the flags say of a training. What the task has of its own is for bags of n-grams; another architecture goes
+    by its own settings."""
+    refuse_unused_settings(arguments)
+    unused = unused_settings(arguments)
+    fields = (field.name for field in dataclasses.fields(ClassifyConfig) if field.name not in unused)
+    return ClassifyConfig(**{name: getattr(arguments, name) for name in fields})
 
 
 def _train(arguments: Classify) -> int:
@@ -161,7 +198,7 @@ def report_training(config: ClassifyConfig, task: str, *, html: Path | None = No
     write_training_report(page, result, task)
     path = config.out / "evaluation.json"
     evaluated = _as_json(result)
-    path.write_text(json.dumps(evaluated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text_atomic(path, json.dumps(evaluated, ensure_ascii=False, indent=2) + "\n")
     if as_json:
         print(json.dumps(evaluated, ensure_ascii=False))
         return 0
@@ -233,7 +270,8 @@ def table(result: "ClassificationResult") -> str:
         if name in result.metrics:
             score = result.metrics[name]
             between = f"{score.interval.low:.4f} to {score.interval.high:.4f}" if score.interval else "n/a"
-            lines.append(f"{title:<28} {score.value:>8.4f}   {between}")
+            told = "   (calibrated on these texts)" if result.fitted and name in _OF_CALIBRATION else ""
+            lines.append(f"{title:<28} {score.value:>8.4f}   {between}{told}")
     if result.false_alarms is not None:
         lines.append(f"{'blocked of the others':<28} {result.false_alarms:>8.4f}")
     if len(result.labels) <= _MOST_CLASSES_SHOWN:

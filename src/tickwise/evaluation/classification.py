@@ -52,6 +52,8 @@ class ClassificationResult:
     seed: int
     false_alarms: float | None = None
     """Of a two-class filter: the share of the other class that was taken for the class looked for."""
+    fitted: bool = False
+    """The probabilities were calibrated on these very texts: calibration error, loss and Brier score are too good."""
 
     def to_json(self, model: str = "") -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with intervals and each class besides."""
@@ -70,7 +72,8 @@ class ClassificationResult:
             "classes": {self.task: {c.label: {"precision": c.precision, "recall": c.recall, "f1": c.f1, "n": c.n}
                                     for c in self.classes}},
             "confusion": {self.task: self.confusion.tolist()} if len(self.labels) <= 100 else {},
-            "configs": {self.task: {"task": self.task, "output_type": "multiple_choice"}},
+            "configs": {self.task: {"task": self.task, "output_type": "multiple_choice",
+                                    "calibrated_on_these_texts": self.fitted}},
             "versions": {self.task: 1},
             "n-shot": {self.task: 0},
             "higher_is_better": {self.task: {name: name not in lower_is_better for name in self.metrics}},
@@ -103,12 +106,13 @@ def _scores(true: Counts, predicted: Counts, right: Counts) -> dict[str, float]:
 def evaluate_classes(
     probabilities: NDArray[numpy.float64], classes: NDArray[numpy.int64], labels: Sequence[str], *, task: str,
     predicted: NDArray[numpy.int64] | None = None, positive: str | None = None, bootstrap_samples: int = 1000,
-    seed: int = 0,
+    seed: int = 0, fitted: bool = False,
 ) -> ClassificationResult:
     """Measure ``probabilities`` (N, C) against the true ``classes`` (N,).
 
     ``predicted`` defaults to the likeliest class. ``positive`` is the class that a filter looks for: its precision,
-    recall and F1 and the share of false alarms are added. Intervals: 2.5 % and 97.5 % quantiles over resampled texts.
+    recall and F1 and the share of false alarms are added. ``fitted``: the probabilities were calibrated on these texts.
+    Intervals: 2.5 % and 97.5 % quantiles over resampled texts.
     """
     n, n_classes = len(classes), len(labels)
     if n == 0:
@@ -143,7 +147,7 @@ def evaluate_classes(
         metrics={name: Score(float(value), spread.get(name)) for name, value in values.items()},
         classes=tuple(_class_score(confusion, i, label) for i, label in enumerate(labels)),
         confusion=confusion, bins=tuple(reliability(confidence, right)), n=n, bootstrap_samples=bootstrap_samples,
-        seed=seed, false_alarms=_false_alarms(confusion, wanted),
+        seed=seed, false_alarms=_false_alarms(confusion, wanted), fitted=fitted,
     )
 
 
@@ -180,7 +184,8 @@ class Comparison:
     difference: Interval
     """Of second less first accuracy, over resampled texts."""
     bootstrap_p: float
-    """Two-sided: twice the smaller share of resamples on one side of no difference."""
+    """Two-sided: twice the smaller share of resamples on one side of no difference, the texts themselves counted as one
+    of the resamples on either side (Davison & Hinkley 1997, section 4.2): never 0."""
     n: int
 
 
@@ -198,7 +203,7 @@ def compare(first_right: NDArray[numpy.bool_], second_right: NDArray[numpy.bool_
     shares = numpy.array([only_first, only_second, n - only_first - only_second]) / n
     drawn = numpy.random.default_rng(seed).multinomial(n, shares, size=bootstrap_samples)
     differences = (drawn[:, 1] - drawn[:, 0]) / n
-    below, above = float((differences <= 0).mean()), float((differences >= 0).mean())
+    below, above = (int(side.sum() + 1) / (bootstrap_samples + 1) for side in (differences <= 0, differences >= 0))
     return Comparison(
         accuracy=(float(first_right.mean()), float(second_right.mean())), only_first=only_first,
         only_second=only_second, mcnemar_p=_binomial_p(only_first, only_first + only_second),

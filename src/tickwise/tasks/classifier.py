@@ -155,14 +155,15 @@ class Classifier(ABC):
             words = self.effects(text, self.labels.index(label))
         return Explanation(text, label, prediction.probabilities[label], words)
 
-    def evaluate(self, examples: Examples, task: str, *, bootstrap_samples: int = 1000,
-                 seed: int = 0) -> ClassificationResult:
-        """Metrics with intervals on labelled texts; ``DataError`` for labels that the model does not know."""
+    def evaluate(self, examples: Examples, task: str, *, bootstrap_samples: int = 1000, seed: int = 0,
+                 fitted: bool = False) -> ClassificationResult:
+        """Metrics with intervals on labelled texts; ``DataError`` for labels that the model does not know. ``fitted``:
+        the temperature was fitted to these very texts."""
         classes = class_numbers(examples, self.labels)
         probabilities = self.probabilities(examples.texts)
         return evaluate_classes(
             probabilities, classes, self.labels, task=task, predicted=self.classes(probabilities),
-            positive=self.module.config.positive or None, bootstrap_samples=bootstrap_samples, seed=seed,
+            positive=self.module.config.positive or None, bootstrap_samples=bootstrap_samples, seed=seed, fitted=fitted,
         )
 
 
@@ -211,9 +212,9 @@ class BagClassifier(Classifier):
         return BagClassifier(module.requires_grad_(False), self.features, None)
 
     def quantised(self, max_bytes: int) -> "BagClassifier":
-        """A product-quantised classifier whose files take at most ``max_bytes``: features with the largest rows are
-        kept (Joulin et al. 2016), each row is a few bytes that name centroids. ``ConfigError`` when even the smallest
-        is larger."""
+        """A product-quantised classifier whose files take about ``max_bytes``: features with the largest rows are kept
+        (Joulin et al. 2016), each row is a few bytes that name centroids. ``ConfigError`` when even the smallest is
+        larger."""
         config = self.module.config
         if config.code_bytes:
             raise ConfigError("the model is quantised already")
@@ -222,8 +223,8 @@ class BagClassifier(Classifier):
             + 256 * config.row_width * 4 + sum(len(label.encode()) + 8 for label in self.labels)
         most = (max_bytes - overhead) // (4 + 1 + code_bytes)
         if most < 1:
-            raise ConfigError(f"--max-bytes {max_bytes:,}: a quantised model of this shape takes {overhead:,} bytes "
-                              "before its first feature")
+            raise ConfigError(f"--max-bytes: a quantised model of this shape takes about {overhead:,} bytes before its "
+                              f"first feature, {max_bytes:,} are left for both")
         rows = self.module.features.detach()
         centred = rows.clone()  # what all classes share decides nothing
         centred[:, : len(self.labels)] -= centred[:, : len(self.labels)].mean(1, keepdim=True)

@@ -1,6 +1,7 @@
 """Making a classifier of texts: split, train, choose, calibrate, cross-validate, train anew, evaluate, shrink."""
 
 import dataclasses
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from tickwise.interop.directory import read_run
 from tickwise.interop.word_vectors import load_word_vectors
 from tickwise.models.word_vectors import NamedVectors
 from tickwise.tasks.classifier import BagClassifier, Classifier, class_numbers
-from tickwise.tasks.classify_config import ClassifyConfig
+from tickwise.tasks.classify_config import ClassifyConfig, refuse_unused_settings
 from tickwise.tasks.classify_models import Job, make_job, resolved
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
@@ -47,9 +48,10 @@ class ClassifyData:
 
 
 def open_examples(config: ClassifyConfig) -> ClassifyData:
-    """Read and split: texts of --dev and --test leave --train; repeated texts leave it too.
+    """Read and split: texts of --test leave --dev, texts of both leave --train; repeated texts leave them too.
 
-    Raises ``DataError`` for data that no classifier can learn from.
+    Raises ``DataError`` for data that no classifier can learn from, or with labels to evaluate on that it does not
+    learn.
     """
     reading = config.reading
     train = read_examples(config.train, reading, labels=config.labels)
@@ -59,12 +61,13 @@ def open_examples(config: ClassifyConfig) -> ClassifyData:
     if config.test:
         parts["test"] = read_examples(config.test, reading, split="test")
     parts = dict(zip(parts, unify_labels(list(parts.values())), strict=True))
-    train = distinct_texts(parts["train"])
-    train = without_texts(train, [part for name, part in parts.items() if name != "train"])
+    test, dev = parts.get("test"), parts.get("dev")
+    if dev is not None:
+        dev = without_texts(distinct_texts(dev), [test] if test is not None else [])
+    train = without_texts(distinct_texts(parts["train"]), [part for part in (dev, test) if part is not None])
     if config.train_rows is not None and config.train_rows < len(train):
         chosen = np.random.default_rng(config.seed).choice(len(train), config.train_rows, replace=False)
         train = train.take(np.sort(chosen).tolist())
-    test, dev = parts.get("test"), parts.get("dev")
     if test is None and config.test_share:
         train, test = split_examples(train, config.test_share, "test")
     if dev is None and len(train) >= _FEWEST_FOR_DEV:
@@ -80,6 +83,9 @@ def open_examples(config: ClassifyConfig) -> ClassifyData:
     if dev is None:
         say("too few texts for a development part: nothing to stop early by, probabilities stay uncalibrated")
     labels = tuple(sorted(counts))
+    for part in (dev, test):
+        if part is not None:
+            class_numbers(part, labels)
     return ClassifyData(train, dev, test, labels)
 
 
@@ -106,6 +112,7 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
 
     Raises a ``UserError`` for data and settings that cannot work.
     """
+    refuse_unused_settings(config)
     check_outputs(config, trace)
     data = open_examples(config)
     if config.positive is not None and config.positive not in data.labels:
@@ -121,7 +128,7 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
     if data.dev is not None:
         classes = class_numbers(data.dev, data.labels)
         classifier = classifier.with_config(temperature=fit_temperature(classifier.logits(data.dev.texts), classes))
-        dev, passes = classifier.evaluate(data.dev, f"{task}_dev"), part.best_passes
+        dev, passes = classifier.evaluate(data.dev, f"{task}_dev", fitted=True), part.best_passes
     settings: dict[str, Any] = {"temperature": classifier.module.config.temperature}
     everything = data.train if data.dev is None else joined(data.train, data.dev)
     if config.folds:
@@ -192,13 +199,13 @@ def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes
     settings: dict[str, Any] = {"temperature": temperature}
     predicted = None
     if config.positive is not None:
-        positive, threshold = labels.index(config.positive), config.threshold
-        if config.max_false_alarms is not None:
+        positive, threshold = labels.index(config.positive), config.decision["threshold"]
+        if config.max_false_alarms is not None and config.threshold is None:
             threshold = threshold_for(probabilities[classes != positive, positive], config.max_false_alarms)
         settings["threshold"] = threshold
         predicted = decide(probabilities, positive, threshold)
     return settings, evaluate_classes(probabilities, classes, labels, task=f"{task}_folds", predicted=predicted,
-                                      positive=config.positive)
+                                      positive=config.positive, fitted=True)
 
 
 def _with_found_lr(config: ClassifyConfig, job: Job) -> ClassifyConfig:
@@ -220,15 +227,30 @@ def _finish(config: ClassifyConfig, data: ClassifyData, trained: TrainResult, cl
     small, small_bytes = None, None
     if config.max_bytes is not None:
         assert isinstance(classifier, BagClassifier)
-        little = classifier.quantised(config.max_bytes)
         folder = config.out / "small"
-        little.save(folder, run)
-        small_bytes = sum(file.stat().st_size for file in folder.iterdir())
+        little, small_bytes = _save_small(classifier, folder, run, config.max_bytes)
         say(f"{folder}: {len(little.features):,} features in {format_bytes(small_bytes)}")
         part = data.test if data.test is not None else data.dev
         small = little.evaluate(part, f"{task}_small") if part is not None else None
     return ClassifyResult(classifier, trained, dev, folds, test, small, small_bytes,
                           _trained_on(data, refit, folds is not None))
+
+
+def _save_small(classifier: BagClassifier, folder: Path, run: dict[str, Any], max_bytes: int,
+                ) -> tuple[BagClassifier, int]:
+    """The quantised classifier, saved in ``folder``, and the bytes of its files: at most ``max_bytes``. What stands
+    beside the features is known when it is written: what it takes too much, the features are given less."""
+    aim, taken = max_bytes, max_bytes + 1
+    try:
+        while taken > max_bytes:
+            little = classifier.quantised(aim)
+            little.save(folder, run)
+            taken = sum(file.stat().st_size for file in folder.iterdir())
+            aim -= taken - max_bytes
+    except ConfigError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return little, taken
 
 
 def _trained_on(data: ClassifyData, refit: bool, folds: bool) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from tickwise.core.config import refuse_unused
 from tickwise.core.errors import ConfigError
 from tickwise.data.examples import ReadExamples
 from tickwise.tasks.fine_tune_options import FineTuneOptions
@@ -94,6 +95,28 @@ class RecurrentOptions:
                                   f"{getattr(self, name)}")
 
 
+_OF_BAGS = ("features", "width", "hidden", "dropout", "feature_dropout", "loss", "max_bytes", "batch_size", "epochs",
+            "optimizer", "schedule", "ema_decay")
+
+
+def unused_settings(config: "ClassifyConfig") -> tuple[str, ...]:
+    """Names of the settings that a training of this architecture has no use for."""
+    if config.architecture == "recurrent":
+        return (*_OF_BAGS, "tuning")
+    if config.architecture == "encoder":
+        return (*_OF_BAGS, "recurrent", "vectors", "freeze_vectors")
+    has_hidden_layer = config.hidden or config.vectors is not None
+    return ("recurrent", "tuning") if has_hidden_layer else ("recurrent", "tuning", "dropout")
+
+
+def refuse_unused_settings(config: "ClassifyConfig") -> None:
+    """``ConfigError`` for one of them that was given."""
+    where = {"bag": "on --architecture bag" + ("" if config.hidden else " without a hidden layer"),
+             "recurrent": "on --architecture recurrent, which has settings of its own (--recurrent. …)",
+             "encoder": "on --architecture encoder, which has settings of its own (--tuning. …)"}
+    refuse_unused(config, unused_settings(config), where[config.architecture])
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(LoopConfig):
     """One training of a classifier."""
@@ -114,11 +137,11 @@ class ClassifyConfig(LoopConfig):
     """Without --test, hold this share of --train back for it: texts go by their own hash."""
     positive: str | None = None
     """The class that a filter looks for: its precision, recall, F1 and false alarms are reported."""
-    threshold: float = 0.5
-    """Least probability at which a filter says so."""
+    threshold: float | None = None
+    """Least probability at which a filter says so (0.5)."""
     max_false_alarms: float | None = None
-    """Instead of --threshold: the lowest one at which, with 95 % confidence, at most this share of the other texts
-    would be blocked, judged by training texts that the model did not see (needs --folds)."""
+    """Without --threshold: the lowest one at which, with 95 % confidence, at most this share of the other texts would
+    be blocked, judged by training texts that the model did not see (needs --folds)."""
     folds: int = 0
     """Cross-validate in so many parts: temperature and threshold then come from all training texts, each judged by a
     model that was trained without it."""
@@ -159,7 +182,8 @@ class ClassifyConfig(LoopConfig):
     find_lr: bool = False
     """Try rising learning rates first and take the steepest one's."""
     max_bytes: int | None = None
-    """Also write a quantised model of at most that many bytes to OUT/small."""
+    """Also write a quantised model of at most that many bytes, all its files together, to OUT/small. (The dictionary by
+    which jieba segments Chinese words is part of the program.)"""
 
     optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(
         name="adamw", lr=0.01, weight_decay=0.0, beta2=0.99))
@@ -178,7 +202,7 @@ class ClassifyConfig(LoopConfig):
         for name in ("dropout", "feature_dropout", "test_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.threshold < 1:
+        if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"--threshold: must be between 0 and 1, got {self.threshold}")
         if self.folds == 1 or self.folds < 0:
             raise ConfigError(f"--folds: must be at least 2, or 0 for none, got {self.folds}")
@@ -197,10 +221,13 @@ class ClassifyConfig(LoopConfig):
             raise ConfigError("--architecture encoder and --encoder DIRECTORY: give both, or neither")
         if self.train_rows is not None and self.train_rows < 2:
             raise ConfigError(f"--train-rows: must be at least 2, got {self.train_rows}")
-        if self.architecture == "encoder" and self.vectors is not None:
-            raise ConfigError("--vectors: an encoder has an embedding of its own")
-        if self.architecture != "bag" and (self.max_bytes is not None or self.loss != "cross-entropy"):
-            raise ConfigError(f"--architecture {self.architecture}: knows neither --max-bytes nor --loss hinge")
+        if self.loss == "hinge" and self.label_smoothing:
+            raise ConfigError("--label-smoothing: has no effect on --loss hinge; leave one of them out")
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What a classifier's config says of how it decides."""
+        return {"positive": self.positive or "", "threshold": 0.5 if self.threshold is None else self.threshold}
 
     @property
     def reading(self) -> ReadExamples:

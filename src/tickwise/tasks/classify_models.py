@@ -74,8 +74,7 @@ def _bag_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, e
         width, hidden = vectors.module.config.width, hidden or _HIDDEN_OF_VECTORS
     shape = BagConfig(
         labels=labels, n_features=len(features), width=width, hidden=hidden, dropout=config.dropout,
-        frozen=vectors is not None and config.freeze_vectors, positive=config.positive or "",
-        threshold=config.threshold,
+        frozen=vectors is not None and config.freeze_vectors, **config.decision,
     )
     check_memory(shape, config)
     assert config.batch_size is not None
@@ -104,8 +103,7 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
         feature_widths=tuple(word_width if name == "word" else options.feature_width for name in sizes),
         n_characters=words.features.n_characters if options.characters else 0, kind=options.kind,
         hidden=options.hidden, n_layers=options.n_layers, dropout=options.dropout,
-        frozen=vectors is not None and config.freeze_vectors, positive=config.positive or "",
-        threshold=config.threshold,
+        frozen=vectors is not None and config.freeze_vectors, **config.decision,
     )).initialise(config.seed)
     if vectors is not None:
         table = module.embeddings[0].get_parameter("weight").detach()
@@ -132,8 +130,7 @@ def _encoder_job(config: ClassifyConfig, labels: tuple[str, ...], train: Example
     options, folder = config.tuning, resolve_model_path(config.encoder)
     tokenizer = Tokenizer.load(folder)
     module = headed_encoder(EncoderClassifier, EncoderClassifierConfig, folder, config.seed, fresh=options.fresh,
-                            labels=labels, dropout=options.dropout, positive=config.positive or "",
-                            threshold=config.threshold)
+                            labels=labels, dropout=options.dropout, **config.decision)
     reader = TextIds(tokenizer, module.config.context_length)
     objective = EncoderClassification(
         reader.encode(examples.texts), classes,

@@ -55,6 +55,8 @@ def _write(path: Path, title: str, result: ClassificationResult | None, figures:
             if name in result.metrics:
                 score = result.metrics[name]
                 note = f"{score.interval.low:.3f} to {score.interval.high:.3f}" if score.interval else ""
+                if name == "ece" and result.fitted:
+                    note += "; the probabilities were calibrated on these texts"
                 own.append(Figure(label, f"{score.value:.4f}", "measured", note))
         if result.false_alarms is not None:
             own.append(Figure("blocked of the others", f"{result.false_alarms:.2%}", "measured"))
