@@ -1,7 +1,8 @@
-"""Fine-tune an encoder for a task: classes of texts, answers in passages, or vectors of texts."""
+"""Fine-tune an encoder for a task: classes of texts, entities, answers in passages, or vectors of texts."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,20 +11,23 @@ import tyro
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
+from tickwise.core.paths import write_text_atomic
 from tickwise.tasks.answer_options import AnswerOptions
 from tickwise.tasks.fine_tune_options import FineTuneOptions
+from tickwise.tasks.tag_options import TagReading
 
 if TYPE_CHECKING:
     from tickwise.tasks.answer import AnswerEvaluation
+    from tickwise.training.run import TrainResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format)."""
-    task: Literal["classify", "answer", "embed"]
-    """classify: labelled texts; answer: questions with passages, in SQuAD's JSON or SubjQA's tables; embed: lines with
-    two like texts and a tab between them, or with one text each."""
+    task: Literal["classify", "tag", "answer", "embed"]
+    """classify: labelled texts; tag: entities in CoNLL columns; answer: questions with passages, in SQuAD's JSON or
+    SubjQA's tables; embed: lines with two like texts and a tab between them, or with one text each."""
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File to train on, or name of a known data set; several times for several files."""
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -39,6 +43,7 @@ class Arguments(CommonArguments):
     train_rows: int | None = None
     """Take so many labelled texts of --train, drawn by --seed, the development part's included."""
     tuning: FineTuneOptions = dataclasses.field(default_factory=FineTuneOptions)
+    options: TagReading = dataclasses.field(default_factory=TagReading)
     answer: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
     max_seconds: float | None = None
     """End training after this time."""
@@ -60,7 +65,7 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--out: say where the model goes")
     if arguments.train_rows is not None and arguments.task != "classify":
         raise ConfigError("--train-rows: is for labelled texts")
-    return {"classify": _classify, "answer": _answer, "embed": _embed}[arguments.task](arguments)
+    return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed}[arguments.task](arguments)
 
 
 def _shared(arguments: Arguments) -> dict[str, Any]:
@@ -88,22 +93,38 @@ def _answer(arguments: Arguments) -> int:
     result = train_reader(AnswerConfig(answer=arguments.answer, **_shared(arguments)))
     if result.trained.interrupted:
         return 130
-    trained = result.trained
-    shown: dict[str, Any] = {
-        "model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
-        "development": result.dev.to_json() if result.dev else None,
-        "test": result.test.to_json() if result.test else None,
-    }
-    assert arguments.out is not None
-    (arguments.out / "evaluation.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(shown))
-        return 0
-    for name, part in (("development part", result.dev), ("test part", result.test)):
-        if part is not None:
-            print(f"\n{name}\n{answer_table(part)}")
+    _report(arguments, result.trained, result.dev, result.test, answer_table)
     say(f"use it: tickwise run answer {arguments.out} \"a question\" --passage FILE")
     return 0
+
+
+def _tag(arguments: Arguments) -> int:
+    from tickwise.evaluation.entities import table
+    from tickwise.tasks.encoder_tagger import TagAdaptConfig, train_encoder_tagger
+
+    result = train_encoder_tagger(TagAdaptConfig(options=arguments.options, **_shared(arguments)))
+    if result.trained.interrupted:
+        return 130
+    _report(arguments, result.trained, result.dev, result.test, table)
+    say(f"use it: tickwise run entities {arguments.out} \"a text\"")
+    return 0
+
+
+def _report(arguments: Arguments, trained: "TrainResult", dev: Any, test: Any,
+            table: Callable[[Any], str]) -> None:
+    """Keep the figures of the development and the test part in the run directory, and print them."""
+    shown: dict[str, Any] = {
+        "model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
+        "development": dev.to_json() if dev else None, "test": test.to_json() if test else None,
+    }
+    assert arguments.out is not None
+    write_text_atomic(arguments.out / "evaluation.json", json.dumps(shown, indent=2) + "\n")
+    if arguments.json:
+        print(json.dumps(shown))
+        return
+    for name, part in (("development part", dev), ("test part", test)):
+        if part is not None:
+            print(f"\n{name}\n{table(part)}")
 
 
 def _embed(arguments: Arguments) -> int:

@@ -80,6 +80,12 @@ class EncodedSentence:
         return len(self.features)
 
 
+def unit_of(sentences: Sequence[Sequence[str]]) -> Unit:
+    """What tokens are: characters where nearly all of them have just one, as in Chinese; else words."""
+    lengths = [len(token) for tokens in sentences for token in tokens]
+    return "character" if sum(lengths) < 1.2 * len(lengths) else "word"
+
+
 class TagFeatures:
     """The tables from token features to ids, and the characters' ids. Saved as ``tag_features.json``."""
 
@@ -98,11 +104,9 @@ class TagFeatures:
               names: Sequence[str] | None = None) -> "TagFeatures":
         """Tables of everything that occurs at least ``min_count`` times in ``sentences`` (their tokens).
 
-        Tokens are units of one character where that is what nearly all of them are, as in Chinese; else words.
+        Without ``unit`` tokens are what ``unit_of`` says.
         """
-        if unit is None:
-            lengths = [len(token) for tokens in sentences for token in tokens]
-            unit = "character" if sum(lengths) < 1.2 * len(lengths) else "word"
+        unit = unit or unit_of(sentences)
         tables: dict[str, list[str]] = {}
         counts: dict[str, list[int]] = {}
         for name in names or UNIT_FEATURES[unit]:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
+from tickwise.layers.crf import LinearChainCRF
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Linear
 from tickwise.models.classifier_config import ClassifierConfig
 from tickwise.models.encoder import Encoder, EncoderConfig
+from tickwise.models.tagger import allowed_by_iobes
 
 _ASKED = 0
 """A span reader's segment of the question. All others are of the passage (``data/span_windows.py``)."""
@@ -65,6 +67,47 @@ class EncoderClassifier(Encoder):
         pooled_BC = mean_state(self.states(x_BTC, lengths_B), lengths_B)
         mark(Stage.HEAD)
         return self.classes(dropout(pooled_BC, self.config.dropout, self.training))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTaggerConfig(EncoderConfig):
+    """An encoder's shape, and IOBES tags with ``O`` among them."""
+
+    masked_head: bool = False
+    labels: tuple[str, ...]
+    characters: bool = False
+    """What is tagged are single characters, as in Chinese, and not words."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.labels)) != len(self.labels) or not self.labels:
+            raise ConfigError("labels: must be distinct, and at least one")
+
+
+class EncoderTagger(Encoder):
+    """Token ids (B, T) → scores of each word's tags (B, W, K), of which a CRF makes the likeliest sequence: a linear
+    layer on the state of each word's first token (Devlin et al. 2019)."""
+
+    config: EncoderTaggerConfig
+    zero_heads = ("tags",)
+
+    def __init__(self, config: EncoderTaggerConfig) -> None:
+        super().__init__(config)
+        self.tags = Linear(config.width, len(config.labels))
+        self.crf = LinearChainCRF(len(config.labels), allowed_by_iobes(config.labels))
+
+    def forward(self, ids_BT: Tensor, lengths_B: Tensor | None = None, firsts_BW: Tensor | None = None) -> Tensor:
+        """``firsts_BW`` are the places of the words' first tokens; left out, every token is a word."""
+        states_BTC = super().forward(ids_BT, lengths_B)
+        mark(Stage.HEAD)
+        if firsts_BW is not None:
+            states_BTC = states_BTC.gather(1, firsts_BW[..., None].expand(-1, -1, states_BTC.shape[-1]))
+        return self.tags(states_BTC)
+
+    def loss(self, emissions_BWK: Tensor, tags_BW: Tensor, n_words_B: Tensor) -> Tensor:
+        """Nats per word."""
+        mark(Stage.LOSS)
+        return self.crf.loss(emissions_BWK, tags_BW, n_words_B).sum() / n_words_B.sum()
 
 
 @dataclass(frozen=True, kw_only=True)

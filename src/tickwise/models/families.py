@@ -60,6 +60,7 @@ FAMILIES: dict[str, Family] = {
     "tickwise-electra": Family("ELECTRA", "encoder", "tickwise.models.encoder", "ElectraConfig", "Electra"),
     "tickwise-encoder-classifier": Family("encoder classifier", "classifier", _HEADS, "EncoderClassifierConfig",
                                           "EncoderClassifier"),
+    "tickwise-encoder-tagger": Family("encoder with a CRF", "tagger", _HEADS, "EncoderTaggerConfig", "EncoderTagger"),
     "tickwise-span-reader": Family("span reader", "span reader", _HEADS, "SpanReaderConfig", "SpanReader"),
     "tickwise-sentence-embedder": Family("sentence embedder", "sentence embedder", _HEADS, "SentenceEmbedderConfig",
                                          "SentenceEmbedder"),

@@ -12,11 +12,13 @@ from tickwise.data import catalogue
 from tickwise.data.tag_features import TagFeatures
 from tickwise.data.tagged import Span, TaggedSentence, entity_types, iobes_labels, read_tagged
 from tickwise.evaluation.entities import EntityScores, entity_scores
+from tickwise.models.encoder_heads import EncoderTagger
 from tickwise.models.tagger import Tagger, TaggerConfig
-from tickwise.tasks.tag_options import TagOptions
+from tickwise.tasks.tag_options import TagOptions, TagReading
 from tickwise.text.sources import STANDARD_INPUT
 from tickwise.text.words import Place, split_characters, split_sentences, split_words
-from tickwise.training.tagging_objective import Example, TaggingObjective, examples, predict, predict_entities
+from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.tagging_objective import TaggingObjective, examples, predict
 
 if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
@@ -43,7 +45,7 @@ class TagData:
         return digest.hexdigest()[:32]
 
 
-def read_parts(train: Sequence[str], development: Sequence[str], options: TagOptions) -> TagData:
+def read_parts(train: Sequence[str], development: Sequence[str], options: TagReading) -> TagData:
     """The sentences of files or known data sets. A data set in ``train`` brings its own development part where none is
     given; without any, every tenth sentence of the training data becomes the development part."""
     training = read_sentences(train, "train", options)
@@ -63,7 +65,7 @@ def data_set(name: str) -> "catalogue.DataSet | None":
     return None if Path(name).exists() or name == STANDARD_INPUT else catalogue.find(name)
 
 
-def read_sentences(sources: Sequence[str], split: str, options: TagOptions) -> list[TaggedSentence]:
+def read_sentences(sources: Sequence[str], split: str, options: TagReading) -> list[TaggedSentence]:
     """The tagged sentences of files, or of the ``split`` of known data sets."""
     sentences: list[TaggedSentence] = []
     for source in sources:
@@ -173,7 +175,7 @@ class Entity:
 
 
 class EntityTagger:
-    """A trained tagger on text.
+    """A trained tagger on text: an LSTM, or an encoder (``tasks/encoder_tagger.py``).
 
     >>> tagger = EntityTagger.load(Path("out/news/model"))
     >>> tagger.tag(["Ada Lovelace lived in London."])[0][0].type
@@ -182,7 +184,8 @@ class EntityTagger:
     def __init__(self, module: Tagger, features: TagFeatures) -> None:
         if tuple(features.sizes.values()) != module.config.feature_sizes:
             raise CheckpointError("the feature table and the model do not belong together; copy both again")
-        self.module, self.features = module.eval(), features
+        self.module: Tagger | EncoderTagger = module.eval()
+        self.features = features
         self.device = next(module.parameters()).device
 
     @classmethod
@@ -192,6 +195,10 @@ class EntityTagger:
 
         folder = resolve_model_path(Path(path))
         module = load_module(folder, device=device)
+        if isinstance(module, EncoderTagger):
+            from tickwise.tasks.encoder_tagger import EncodedTagger
+
+            return EncodedTagger(module, Tokenizer.load(folder))
         if not isinstance(module, Tagger):
             raise CheckpointError(f"{folder}: not a tagger; train one with tickwise run entities --train")
         return cls(module, TagFeatures.load(folder))
@@ -201,29 +208,35 @@ class EntityTagger:
         """The types that it can find."""
         return tuple(dict.fromkeys(label[2:] for label in self.module.config.labels if label != "O"))
 
-    def _joined(self, sentences: Sequence[Sequence[str]]) -> list[Example]:
-        plain = [TaggedSentence(tuple(tokens), ()) for tokens in sentences]
-        return examples(plain, self.features, self.module.config.labels, self.module.config.context)
+    def _split(self, text: str) -> list[Place]:
+        """What is tagged: words, or characters."""
+        return split_words(text) if self.features.unit == "word" else split_characters(text)
+
+    def _find(self, sentences: Sequence[TaggedSentence], probabilities: bool) -> list[list[tuple[Span, float | None]]]:
+        """The entities of sentences that have tokens; those of one document may be read together."""
+        config = self.module.config
+        assert isinstance(config, TaggerConfig)
+        plain = [TaggedSentence(s.tokens, (), s.line, s.document) for s in sentences]
+        data = examples(plain, self.features, config.labels, config.context)
+        assert isinstance(self.module, Tagger)
+        return predict(self.module, data, self.device, probabilities=probabilities)
 
     def tag_tokens(self, sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
         """The entities of sentences that are tokens already, read as one document."""
-        return predict_entities(self.module, self._joined([s for s in sentences if s]), self.device)
+        found = self._find([TaggedSentence(tuple(s), ()) for s in sentences if s], False)
+        return [[span for span, _ in own] for own in found]
 
     def tag(self, texts: Sequence[str]) -> list[list[Entity]]:
         """The entities of each text, in order."""
         placed: list[list[Place]] = []
-        owners: list[int] = []
-        data: list[Example] = []
-        split = split_words if self.features.unit == "word" else split_characters
+        data: list[TaggedSentence] = []
         for owner, text in enumerate(texts):
-            sentences = split_sentences(text, split(text))
-            placed += sentences
-            owners += [owner] * len(sentences)
-            if sentences:
-                data += self._joined([[text[p.start : p.end] for p in places] for places in sentences])
+            for places in split_sentences(text, self._split(text)):
+                placed.append(places)
+                data.append(TaggedSentence(tuple(text[p.start : p.end] for p in places), (), document=owner))
         found: list[list[Entity]] = [[] for _ in texts]
-        predicted = predict(self.module, data, self.device, probabilities=True)
-        for places, owner, spans in zip(placed, owners, predicted, strict=True):
+        for places, sentence, spans in zip(placed, data, self._find(data, True), strict=True):
+            owner = sentence.document
             for span, probability in spans:
                 start, end = places[span.start].start, places[span.end - 1].end
                 found[owner].append(Entity(start, end, texts[owner][start:end], span.type, probability))
@@ -231,8 +244,5 @@ class EntityTagger:
 
     def evaluate(self, sentences: Sequence[TaggedSentence], seed: int = 0) -> EntityScores:
         """Precision, recall and F1 against the sentences' own entities."""
-        data = examples([TaggedSentence(s.tokens, (), s.line, s.document) for s in sentences], self.features,
-                        self.module.config.labels, self.module.config.context)
-        guess = predict_entities(self.module, data, self.device)
+        guess = [[span for span, _ in own] for own in self._find(sentences, False)]
         return entity_scores([s.entities for s in sentences], guess, seed=seed)
-

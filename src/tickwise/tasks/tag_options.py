@@ -7,8 +7,8 @@ from tickwise.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagOptions:
-    """How tagged files are read, and the tagger's size and training."""
+class TagReading:
+    """How tagged files are read."""
 
     scheme: Literal["auto", "lenient", "iob1", "bio", "iobes", "bmes", "bilou"] = "auto"
     """How entities are written; lenient reads tags that follow no scheme as conlleval does."""
@@ -16,6 +16,12 @@ class TagOptions:
     """Column of the token, from 0."""
     tag_column: int = -1
     """Column of the tag, from 0, or from the end when negative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOptions(TagReading):
+    """How tagged files are read, and the tagger's size and training."""
+
     min_count: int = 2
     """Words that the training data has less often are read as unknown."""
     word_width: int = 100

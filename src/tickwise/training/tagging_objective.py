@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.data.tag_features import UNKNOWN, EncodedSentence, TagFeatures, border
 from tickwise.data.tagged import Span, TaggedSentence, chunks, count_matches, to_tags
+from tickwise.layers.crf import LinearChainCRF
 from tickwise.models.tagger import Tagger
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import batches_by_length
@@ -118,21 +119,35 @@ def predict(module: Tagger, data: Sequence[Example], device: torch.device, *, pr
         tags_BT = module.crf.decode(emissions_BTK, lengths)
         for row, index in enumerate(indices):
             example = data[index]
-            labels = [module.config.labels[tag] for tag in tags_BT[row].tolist()]
-            per_sentence = [chunks(labels[start : start + n])
-                            for start, n in zip(example.starts, example.lengths, strict=True)]
-            placed = [(start + span.start, start + span.end)
-                      for start, spans in zip(example.starts, per_sentence, strict=True) for span in spans]
-            sure: list[float | None] = [None] * len(placed)
-            if probabilities and placed:
-                n = len(example.encoded)
-                logs = module.crf.span_log_probability(emissions_BTK[row, :n], tags_BT[row, :n],
-                                                       torch.tensor(placed, device=device))
-                sure = list(logs.exp().clamp(max=1.0).tolist())
-            rest = iter(sure)
-            found[index] = [[(span, next(rest)) for span in spans] for spans in per_sentence]
+            n = len(example.encoded)
+            found[index] = tagged_spans(module.crf, module.config.labels, emissions_BTK[row, :n], tags_BT[row, :n],
+                                        list(zip(example.starts, example.lengths, strict=True)), probabilities)
     module.train(was_training)
     return [entities for example in found for entities in example]
+
+
+def tagged_spans(crf: LinearChainCRF, labels: Sequence[str], emissions_TK: Tensor, tags_T: Tensor,
+                 sentences: Sequence[tuple[int, int]], probabilities: bool) -> list[list[tuple[Span, float | None]]]:
+    """The entities in the tags of a sequence, for each of its sentences (where it begins, how many tokens it has), with
+    their probabilities if asked."""
+    names = [labels[tag] for tag in tags_T.tolist()]
+    per_sentence = [chunks(names[start : start + n]) for start, n in sentences]
+    placed = [(start + span.start, start + span.end)
+              for (start, _), spans in zip(sentences, per_sentence, strict=True) for span in spans]
+    sure: list[float | None] = [None] * len(placed)
+    if probabilities and placed:
+        logs = crf.span_log_probability(emissions_TK, tags_T, torch.tensor(placed, device=tags_T.device))
+        sure = list(logs.exp().clamp(max=1.0).tolist())
+    rest = iter(sure)
+    return [[(span, next(rest)) for span in spans] for spans in per_sentence]
+
+
+def entity_figures(gold: Sequence[Sequence[Span]], guess: Sequence[Sequence[Span]]) -> dict[str, float]:
+    """F1 of the entities of all sentences, and ``loss``, which is 1 − F1: a tagger is chosen by what it finds."""
+    counts = [count_matches(*pair) for pair in zip(gold, guess, strict=True)]
+    correct, predicted, there = (sum(column) for column in zip(*counts, strict=True))
+    f1 = 2 * correct / (predicted + there) if correct else 0.0
+    return {"loss": 1.0 - f1, "f1": f1}
 
 
 def predict_entities(module: Tagger, data: Sequence[Example], device: torch.device) -> list[list[Span]]:
@@ -216,13 +231,8 @@ class TaggingObjective:
         """Nothing goes from one batch to the next."""
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """``loss`` is 1 − F1: a tagger is chosen by the entities that it finds."""
         assert isinstance(module, Tagger)
-        guess = predict_entities(module, self.validation, device)
-        counts = [count_matches(*pair) for pair in zip(self.gold, guess, strict=True)]
-        correct, predicted, gold = (sum(column) for column in zip(*counts, strict=True))
-        f1 = 2 * correct / (predicted + gold) if correct else 0.0
-        return {"loss": 1.0 - f1, "f1": f1}
+        return entity_figures(self.gold, predict_entities(module, self.validation, device))
 
     def state(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self.position, "seed": self.seed,
