@@ -67,6 +67,7 @@ def test_mistakes_are_one_line(tickwise_cli, files, tmp_path):
         ([*train, "--hold-out", 400], "cannot hold out 400"),
         ([*train, "--hold-out", 4, "--test", english], "--hold-out or --test"),
         ([*train, "--beam", 0], "--beam"),
+        ([*train, "--overwrite", "--resume"], "--overwrite and --resume contradict"),
         ([*train, "--options.n-heads", 3], "3 heads do not divide"),
         ([*train, "--options.longest", 2], "no pair has at most 2 tokens"),
         ([*train, "--options.vocab-size", 100], "at least 257"),

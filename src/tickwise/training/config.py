@@ -183,7 +183,7 @@ class LoopConfig:
         if not self.parallel.timeout_seconds > 0:
             raise ConfigError(f"--parallel.timeout-seconds: must be positive, got {self.parallel.timeout_seconds}")
         if self.overwrite and self.resume == "auto":
-            raise ConfigError("--overwrite and --resume auto contradict each other; give one of them")
+            raise ConfigError(f"--overwrite and {self.flags.resume} contradict each other; give one of them")
         for name in ("warmup", "decay", "floor"):
             value = getattr(self.schedule, name)
             if not 0 <= value <= 1:
