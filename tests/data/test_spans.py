@@ -80,9 +80,15 @@ def test_the_real_sets_have_their_published_sizes(shared_data):
     ("a.json", "{", "not valid JSON"), ("a.json", "[1]", "not in SQuAD's format"),
     ("a.csv", "a,b\n1,2\n", "no column 'question'"), ("a.jsonl", '{"question": 1}\n', "row 1: needs the texts"),
     ("a.jsonl", '{"question": "a", "context": "b", "answers": [3]}\n', "its answers are not SQuAD's"),
+    ("a.jsonl", '{"question": "a", "context": "b", "answers": 3}\n', "its answers are not SQuAD's"),
+    ("a.jsonl", '{"question": "a", "context": "b", "answers": [{"text": null}]}\n', "its answers are not SQuAD's"),
+    ("a.jsonl", '{"question": "a", "context": "5", "answers": [{"text": 5}]}\n', "its answers are not SQuAD's"),
+    ("a.jsonl", '{"question": "a", "context": "b", "answers": [{"text": "b", "answer_start": 1e999}]}\n', "SQuAD's"),
+    ("a.csv", "question,review,human_ans_spans,human_ans_indices\na,b,c,\"(1e999, 2)\"\n", "not two numbers"),
+    ("a.csv", "question,review,human_ans_spans,human_ans_indices\n\udcff,b,c,d\n", "not UTF-8"),
 ])
 def test_files_that_are_not_questions(tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=said):
         read_span_questions([str(tmp_path / name)])
 

@@ -26,6 +26,7 @@ def test_sentences_are_those_of_text_or_the_turns_of_a_dialogue():
     assert sentences("#Person1#: Hi. How are you?\n\n#Person2#: Fine!\n") == [
         "#Person1#: Hi. How are you?", "#Person2#: Fine!"]
     assert sentences(" ") == []
+    assert sentences("A: one\u2028two\r\nB: three\x0cfour") == ["A: one\u2028two", "B: three\x0cfour"]
 
 
 def test_lead_and_copy():
@@ -81,6 +82,9 @@ def test_reading(tmp_path, shared_data, monkeypatch):
     path.write_text(json.dumps({"text": "x", "sum": "y"}) + "\n")
     assert read_summarised([str(path)], "text", "sum") == [Summarised("x", ("y",))]
     with pytest.raises(DataError, match="row 1: needs a text 'dialogue'"):
+        read_summarised([str(path)], "dialogue", "summary")
+    path.write_text("[1, 2]\n")
+    with pytest.raises(DataError, match="row 1: each row must be an object"):
         read_summarised([str(path)], "dialogue", "summary")
     with pytest.raises(DataError, match="no such file"):
         read_summarised(["nowhere.jsonl"], "text", "sum")

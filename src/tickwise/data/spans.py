@@ -113,14 +113,16 @@ def _json_row(row: Any, where: str) -> _Row:
     """Answers are SQuAD's objects, or the Hub's lists of texts and starts."""
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not isinstance(row.get("context"), str):
         raise DataError(f"{where}: needs the texts 'question' and 'context'")
-    answers = row.get("answers", [])
+    answers = row.get("answers") or []
     try:
         if isinstance(answers, dict):
             pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
         else:
             pairs = [(answer["text"], answer.get("answer_start", 0)) for answer in answers]
-        kept = tuple((str(text), int(start)) for text, start in pairs if str(text).strip())
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        if not all(isinstance(text, str) for text, _ in pairs):
+            raise TypeError("an answer that is no text")
+        kept = tuple((text, int(start)) for text, start in pairs if text.strip())
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise DataError(f"{where}: its answers are not SQuAD's ({type(problem).__name__}: {problem}); each needs text "
                         "and answer_start") from None
     return _Row(str(row.get("id", where)), row["question"], row["context"],
@@ -131,18 +133,22 @@ def _subjqa_rows(file: Path) -> Iterator[_Row]:
     csv.field_size_limit(1 << 24)
     needed = ("question", "review", "human_ans_spans", "human_ans_indices")
     with open_text(file) as stream:
-        reader = csv.DictReader(io.StringIO(stream.read()))
+        try:
+            content = stream.read()
+        except UnicodeDecodeError:
+            raise DataError(f"{file}: not UTF-8; convert it first") from None
+        reader = csv.DictReader(io.StringIO(content, newline=""))
         lacking = [name for name in needed if name not in (reader.fieldnames or ())]
         if lacking:
             raise DataError(f"{file}: no column '{lacking[0]}'; a table of questions is SubjQA's, with "
                             f"{', '.join(needed)}; other data belongs in SQuAD's JSON")
         # Each row is one person's answer; the rows of a question and its review are one question.
         rows: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
-        for number, row in enumerate(reader, start=2):
+        for number, row in _table_rows(reader, file):
             question, review, answer = (row[name] or "" for name in needed[:3])
             try:
                 start = int(ast.literal_eval(row["human_ans_indices"])[0])
-            except (ValueError, SyntaxError, TypeError, IndexError):
+            except (ValueError, SyntaxError, TypeError, IndexError, OverflowError, RecursionError, MemoryError):
                 raise DataError(f"{file}, row {number}: human_ans_indices is {row['human_ans_indices']!r}, not two "
                                 "numbers") from None
             answers = rows.setdefault((row.get("q_review_id") or "", question, review), [])
@@ -150,6 +156,18 @@ def _subjqa_rows(file: Path) -> Iterator[_Row]:
                 answers.append((answer, start))
         for number, ((id_, question, review), answers) in enumerate(rows.items(), start=1):
             yield _Row(id_ or str(number), question, review.rstrip().removesuffix(_NO_ANSWER), tuple(answers))
+
+
+def _table_rows(reader: "csv.DictReader[str]", file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows with their numbers, the header's being 1; ``DataError`` for what is no table."""
+    rows = enumerate(reader, start=2)
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error as problem:
+            raise DataError(f"{file}, line {reader.line_num}: not a table ({problem}); mend that line") from None
 
 
 def _located(row: _Row) -> tuple[SpanQuestion, int]:

@@ -1,5 +1,6 @@
 """Summaries without a trained model: baselines that a learned one has to beat, and extraction by TextRank."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from tickwise.text.search_terms import search_terms
 
 Method = Literal["lead", "copy", "extractive"]
 Summariser = Callable[[Sequence[str]], list[str]]
+_LINE_END = re.compile(r"\r\n|\r|\n")
+"""Others, such as U+2028, may stand in a turn."""
 _DAMPING = 0.85
 _ITERATIONS = 50
 _MOST_SENTENCES = 4000
@@ -33,7 +36,7 @@ class Summarised:
 
 def sentences(text: str) -> list[str]:
     """The sentences of ``text``; where lines are turns of a dialogue, a turn stays whole."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
     if len(lines) > 1:
         return lines
     return [text[start:end] for start, end in sentence_spans(text)]
@@ -103,6 +106,9 @@ def read_summarised(sources: Sequence[str], field: str, summary: str) -> list[Su
             raise DataError(f"{source}: no such file, and no data set of that name (see tickwise data ls)")
         found: Iterable[Any] = entry.rows("test") if entry is not None else json_lines([Path(source)])
         for number, row in enumerate(found, start=1):
+            if not isinstance(row, dict):
+                raise DataError(f"{source}, row {number}: each row must be an object with the keys '{field}' and "
+                                f"'{summary}'")
             keys = [key for key in row if key == summary or (key.startswith(summary) and key[len(summary) :].isdigit())]
             references = tuple(row[key] for key in sorted(keys))
             if not isinstance(row.get(field), str) or not references or not all(map(_is_text, references)):
