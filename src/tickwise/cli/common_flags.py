@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from tickwise.cli.launch_flags import LaunchFlags, start
+
 if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
 
@@ -30,7 +32,7 @@ class CommonArguments:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTrainingArguments(CommonArguments):
+class TextTrainingArguments(CommonArguments, LaunchFlags):
     """Base of ``Arguments`` that train a model on text; what the model's config has comes besides."""
 
     data: tyro.conf.Positional[Path]
@@ -49,7 +51,10 @@ def train_on_text(arguments: TextTrainingArguments, kind: type[Settings],
                   train: Callable[[Settings, Path | None], "TrainResult"], next_command: str) -> int:
     """Run ``train`` with the settings among the flags; ``next_command`` has ``{out}`` for the run directory. The exit
     code."""
-    result = train(config_of(kind, arguments), arguments.trace)
+    config, launch = config_of(kind, arguments), arguments.launch()
+    if launch is not None:
+        return start(launch)
+    result = train(config, arguments.trace)
     return finish_training(arguments, result, next_command.format(out=result.out), interrupted=result.interrupted)
 
 

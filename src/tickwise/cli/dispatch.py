@@ -157,7 +157,8 @@ def dispatch(arguments: Sequence[str]) -> int:
             print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *verb_lines(verb + " ", "tickwise ")]))
             return 0
         parsed = parse(verb, words)
-        if getattr(parsed, "quiet", False):
+        is_follower = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+        if getattr(parsed, "quiet", False) or is_follower:
             console.set_verbosity(console.QUIET)
         elif getattr(parsed, "verbose", False):
             console.set_verbosity(console.VERBOSE)
@@ -165,11 +166,13 @@ def dispatch(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return int(result or 0)
     except UserError as error:
-        print(f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}", file=sys.stderr)
+        line = f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}"
         if "TORCHELASTIC_RUN_ID" in os.environ and not isinstance(error, RankError):
-            from tickwise.training.distributed.launch import stop_launch
+            from tickwise.training.distributed.launch import refuse
 
-            stop_launch()
+            refuse(line)
+        else:
+            print(line, file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as problem:
         from tickwise.core.memory import is_out_of_memory

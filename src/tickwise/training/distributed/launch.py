@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tickwise.profiling.machine import cores
 
 _DEFAULT_PORT = 29500
 _OWN_FLAGS = ("--ranks", "--nodes", "--ranks-per-node", "--rendezvous", "--restarts")
+_FIRST_SPEAKS_S = 3.0
 _RANK_SAID_WHY = 2
 """A worker's exit code after a line of its own."""
 _FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
@@ -97,11 +99,7 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     check_meeting_place(launch)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
-    deaths = _Deaths()
-    failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
-    failures.handlers, failures.propagate = [deaths], False
-    failures.setLevel(logging.ERROR)
+    _hear_deaths()
     os.environ[_FRESH_STORE] = "1"
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between ranks is told in one line of ours
     # Where nothing was said, ranks of one machine share its cores.
@@ -119,6 +117,16 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
         raise RankError(f"rank {rank} {how} after {launch.restarts} restarts, which is all that --restarts allows; go "
                         "on with the same command and --resume auto") from None
     return 0
+
+
+def _hear_deaths() -> None:
+    """What torchrun logs is said in one line of ours, or not at all."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
+    failures.handlers, failures.propagate = [_Deaths()], False
+    failures.setLevel(logging.ERROR)
 
 
 class _Deaths(logging.Handler):
@@ -173,6 +181,10 @@ def _is_meeting_place(launch: Launch) -> bool:
     return True
 
 
-def stop_launch() -> None:
-    """Called by a worker that refuses: whoever started it does not start it again."""
+def refuse(line: str) -> None:
+    """Called by a rank that cannot go on, nor would after a restart: say why, and have its launch ended. Where all
+    ranks refuse for the same reason, the first one has the others ended before they speak."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_FIRST_SPEAKS_S)
+    print(line, file=sys.stderr, flush=True)
     os.kill(os.getppid(), REFUSED)

@@ -4,6 +4,7 @@ Written and read by ``torch.distributed.checkpoint``, whose readers put shares t
 process included. Names: ``weights.P``, ``average.P``, ``optimizer.STATE`` for a parameter P and the optimizer's states.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def read_shards(training: "Training", checkpoint: Path, n_updates: int) -> None:
     """The weights, averages and optimizer state that ``write_shards`` wrote, into a training of any number of ranks."""
     folder = checkpoint / SHARDS
     state = _state(training)
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
     try:
         reader = dcp.HuggingFaceStorageReader(str(folder))
         _check_names(reader.read_metadata().state_dict_metadata, state, folder)
