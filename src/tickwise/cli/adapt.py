@@ -1,4 +1,5 @@
-"""Fine-tune an encoder for a task: classes of texts, entities, answers in passages, or vectors of texts."""
+"""Fine-tune a model: an encoder for classes of texts, entities, answers in passages or vectors of texts; a decoder to
+talk."""
 
 import dataclasses
 import json
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
-    """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format)."""
-    task: Literal["classify", "tag", "answer", "embed"]
+    """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format); for chat, of a decoder
+    (tickwise train, or one in the format of Llama, Qwen or GPT-2)."""
+    task: Literal["classify", "tag", "answer", "embed", "chat"]
     """classify: labelled texts; tag: entities in CoNLL columns; answer: questions with passages, in SQuAD's JSON or
-    SubjQA's tables; embed: lines with two like texts and a tab between them, or with one text each."""
+    SubjQA's tables; embed: lines with two like texts and a tab between them, or with one text each; chat:
+    conversations, .jsonl with messages of role and content (or ShareGPT's, or Alpaca's fields), of which the
+    assistant's turns are learned."""
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File to train on, or name of a known data set; several times for several files."""
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -42,6 +46,8 @@ class Arguments(CommonArguments):
     """Of labelled texts: name or number (from 0) of the label's column or key."""
     train_rows: int | None = None
     """Take so many labelled texts of --train, drawn by --seed, the development part's included."""
+    context: int | None = None
+    """Of conversations: tokens that the model will read at most; left out, as many as it reads now."""
     tuning: FineTuneOptions = dataclasses.field(default_factory=FineTuneOptions)
     options: TagReading = dataclasses.field(default_factory=TagReading)
     answer: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
@@ -65,7 +71,10 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--out: say where the model goes")
     if arguments.train_rows is not None and arguments.task != "classify":
         raise ConfigError("--train-rows: is for labelled texts")
-    return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed}[arguments.task](arguments)
+    if arguments.context is not None and arguments.task != "chat":
+        raise ConfigError("--context: is for conversations; a model for other tasks reads as much as it did")
+    return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed,
+            "chat": _chat}[arguments.task](arguments)
 
 
 def _shared(arguments: Arguments) -> dict[str, Any]:
@@ -140,6 +149,22 @@ def _embed(arguments: Arguments) -> int:
                           "development": trained.validation}))
     elif not trained.interrupted:
         say(f"use it: tickwise run similar {arguments.out} \"a text\" --among FILE")
+    return 130 if trained.interrupted else 0
+
+
+def _chat(arguments: Arguments) -> int:
+    from tickwise.tasks.chat import ChatConfig, train_chat
+
+    if arguments.test:
+        raise ConfigError("--test: is for the other tasks; the development part shows how well answers are predicted")
+    shared = {"model" if name == "encoder" else name: value for name, value in _shared(arguments).items()
+              if name != "test"}
+    trained = train_chat(ChatConfig(context=arguments.context, **shared))
+    if arguments.json:
+        print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
+                          "development": trained.validation}))
+    elif not trained.interrupted:
+        say(f"use it: tickwise chat {arguments.out}")
     return 130 if trained.interrupted else 0
 
 

@@ -1,4 +1,4 @@
-"""How an encoder is fine-tuned: plain values that the command line shows as flags."""
+"""How a model is fine-tuned: plain values that the command line shows as flags."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +9,13 @@ from tickwise.training.config import OptimizerOptions, ScheduleOptions
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneOptions:
-    """The training of an encoder for a task, which has batches, passes and a learning rate of its own."""
+    """The fine-tuning of a model for a task, which has batches, passes and a learning rate of its own."""
 
     fresh: bool = False
     """Take the model's shape and tokenizer and leave its weights: shows what its pre-training is worth."""
     dropout: float = 0.1
     word_dropout: float = 0.1
-    """Share of the tokens that an update reads as masked."""
+    """Share of the tokens that an update of an encoder reads as masked."""
     batch_size: int = 16
     epochs: float = 8.0
     lr: float = 5e-4

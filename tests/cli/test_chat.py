@@ -1,0 +1,75 @@
+"""``tickwise adapt --task chat`` and ``tickwise chat`` from the command line."""
+
+import io
+import json
+
+import pytest
+
+from tickwise.tokenizers.chat import has_chat
+from tickwise.tokenizers.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    rows = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": a}]}
+            for a in ("a", "b", "ab", "ba", "c", "d")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def talker(tickwise_cli, tmp_path):
+    """A folder with a byte-level model: the tiny one of other tests has no letters for the roles."""
+    text = tmp_path / "text.txt"
+    text.write_text("a b c d user assistant system\n" * 300, encoding="utf-8")
+    code, _, err = tickwise_cli("train", text, "--out", tmp_path / "base", "--depth", 1, "--model.width", 16,
+                                "--model.n-heads", 1, "--context", 64, "--vocab-size", 280, "--max-steps", 1,
+                                "--batch-size", 2, "--device", "cpu")
+    assert code == 0, err
+    return tmp_path
+
+
+def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
+    run = talker / "chat"
+    words = ("adapt", talker / "base", "--task", "chat", "--train", chats, "--out", run, "--tuning.epochs", 1,
+             "--tuning.batch-size", 2, "--device", "cpu")
+    code, out, err = tickwise_cli(*words, "--json")
+    assert code == 0, err
+    assert "loss" in json.loads(out)["development"] or json.loads(out)["development"] == {}
+    assert has_chat(Tokenizer.load(run / "model"))
+    talk = ("chat", run, "--max-tokens", 4, "--temperature", 0, "--device", "cpu")
+    said = f"a b\n\n/nothing\n/reset\nc\nd\n/save {talker / 'x.jsonl'}\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    code, out, err = tickwise_cli(*talk, "--json")
+    assert code == 0, err
+    messages = json.loads(out)["messages"]
+    assert [m["content"] for m in messages if m["role"] == "user"] == ["c", "d"]
+    assert json.loads((talker / "x.jsonl").read_text()) == {"messages": messages}
+    assert "no command /nothing" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO("c\nd\n/exit\na\n"))
+    code, out, err = tickwise_cli(*talk, "--save", talker / "y.jsonl")
+    assert code == 0, err
+    answers = [m["content"] for m in messages if m["role"] == "assistant"]
+    assert [line.strip() for line in out.splitlines() if line.strip()] == [
+        line.strip() for answer in answers for line in answer.splitlines() if line.strip()]
+    assert json.loads((talker / "y.jsonl").read_text()) == {"messages": messages}
+    monkeypatch.setattr("sys.stdin", io.StringIO("word " * 100 + "\n"))
+    code, _, err = tickwise_cli(*talk)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "the model reads 64" in err
+
+
+def test_mistakes_are_one_line(tickwise_cli, tiny_model, chats, tmp_path):
+    for words, said in (
+        (("chat", tiny_model), "knows no turns"),
+        (("chat", tiny_model, "--top-p", 2), "top_p"),
+        (("chat", tmp_path), "not a model directory"),
+        (("adapt", tiny_model, "--task", "classify", "--train", chats, "--out", "o", "--context", 3), "--context"),
+        (("adapt", tiny_model, "--task", "chat", "--train", tmp_path / "no", "--out", tmp_path / "o"), "no such file"),
+        (("adapt", tiny_model, "--task", "chat", "--train", chats, "--test", chats, "--out", "o"), "--test"),
+    ):
+        code, out, err = tickwise_cli(*words)
+        assert (code, out) == (2, ""), words
+        assert len(err.strip().splitlines()) == 1, err
+        assert said in err
