@@ -87,8 +87,13 @@ def test_looking_inside_a_translation(tickwise_cli, files, tmp_path):
     english, german = files
     out = tmp_path / "run"
     quick = [*TINY[:TINY.index("--options.epochs")], "--options.epochs", 0.5, "--device", "cpu"]
-    code, _, err = tickwise_cli("run", "translate", "--train", english, "--train", german, "--out", out, *quick)
+    given = tmp_path / "dev.tsv"  # its first sources are longer than the model reads
+    given.write_text("".join(f"{'two one ' * 60}\tone two\n" for _ in range(1001)) + "two one\tone two\n")
+    code, printed, err = tickwise_cli("run", "translate", "--train", english, "--train", german, "--out", out, *quick,
+                                      "--dev", given, "--json")
     assert code == 0, err
+    assert json.loads(printed)["development"]["n-samples"]["translation"]["original"] == 1
+    assert "not scored, because their sources have more than 39 tokens: 1,001 of the development part" in err
     code, printed, _ = tickwise_cli("run", "translate", out, "two one", "--attention", tmp_path / "a.html", "--trace",
                                     tmp_path / "trace", "--json")
     assert code == 0

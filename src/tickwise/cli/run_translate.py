@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tickwise.tasks.text_to_text import TextToText
 
 _MOST_DEVELOPMENT = 1000
+_EXAMPLE_TOKENS = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,7 +256,7 @@ def _train(arguments: Arguments) -> int:
         console.say(f"not scored: {missing}")
     else:
         model = TextToText.load(result.model, arguments.device)
-        development = parts.development.take(range(min(_MOST_DEVELOPMENT, len(parts.development))))
+        development = parts.development.take(model.readable(parts.development)[:_MOST_DEVELOPMENT])
         for name, part in (("development part", development), ("test part", test)):
             if part is None:
                 continue
@@ -271,10 +272,14 @@ def _train(arguments: Arguments) -> int:
 
 
 def _show_example(out: Path, model: "TextToText", development: "Pairs") -> None:
-    """A page of what the model looks at when it translates a text of the development part, middling in length."""
+    """A page of what the model looks at when it translates a short text of the development part, if there is one."""
     from tickwise.cli.attention import write_maps
 
-    sources = sorted((development.sources[number] for number in model.readable(development)), key=len)
-    text = sources[len(sources) // 2]
-    (translation,) = model.translate([text])
-    write_maps(out / "attention.html", model.attention(text, translation), model=str(out), texts=[text, translation])
+    sources = [development.sources[number] for number in model.readable(development)[:_MOST_DEVELOPMENT]]
+    lengths = [len(ids) for ids in model.encode(sources)]
+    short = sorted((length, text) for length, text in zip(lengths, sources, strict=True) if length <= _EXAMPLE_TOKENS)
+    if short:
+        text = short[len(short) // 2][1]
+        (translation,) = model.translate([text])
+        write_maps(out / "attention.html", model.attention(text, translation), model=str(out),
+                   texts=[text, translation])

@@ -25,9 +25,9 @@ _SAMPLES = 16
 
 def pair_loss(module: EncoderDecoder, pairs: PairTensors, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy (nats, float32) of the targets' tokens. Padding is neither read nor predicted."""
-    *texts, labels_P = pairs
     if module.config.copies:
-        return module.copying_loss(*texts, labels_P, label_smoothing)
+        return module.copying_loss(*pairs, label_smoothing=label_smoothing)
+    *texts, labels_P = pairs
     return module.loss(module.target_states(*texts), labels_P, label_smoothing)
 
 
