@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import tyro
 
@@ -177,12 +177,29 @@ def _computing_with(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = variable
 
 
+class _NotCalibratedError(Exception):
+    """Training steps have not been measured here."""
+
+
+def _is_calibrated() -> bool:
+    from tickwise.profiling import overheads
+    from tickwise.profiling.reference import cached_corrections
+
+    def measure() -> NoReturn:
+        raise _NotCalibratedError
+
+    try:
+        cached_corrections("training", measure)
+    except _NotCalibratedError:
+        return False
+    return overheads.is_cached()
+
+
 def _seconds(arguments: Arguments, planned: "list[Trial]", vocab_size: int, *,
              calibrate: bool) -> dict[str, float] | None:
     """What ``tickwise estimate`` says that each trial's updates take; ``None`` where this machine has not been
     calibrated for that number of threads and shall not be."""
     from tickwise.core.device import resolve_device
-    from tickwise.profiling import overheads
     from tickwise.profiling.ceilings import ceilings
     from tickwise.profiling.choices import training_dtype
     from tickwise.profiling.predict import find_machine
@@ -190,7 +207,7 @@ def _seconds(arguments: Arguments, planned: "list[Trial]", vocab_size: int, *,
     from tickwise.training.prediction import predict_step
 
     with _computing_with(arguments.threads):
-        if not calibrate and (resolve_device(arguments.device).type != "cpu" or not overheads.is_cached()):
+        if not calibrate and (resolve_device(arguments.device).type != "cpu" or not _is_calibrated()):
             return None
         machine = find_machine(arguments.hardware if calibrate else "here")
         dtype: str = arguments.dtype

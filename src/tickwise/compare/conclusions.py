@@ -112,12 +112,10 @@ def _accuracy_sentences(program: Measured, model: Measured, better: Mapping[str,
     said: dict[str | None, list[str]] = {}
     for kind, who in better.items():
         said.setdefault(who, []).append(
-            f"{kind} inputs ({_percent(program.accuracy[kind])} against {_percent(model.accuracy[kind])})")
-    words = {"program": f"{program.name} is right more often than the {model.name} on ",
-             "model": f"the {model.name} is right more often than {program.name} on ",
-             None: "no difference beyond chance on "}
-    return [_capital(words[who] + " and ".join(kinds) + (
-        ", program first" if who == "model" else "") + ".") for who, kinds in said.items()]
+            f"{kind} inputs (program {_percent(program.accuracy[kind])}, model {_percent(model.accuracy[kind])})")
+    words = {"program": f"The program ({program.name}) is right more often on ",
+             "model": f"The model ({model.name}) is right more often on ", None: "No difference beyond chance on "}
+    return [f"{words[who]}{' and '.join(kinds)}." for who, kinds in said.items()]
 
 
 def _capital(text: str) -> str:

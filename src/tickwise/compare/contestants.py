@@ -137,17 +137,17 @@ class Writer(Contestant):
     operations = "FLOPs"
 
     def __init__(self, model: LanguageModel, name: str, *, template: str = "{}", most_tokens: int = 40,
-                 kind: Kind = "language model", retraining: Change | None = None) -> None:
-        """``template``: the prompt around a text."""
+                 kind: Kind = "language model", backwards: bool = False, retraining: Change | None = None) -> None:
+        """``template``: the prompt around a text. ``backwards``: what it writes is read from its end."""
         self.model, self.name, self.kind = model, name, kind
-        self._template, self._retraining = template, retraining
+        self._template, self._retraining, self._step = template, retraining, -1 if backwards else 1
         self._settings = {"temperature": 0.0, "max_tokens": most_tokens, "stop": ("\n",), "seed": 1}
 
     def answers(self, texts: Sequence[str]) -> list[str]:
         found = [""] * len(texts)
         prompts = [self._template.format(text) for text in texts]
         for answer in self.model.generate_batch(prompts, **self._settings):
-            found[answer.index] = "" if answer.error is not None else answer.text.strip()
+            found[answer.index] = "" if answer.error is not None else answer.text.strip()[:: self._step]
         return found
 
     def record(self, texts: Sequence[str], folder: Path) -> int:

@@ -34,12 +34,12 @@ def _material(make: Maker, n: int, seed: int, about: str) -> Material:
 
 
 def adding(n: int, seed: int) -> Material:
-    """Sums of two numbers below 1,000."""
-    return _material(_sum, n, seed, "two numbers below 1,000 to be added")
+    """Sums of two numbers below 100."""
+    return _material(_sum, n, seed, "two numbers below 100 to be added")
 
 
 def _sum(rng: random.Random, rephrased: bool) -> Case:
-    a, b = rng.randrange(1000), rng.randrange(1000)
+    a, b = rng.randrange(100), rng.randrange(100)
     form = "{a}+{b}"
     if rephrased:
         form = rng.choice(("{a} + {b}", "{a} plus {b}", "add {b} to {a}", "the sum of {a} and {b}", "{a} and {b} more"))

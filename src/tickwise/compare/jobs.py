@@ -75,14 +75,15 @@ class Job:
 
 
 def _writing(make: Callable[[int, int], Material], programs: Callable[[int], Sequence[Classical]],
-             context: int) -> Callable[[Setting, Path], Prepared]:
+             context: int, backwards: bool = False) -> Callable[[Setting, Path], Prepared]:
     """A generated job, whose model is a decoder that is trained on lines."""
 
     def prepare(setting: Setting, folder: Path) -> Prepared:
         material = make(setting.n, setting.seed)
         return Prepared(
             material, tuple(programs(setting.seed)),
-            lambda where, budget: trained_writer(material.training, where, budget, context=context), template=ANSWERS)
+            lambda where, budget: trained_writer(material.training, where, budget, context=context,
+                                                 backwards=backwards), template=ANSWERS)
 
     return prepare
 
@@ -229,7 +230,8 @@ def _next_word(setting: Setting, folder: Path) -> Prepared:
 
 
 JOBS: dict[str, Job] = {job.name: job for job in (
-    Job("add", "Adding numbers", "the right sum", _writing(generated.adding, lambda seed: [Classical(Adder())], 64)),
+    Job("add", "Adding numbers", "the right sum",
+        _writing(generated.adding, lambda seed: [Classical(Adder())], 64, backwards=True)),
     Job("sort", "Sorting letters", "the right order",
         _writing(generated.sorting, lambda seed: [Classical(Sorter())], 64)),
     Job("lookup", "Exact look-up", "the stored value, ? where there is none",

@@ -16,6 +16,7 @@ from tickwise.engine.language_model import LanguageModel, load
 
 _BYTES = 256 + 1
 _DEV_SHARE = 0.05
+_DEPTH, _WIDTH = 2, 128
 _UPDATE_TOKENS = 1024
 """Small updates: in a minute their number counts for more than their size."""
 SORTED_LETTERS = 6
@@ -36,19 +37,22 @@ ANSWERS = "\n{}="
 """A line of training text is an input, ``=`` and its answer; a prompt begins a line."""
 
 
-def trained_writer(training: Sequence[Case], folder: Path, budget: Budget, *, context: int, depth: int = 2,
-                   width: int = 128) -> Writer:
-    """A decoder over bytes, trained on lines of inputs and answers."""
+def trained_writer(training: Sequence[Case], folder: Path, budget: Budget, *, context: int,
+                   backwards: bool = False) -> Writer:
+    """A decoder over bytes, trained on lines of inputs and answers; ``backwards``: its answers end with their first
+    letter, so that a sum's carries come before the digits that they change (Lee et al. 2023, "Teaching arithmetic to
+    small transformers")."""
     from tickwise.training.config import ModelOptions, TrainConfig
     from tickwise.training.run import train
 
     text = folder / "training.txt"
-    write_text_atomic(text, "".join(f"{case.text}={case.answer}\n" for case in training))
+    step = -1 if backwards else 1
+    write_text_atomic(text, "".join(f"{case.text}={case.answer[::step]}\n" for case in training))
     train(TrainConfig(
-        data=text, out=folder / "run", tokenizer="bpe", vocab_size=_BYTES, context=context, depth=depth,
-        batch_size=max(1, _UPDATE_TOKENS // context), model=ModelOptions(width=width, tie_embeddings=True),
+        data=text, out=folder / "run", tokenizer="bpe", vocab_size=_BYTES, context=context, depth=_DEPTH,
+        batch_size=max(1, _UPDATE_TOKENS // context), model=ModelOptions(width=_WIDTH, tie_embeddings=True),
         max_seconds=budget.seconds, seed=budget.seed, **LOOP))
-    return Writer(load(folder / "run", device="cpu"), "decoder", template=ANSWERS,
+    return Writer(load(folder / "run", device="cpu"), "decoder", template=ANSWERS, backwards=backwards,
                   retraining=retraining(folder / "run"))
 
 
