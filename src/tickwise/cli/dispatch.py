@@ -44,7 +44,7 @@ def _check_second_word(arguments: Sequence[str]) -> None:
     word = arguments[1] if len(arguments) > 1 else ""
     near = difflib.get_close_matches(" ".join(arguments[:2]), [v for v in VERBS if v.startswith(arguments[0] + " ")],
                                      n=1, cutoff=0.8)
-    if near and not word.startswith("-") and not os.path.exists(word):
+    if near and not word.startswith("-") and "." not in word and not os.path.exists(word):
         raise ConfigError(f"no verb '{arguments[0]} {word}'; did you mean '{near[0]}'?")
 
 

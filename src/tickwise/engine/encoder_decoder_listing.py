@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tickwise.core.errors import ConfigError
 from tickwise.engine.encoder_decoder_costs import EncoderDecoderCosts
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.work import RowWork, TickWork
@@ -20,6 +21,9 @@ def list_encoder_decoder_tick(
     token of each target, with ``context`` tokens before it and sources of ``context`` tokens. ``train``: forward and
     backward pass over sources and targets of ``context`` tokens, none of them padding."""
     if phase == "train":
+        if module.config.copies:
+            raise ConfigError("a model that copies from its source has no listing of its training; --phase prefill and "
+                              "decode say which search serves it")
         return list_training_program(module.train(), torch.zeros(batch, context, dtype=torch.long), call=_loss)
     n_new, n_cached = (context + 1, 0) if phase == "prefill" else (1, 2 * context)
     rows = tuple(RowWork(str(row), n_new, n_cached, phase, n_source=context) for row in range(batch))
