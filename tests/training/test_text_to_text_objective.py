@@ -18,7 +18,7 @@ from tickwise.profiling.program import stage_costs
 from tickwise.tasks.text_to_text import model_config
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 from tickwise.training.text_to_text import TextToTextObjective, mean_loss, pair_loss
-from tickwise.training.tracing import StepCosts
+from tickwise.training.tracing import StepCosts, _whole_solution
 
 OPTIONS = TextToTextOptions(vocab_size=300, width=32, encoder_layers=1, decoder_layers=1, n_heads=2, longest=40,
                             dropout=0.0, batch_tokens=160, label_smoothing=0.1)
@@ -147,3 +147,11 @@ def test_the_work_of_every_batch_follows_from_its_sizes(tokenizer, changes, monk
         assert sum(r for _, r, _ in counted.values()) == sum(cost.bytes_read for cost in listed.values())
         assert counted[Stage.CROSS_ATTENTION, 1][0] > 0
     assert len(costs._tables) > 1, "the large batch's loss is computed in pieces"
+
+
+def test_large_figures_are_explained_exactly_or_not_at_all():
+    chooser = np.random.default_rng(0)
+    sizes = np.column_stack([np.ones(16, dtype=np.int64), chooser.integers(1, 5000, (16, 8))])
+    wanted = chooser.integers(0, 10**9, (9, 3))
+    assert (_whole_solution(sizes, sizes @ wanted) == wanted).all()
+    assert _whole_solution(sizes, sizes @ wanted + chooser.integers(0, 2, (16, 3))) is None

@@ -278,8 +278,9 @@ def _show_example(out: Path, model: "TextToText", development: "Pairs") -> None:
     sources = [development.sources[number] for number in model.readable(development)[:_MOST_DEVELOPMENT]]
     lengths = [len(ids) for ids in model.encode(sources)]
     short = sorted((length, text) for length, text in zip(lengths, sources, strict=True) if length <= _EXAMPLE_TOKENS)
+    page = out / "attention.html"
+    page.unlink(missing_ok=True)
     if short:
         text = short[len(short) // 2][1]
         (translation,) = model.translate([text])
-        write_maps(out / "attention.html", model.attention(text, translation), model=str(out),
-                   texts=[text, translation])
+        write_maps(page, model.attention(text, translation), model=str(out), texts=[text, translation])

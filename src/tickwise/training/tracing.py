@@ -2,12 +2,13 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tickwise.core import console
@@ -26,6 +27,7 @@ _COUNTED = frozenset({
     Stage.EMBED, Stage.NORM, Stage.QKV, Stage.ROPE, Stage.ATTENTION, Stage.OUT, Stage.CROSS_ATTENTION, Stage.FFN,
     Stage.HEAD, Stage.LOSS, Stage.FORWARD, Stage.BACKWARD, Stage.OPTIMIZER,
 })
+_REFINEMENTS = 6
 _Counted = Iterator[tuple[StageKey, Instruction, int]]
 
 
@@ -49,8 +51,7 @@ class StepCosts:
         if not objective.fixed_shapes and not (isinstance(objective, CountedObjective) and shape.kind):
             return None
         if shape.kind not in self._tables:
-            self._tables[shape.kind] = self._varied(objective.samples(shape.kind)) if isinstance(
-                objective, CountedObjective) else self._fixed()
+            self._tables[shape.kind] = self._fixed() if objective.fixed_shapes else self._varied(shape.kind)
         table = self._tables[shape.kind]
         return None if table is None else TickCosts(table, shape.sizes)
 
@@ -59,14 +60,16 @@ class StepCosts:
         base_K3 = numpy.array(list(figures.values()), dtype=numpy.int64)
         return CostTable(tuple(figures), base_K3, numpy.zeros((0, *base_K3.shape), dtype=numpy.int64), _COUNTED)
 
-    def _varied(self, batches: Sequence[Batch]) -> CostTable | None:
+    def _varied(self, kind: tuple[bool, ...]) -> CostTable | None:
         """From listings of batches of one kind, more than their sizes are; ``None`` where these do not explain them."""
+        objective = self._training.objective
+        assert isinstance(objective, CountedObjective)
+        batches = objective.samples(kind)
         states = rng_state()
         try:
             for batch in batches:  # what is made once for a shape, and kept, is no part of a step
                 with torch.no_grad():
-                    self._training.objective.loss(self._training.module, *(x.to(self._training.device)
-                                                                           for x in batch.inputs))
+                    objective.loss(self._training.module, *(x.to(self._training.device) for x in batch.inputs))
             found = [_sums(self._of_batch(batch)) for batch in batches]
         finally:
             restore_rng_state(states)
@@ -76,11 +79,9 @@ class StepCosts:
         figures_NK3 = numpy.array([[figures.get(key, nothing) for key in keys] for figures in found], dtype=numpy.int64)
         sizes_NF = numpy.array([[1, *batch.work.sizes] for batch in batches if batch.work], dtype=numpy.int64)
         flat_NX = figures_NK3.reshape(len(found), -1)
-        scale_F = sizes_NF.max(0).clip(1)
-        solved_FX = numpy.linalg.lstsq(sizes_NF / scale_F, flat_NX.astype(numpy.float64))[0] / scale_F[:, None]
-        whole_FX = numpy.rint(solved_FX).astype(numpy.int64)
-        if (sizes_NF @ whole_FX != flat_NX).any():
-            console.note("trace: the work of these batches does not follow from their sizes; it is not counted")
+        whole_FX = _whole_solution(sizes_NF, flat_NX)
+        if whole_FX is None:
+            console.say("trace: the work of these batches does not follow from their sizes; it is not counted")
             return None
         parts_FK3 = whole_FX.reshape(-1, len(keys), 3)
         base_K3 = parts_FK3[0] + numpy.array([update.get(key, nothing) for key in keys], dtype=numpy.int64)
@@ -153,6 +154,19 @@ class StepCosts:
 
         training = self._training
         return list_call(lambda: update(training, training.weights.gradients, 1.0), stage=Stage.OPTIMIZER, item=1.0)
+
+
+def _whole_solution(sizes_NF: NDArray[numpy.int64], flat_NX: NDArray[numpy.int64]) -> NDArray[numpy.int64] | None:
+    """(F, X) whole numbers whose products with the sizes are exactly the figures (N, X), where there are any."""
+    scale_F = sizes_NF.max(0).clip(1)
+    found_FX = numpy.zeros((sizes_NF.shape[1], flat_NX.shape[1]), dtype=numpy.int64)
+    for _ in range(_REFINEMENTS):  # what rounding large figures left is solved for again
+        left_NX = flat_NX - sizes_NF @ found_FX
+        if not left_NX.any():
+            return found_FX
+        solved_FX = numpy.linalg.lstsq(sizes_NF / scale_F, left_NX.astype(numpy.float64))[0] / scale_F[:, None]
+        found_FX += numpy.rint(solved_FX).astype(numpy.int64)
+    return None
 
 
 def _sums(counted: _Counted) -> dict[StageKey, list[int]]:
