@@ -69,6 +69,7 @@ def test_masks_are_filled_with_words_that_fit(encoder, tickwise_cli):
     assert best[0].text == "ada likes boats"
     assert 1 >= best[0].probability >= best[1].probability >= best[2].probability > 0
     assert len(filler.fill("[MASK] likes [MASK]", 2)) == 2
+    assert not {filling.word for filling in filler.fill("[MASK]", 10_000)[0]} & {"[PAD]", "[MASK]", "[CLS]", "[SEP]"}
     with pytest.raises(DataError, match=r"has no \[MASK\]"):
         filler.fill("ada likes boats")
     with pytest.raises(DataError, match="too long"):

@@ -214,7 +214,7 @@ class MaskFiller:
         logits_NV[:, list(vars(self.texts.marks).values())] = -torch.inf
         found = []
         for place, row_V in zip(places, logits_NV.softmax(-1), strict=True):
-            best = row_V.topk(min(n, len(row_V)))
+            best = row_V.topk(min(n, int((row_V > 0).sum())))
             fillings = []
             for probability, word in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 ids = ids_BT[0, 1:-1].tolist()
