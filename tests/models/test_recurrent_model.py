@@ -80,6 +80,18 @@ def test_losses_of_a_long_text_hardly_depend_on_the_number_of_streams():
     assert many.shape == one.shape
     torch.testing.assert_close(many[143:], one[143:], atol=0.02, rtol=0.01)
     torch.testing.assert_close(many.mean(), one.mean(), atol=0.01, rtol=0.01)
+    # The first part has nothing before it, as in one stream.
+    torch.testing.assert_close(many[:143], one[:143], atol=1e-5, rtol=1e-5)
+
+
+def test_some_losses_of_a_long_text_are_spread_over_it():
+    module = tiny().eval()
+    tokens = np.random.default_rng(0).integers(0, 50, 1000)
+    every = stream_losses(module, tokens, 10).view(-1)
+    some = stream_losses(module, tokens, 10, most=200)
+    begins = torch.arange(10)[:, None] * 100 + torch.arange(20)
+    torch.testing.assert_close(some, every[begins[begins < 999]])
+    assert stream_losses(module, tokens, 10, most=10**6).shape == every.shape
 
 
 def test_its_listing_counts_every_product():

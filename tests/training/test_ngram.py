@@ -128,3 +128,13 @@ def test_penn_treebank_gives_the_published_perplexity(shared_data):
     assert len(losses) == 82_430
     # Kneser–Ney 3-gram: 148.3, 5-gram: 141.2 (Mikolov et al. 2011, table 1).
     assert math.exp(losses.double().mean()) == pytest.approx(148.3, abs=0.2)
+
+
+def test_orders_without_estimated_discounts_are_named(capsys):
+    count_ngrams(numpy.array([1, 2, 3, 1, 2, 4, 1, 2, 3]), 6, order=2)
+    said = capsys.readouterr().err
+    assert "n-grams of order 1:" in said
+    assert "0.5, 1.0, 1.5" in said
+    ids = numpy.random.default_rng(0).zipf(1.3, 20_000).clip(max=4999)
+    count_ngrams(ids, 5000, order=2)
+    assert capsys.readouterr().err == ""

@@ -22,7 +22,8 @@ def job(**changes):
 
 
 def tiny(**changes):
-    return Recurrent(RecurrentConfig(vocab_size=11, width=16, hidden=32, n_layers=1, **changes)).initialise(0)
+    options = {"vocab_size": 11, "width": 16, "hidden": 32, "n_layers": 1, **changes}
+    return Recurrent(RecurrentConfig(**options)).initialise(0)
 
 
 def train(module, objective, steps):
@@ -101,3 +102,31 @@ def test_penalties_are_in_the_training_loss_only():
     assert punished.loss(module, *batch.inputs)[0] > plain.loss(module, *batch.inputs)[0] + 1e-3
     module.eval()
     torch.testing.assert_close(punished.loss(module, *batch.inputs)[0], plain.loss(module, *batch.inputs)[0])
+
+
+@pytest.mark.parametrize("changes", [{}, {"width": 8}], ids=["tied", "projected"])
+def test_the_activation_penalty_is_on_what_dropout_left_of_the_last_layer(changes):
+    """Not on what a projection makes of it (Merity et al. 2017, equation 4)."""
+    module = tiny(**{"width": 32, "output_dropout": 0.5, **changes}).train()
+    batch = job().next_batch()
+    losses = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(3)
+        losses.append(job(penalties=RecurrentPenalties(activation=weight)).loss(module, *batch.inputs)[0])
+    torch.manual_seed(3)
+    outputs, _ = module.layer_outputs(batch.inputs[0])
+    expected = module.dropped(outputs).square().mean()
+    assert (module.dropped(outputs) == 0).float().mean() == pytest.approx(0.5, abs=0.2)
+    torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_validation_on_some_tokens_is_spread_over_the_text():
+    """The text's second half is noise; a validation that saw its beginning only would not know."""
+    noise = np.random.default_rng(0).integers(0, 11, 8000)
+    objective = RecurrentObjective(text(), np.concatenate([text(8000), noise]), vocab_size=11, batch_size=4, context=10,
+                                   seed=1)
+    module = tiny()
+    torch.manual_seed(0)
+    train(module, objective, 150)
+    whole, some = (objective.validate(module, torch.device("cpu"), most)["loss"] for most in (None, 4000))
+    assert some == pytest.approx(whole, rel=0.1)

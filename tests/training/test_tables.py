@@ -8,6 +8,7 @@ import torch
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.data.config import PrepareConfig
 from tickwise.data.prepare import prepare
+from tickwise.engine.language_model import load
 from tickwise.evaluation.windows import losses_of
 from tickwise.interop.directory import load_model
 from tickwise.training.factorised import FactorisedSettings
@@ -48,6 +49,17 @@ def test_a_counted_model_is_used_by_every_verb(made, tickwise_cli):
                                   made.out.parent / "trace", "--json")
     assert code == 0, err
     assert not [path.name for path in made.out.iterdir() if path.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_perplexity_does_not_depend_on_where_windows_begin(made):
+    from tickwise.evaluation.perplexity import evaluate
+
+    model = load(made.out, device="cpu")
+    whole = evaluate(model, split="train")
+    reach = model.config.n_history
+    parts = evaluate(model, split="train", context=reach + 500)
+    assert (parts.stride, whole.stride) == (500, model.config.context_length - reach)
+    assert parts.losses == pytest.approx(whole.losses, abs=1e-5)
 
 
 def test_a_model_is_replaced_only_when_asked(made, prepared):

@@ -141,6 +141,8 @@ def evaluate(
 
     The text is read in windows of ``context`` tokens (default: the model's context length) that do not
     overlap; a ``stride`` below ``context`` makes them overlap, and every token is still scored exactly once.
+    Windows of models that look back over a few tokens only (n-grams, factors) overlap by those, so that it changes
+    nothing where one begins.
     The first token is read after the tokenizer's beginning- or end-of-text token; a tokenizer without either
     leaves the first token unscored and does not count its bytes. End-of-text tokens between documents count
     as tokens, not as text.
@@ -160,7 +162,7 @@ def evaluate(
     refuse_sources(model)
     longest = model.config.context_length
     context = longest if context is None else context
-    stride = context if stride is None else stride
+    stride = _default_stride(model, context) if stride is None else stride
     batch_size = default_batch_size(context) if batch_size is None else batch_size
     _check(context, longest, stride, batch_size, bootstrap_samples, seed, words)
 
@@ -188,6 +190,11 @@ def evaluate(
         dtype=str(model.dtype).removeprefix("torch."), device=str(model.device), block_tokens=block_tokens,
         blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed, seconds=seconds, losses=losses,
     )
+
+
+def _default_stride(model: LanguageModel, context: int) -> int:
+    reach = getattr(model.config, "n_history", 0)
+    return context - reach if context > reach else context
 
 
 def _open(

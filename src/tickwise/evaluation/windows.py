@@ -120,11 +120,11 @@ class KnowsTargets(Protocol):
     """A model that looks up what it gives to the tokens of a text, without a distribution over the vocabulary."""
 
     def target_log_probabilities(self, ids_T: Tensor) -> Tensor:
-        """Natural log-probabilities (T - 1,) of ``ids_T[1:]``, each given all tokens before it."""
+        """Natural log-probabilities (T - 1,) of ``ids_T[1:]``, each given all tokens before it in ``ids_T``."""
 
 
 def losses_of(module: Decoder, ids_BT: Tensor, skip: int) -> Tensor:
-    """Losses (B, T - 1 - skip) of ``ids_BT[:, 1 + skip:]``, each given all tokens before it."""
+    """Losses (B, T - 1 - skip) of ``ids_BT[:, 1 + skip:]``, each given all tokens before it in its row."""
     if isinstance(module, KnowsTargets):
         return torch.stack([-module.target_log_probabilities(ids_T)[skip:] for ids_T in ids_BT])
     hidden_BTC = module.hidden_states(ids_BT[:, :-1])[:, skip:]

@@ -62,7 +62,11 @@ class FactorisedConfig:
 
 
 class Factorised(nn.Module):
-    """Token ids (B, T) → log-probabilities (B, T, V) of the next token at each position."""
+    """Token ids (B, T) → log-probabilities (B, T, V) of the next token at each position.
+
+    Ends of documents stop the n-grams, whose histories never go over one. The factors read on: to them an end is a word
+    like others, and what stood before it goes on counting for as long as their window reaches.
+    """
 
     context_vectors: nn.Parameter
     output_vectors: nn.Parameter

@@ -101,7 +101,7 @@ class Recurrent(nn.Module):
     def read(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """(B, T, C) for ``logits``, and the state after the last token. Without a state the texts begin here."""
         outputs_BTH, state = self.layer_outputs(ids_BT, state)
-        return self.head_input(outputs_BTH), state
+        return self.head_input(self.dropped(outputs_BTH)), state
 
     def layer_outputs(self, ids_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """(B, T, H) of the last layer before any dropout, and the state after the last token."""
@@ -116,11 +116,18 @@ class Recurrent(nn.Module):
         outputs_BTH, state = self.layers(x_TBC.transpose(0, 1), state)
         return outputs_BTH, state
 
-    def head_input(self, outputs_BTH: Tensor) -> Tensor:
-        """(B, T, C) from the last layer's outputs."""
+    def dropped(self, outputs_BTH: Tensor) -> Tensor:
+        """(B, T, H): the last layer's outputs as the output dropout leaves them."""
         mark(Stage.HEAD)
-        dropped_TBH = locked_dropout(outputs_BTH.transpose(0, 1), self.config.output_dropout, self.training)
-        return (dropped_TBH if self.projection is None else self.projection(dropped_TBH)).transpose(0, 1)
+        return locked_dropout(outputs_BTH.transpose(0, 1), self.config.output_dropout, self.training).transpose(0, 1)
+
+    def head_input(self, dropped_BTH: Tensor) -> Tensor:
+        """(B, T, C) from what ``dropped`` gives."""
+        mark(Stage.HEAD)
+        if self.projection is None:
+            return dropped_BTH
+        hidden_TBC: Tensor = self.projection(dropped_BTH.transpose(0, 1))
+        return hidden_TBC.transpose(0, 1)
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """(B, T, V) from the output of ``read`` or ``hidden_states``."""
@@ -162,26 +169,39 @@ class Recurrent(nn.Module):
 
 
 @torch.no_grad()
-def stream_losses(module: Recurrent, tokens: NDArray[Any], n_streams: int = 1) -> Tensor:
+def stream_losses(module: Recurrent, tokens: NDArray[Any], n_streams: int = 1, most: int | None = None) -> Tensor:
     """Nats of ``tokens[1:]``, one after the other, each given everything before it.
 
-    With several streams the text is cut into as many parts that are read side by side, which is faster; each part then
-    knows only a little of the text before it.
+    With several streams the text is cut into as many parts that are read side by side, which is faster; each part but
+    the first then knows only a little of the text before it. With ``most``, of about so many tokens: as many from the
+    beginning of every part.
     """
     device = next(module.parameters()).device
     n_targets = len(tokens) - 1
-    length = -(-n_targets // n_streams)
-    warm_up = 0 if n_streams == 1 else min(_WARM_UP, length)
-    starts = numpy.arange(n_streams) * length - warm_up
-    places_BT = starts[:, None] + numpy.arange(length + warm_up + 1)
-    ids_BT = torch.from_numpy(numpy.asarray(tokens)[places_BT.clip(0, n_targets)].astype(numpy.int64))
+    apart = -(-n_targets // n_streams)
+    length = apart if most is None else max(1, min(apart, -(-most // n_streams)))
+    starts_B1 = (numpy.arange(n_streams) * apart)[:, None]
+    places_BT = starts_B1 + numpy.arange(length)
+    inside_BT = torch.from_numpy(places_BT < n_targets)
     state: State | None = None
+    if n_streams > 1:
+        before_BT = starts_B1 + numpy.arange(-min(_WARM_UP, apart), 0)
+        _, state = module.read(_ids(tokens, before_BT, device))
+        for part in state:
+            part[0] = 0.0  # the first part is a beginning
     parts: list[Tensor] = []
     step = max(1, _TOKENS_AT_ONCE // n_streams)
-    for start in range(0, length + warm_up, step):
-        ids = ids_BT[:, start : start + step + 1].to(device)
-        hidden_BTC, state = module.read(ids[:, :-1], state)
+    for start in range(0, length, step):
+        now_BT = places_BT[:, start : start + step]
+        hidden_BTC, state = module.read(_ids(tokens, now_BT, device), state)
         logits_NV = module.logits(hidden_BTC).flatten(0, 1).float()
+        targets_BT = _ids(tokens, now_BT + 1, device)
         mark(Stage.LOSS)
-        parts.append(F.cross_entropy(logits_NV, ids[:, 1:].flatten(), reduction="none").view(n_streams, -1).cpu())
-    return torch.cat(parts, 1)[:, warm_up:].flatten()[:n_targets]
+        parts.append(F.cross_entropy(logits_NV, targets_BT.flatten(), reduction="none").view(n_streams, -1).cpu())
+    return torch.cat(parts, 1)[inside_BT]
+
+
+def _ids(tokens: NDArray[Any], places_BT: NDArray[Any], device: torch.device) -> Tensor:
+    """The tokens at those places; outside the text, whichever is nearest."""
+    found = numpy.asarray(tokens)[places_BT.clip(0, len(tokens) - 1)].astype(numpy.int64)
+    return torch.from_numpy(found).to(device)

@@ -49,7 +49,7 @@ class BagClassification(ClassObjective):
         for texts in torch.arange(len(classes)).chunk(n):
             part = bags.take(texts)
             parts.append(Batch((part.rows, part.weights, part.offsets, classes[texts], importance[texts]),
-                               n_tokens=len(part.rows)))
+                               n_tokens=len(part.rows), weight=float(importance[texts].sum())))
         return parts
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -24,7 +24,8 @@ class SparseCounts(NamedTuple):
 
 
 def pair_counts(words: NDArray[Any], n_words: int, distance: int) -> SparseCounts:
-    """How often word i stands ``distance`` before word j, at (i, j). Negative ids are places without a word."""
+    """How often word i stands ``distance`` before word j, at (i, j). Negative ids are places without a word. The end
+    of a document is a word like others: pairs go over it."""
     before, after = words[:-distance].astype(numpy.int64), words[distance:].astype(numpy.int64)
     is_pair = (before >= 0) & (after >= 0)
     keys, counts = numpy.unique(before[is_pair] * n_words + after[is_pair], return_counts=True)

@@ -10,6 +10,7 @@ import numpy
 import torch
 from numpy.typing import NDArray
 
+from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.models.ngram import Ngram, NgramConfig
 
@@ -40,6 +41,7 @@ def count_ngrams(
         n_contexts=tuple(len(level.context_keys) for level in levels[1:]),
         n_ngrams=tuple(len(level.keys) for level in levels[1:]),
     )
+    _say_fallbacks(levels)
     module = Ngram(config)
     probabilities, backoff = levels[0].discounted(vocab_size)
     unigram = numpy.full(vocab_size, backoff[0] / vocab_size)
@@ -54,7 +56,8 @@ def count_ngrams(
 
 
 def discounts_of(counts: NDArray[numpy.int64]) -> tuple[float, float, float]:
-    """What is taken from n-grams that were counted once, twice, and more often (Chen & Goodman 1998, equation 26)."""
+    """What is taken from n-grams that were counted once, twice, and more often (Chen & Goodman 1998, equation 26);
+    ``FALLBACK_DISCOUNTS`` where the counts do not give them."""
     n1, n2, n3, n4 = (int((counts == number).sum()) for number in (1, 2, 3, 4))
     if not (n1 and n2 and n3):
         return FALLBACK_DISCOUNTS
@@ -62,6 +65,14 @@ def discounts_of(counts: NDArray[numpy.int64]) -> tuple[float, float, float]:
     found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
     is_sound = all(0 <= discount <= count for count, discount in enumerate(found, start=1))
     return found if is_sound else FALLBACK_DISCOUNTS
+
+
+def _say_fallbacks(levels: list["_Level"]) -> None:
+    orders = [str(order) for order, level in enumerate(levels, start=1)
+              if len(level.counts) and discounts_of(level.counts) == FALLBACK_DISCOUNTS]
+    if orders:
+        say(f"n-grams of order {', '.join(orders)}: too few, or counted in too unusual proportions, to estimate "
+            f"Kneser–Ney discounts from; they have {', '.join(map(str, FALLBACK_DISCOUNTS))} instead")
 
 
 class _Level:

@@ -29,6 +29,9 @@ class Batch:
     """What the batch counts for in tokens per second and in ``--max-tokens``."""
     work: BatchWork | None = None
     """``None``: all batches do the same work, or it is not known what it follows from."""
+    weight: float = 1.0
+    """What its mean loss counts for beside those of the other parts of an update: its tokens, texts, or whatever else
+    the loss is a mean over."""
 
 
 class Objective(Protocol):
@@ -53,7 +56,8 @@ class Objective(Protocol):
         """A batch of the usual shapes, to count its work; takes nothing from the data's order."""
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        """``batch`` in ``n`` micro-batches of equal weight."""
+        """``batch`` in ``n`` micro-batches; where the loss is a mean over more in one than in another, their ``weight``
+        says so."""
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The mean loss (nats) of one micro-batch, and what its next one starts from (recurrent state; mostly empty).

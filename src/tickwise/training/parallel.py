@@ -5,7 +5,8 @@ same global batch, so that a run's losses do not depend on the number of ranks (
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
@@ -30,6 +31,12 @@ class MicroBatch(NamedTuple):
     batch's mean."""
 
 
+def divisors(parts: Sequence[Batch]) -> list[float]:
+    """What the mean loss of each part is divided by, so that their sum is the mean of all."""
+    whole = sum(part.weight for part in parts)
+    return [whole / part.weight if part.weight else math.inf for part in parts]
+
+
 class Alone:
     """One process: it computes, decides and writes by itself."""
 
@@ -46,7 +53,8 @@ class Alone:
     def parts(self, objective: Objective, batch: Batch, accumulate: int) -> list[MicroBatch]:
         """This process's micro-batches of a global batch."""
         micro_batches = [batch] if accumulate == 1 else objective.split(batch, accumulate)
-        return [MicroBatch(index, micro, len(micro_batches)) for index, micro in enumerate(micro_batches)]
+        parts = zip(micro_batches, divisors(micro_batches), strict=True)
+        return [MicroBatch(index, micro, divisor) for index, (micro, divisor) in enumerate(parts)]
 
     @contextlib.contextmanager
     def computing(self, training: "Training", part: MicroBatch, last: bool) -> Iterator[None]:

@@ -67,20 +67,21 @@ class RecurrentObjective:
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Along the streams."""
         parts = zip(*(tensor.chunk(n) for tensor in batch.inputs), strict=True)
-        return [Batch(part, part[1].numel()) for part in parts]
+        return [Batch(part, part[1].numel(), weight=part[1].numel()) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, State]:
         assert isinstance(module, Recurrent)
         ids_BT, targets_BT, *state = inputs
         outputs_BTH, after = module.layer_outputs(ids_BT, tuple(state) or None)
-        hidden_BTC = module.head_input(outputs_BTH)
+        dropped_BTH = module.dropped(outputs_BTH)
+        hidden_BTC = module.head_input(dropped_BTH)
         # Time first, as the layers left it: no copy.
         hidden_NC, targets_N = hidden_BTC.transpose(0, 1).flatten(0, 1), targets_BT.t().flatten()
         penalties = self.penalties
         loss = module.loss(hidden_NC, targets_N, penalties.label_smoothing)
         mark(Stage.LOSS)
         if penalties.activation and module.training:
-            loss = loss + penalties.activation * hidden_BTC.float().square().mean()
+            loss = loss + penalties.activation * dropped_BTH.float().square().mean()
         if penalties.slowness and module.training and ids_BT.shape[1] > 1:
             loss = loss + penalties.slowness * outputs_BTH.diff(dim=1).float().square().mean()
         return loss, after
@@ -89,12 +90,13 @@ class RecurrentObjective:
         self._carried[micro:] = [tuple(part.detach() for part in state)]
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Mean nats of the validation text's tokens, in their order and with the state carried on."""
+        """Mean nats of the validation text's tokens, in their order and with the state carried on; of more than
+        ``max_tokens``, of that many in pieces spread over the text."""
         assert isinstance(module, Recurrent)
         assert self.validation is not None
-        tokens = self.validation if max_tokens is None else self.validation[: max_tokens + 1]
         module.eval()
-        losses = stream_losses(module, tokens, min(_VALIDATION_STREAMS, max(1, len(tokens) // 256)))
+        n_streams = min(_VALIDATION_STREAMS, max(1, len(self.validation) // 256))
+        losses = stream_losses(module, self.validation, n_streams, max_tokens)
         module.train()
         return {"loss": losses.double().mean().item()}
 

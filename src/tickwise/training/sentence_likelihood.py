@@ -39,7 +39,7 @@ class SentenceLikelihood(SentenceObjective):
         return Batch((ids_BT, lengths_B), int(lengths_B.sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        return [Batch((ids, lengths), int(lengths.sum()))
+        return [Batch((ids, lengths), int(lengths.sum()), weight=float(lengths.sum()))
                 for ids, lengths in zip(*(tensor.chunk(n) for tensor in batch.inputs), strict=True)]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -58,7 +58,7 @@ class SequenceClassification(ClassObjective):
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[2].sum())) for part in parts]
+        return [Batch(tuple(part), int(part[2].sum()), weight=float(part[4].sum())) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         features, characters, lengths, classes, importance = inputs

@@ -92,7 +92,7 @@ class VaeObjective(SentenceObjective):
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Free nats then hold for the mean of each part."""
         ids_BT, lengths_B, weight, is_drawn = batch.inputs
-        return [Batch((ids, lengths, weight, is_drawn), int(lengths.sum()))
+        return [Batch((ids, lengths, weight, is_drawn), int(lengths.sum()), weight=len(ids))
                 for ids, lengths in zip(ids_BT.chunk(n), lengths_B.chunk(n), strict=True)]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -26,7 +26,7 @@ from tickwise.core.config import to_dict
 from tickwise.core.errors import ConfigError, RankError
 from tickwise.training.config import LoopConfig
 from tickwise.training.objective import Batch, Objective
-from tickwise.training.parallel import Alone, MicroBatch, Plain
+from tickwise.training.parallel import Alone, MicroBatch, Plain, divisors
 
 if TYPE_CHECKING:
     from tickwise.training.loop import Training
@@ -92,7 +92,8 @@ class Ranks(Alone):
         """Every n-th part. All ranks compute the same number: where a batch has too few parts, one counts for
         nothing."""
         pieces = objective.split(batch, self.n_ranks * accumulate)
-        own = [MicroBatch(number, pieces[number], len(pieces) / self.n_ranks)
+        whole = divisors(pieces)
+        own = [MicroBatch(number, pieces[number], whole[number] / self.n_ranks)
                for number in range(self.rank, len(pieces), self.n_ranks)]
         if len(own) < -(-len(pieces) // self.n_ranks):
             own.append(MicroBatch(len(pieces), pieces[0], float("inf")))
