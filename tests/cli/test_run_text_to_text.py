@@ -42,6 +42,9 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert code == 2
     assert "known are 'next: ', 'summarise: '" in err
     assert len(err.strip().splitlines()) == 1
+    code, _, err = tickwise_cli("run", "summarise", tuned, "a text")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "use it with tickwise run text-to-text" in err
 
 
 def test_learned_summaries(tickwise_cli, texts, tmp_path):

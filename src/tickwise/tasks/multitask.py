@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.batches import BatchCursor
 from tickwise.data.mixture import MixedPairs, MixtureOptions
@@ -85,11 +86,19 @@ def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()
 
 
 def read_tests(tests: Sequence[TaskFiles], tasks: Sequence[TaskFiles] = ()) -> dict[str, Pairs]:
-    """The pairs to evaluate each prefix on: those of ``tests``, and else the test parts that known data sets bring."""
-    own = [TaskFiles(task.prefix, names, task.read) for task in tasks if (names := own_test(task.names))]
-    given = list(tests) or own
-    return {prefix: _read_all([test for test in given if test.prefix == prefix], "test")
-            for prefix in dict.fromkeys(test.prefix for test in given)}
+    """The pairs to evaluate each prefix on: those of ``tests``, and else the test parts that known data sets bring.
+    One of these that has other columns than the training part is left out, which is said."""
+    if tests:
+        return {prefix: _read_all([test for test in tests if test.prefix == prefix], "test")
+                for prefix in dict.fromkeys(test.prefix for test in tests)}
+    found: dict[str, Pairs] = {}
+    for task in tasks:
+        names = own_test(task.names)
+        try:
+            found |= {task.prefix: read_pairs(names, task.read, split="test")} if names else {}
+        except DataError as problem:
+            say(f"not scored at the end: {problem}")
+    return found
 
 
 def _read_all(files: Sequence[TaskFiles], split: str) -> Pairs:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tickwise.core.errors import ConfigError
 from tickwise.data.pairs import ReadPairs
 from tickwise.engine.batch_beam import BeamOptions
-from tickwise.tasks.multitask import train_tasks
+from tickwise.tasks.multitask import prefixes_of, train_tasks
 from tickwise.tasks.prefixed_options import SummaryOptions
 from tickwise.tasks.summarise import Summariser
 from tickwise.tasks.text_to_text import TextToText, read_parts
@@ -35,6 +36,10 @@ def train_summariser(
 def learned_summariser(model: TextToText, beam: int = 4, length_penalty: float = 1.0,
                        max_tokens: int = 128) -> Summariser:
     """What summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens. It raises
-    ``DataError`` for a text that is longer than the model reads."""
+    ``DataError`` for a text that is longer than the model reads. ``ConfigError`` for a model of many tasks."""
+    prefixes = prefixes_of(model.tokenizer)
+    if prefixes:
+        raise ConfigError("this model is told its task by what stands before the text ("
+                          f"{', '.join(prefixes)}); use it with tickwise run text-to-text")
     options = BeamOptions(width=beam, length_penalty=length_penalty, max_ratio=0.0, max_extra=max_tokens)
     return lambda texts: model.translate(texts, options)
