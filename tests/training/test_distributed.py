@@ -43,7 +43,7 @@ def rank_process(launcher, rank):
 
 
 def wait_for_steps(launcher, out, n):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if (out / "metrics.jsonl").exists() and len(metrics(out)) >= n:
             return
@@ -129,7 +129,7 @@ def test_ranks_with_other_data_or_settings_are_refused_by_name(small_text, tmp_p
 
     nodes = [node(small_text), node(other)]
     said = "".join(one.communicate(timeout=240)[1] for one in nodes)
-    assert {one.returncode for one in nodes} <= {2, 130}
+    assert {one.returncode for one in nodes} == {2}
     assert re.search(r"tickwise: rank 1 \(process \d+ on .+\) has other data than rank 0 ", said), said
     assert "Traceback" not in said
 
@@ -233,3 +233,26 @@ def test_options_of_ranks_are_checked():
     with pytest.raises(ConfigError, match="timeout"):
         LoopConfig(parallel=ParallelOptions(timeout_seconds=0.0))
     assert os.environ.get("TORCHELASTIC_RUN_ID") is None
+
+
+@pytest.mark.slow
+def test_ray_starts_the_ranks(small_text, tmp_path):
+    pytest.importorskip("ray.train", reason="Ray is not installed: pip install tickwise[distributed]")
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import ray, ray.train
+from ray.train.torch import TorchTrainer
+
+def train_rank(settings):
+    import tickwise
+    tickwise.train(tickwise.TrainConfig(**settings, resume="auto"))
+
+ray.init(num_cpus=2, include_dashboard=False)
+settings = dict(data={str(small_text)!r}, out={str(tmp_path / "run")!r}, tokenizer="char", depth=1, context=16,
+                batch_size=8, max_steps=5, log_every=1, device="cpu", dtype="fp32", compile="off")
+TorchTrainer(train_rank, train_loop_config=settings, scaling_config=ray.train.ScalingConfig(num_workers=2),
+             run_config=ray.train.RunConfig(storage_path={str(tmp_path / "store")!r})).fit()
+""")
+    subprocess.run([sys.executable, str(program)], check=True, capture_output=True)
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ranks"] == 2

@@ -1,6 +1,7 @@
 """Flags of verbs whose training several ranks can share."""
 
 import dataclasses
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class LaunchFlags:
         """What is to be started; ``None`` for a training in this process, as which every rank sees itself."""
         if self.ranks is None and self.nodes is None and self.ranks_per_node is None:
             return None
+        # Before torch is there: what goes wrong between ranks is told in one line of ours.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
         from tickwise.training.distributed.launch import launch_of
         from tickwise.training.distributed.ranks import is_one_of_several
 

@@ -50,11 +50,12 @@ def _step_time(made: "Plan") -> str:
 
 
 def run(arguments: Arguments) -> int:
+    launch = arguments.launch()  # before PyTorch is imported
     from tickwise.core.console import format_bytes
     from tickwise.training.dial import describe
     from tickwise.training.run import check_outputs, open_data, plan, run_plan
 
-    config, launch = config_of(TrainConfig, arguments), arguments.launch()
+    config = config_of(TrainConfig, arguments)
     if not arguments.dry_run:
         check_outputs(config, arguments.trace)
         if launch is not None:

@@ -96,12 +96,12 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     check_meeting_place(launch)
     _hear_deaths()
     os.environ[_FRESH_STORE] = "1"
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what goes wrong between ranks is told in one line of ours
     # Where nothing was said, ranks of one machine share its cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
     config = LaunchConfig(min_nodes=launch.nodes, max_nodes=launch.nodes, nproc_per_node=launch.ranks_per_node,
@@ -109,6 +109,10 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
                           max_restarts=launch.restarts)
     try:
         elastic_launch(config, sys.executable)("-m", "tickwise", *without_launch_flags(words))
+    except RendezvousError:
+        raise RankError(f"the nodes lost each other: nobody answers at {launch.host}:{launch.port}, or not as many as "
+                        "were to come; the others' lines say why. Go on with the same command and --resume "
+                        "auto") from None
     except SignalException as stopped:
         return 2 if stopped.sigval == REFUSED else 130
     except ChildFailedError as failed:
