@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+from tickwise.profiling.trace_store import open_trace
+
 
 def test_vectors_from_text_to_neighbours_and_back(tmp_path, small_text, tickwise_cli):
     out = tmp_path / "vectors"
@@ -22,6 +26,23 @@ def test_vectors_from_text_to_neighbours_and_back(tmp_path, small_text, tickwise
     assert tickwise_cli("vectors", "import", tmp_path / "v.txt", "--out", tmp_path / "again")[0] == 0
     again = tickwise_cli("vectors", "neighbours", tmp_path / "again", "cat", "sees", "-k", 4, "--json")[1]
     assert json.loads(again) == {"neighbours": near}
+
+
+@pytest.mark.parametrize("method", ["sgns", "glove", "svd"])
+def test_vectors_are_listed_and_their_training_is_traced(tmp_path, small_text, tickwise_cli, method):
+    out, trace = tmp_path / "vectors", tmp_path / "trace"
+    code, _, err = tickwise_cli("vectors", "train", small_text, "--out", out, "--method", method, "--width", 8,
+                                "--epochs", 1, "--negatives", 1, "--trace", trace)
+    assert code == 0, err
+    rows = open_trace(trace).rows()
+    assert {"forward", "host"} <= {row["stage"] for row in rows}
+    code, listing, err = tickwise_cli("disasm", out, "--json")
+    assert code == 0, err
+    assert [row["stage"] for row in json.loads(listing)["by_stage"]] == ["embed"]
+    code, _, err = tickwise_cli("trace", out, "--prompt", "the", "--out", tmp_path / "no")
+    assert code == 2
+    assert "word vectors" in err
+    assert "tickwise vectors neighbours" in err
 
 
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, small_text, tickwise_cli):

@@ -54,9 +54,10 @@ def test_an_error_leaves_no_trace_and_the_module_as_it_was(tmp_path):
 
 
 def test_calls_of_one_shape_share_a_table():
-    costs = CallCosts(Small())
-    a, b, other = (CallWork([Call("forward", (torch.empty(shape, dtype=torch.long, device="meta"),), {})], shape[0])
-                   for shape in ((2, 5), (2, 5), (2, 6)))
+    costs, module = CallCosts(), Small()
+    calls = [Call(module, "forward", (torch.empty(shape, dtype=torch.long, device="meta"),), {})
+             for shape in ((2, 5), (2, 5), (2, 6))]
+    a, b, other = (CallWork([call], 2) for call in calls)
     assert costs(a).table is costs(b).table
     assert costs(other).table is not costs(a).table
     assert costs.typical_listing()

@@ -158,6 +158,17 @@ def test_a_gan_in_the_latent_space_writes_too(latent_gan, trained, text, tickwis
     assert "--resume auto" in error
 
 
+def test_a_trace_of_what_a_latent_gan_writes_has_its_work_too(latent_gan, tmp_path, tickwise_cli):
+    assert tickwise_cli("run", "sample", latent_gan, "--n", 3, "--trace", tmp_path / "trace")[0] == 0
+    rows = open_trace(tmp_path / "trace").rows()
+    first = [row for row in rows if row["tick"] == 0]
+    gan = TextVae.load(latent_gan).gan
+    assert next(row for row in first if row["stage"] == "ffn")["flops"] == 2 * 3 * sum(
+        layer.weight.numel() for layer in gan.generator if isinstance(layer, torch.nn.Linear))
+    assert {"embed", "recurrent", "head"} <= {row["stage"] for row in rows if row["phase"] == "decode"}
+    assert "forward" not in vars(gan)
+
+
 def test_a_latent_gan_says_what_it_was_trained_on(latent_gan, trained):
     records = [json.loads((latent_gan / name / "run.json").read_text()) for name in (".", "model")]
     assert records[0] == records[1]
@@ -238,8 +249,12 @@ def test_bad_settings_are_refused_in_a_line(text, tmp_path, tickwise_cli):
         assert not (tmp_path / "no").exists()
 
 
-def test_every_part_has_a_listing(trained, text, tmp_path, tickwise_cli):
-    code, out, _ = tickwise_cli("disasm", trained, "--context", 9, "--json")
-    assert code == 0
-    stages = {row["stage"] for row in json.loads(out)["by_stage"]}
-    assert {"embed", "recurrent", "head"} <= stages
+@pytest.mark.parametrize(("part", "stages"), [
+    ("vae", {"embed", "recurrent", "head"}), ("latent GAN", {"ffn"}), ("its VAE", {"embed", "recurrent", "head"}),
+])
+def test_every_part_has_a_listing(trained, latent_gan, tickwise_cli, part, stages):
+    folder = {"vae": trained, "latent GAN": latent_gan, "its VAE": latent_gan / "model" / "autoencoder"}[part]
+    code, out, error = tickwise_cli("disasm", folder, "--context", 9, "--json")
+    assert code == 0, error
+    assert stages <= {row["stage"] for row in json.loads(out)["by_stage"]}
+    assert json.loads(out)["library"] == "tickwise"

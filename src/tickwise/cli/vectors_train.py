@@ -24,6 +24,8 @@ class Arguments(CommonArguments, WordVectorSettings):
     """spaces: the text is tokenized already, its tokens separated by spaces (WikiText, Penn Treebank)."""
     overwrite: bool = False
     """Replace the word vectors that are there."""
+    trace: Path | None = None
+    """Folder for a trace: every update, stage by stage (tickwise trace show)."""
 
     def __post_init__(self) -> None:
         """Leaves the check to ``run``, whose errors print as one line; the flag parser would box them."""
@@ -35,17 +37,21 @@ def run(arguments: Arguments) -> int:
     from tickwise.data.config import PrepareConfig
     from tickwise.data.prepare import open_or_prepare
     from tickwise.interop.word_vectors import check_vectors_output, save_word_vectors
+    from tickwise.profiling.trace_store import check_trace_output
     from tickwise.training.word_vectors import train_word_vectors, word_text
 
     settings = config_of(WordVectorSettings, arguments)
     check_vectors_output(arguments.out, arguments.overwrite)
+    if arguments.trace is not None:
+        check_trace_output(arguments.trace)
     data = open_or_prepare(arguments.data, PrepareConfig(
         tokenizer="word", word_style=arguments.word_style, min_frequency=1, validation_fraction=0.0))
     text = word_text(data.split("train").tokens, data.tokenizer, min_count=settings.min_count,
                      lowercase=settings.lowercase)
     say(f"{len(text.words):,} words, {len(text.numbers):,} places")
     started = time.perf_counter()
-    vectors = train_word_vectors(text, settings, lambda epoch, loss: note(f"pass {epoch}: loss {loss:.4f}"))
+    vectors = train_word_vectors(text, settings, lambda epoch, loss: note(f"pass {epoch}: loss {loss:.4f}"),
+                                 arguments.trace)
     seconds = time.perf_counter() - started
     save_word_vectors(arguments.out, vectors, {
         "command": shlex.join(sys.argv), "settings": to_dict(settings), "seconds": seconds,

@@ -22,7 +22,7 @@ from tickwise.interop.foreign import FOREIGN
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.models.encoder import EncoderConfig
-from tickwise.models.families import DECODER, FAMILIES, Family, config_from_values, config_values, family_of
+from tickwise.models.families import DECODER, FAMILIES, USED_BY, Family, config_from_values, config_values, family_of
 
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
@@ -235,7 +235,9 @@ def load_model(path: Path, *, device: str = "auto", dtype: str = "fp32") -> tupl
     path = resolve_model_path(path)
     family, _ = read_config(path)
     if family.purpose not in ("language model", "text-to-text model"):
-        raise CheckpointError(f"{path}: not a language model but a model of another kind ({family.purpose})")
+        verbs = USED_BY[family.purpose]
+        raise CheckpointError(f"{path}: not a language model but a model of another kind ({family.purpose})"
+                              + (f"; use it with tickwise {verbs[0]}" if verbs else ""))
     module = load_module(path, device=device, dtype=dtype)
     tokenizer = Tokenizer.load(path)
     vocab_size = module.config.vocab_size  # type: ignore[union-attr]

@@ -11,7 +11,23 @@ from tickwise.core.config import from_dict, to_dict
 from tickwise.core.errors import CheckpointError, ConfigError
 
 Purpose = Literal["language model", "text-to-text model", "classifier", "tagger", "autoencoder", "adversary", "encoder",
-                  "span reader", "sentence embedder"]
+                  "span reader", "sentence embedder", "word vectors", "latent generator"]
+
+
+USED_BY: dict[Purpose, tuple[str, ...]] = {
+    "language model": ("generate", "trace", "evaluate"),
+    "text-to-text model": ("run translate", "generate", "trace"),
+    "classifier": ("run classify",),
+    "tagger": ("run entities",),
+    "autoencoder": ("run sample", "run reconstruct", "run interpolate", "run likelihood"),
+    "latent generator": ("run sample",),
+    "adversary": (),
+    "encoder": ("run fill-mask", "adapt"),
+    "span reader": ("run answer",),
+    "sentence embedder": ("run embed", "run similar"),
+    "word vectors": ("vectors neighbours", "vectors analogy", "vectors export"),
+}
+"""The verbs that a model of each purpose is used with; ``disasm`` lists every model."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +68,13 @@ FAMILIES: dict[str, Family] = {
     "tickwise-ngram": Family("n-gram", "language model", "tickwise.models.ngram", "NgramConfig", "Ngram"),
     "tickwise-factorised": Family("factorised", "language model", "tickwise.models.factorised", "FactorisedConfig",
                                   "Factorised"),
+    "tickwise-word-vectors": Family("word vectors", "word vectors", "tickwise.models.word_vectors", "WordVectorsConfig",
+                                    "WordVectors"),
     "tickwise-vae": Family("text VAE", "autoencoder", "tickwise.models.vae", "VaeConfig", "Vae"),
     "tickwise-discriminator": Family("discriminator", "adversary", "tickwise.models.gan", "DiscriminatorConfig",
                                      "Discriminator"),
-    "tickwise-latent-gan": Family("latent GAN", "adversary", "tickwise.models.gan", "LatentGanConfig", "LatentGan"),
+    "tickwise-latent-gan": Family("latent GAN", "latent generator", "tickwise.models.gan", "LatentGanConfig",
+                                  "LatentGan"),
     "tickwise-encoder": ENCODER,
     "tickwise-electra": Family("ELECTRA", "encoder", "tickwise.models.encoder", "ElectraConfig", "Electra"),
     "tickwise-encoder-classifier": Family("encoder classifier", "classifier", _HEADS, "EncoderClassifierConfig",

@@ -14,7 +14,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.layers.recurrent import CellKind, RecurrentLayers, locked_dropout
 from tickwise.models.classifier_config import ClassifierConfig
-from tickwise.models.tagger import CharacterCNN
+from tickwise.models.tagger import TYPICAL_CHARACTERS, CharacterCNN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,11 @@ class RecurrentClassifier(nn.Module):
         self.head = nn.Linear(4 * config.hidden, len(config.labels))
 
     mask_inputs = (2,)
+
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor, ...]:
+        """What ``forward`` takes for ``batch`` texts of ``context`` words, of no particular words."""
+        features_BTF = torch.zeros(batch, context, len(self.embeddings), dtype=torch.long)
+        return features_BTF, torch.ones(batch, context, TYPICAL_CHARACTERS, dtype=torch.long)
 
     def forward(self, features_BTF: Tensor, characters_BTL: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Zeros stand behind each text's end; every text has a word. Without ``lengths_B`` all have T."""

@@ -64,7 +64,7 @@ def _locked(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
     return locked_dropout(x_BTC.transpose(0, 1), rate, training).transpose(0, 1)
 
 
-_TYPICAL_CHARACTERS = 8
+TYPICAL_CHARACTERS = 8
 """Of the longest word in a batch."""
 
 
@@ -122,7 +122,7 @@ class Tagger(nn.Module):
     def example_inputs(self, batch: int, context: int) -> tuple[Tensor, ...]:
         """What ``forward`` takes for ``batch`` sentences of ``context`` words, of no particular words."""
         features_BTF = torch.zeros(batch, context, len(self.embeddings), dtype=torch.long)
-        return features_BTF, torch.ones(batch, context, _TYPICAL_CHARACTERS, dtype=torch.long)
+        return features_BTF, torch.ones(batch, context, TYPICAL_CHARACTERS, dtype=torch.long)
 
     def loss(self, emissions_BTK: Tensor, tags_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Mean nats per token of the given tags."""

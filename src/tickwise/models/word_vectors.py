@@ -42,6 +42,10 @@ class WordVectors(nn.Module):
         mark(Stage.EMBED)
         return F.embedding(numbers, self.weight)
 
+    def example_inputs(self, batch: int, context: int) -> tuple[Tensor]:
+        """Inputs for a listing: texts of ``context`` words."""
+        return (torch.zeros(batch, context, dtype=torch.long),)
+
     def cosines(self, queries_QC: Tensor) -> Tensor:
         """(Q, V): cosines of the angles between the queries and all words; 0 for vectors of zeros."""
         mark(Stage.HEAD)

@@ -35,11 +35,14 @@ class TracedMethod:
     """The input with one entry for each text."""
     mask_inputs: tuple[int, ...] = ()
     """Inputs that only mask what is computed anyway: a listing, which cannot know their values, goes without."""
+    owner: nn.Module | None = None
+    """Another module whose method it is."""
 
 
 class Call(NamedTuple):
     """One call of a module's method."""
 
+    owner: nn.Module
     method: str
     arguments: tuple[Any, ...]
     """Tensors without data."""
@@ -49,7 +52,7 @@ class Call(NamedTuple):
     def signature(self) -> tuple[Any, ...]:
         """Equal for calls that do the same work."""
         inputs = (self.arguments, sorted(self.named.items()))
-        return (self.method, str(tree_map_only(Tensor, lambda x: (tuple(x.shape), x.dtype), inputs)))
+        return (id(self.owner), self.method, str(tree_map_only(Tensor, lambda x: (tuple(x.shape), x.dtype), inputs)))
 
 
 @dataclass
@@ -66,8 +69,7 @@ class CallWork:
 class CallCosts:
     """The ``CostModel`` of a module's calls: ticks whose inputs have the same shapes are listed once."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self) -> None:
         self._tables: dict[tuple[Any, ...], CostTable] = {}
         self._first: Sequence[Call] | None = None
 
@@ -83,8 +85,8 @@ class CallCosts:
     def listing(self, calls: Sequence[Call]) -> Program:
         """The program of one tick."""
         return joined([
-            list_program(self._module, *call.arguments, **call.named,
-                         call=None if call.method == "forward" else getattr(type(self._module), call.method))
+            list_program(call.owner, *call.arguments, **call.named,
+                         call=None if call.method == "forward" else getattr(type(call.owner), call.method))
             for call in calls
         ])
 
@@ -108,21 +110,22 @@ def traced_calls(module: nn.Module, path: Path | None, *, model: str, methods: S
         yield
         return
     own = TracedMethod(batch_input=getattr(module, "batch_input", 0), mask_inputs=getattr(module, "mask_inputs", ()))
-    costs = CallCosts(module)
+    costs = CallCosts()
     parameter = next(module.parameters())
     with record_trace(path, model=model, dtype=parameter.dtype, device=parameter.device, costs=costs,
                       listing=costs.typical_listing, overwrite=overwrite) as ledger:
         listener = _Listener(ledger)
         chosen = methods or (own,)
-        for method in chosen:
-            setattr(module, method.name, listener.heard(method, getattr(module, method.name)))
+        owners = [module if method.owner is None else method.owner for method in chosen]
+        for owner, method in zip(owners, chosen, strict=True):
+            setattr(owner, method.name, listener.heard(owner, method))
         try:
             with marking(ledger):
                 yield
                 listener.end()
         finally:
-            for method in chosen:
-                delattr(module, method.name)
+            for owner, method in zip(owners, chosen, strict=True):
+                delattr(owner, method.name)
 
 
 class _Listener:
@@ -134,15 +137,16 @@ class _Listener:
         self._inside = False
         """A method that another one calls is a part of it."""
 
-    def heard(self, method: TracedMethod, original: Callable[..., Any]) -> Callable[..., Any]:
-        """``original``, whose calls are recorded where marks are heard."""
+    def heard(self, owner: nn.Module, method: TracedMethod) -> Callable[..., Any]:
+        """The owner's method, whose calls are recorded where marks are heard."""
+        original = getattr(owner, method.name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             if self._inside or not is_heard():
                 return original(*arguments, **named)
             self._inside = True
             try:
-                self._begin(method, arguments, named)
+                self._begin(owner, method, arguments, named)
                 result = original(*arguments, **named)
                 mark(Stage.HOST)
                 return result
@@ -151,10 +155,10 @@ class _Listener:
 
         return call
 
-    def _begin(self, method: TracedMethod, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _begin(self, owner: nn.Module, method: TracedMethod, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         counted = tuple(None if index in method.mask_inputs else _without_data(value)
                         for index, value in enumerate(arguments))
-        call = Call(method.name, counted, _without_data(named))
+        call = Call(owner, method.name, counted, _without_data(named))
         if method.begins_tick:
             self.end()
             self._ledger.begin_tick()

@@ -57,6 +57,7 @@ class TextVae:
         return traced_calls(self.module, path, model=name, methods=(
             TracedMethod(name="encode", mask_inputs=(1,)), TracedMethod(name="read", phase="decode"),
             TracedMethod(name="logits", begins_tick=False),
+            *([] if self.gan is None else [TracedMethod(owner=self.gan)]),
         ))
 
     # ------------------------------------------------------------------ text to sentences

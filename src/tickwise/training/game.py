@@ -1,28 +1,25 @@
 """The loop around a game of two networks: lines, metrics, checkpoints, a trace and the record, until the steps are
 done, the time is over, or Ctrl-C."""
 
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import torch
 
 from tickwise.core import console
 from tickwise.core.errors import NumericsError, OutputError
 from tickwise.core.paths import output_error, write_text_atomic
 from tickwise.core.stages import Stage, mark, marking
-from tickwise.profiling.ledger import Ledger, TrainingWork
-from tickwise.profiling.recording import record_trace
 from tickwise.training.adversarial import LatentGame, SeqGan, resume_game, save_game
 from tickwise.training.checkpoint import drop_metrics_after
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import interrupt_flag
+from tickwise.training.step_trace import recorded_step, recorded_steps
 
 LIKELIHOOD = "likelihood"
 """Folder, in the run directory of a GAN, of the training that its generator starts from."""
@@ -73,10 +70,10 @@ def play_round(config: LoopConfig, played: Round, trace: Path | None = None) -> 
         drop_metrics_after(out / "metrics.jsonl", game.step)
         _write_record(out, played.record)
         with (out / "metrics.jsonl").open("a", encoding="utf-8") as metrics, interrupt_flag() as stopped, \
-                _recorded(trace, str(out), game) as ledger:
+                recorded_steps(trace, str(out), game.device) as ledger:
             watch = _Watch(config, played, metrics, stopped, time.monotonic() - (before or 0.0))
             while not watch.ends:
-                with _tick(ledger, game.batch_size):
+                with recorded_step(ledger, game.batch_size):
                     warms_up = game.warms_up
                     row = game.move()
                     mark(Stage.HOST)
@@ -148,27 +145,6 @@ class _Watch:
 
 def _write_record(out: Path, record: dict[str, Any]) -> None:
     write_text_atomic(out / "run.json", json.dumps(record, indent=2) + "\n")
-
-
-@contextlib.contextmanager
-def _recorded(trace: Path | None, name: str, game: SeqGan | LatentGame) -> Iterator[Ledger | None]:
-    """The ledger of a trace at ``trace``, if that is given, hears the marks inside the block."""
-    if trace is None:
-        yield None
-        return
-    with record_trace(trace, model=name, dtype=torch.float32, device=game.device) as ledger, marking(ledger):
-        yield ledger
-
-
-@contextlib.contextmanager
-def _tick(ledger: Ledger | None, batch: int) -> Iterator[None]:
-    if ledger is None:
-        yield
-        return
-    ledger.begin_tick()
-    ledger.tick_work(TrainingWork(batch))
-    yield
-    ledger.end_tick(())
 
 
 def check_game_output(config: LoopConfig) -> None:

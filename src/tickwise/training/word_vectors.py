@@ -9,6 +9,7 @@ Shape legend: P pairs of a batch, G groups of them, S negatives that a group sha
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.stages import Stage, mark
 from tickwise.models.word_vectors import NamedVectors, WordVectors, WordVectorsConfig
+from tickwise.profiling.ledger import Ledger
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.cooccurrence import positive_pmi, truncated_svd, window_counts
+from tickwise.training.step_trace import recorded_step, recorded_steps
 
 Method = Literal["sgns", "glove", "svd"]
 # Pairs of a step, pairs that share negatives, negatives that they share (each weighs negatives / this many).
@@ -111,15 +115,18 @@ def word_text(ids: NDArray[Any], tokenizer: Tokenizer, *, min_count: int, lowerc
 
 def train_word_vectors(
     text: WordText, settings: WordVectorSettings,
-    on_progress: Callable[[int, float], None] = lambda epoch, loss: None,
+    on_progress: Callable[[int, float], None] = lambda epoch, loss: None, trace: Path | None = None,
 ) -> NamedVectors:
-    """Vectors of the words of ``text``. ``on_progress`` hears of every pass and its mean loss (not with svd)."""
-    if settings.method == "svd":
-        weight = _ppmi_svd(text, settings)
-    elif settings.method == "glove":
-        weight = _glove(text, settings, on_progress)
-    else:
-        weight = _skip_gram(text, settings, on_progress)
+    """Vectors of the words of ``text``. ``on_progress`` hears of every pass and its mean loss (not with svd). In a
+    ``trace`` every update is a tick; with svd, counting and factorising are one."""
+    with recorded_steps(trace, f"word vectors ({settings.method})", torch.device("cpu")) as ledger:
+        if settings.method == "svd":
+            with recorded_step(ledger, len(text.numbers)):
+                weight = _ppmi_svd(text, settings)
+        elif settings.method == "glove":
+            weight = _glove(text, settings, on_progress, ledger)
+        else:
+            weight = _skip_gram(text, settings, on_progress, ledger)
     module = WordVectors(WordVectorsConfig(vocab_size=len(text.words), width=weight.shape[1]))
     module.weight.data = weight
     return NamedVectors(text.words, module.eval())
@@ -127,11 +134,13 @@ def train_word_vectors(
 
 def _ppmi_svd(text: WordText, settings: WordVectorSettings) -> Tensor:
     """Rows of U √S (Levy, Goldberg & Dagan 2015, section 3)."""
+    mark(Stage.DATA)
     numbers = _subsampled(text, settings, numpy.random.default_rng(settings.seed))
     ppmi = positive_pmi(window_counts(numbers, len(text.words), settings.window), shift=float(settings.negatives))
     if not len(ppmi.values):
         raise DataError(f"no two words stand together more often than by chance × {settings.negatives}; give more text "
                         "or fewer --negatives")
+    mark(Stage.FORWARD)
     left, values, _ = truncated_svd(ppmi, settings.width, settings.seed)
     return left * values.sqrt()
 
@@ -155,7 +164,8 @@ def _uniform(rows: int, width: int, generator: torch.Generator) -> Tensor:
 # ---------------------------------------------------------------- skip-gram with negative sampling
 
 
-def _skip_gram(text: WordText, settings: WordVectorSettings, on_progress: Callable[[int, float], None]) -> Tensor:
+def _skip_gram(text: WordText, settings: WordVectorSettings, on_progress: Callable[[int, float], None],
+               ledger: Ledger | None) -> Tensor:
     """Mikolov et al. (2013), equation 4. Negatives are shared by the pairs of a group, weighed to be as many."""
     random = numpy.random.default_rng(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -166,9 +176,11 @@ def _skip_gram(text: WordText, settings: WordVectorSettings, on_progress: Callab
     for epoch in range(1, settings.epochs + 1):
         loss, n_pairs = 0.0, 0
         for centre_P, context_P in _pair_batches(text, settings, random):
-            draws = torch.rand(len(centre_P) // _GROUP * _SHARED, generator=generator, dtype=torch.float64)
-            negatives = torch.searchsorted(noise, draws * noise[-1]).clamp(max=n_words - 1)
-            loss += _skip_gram_step(centres, contexts, centre_P, context_P, negatives, settings.negatives)
+            with recorded_step(ledger, len(centre_P)):
+                mark(Stage.SAMPLE)
+                draws = torch.rand(len(centre_P) // _GROUP * _SHARED, generator=generator, dtype=torch.float64)
+                negatives = torch.searchsorted(noise, draws * noise[-1]).clamp(max=n_words - 1)
+                loss += _skip_gram_step(centres, contexts, centre_P, context_P, negatives, settings.negatives)
             n_pairs += len(centre_P)
         if not n_pairs:
             raise DataError("the text has too few words near each other to train on; give more text, a lower "
@@ -180,6 +192,7 @@ def _skip_gram(text: WordText, settings: WordVectorSettings, on_progress: Callab
 def _skip_gram_step(centres: _AdaGrad, contexts: _AdaGrad, centre_P: Tensor, context_P: Tensor, negatives: Tensor,
                     n_negatives: int) -> float:
     """One step on a batch; returns the sum of its losses."""
+    mark(Stage.FORWARD)
     width = centres.weight.shape[1]
     centre_PC, context_PC = centres.weight[centre_P], contexts.weight[context_P]
     negative_GSC = contexts.weight[negatives].view(-1, _SHARED, width)
@@ -189,9 +202,11 @@ def _skip_gram_step(centres: _AdaGrad, contexts: _AdaGrad, centre_P: Tensor, con
     noise_GPS = torch.bmm(centre_GPC, negative_GSC.transpose(1, 2))
     pull_P1 = -torch.sigmoid(-score_P).unsqueeze(1)
     push_GPS = torch.sigmoid(noise_GPS) * weight
+    mark(Stage.BACKWARD)
     centre_gradient = torch.bmm(push_GPS, negative_GSC).view(-1, width) + pull_P1 * context_PC
     negative_gradient = torch.bmm(push_GPS.transpose(1, 2), centre_GPC).view(-1, width)
     loss = -F.logsigmoid(score_P).sum() - weight * F.logsigmoid(-noise_GPS).sum()
+    mark(Stage.OPTIMIZER)
     centres.descend(torch.zeros_like(centres.weight).index_add_(0, centre_P, centre_gradient))
     moved = torch.zeros_like(contexts.weight).index_add_(0, context_P, pull_P1 * centre_PC)
     contexts.descend(moved.index_add_(0, negatives, negative_gradient))
@@ -238,7 +253,8 @@ def _pair_batches(
 # ---------------------------------------------------------------- GloVe
 
 
-def _glove(text: WordText, settings: WordVectorSettings, on_progress: Callable[[int, float], None]) -> Tensor:
+def _glove(text: WordText, settings: WordVectorSettings, on_progress: Callable[[int, float], None],
+           ledger: Ledger | None) -> Tensor:
     """Pennington, Socher & Manning (2014), equation 8; the sum of both vectors of a word, as there in section 4.2."""
     counts = window_counts(text.numbers, len(text.words), settings.window)
     if not len(counts.values):
@@ -254,15 +270,18 @@ def _glove(text: WordText, settings: WordVectorSettings, on_progress: Callable[[
     for epoch in range(1, settings.epochs + 1):
         loss = 0.0
         for at in torch.randperm(len(row), generator=generator).split(2 * _BATCH):
-            places = (row[at], column[at])
-            vectors = [side.weight[place] for side, place in zip(sides, places, strict=True)]
-            error = (vectors[0] * vectors[1]).sum(1) - log_P[at]
-            error += biases[0].weight[places[0]] + biases[1].weight[places[1]]
-            pull = weight_P[at] * error
-            loss += float(pull @ error)
-            for own, place in enumerate(places):
-                gradient = pull.unsqueeze(1) * vectors[1 - own]
-                sides[own].descend(torch.zeros_like(sides[own].weight).index_add_(0, place, gradient))
-                biases[own].descend(torch.zeros_like(biases[own].weight).index_add_(0, place, pull))
+            with recorded_step(ledger, len(at)):
+                mark(Stage.FORWARD)
+                places = (row[at], column[at])
+                vectors = [side.weight[place] for side, place in zip(sides, places, strict=True)]
+                error = (vectors[0] * vectors[1]).sum(1) - log_P[at]
+                error += biases[0].weight[places[0]] + biases[1].weight[places[1]]
+                pull = weight_P[at] * error
+                loss += float(pull @ error)
+                mark(Stage.OPTIMIZER)
+                for own, place in enumerate(places):
+                    gradient = pull.unsqueeze(1) * vectors[1 - own]
+                    sides[own].descend(torch.zeros_like(sides[own].weight).index_add_(0, place, gradient))
+                    biases[own].descend(torch.zeros_like(biases[own].weight).index_add_(0, place, pull))
         on_progress(epoch, loss / len(row))
     return sides[0].weight + sides[1].weight
