@@ -3,10 +3,12 @@
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tickwise.core import console
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -22,6 +24,13 @@ def _interruptible() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's cache; machine ceilings are measured once per session."""
     os.environ["TICKWISE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _usual_verbosity() -> Iterator[None]:
+    """A test that runs a verb with -q leaves the process as quiet for the tests behind it."""
+    yield
+    console.set_verbosity(console.NORMAL)
 
 
 @pytest.fixture(scope="session")
