@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tickwise.compare.cases import NEW, NOISY
 from tickwise.compare.conclusions import conclude, sign_test, times, turning_share
-from tickwise.compare.measure import Accuracy, Changed, Costs, Measured
+from tickwise.compare.measure import Accuracy, Changed, Costs, Measured, costs_of
 
 
 def accuracy(value, n=1000):
@@ -84,3 +86,24 @@ def test_the_sign_test_is_the_binomial_s():
     assert sign_test(5, 5) == 1
     assert sign_test(0, 0) == 1
     assert sign_test(3, 9) == pytest.approx(2 * (1 + 12 + 66 + 220) / 4096)
+
+
+def test_single_long_ticks_do_not_count_and_unknown_work_stays_unknown(tmp_path):
+    def write(flops):
+        rows = [{"tick": tick, "phase": "decode", "duration_ns": 5_000_000 if tick == 2 else 1_000, "flops": flops,
+                 "bytes_read": flops, "bytes_written": flops, "energy_j": 9.0 if tick == 2 else 0.5,
+                 "energy_source": "modelled"} for tick in range(5)]
+        table = pyarrow.Table.from_pylist(rows).set_column(
+            3, "flops", pyarrow.array([row["flops"] for row in rows], pyarrow.int64()))
+        for name in ("bytes_read", "bytes_written"):
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, pyarrow.array([row[name] for row in rows], pyarrow.int64()))
+        pyarrow.parquet.write_table(table, tmp_path / "ledger.parquet")
+        return costs_of(tmp_path, 10)
+
+    known = write(40)
+    assert known.seconds == pytest.approx(5 * 1e-6 / 10)
+    assert (known.operations, known.bytes_moved, known.energy_j) == (20, 40, pytest.approx(0.25))
+    assert known.energy_source == "modelled"
+    unknown = write(None)
+    assert (unknown.operations, unknown.bytes_moved) == (None, None)

@@ -124,22 +124,30 @@ def _deterministic(contestant: Contestant, material: Material, answers: Mapping[
 
 
 def costs_of(folder: Path, n_answers: int) -> Costs:
-    """Sums of a trace over its answers."""
-    import pyarrow.compute
-    import pyarrow.parquet
+    """Of a trace with so many answers. Work is the sum over its ticks; time and energy are those of each phase's median
+    tick, times its ticks: other programs on the machine make single ticks longer."""
+    import duckdb
 
-    table = pyarrow.parquet.read_table(folder / "ledger.parquet")
+    ledger = str(folder / "ledger.parquet")
+    with duckdb.connect(":memory:") as connection:
+        (operations, moved), = connection.execute(
+            "SELECT sum(flops), coalesce(sum(bytes_read), 0) + coalesce(sum(bytes_written), 0) FROM read_parquet(?) ",
+            [ledger]).fetchall()
+        (counted,), = connection.execute("SELECT count(bytes_read) FROM read_parquet(?)", [ledger]).fetchall()
+        (nanoseconds, joules), = connection.execute("""
+            WITH ticks AS (SELECT phase, sum(duration_ns) AS ns, sum(energy_j) AS j FROM read_parquet(?)
+                           GROUP BY tick, phase)
+            SELECT sum(ns), sum(j)
+            FROM (SELECT median(ns) * count(*) AS ns, median(j) * count(*) AS j FROM ticks GROUP BY phase)
+            """, [ledger]).fetchall()
+        sources = connection.execute("SELECT DISTINCT energy_source::VARCHAR FROM read_parquet(?) "
+                                     "WHERE energy_j IS NOT NULL ORDER BY 1", [ledger]).fetchall()
 
-    def mean(*columns: str) -> float | None:
-        known = [total for name in columns if (total := pyarrow.compute.sum(table[name]).as_py()) is not None]
-        return sum(known) / n_answers if known else None
+    def each(total: float | None) -> float | None:
+        return None if total is None else total / n_answers
 
-    seconds = mean("duration_ns")
-    assert seconds is not None
-    energies = zip(table["energy_source"].to_pylist(), table["energy_j"].to_pylist(), strict=True)
-    sources = sorted({str(source) for source, energy in energies if energy is not None})
-    return Costs(seconds * 1e-9, mean("flops"), mean("bytes_read", "bytes_written"), mean("energy_j"),
-                 " and ".join(sources) or "not known")
+    return Costs(nanoseconds * 1e-9 / n_answers, each(operations), each(moved) if counted else None, each(joules),
+                 " and ".join(source for source, in sources) or "not known")
 
 
 def _changed(contestant: Contestant, material: Material, score: Score, test_s: float) -> Changed | None:

@@ -99,7 +99,7 @@ def retraining(run: Path) -> Change:
     record: dict[str, Any] = {} if path is None else read_json(path, "the run's record")
     result = record.get("result") or {}
     flops, tokens = record.get("flops_per_token"), result.get("tokens")
-    return Change("trained anew on other examples", result.get("seconds"),
+    return Change("trained anew on other examples", result.get("seconds", record.get("seconds")),
                   None if flops is None or tokens is None else flops * tokens)
 
 

@@ -8,8 +8,8 @@ from tickwise.report.data import Figure
 from tickwise.report.figure_page import Section, figure_page
 from tickwise.scaling.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, svg
 
-_FACTORS = (("seconds", "time", "measured", BLUE), ("energy", "energy", "", ORANGE),
-            ("operations", "operations", "counted", GREEN), ("memory", "memory", "counted", PURPLE))
+_FACTORS = (("seconds", "time", BLUE), ("energy", "energy", ORANGE), ("operations", "operations", GREEN),
+            ("memory", "memory", PURPLE))
 _PROGRAMS = (BLUE, GREEN)
 _NOT_KNOWN = "n/a"
 
@@ -24,9 +24,11 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
                             "model costs more. Figures that are not known have no dot.",
                             svg("factors", lambda figure: _draw_factors(figure, jobs), width=9.0,
                                 height=1.6 + 0.42 * len(jobs))),
-                    Section("Where each kind of computer wins", header=(
-                        "job", "right more often, plain", "right more often, rephrased", "turns at", "time",
-                        "energy", "change"), rows=tuple(map(_overview, jobs)))]
+                    Section("Where each kind of computer wins", "Who is right more often on plain and on rephrased or "
+                            "noisy inputs, and the model's time and energy of an answer and its time of a change over "
+                            "the program's.", header=(
+                        "job", "right more often, plain", "right more often, rephrased", "turns at", "time ÷",
+                        "energy ÷", "change ÷"), rows=tuple(map(_overview, jobs)))]
     sections += [section for job in jobs for section in _job_sections(job)]
     notes = [f"{name} was left out: {why}" for name, why in found["skipped"].items()]
     sections.append(Section("How this was measured", _METHOD))
@@ -35,13 +37,14 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
         "on the same inputs, under the same ledger.", _headline(jobs), sections, command, notes)
 
 
-_METHOD = ("Time is measured by the ledger, one answer after the other (a program's passes over all texts, divided by "
-           "their number). A model's operations are the FLOPs of its program listing, a program's the steps of its "
-           "algorithm, counted as it runs: comparisons, hash probes, additions, characters examined; the interpreter's "
-           "own instructions are not among them, so these two differ in kind. Bytes are those of tensors, and of the "
-           "texts and entries that the steps touch. Memory is that of weights, or of rules and tables. Energy says "
-           "whether it was measured or modelled. Intervals are of 95 %; one is called right more often where a sign "
-           "test over the cases leaves chance less than 5 %.")
+_METHOD = (
+    "Time is measured by the ledger, one answer after the other: that of the median tick of each phase, times the "
+    "ticks of an answer (a program's tick is a pass over all texts). A model's operations are the FLOPs of its "
+    "program listing, a program's the steps of its algorithm, counted as it runs: comparisons, hash probes, "
+    "additions, characters examined; the interpreter's own instructions are not among them, so these two differ in "
+    "kind. Bytes are those of tensors, and of the texts and entries that the steps touch. Memory is that of "
+    "weights, or of rules, tables and code. Energy says whether it was measured or modelled. Intervals are of 95 %; "
+    "one is called right more often where a sign test over the cases leaves chance less than 5 %.")
 
 
 def _headline(jobs: Sequence[dict[str, Any]]) -> list[Figure]:
@@ -141,17 +144,18 @@ def _figures(contestants: Sequence[dict[str, Any]], kinds: Sequence[str]) -> lis
 def _draw_factors(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
     axes = figure.add_subplot()
     for place, job in enumerate(jobs):
-        for name, label, _, colour in _FACTORS:
+        for index, (name, _, colour) in enumerate(_FACTORS):
             value = job["conclusion"]["factors"][name]
             if value:
-                axes.scatter([value], [place], color=colour, s=46, label=label if place == 0 else None, zorder=3)
+                height = place + 0.16 * (index - (len(_FACTORS) - 1) / 2)
+                axes.scatter([value], [height], color=colour, s=36, zorder=3)
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(jobs)), [job["title"] for job in jobs])
     axes.invert_yaxis()
     axes.set_xlabel("language model ÷ classical program")
     axes.grid(alpha=0.25, axis="x")
-    handles = [axes.scatter([], [], color=colour, s=46, label=label) for _, label, _, colour in _FACTORS]
+    handles = [axes.scatter([], [], color=colour, s=36, label=label) for _, label, colour in _FACTORS]
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.9 / max(2.0, 0.42 * len(jobs))),
                 ncols=len(handles))
 
