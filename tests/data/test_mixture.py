@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import ConfigError
-from tickwise.data.mixture import MixedPairs, MixtureOptions, mixture_rates
+from tickwise.data.mixture import MixedPairs
+from tickwise.data.mixture_options import MixtureOptions, mixture_rates
 from tickwise.data.pair_batches import EncodedPairs, PairBatches
 from tickwise.data.sentences import sentences_from_ids
 

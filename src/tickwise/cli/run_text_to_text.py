@@ -18,7 +18,7 @@ from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.task_flags import answer_texts
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
-from tickwise.data.mixture import MixtureOptions
+from tickwise.data.mixture_options import MixtureOptions
 from tickwise.tasks.prefixed_options import PrefixedOptions
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import numpy as np
 from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.batches import BatchCursor
-from tickwise.data.mixture import MixedPairs, MixtureOptions
+from tickwise.data.mixture import MixedPairs
+from tickwise.data.mixture_options import MixtureOptions
 from tickwise.data.pair_batches import EncodedPairs, encode_pairs
 from tickwise.data.pairs import Pairs, ReadPairs, read_pairs
 from tickwise.data.span_corruption import sentinel_ids, text_length, with_sentinels
