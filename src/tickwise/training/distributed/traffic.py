@@ -28,7 +28,7 @@ def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks:
                  strategy: Strategy) -> dict[str, int]:
     """Bytes that each rank sends in a step, by collective, when they go round in a ring: (n - 1)/n of what is gathered
     or scattered, and twice that of what is reduced to all (Patarasuk & Yuan 2009). Uneven shares are padded; that, and
-    the few numbers on which ranks agree, are left out."""
+    the few numbers on which ranks agree, are left out. Gloo, on CPUs, has no reduce-scatter and reduces to all."""
     total, layer, matrices, _ = _parameters(model)
     compute_bytes = torch_dtype(dtype).itemsize
     share = (n_ranks - 1) / n_ranks
