@@ -8,9 +8,11 @@ labelled with the class:
 
 - ``vae``: from places drawn around those of the class's own texts;
 - ``vae + gan``: from places by a GAN trained on the places of the class's texts;
-- ``copies``: the class's own texts again, which tells more data from more steps.
+- ``more steps``: no new text, but as many more passes over the old ones, which tells more data from more steps. (The
+  texts once more would tell nothing: a classifier reads each distinct text once.)
 
-Every variant trains the same classifier with the same settings, for the same number of epochs over its texts.
+Every variant trains the same classifier with the same settings, the others for the same number of epochs over their
+texts. A seed draws its own rows and is the same whatever other seeds run.
 """
 
 import argparse
@@ -79,8 +81,8 @@ def from_gan(model: TextVae, texts: list[str], n: int, seed: int, steps: int) ->
 
 
 def one(seed: int, rows: list[Row], arguments: argparse.Namespace) -> dict[str, float]:
-    chooser = random.Random(seed)
-    chooser.shuffle(rows)
+    """Test accuracy of each variant; draws ``rows`` anew and leaves them as they are."""
+    rows = random.Random(seed).sample(rows, len(rows))
     dev, train = rows[:N_DEV], rows[N_DEV : N_DEV + arguments.rows]
     by_class: dict[str, list[str]] = {}
     for label, text in train:
@@ -90,19 +92,19 @@ def one(seed: int, rows: list[Row], arguments: argparse.Namespace) -> dict[str, 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = vae_of([text for _, text in train], folder, arguments, seed)
-        more: dict[str, list[Row]] = {"none": [], "copies": [], "vae": [], "vae + gan": []}
+        more: dict[str, list[Row]] = {"none": [], "more steps": [], "vae": [], "vae + gan": []}
         for label, texts in by_class.items():
             n = max(1, int(len(texts) * arguments.ratio))
-            more["copies"] += [(label, texts[i % len(texts)]) for i in range(n)]
             more["vae"] += [(label, text) for text in neighbours(model, texts, n, seed) if text]
             more["vae + gan"] += [(label, text) for text in from_gan(model, texts, n, seed, arguments.gan_steps)
                                   if text]
         for variant, extra in more.items():
-            out = folder / variant.replace(" ", "")
+            out = folder / f"with {variant}"  # the VAE has a folder of its own
+            epochs = ClassifyConfig().epochs * (1 + arguments.ratio if variant == "more steps" else 1)
             result = train_classifier(ClassifyConfig(
                 train=(save(folder / f"{out.name}.tsv", train + extra),), dev=(save(folder / "dev.tsv", dev),),
                 test=(save(folder / "test.tsv", arguments.test_rows),), text_column="1", label_column="0", out=out,
-                seed=seed, compile="off"))
+                epochs=epochs, seed=seed, compile="off"))
             assert result.test is not None
             found[variant] = result.test.metrics["acc"].value
             print(f"seed {seed}, {variant}: {found[variant]:.4f}; e.g. {extra[:3]}", file=sys.stderr, flush=True)
