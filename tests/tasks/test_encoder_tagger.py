@@ -139,6 +139,11 @@ def test_the_loss_is_the_crf_s_on_first_tokens_and_knows_no_padding():
         emissions = states[:, torch.from_numpy(piece.firsts)]
         total += module.crf.loss(emissions, torch.from_numpy(tags)[None], torch.tensor([len(tags)])).item()
     assert loss.item() == pytest.approx(total / 5, rel=1e-5)
+    parts = objective.split(objective.example(), 2)
+    losses = [objective.loss(module, *part.inputs)[0].item() for part in parts]
+    weights = [part.weight for part in parts]
+    assert sorted(weights) == [1, 4]
+    assert np.average(losses, weights=weights) == pytest.approx(loss.item(), rel=1e-5)
     ids_BT, lengths_B, _, n_words_B = collate_pieces(words.make([s.tokens for s in sentences]), words.marks.pad)
     assert (ids_BT[1, lengths_B[1] :] == marks_of(words.tokenizer).pad).all()
     assert n_words_B.tolist() == [4, 1]

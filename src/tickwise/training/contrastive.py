@@ -49,7 +49,7 @@ class Contrastive(ShuffledPasses):
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Each part then tells its own texts apart only."""
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[1].sum() + part[3].sum())) for part in parts]
+        return [Batch(tuple(part), int(part[1].sum() + part[3].sum()), weight=len(part[0])) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, SentenceEmbedder)

@@ -68,7 +68,7 @@ class EncoderTagging(ShuffledPasses):
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[1].sum())) for part in parts]
+        return [Batch(tuple(part), int(part[1].sum()), weight=float(part[3].sum())) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Mean nats per word."""

@@ -95,7 +95,7 @@ class SpanReading(ShuffledPasses):
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[1].sum())) for part in parts]
+        return [Batch(tuple(part), int(part[1].sum()), weight=len(part[0])) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         ids_BT, lengths_B, segments_BT, targets_B2T = inputs

@@ -218,9 +218,9 @@ class TaggingObjective:
         return Batch((features, characters, tags, lengths), int(lengths.sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        """Rows in ``n`` parts. A tagger's sentences differ in length, so the parts' weights do too, a little."""
+        """Rows in ``n`` parts, each of which weighs what it has of tokens."""
         parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[3].sum())) for part in parts]
+        return [Batch(tuple(part), int(part[3].sum()), weight=float(part[3].sum())) for part in parts]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         features, characters, tags, lengths = inputs
