@@ -160,3 +160,16 @@ def test_published_sets_are_read_as_their_publishers_wrote_them(shared_data, mon
     assert (spam.labels.count("ham"), spam.labels.count("spam")) == (4827, 747)
     hotel = read_examples([str(shared_data / "chnsenticorp_htl" / "ChnSentiCorp_htl_all.csv")], ReadExamples())
     assert (hotel.labels.count("1"), hotel.labels.count("0")) == (5322, 2443)
+
+
+def test_a_header_with_a_name_twice_is_no_row(tmp_path):
+    for header in ("text,text,label", "text,label,label"):
+        (tmp_path / "a.csv").write_text(f"{header}\none,two,x\nthree,four,y\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"more than one column '(text|label)'"):
+            read_examples([str(tmp_path / "a.csv")], ReadExamples())
+
+
+def test_repeated_texts_with_other_labels_are_counted(capsys):
+    kept = distinct_texts(Examples(("a", "b", "A ", "a", "c"), ("x", "x", "y", "x", "y"), "f"))
+    assert (kept.texts, kept.labels) == (("a", "b", "c"), ("x", "x", "y"))
+    assert "left out 2 repeated texts, 1 of them with another label" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from tickwise.data.tag_features import TagFeatures
 from tickwise.data.tagged import Span, TaggedSentence
 from tickwise.report.entities import entity_page, terminal_text
 from tickwise.tasks.tag import Entity, EntityTagger, TagData, build_training, read_parts
-from tickwise.tasks.tag_options import TagOptions
+from tickwise.tasks.tag_options import TagOptions, TagReading
 
 SMALL = TagOptions(word_width=16, feature_width=4, hidden=12, min_count=1, batch_tokens=60, dropout=0.1)
 
@@ -122,3 +122,15 @@ def test_pages_and_lines_mark_entities_and_escape_everything():
     assert terminal_text(text, entities, ("PER", "<LOC>"), colour=False) == "<b>[Ada]/PER</b> & [Bonn]/<LOC>"
     coloured = terminal_text(text, entities, ("PER", "<LOC>"), colour=True)
     assert "\033[34;1mAda\033[0m" in coloured
+
+
+def test_equal_sentences_are_in_one_part(tmp_path):
+    lines = [f"{name} O\nin O\nOslo{n % 30} B-LOC\n" for n in range(90) for name in ("Ada", "Kurt")]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = read_parts([str(tmp_path / "a.txt")], [], TagReading())
+    assert len(data.training) + len(data.development) == 180
+    assert 3 <= len(data.development) <= 40
+    assert not {s.tokens for s in data.training} & {s.tokens for s in data.development}
+    (tmp_path / "b.txt").write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
+    two = read_parts([str(tmp_path / "b.txt")], [], TagReading())
+    assert (len(two.training), len(two.development)) == (1, 1)

@@ -5,13 +5,14 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data.sentences import sentences_from_ids
 from tickwise.evaluation.latent import latent_figures
-from tickwise.models.vae import Vae, VaeConfig
+from tickwise.models.vae import Vae, VaeConfig, normal_log_density
 from tickwise.profiling.trace_store import open_trace
 from tickwise.tasks.sentences import TextVae
 from tickwise.training.vae_objective import bound_figures
@@ -97,6 +98,27 @@ def test_without_a_latent_influence_the_bound_is_the_likelihood():
     few, many = (latent_figures(module.eval(), sentences, torch.device("cpu"), n_draws=n) for n in (1, 20))
     assert few.nll == pytest.approx(many.nll, rel=1e-5)
     assert few.kl == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_importance_weighted_bound_reaches_the_likelihood():
+    """One latent dimension, so that the integral over it can be done by quadrature."""
+    module = Vae(VaeConfig(vocab_size=9, eos_id=0, latent=1, width=8, hidden=8, encoder_hidden=8)).initialise(0).eval()
+    with torch.no_grad():
+        module.from_latent.weight.mul_(3)
+        module.decoder.onward[0].from_input.weight[:, 8:] *= 3
+    ids = [[1, 2, 3], [4], [5, 6]]
+    sentences = sentences_from_ids(ids, 0)
+    z_Z1 = torch.linspace(-8, 8, 4001)[:, None]
+    prior = torch.exp(normal_log_density(z_Z1)) * 16 / 4000
+    exact = []
+    with torch.no_grad():
+        for number in range(len(ids)):
+            ids_1T, lengths_1 = sentences.padded(np.array([number]))
+            nats = module.sentence_nats(ids_1T.expand(4001, -1), lengths_1.expand(4001), z_Z1)
+            exact.append(-(torch.exp(-nats.double()) * prior).sum().log().item())
+    found = latent_figures(module, sentences, torch.device("cpu"), n_draws=5000)
+    assert found.nll == pytest.approx(sum(exact) / 3, abs=5e-3)
+    assert found.bound > sum(exact) / 3 + 0.01
 
 
 def test_likelihood_on_the_command_line(trained, tickwise_cli):
@@ -238,6 +260,20 @@ def test_bad_input_is_refused_in_a_line(trained, tmp_path, tickwise_cli):
     code, _, error = tickwise_cli("run", "likelihood", trained, "--input", empty)
     assert code == 2
     assert "no sentence in it" in error
+
+
+def test_sentences_that_are_too_long_are_counted_in_every_part(tmp_path, tickwise_cli):
+    lines = [f"a cat number {n} sees it" for n in range(40)] + ["far too long a sentence to be read at all"] * 3
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "valid.txt").write_text("\n".join(lines[30:]) + "\n", encoding="utf-8")
+    assert tickwise_cli("data", "prepare", "--train", tmp_path / "train.txt", "--validation", tmp_path / "valid.txt",
+                        "--out", tmp_path / "data", "--tokenizer", "word", "--documents", "line", "--min-frequency",
+                        1, "--duplicates", "keep", "-q")[0] == 0
+    code, _, error = tickwise_cli("train", "vae", tmp_path / "data", "--out", tmp_path / "vae", *SMALL[2:], "--longest",
+                                  8, "--max-steps", 1)
+    assert code == 0, error
+    assert "left out 3 training sentences" in error
+    assert "left out 3 validation sentences" in error
 
 
 def test_bad_settings_are_refused_in_a_line(text, tmp_path, tickwise_cli):

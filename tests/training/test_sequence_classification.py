@@ -88,3 +88,10 @@ def test_validation_does_not_mind_how_sure_the_model_is():
     with torch.no_grad():
         module.head.weight *= 1.5
     assert objective.validate(module, torch.device("cpu"), None) == pytest.approx(before, rel=0.01)
+
+
+def test_texts_that_lose_their_middle_are_counted():
+    words = WordSequences.fit(["a b", "b c"], min_count=1)
+    encoded = words.encode(["a b", "a " * words.longest, "a " * (words.longest + 1)])
+    assert [len(text) for text in encoded] == [2, words.longest, words.longest]
+    assert words.n_cut == 1

@@ -6,8 +6,8 @@ import torch
 
 from tickwise.core.errors import ConfigError
 from tickwise.data.sentences import sentences_from_ids
-from tickwise.models.vae import Vae, VaeConfig
-from tickwise.training.vae_objective import KlSchedule, VaeObjective, active_units, kl_with_free_nats
+from tickwise.models.vae import Vae, VaeConfig, active_units
+from tickwise.training.vae_objective import KlSchedule, VaeObjective, kl_with_free_nats
 
 
 def sentences(n=400):

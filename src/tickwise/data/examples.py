@@ -249,6 +249,9 @@ def _of_table(rows: list[list[str]], source: str, read: ReadExamples) -> list[tu
     named = {name for name in (read.text_column, read.label_column) if name is not None and not name.isdecimal()}
     usual = bool(set(first) & _SURE_LABEL_COLUMNS) or bool(
         set(first) & set(LABEL_COLUMNS) and set(first) & set(TEXT_COLUMNS))
+    twice = sorted({name for name in first if first.count(name) > 1 and name in (*LABEL_COLUMNS, *TEXT_COLUMNS)})
+    if usual and twice:
+        raise DataError(f"{source}: its header has more than one column '{twice[0]}'; rename all but one")
     is_header = bool(named & set(rows[0])) or (usual and len(set(first)) == len(first))
     width = len(rows[0])
     if width < 2:
@@ -316,12 +319,16 @@ def without_texts(examples: Examples, others: Sequence[Examples]) -> Examples:
 
 
 def distinct_texts(examples: Examples) -> Examples:
-    """The first of each group of equal texts, white space and case aside; says how many were left out."""
+    """The first of each group of equal texts, white space and case aside; says how many were left out, and how many of
+    them had another label than the one that stays."""
     first: dict[str, int] = {}
+    n_others = 0
     for i, text in enumerate(examples.texts):
-        first.setdefault(_identity(text), i)
+        stays = first.setdefault(_identity(text), i)
+        n_others += examples.labels[stays] != examples.labels[i]
     if len(first) < len(examples):
-        say(f"{examples.name}: left out {len(examples) - len(first):,} repeated texts")
+        contradict = f", {n_others:,} of them with another label than the first, which stays" if n_others else ""
+        say(f"{examples.name}: left out {len(examples) - len(first):,} repeated texts{contradict}")
     return examples.take(list(first.values()))
 
 

@@ -17,8 +17,12 @@ _LONGEST_TEXT = 1000
 class WordSequences:
     """How texts become ids: their words, or their characters where the training texts were mostly Chinese."""
 
+    longest = _LONGEST_TEXT
+
     def __init__(self, features: TagFeatures) -> None:
         self.features = features
+        self.n_cut = 0
+        """Texts so far that lost their middle."""
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, min_count: int = 2) -> "WordSequences":
@@ -30,14 +34,19 @@ class WordSequences:
 
     def places(self, text: str) -> list[Place]:
         """Where the words stand that a classifier reads; none in a text without any."""
-        return _shortened((split_characters if self.features.unit == "character" else split_words)(text))
+        return _shortened(self._split(text))
+
+    def _split(self, text: str) -> list[Place]:
+        return (split_characters if self.features.unit == "character" else split_words)(text)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedSentence]:
         """The ids of each text; a text without words is one unknown word."""
         return [self._encoded(text) for text in texts]
 
     def _encoded(self, text: str) -> EncodedSentence:
-        tokens = [text[p.start : p.end] for p in self.places(text)]
+        places = self._split(text)
+        self.n_cut += len(places) > _LONGEST_TEXT
+        tokens = [text[p.start : p.end] for p in _shortened(places)]
         if tokens:
             return self.features.encode(tokens)
         n_features = len(self.features.tables)

@@ -16,11 +16,10 @@ from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError
 from tickwise.data.sentences import Sentences
 from tickwise.evaluation.bootstrap import resample_sums
-from tickwise.models.vae import Vae, normal_log_density
+from tickwise.models.vae import Vae, active_units, normal_log_density
 
 _ROWS_AT_ONCE = 100
 _RESAMPLES = 1000
-_ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +74,10 @@ def latent_figures(module: Vae, sentences: Sentences, device: torch.device, *, n
     resampled = resample_sums(nll_B[:, None], _RESAMPLES, seed)[:, 0] / len(nll_B)
     low, high = np.percentile(resampled, (2.5, 97.5))
     n_tokens = int(sentences.lengths.sum()) + len(sentences)
-    variances = torch.cat(means).var(0, correction=0)
     return LatentFigures(
         n_sentences=len(sentences), n_tokens=n_tokens, n_draws=n_draws, nll=float(nll_B.mean()), nll_low=float(low),
         nll_high=float(high), bound=bound, reconstruction=bound - kl, kl=kl,
-        active_units=int((variances > _ACTIVE_VARIANCE).sum()), perplexity=math.exp(nll_B.sum() / n_tokens),
+        active_units=active_units(torch.cat(means)), perplexity=math.exp(nll_B.sum() / n_tokens),
     )
 
 

@@ -128,13 +128,14 @@ def product_quantise(rows_KW: Tensor, code_bytes: int, *, seed: int = 1, rounds:
     codes, codebooks = [], []
     for part_KS in rows_KW.chunk(code_bytes, dim=1):
         sample = part_KS[torch.randperm(len(part_KS), generator=generator)[:_SAMPLED_ROWS]]
-        centres = sample[torch.randint(len(sample), (_CENTROIDS,), generator=generator)].clone()
+        # Different rows, as far as there are so many.
+        centres = sample[torch.arange(_CENTROIDS) % len(sample)].clone()
         for _ in range(rounds):
             nearest = _nearest(sample, centres)
             sums = torch.zeros_like(centres).index_add_(0, nearest, sample)
             counts = torch.bincount(nearest, minlength=_CENTROIDS).unsqueeze(1)
-            farthest = sample[torch.randint(len(sample), (_CENTROIDS,), generator=generator)]
-            centres = torch.where(counts > 0, sums / counts.clamp(min=1), farthest)
+            drawn = sample[torch.randint(len(sample), (_CENTROIDS,), generator=generator)]
+            centres = torch.where(counts > 0, sums / counts.clamp(min=1), drawn)
         codes.append(_nearest(part_KS, centres).to(torch.uint8))
         codebooks.append(centres)
     return torch.stack(codes, dim=1), torch.stack(codebooks)

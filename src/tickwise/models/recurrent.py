@@ -4,7 +4,6 @@ Shape legend: B sequences, T tokens, C embedding width, H features of a layer, V
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
-from tickwise.layers.clustered_head import ClusteredHead
+from tickwise.layers.clustered_head import ClusteredHead, check_cutoffs
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.loss import head_and_loss
@@ -60,10 +59,7 @@ class RecurrentConfig:
         for name in ("vocab_size", "width", "hidden", "n_layers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}: must be at least 1, got {getattr(self, name)}")
-        bounds = (0, *self.cutoffs, self.vocab_size)
-        if any(a >= b for a, b in pairwise(bounds)):
-            raise ConfigError(f"model.cutoffs: {list(self.cutoffs)} must rise, between 0 and the vocabulary's "
-                              f"{self.vocab_size}")
+        check_cutoffs(self.cutoffs, self.vocab_size)
         for name in ("word_dropout", "input_dropout", "dropout", "output_dropout", "weight_drop"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"model.{name}: must be in [0, 1), got {getattr(self, name)}")

@@ -7,7 +7,6 @@ positions.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.layers.attention import causal_attention
-from tickwise.layers.clustered_head import ClusteredHead
+from tickwise.layers.clustered_head import ClusteredHead, check_cutoffs
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Embedding, Linear
 from tickwise.layers.loss import head_and_loss
@@ -25,10 +24,12 @@ from tickwise.layers.norm import make_norm
 from tickwise.layers.recurrent import RecurrentLayers, State, locked_dropout
 from tickwise.layers.rope import rope_tables
 from tickwise.models.decoder import DecoderConfig, DecoderLayer
+from tickwise.models.lockstep import shifted
 
 Network = Literal["lstm", "transformer"]
 _LARGE_VOCABULARY = 2048
 _TOKENS_AT_ONCE = 512
+_ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +77,7 @@ class VaeConfig(VaeOptions):
                 raise ConfigError(f"model.{name}: must be in [0, 1), got {getattr(self, name)}")
         if not 0 <= self.eos_id < self.vocab_size:
             raise ConfigError(f"model.eos_id: {self.eos_id} is outside the vocabulary of {self.vocab_size}")
-        bounds = (0, *self.cutoffs, self.vocab_size)
-        if any(a >= b for a, b in pairwise(bounds)):
-            raise ConfigError(f"model.cutoffs: {list(self.cutoffs)} must rise, between 0 and the vocabulary's "
-                              f"{self.vocab_size}")
+        check_cutoffs(self.cutoffs, self.vocab_size)
         if "transformer" in (self.encoder, self.decoder) and self.width % (2 * self.n_heads):
             raise ConfigError(f"model.width: {self.width} is not {self.n_heads} heads of an even width")
 
@@ -251,8 +249,8 @@ class Vae(nn.Module):
         return x_BTC * self.config.width**0.5 if network == "transformer" else x_BTC
 
     def decoder_inputs(self, ids_BT: Tensor) -> Tensor:
-        """What the decoder reads to write ``ids_BT``: the same moved on by one, behind the end token."""
-        return F.pad(ids_BT[:, :-1], (1, 0), value=self.config.eos_id)
+        """What the decoder reads to write ``ids_BT``."""
+        return shifted(ids_BT, self.config.eos_id)
 
     def read(self, ids_BT: Tensor, z_BZ: Tensor, state: State | None = None, kept_BT: Tensor | None = None,
              ) -> tuple[Tensor, State]:
@@ -312,23 +310,11 @@ class Vae(nn.Module):
         return nats_N.new_zeros(ids_BT.shape).masked_scatter(inside_BT, nats_N).sum(1)
 
     def _token_nats(self, hidden_NC: Tensor, targets_N: Tensor) -> Tensor:
-        """(N,): of each token; rare words' clusters are visited for their own tokens only."""
+        """(N,): of each token."""
         if self.clusters is None:
             return F.cross_entropy(self.logits(hidden_NC).float(), targets_N, reduction="none")
         mark(Stage.HEAD)
-        frequent_VC, *rare = self.lm_head.weight.split(self.clusters.sizes)
-        n_frequent = len(frequent_VC)
-        cutoffs = torch.tensor(self.clusters.cutoffs, device=targets_N.device)
-        cluster_N = torch.bucketize(targets_N, cutoffs, right=True)
-        first_N = torch.where(cluster_N == 0, targets_N, n_frequent - 1 + cluster_N)
-        logits_NV = hidden_NC @ torch.cat((frequent_VC, self.clusters.clusters)).t()
-        nats_N = F.cross_entropy(logits_NV.float(), first_N, reduction="none")
-        for index, (rows_VC, lowest) in enumerate(zip(rare, self.clusters.cutoffs, strict=True), 1):
-            places = (cluster_N == index).nonzero().squeeze(1)
-            inside = F.cross_entropy((hidden_NC[places] @ rows_VC.t()).float(), targets_N[places] - lowest,
-                                     reduction="none")
-            nats_N = nats_N.index_add(0, places, inside)
-        return nats_N
+        return self.clusters.nats(hidden_NC, self.lm_head.weight, targets_N)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "Vae":
@@ -348,6 +334,11 @@ class Vae(nn.Module):
     def n_parameters(self) -> int:
         """Stored numbers; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def active_units(means_BZ: Tensor) -> int:
+    """Latent dimensions whose posterior mean varies over the sentences by more than 0.01 (Burda et al. 2016)."""
+    return int((means_BZ.var(0, correction=0) > _ACTIVE_VARIANCE).sum()) if len(means_BZ) > 1 else 0
 
 
 class GivenLatent:

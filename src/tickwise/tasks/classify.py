@@ -35,6 +35,7 @@ from tickwise.training.run import TrainResult, check_outputs, train_module
 
 _DEV_SHARE = 0.1
 _FEWEST_FOR_DEV = 20
+_FEWEST_TO_CALIBRATE = 50
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def open_examples(config: ClassifyConfig) -> ClassifyData:
     dev, test = (part if part is not None and len(part) else None for part in (dev, test))
     if dev is None:
         say("too few texts for a development part: nothing to stop early by, probabilities stay uncalibrated")
+    elif len(dev) < _FEWEST_TO_CALIBRATE and not config.folds:
+        say(f"only {len(dev):,} development texts: probabilities are calibrated on these few; take them with caution")
     labels = tuple(sorted(counts))
     for part in (dev, test):
         if part is not None:

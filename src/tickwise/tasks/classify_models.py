@@ -114,6 +114,8 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
         batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout,
         label_smoothing=config.label_smoothing, example_weights=weights,
     )
+    if words.n_cut:
+        say(f"{words.n_cut:,} texts are longer than {words.longest:,} {words.features.unit}s: their middle is not read")
     own = dataclasses.replace(
         config, batch_size=options.batch_size, epochs=options.epochs,
         optimizer=OptimizerOptions(name="adamw", lr=options.lr, weight_decay=0.0, beta2=0.999),

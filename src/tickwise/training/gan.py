@@ -65,6 +65,8 @@ class GanTrainConfig(SentenceDataConfig):
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(name="adamw", weight_decay=0.0, beta2=0.999))
     """Of the maximum likelihood."""
+    max_steps: int | None = None
+    """Updates of the maximum likelihood; --adversarial.steps are those of the game."""
     max_seconds: float | None = None
     """Wall-clock time of the maximum likelihood; --adversarial.max-seconds is about the game."""
 

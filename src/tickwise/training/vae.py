@@ -68,10 +68,12 @@ def open_sentences(config: SentenceDataConfig) -> tuple[PreparedData, Sentences,
         if name in data.splits:
             split = data.split(name)
             parts[name] = split_sentences(split.tokens, eos_id, config.longest, f"{config.data} ({name})")
-    left_out = int((data.split("train").tokens == eos_id).sum()) - len(parts["train"])
-    if left_out > 0:
-        say(f"{config.data}: left out {left_out:,} training sentences that are empty or have {config.longest} tokens "
-            "or more")
+    for name, sentences in parts.items():
+        left_out = int((data.split(name).tokens == eos_id).sum()) - len(sentences)
+        if left_out > 0:
+            what = "training" if name == "train" else name
+            say(f"{config.data}: left out {left_out:,} {what} sentences that are empty or have {config.longest} tokens "
+                "or more")
     return data, parts["train"], parts.get("validation")
 
 

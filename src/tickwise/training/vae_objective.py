@@ -15,12 +15,9 @@ from torch import Tensor, nn
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.data.sentences import Sentences
-from tickwise.models.vae import Posterior, Vae, word_dropout_mask
+from tickwise.models.vae import Posterior, Vae, active_units, word_dropout_mask
 from tickwise.training.objective import Batch
 from tickwise.training.sentence_objective import SentenceObjective, spread_batches
-
-_ACTIVE_VARIANCE = 0.01
-"""A latent dimension is active when its posterior mean varies more than this over the sentences (Burda et al. 2016)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +138,6 @@ def bound_figures(module: Vae, sentences: Sentences, device: torch.device, *, ma
     n = sum(map(len, batches))
     return {"loss": (reconstruction + kl) / n, "reconstruction": reconstruction / n, "kl": kl / n,
             "active_units": float(active_units(torch.cat(means)))}
-
-
-def active_units(means_BZ: Tensor) -> int:
-    """Latent dimensions whose posterior mean varies over the sentences by more than 0.01 (Burda et al. 2016)."""
-    return int((means_BZ.var(0, correction=0) > _ACTIVE_VARIANCE).sum()) if len(means_BZ) > 1 else 0
 
 
 def posterior_of(module: Vae, sentences: Sentences, indices: np.ndarray, device: torch.device) -> Posterior:
