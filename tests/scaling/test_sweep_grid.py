@@ -40,14 +40,15 @@ def test_a_trial_counts_whole_updates_and_all_parameters():
     assert count_parameters(BASE, 2, 32, 50) == trial.parameters
 
 
-def test_batches_grow_with_the_root_of_the_tokens_and_rates_with_the_root_of_the_batch():
+def test_batches_grow_with_the_root_of_the_tokens_and_rates_are_those_of_the_dial():
     assert batch_sequences(1_000_000, 1) == 1250
     assert batch_sequences(4_000_000, 1) == 2500
     assert batch_sequences(10, 256) == 1
     small, large = made(Grid(sizes=("1x16",), tokens=(1e5, 1e7)))
-    ratio = large.config.batch_size / small.config.batch_size
-    assert ratio == pytest.approx(10, rel=0.05)
-    assert large.config.optimizer.lr / small.config.optimizer.lr == pytest.approx(math.sqrt(ratio))
+    assert large.config.batch_size / small.config.batch_size == pytest.approx(10, rel=0.05)
+    assert large.config.optimizer.lr == small.config.optimizer.lr
+    narrow, wide = made(Grid(sizes=("1x16", "1x64"), tokens=(1e5,)))
+    assert narrow.config.optimizer.lr == pytest.approx(2 * wide.config.optimizer.lr), "root of the width"
 
 
 def test_what_the_base_says_holds_for_all():

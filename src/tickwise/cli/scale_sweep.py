@@ -54,7 +54,7 @@ class Arguments(CommonArguments):
     """Sequences in an update, the same for all trials (1.25 × √tokens tokens)."""
     model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
     optimizer: OptimizerOptions = dataclasses.field(default_factory=OptimizerOptions)
-    """A learning rate given here holds for all trials (that of tickwise train × √(tokens in an update / 4,096))."""
+    """A learning rate given here holds for all trials (that of tickwise train for each width)."""
     schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
     """Warm-up and decay are shares of each trial, and end with it."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"

@@ -15,8 +15,6 @@ from tickwise.training.dial import decoder_from_dial, resolve
 BATCH_TOKENS_PER_ROOT_TOKEN = 1.25
 """Tokens in an update over √(tokens of the run). The critical batch grows like the root of the data and hardly with the
 model (Zhang et al. 2024, "How does critical batch size scale in pre-training?", section 4); the factor is ours."""
-REFERENCE_BATCH_TOKENS = 4096
-"""The batch for which the dial's learning rate was chosen."""
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -113,12 +111,8 @@ def _trial(name: str, base: TrainConfig, depth: int, width: int, parameters: int
     config = dataclasses.replace(
         base, depth=depth, model=dataclasses.replace(base.model, width=width), batch_size=batch, max_steps=steps,
         max_tokens=None, max_seconds=None)
-    if base.optimizer.lr is None:  # the dial's, by the root of the batch (Malladi et al. 2022, for Adam)
-        model = decoder_from_dial(depth, base.context, vocab_size, config.model)
-        dial = resolve(config, model, parameters, n_train_tokens).optimizer.lr
-        assert dial is not None
-        lr = dial * math.sqrt(batch * base.context / REFERENCE_BATCH_TOKENS)
-        config = dataclasses.replace(config, optimizer=dataclasses.replace(base.optimizer, lr=lr))
+    model = decoder_from_dial(depth, base.context, vocab_size, config.model)
+    config = dataclasses.replace(config, optimizer=resolve(config, model, parameters, n_train_tokens).optimizer)
     whole = steps * batch * base.context
     return Trial(name, parameters, whole, FLOPS_PER_PARAMETER_AND_TOKEN * parameters * whole, config)
 
