@@ -132,3 +132,10 @@ def test_the_real_data_has_the_published_counts(shared_data):
     assert (len(chinese), sum(len(s.entities) for s in chinese)) == (477, 1630)
     noisy = read_tagged(shared_data / "wnut17" / "emerging.test.annotated")
     assert (len(noisy), sum(len(s.entities) for s in noisy)) == (1287, 1079)
+
+
+def test_one_wrong_tag_does_not_make_another_scheme(tmp_path):
+    """The line that breaks the scheme of the rest is named, not the first that breaks one guessed by a prefix."""
+    lines = ["Ada B-PER", "Byron I-PER", "sleeps O", ""] * 20 + ["Oslo S-LOC", ""]
+    with pytest.raises(DataError, match=r"line 81: .*S-LOC.* is none of bio's"):
+        read_tagged(write(tmp_path, "\n".join(lines) + "\n"))

@@ -312,6 +312,19 @@ def test_a_matrix_that_does_not_fit_is_refused_in_a_line(tmp_path):
     check_memory(BagConfig(labels=("a", "b"), n_features=1000), config)
 
 
+def test_a_matrix_that_takes_much_is_announced(tmp_path, monkeypatch, capsys):
+    from tickwise.tasks import classify_models
+
+    monkeypatch.setattr(classify_models, "memory_bytes", lambda: (2**40, 2**40))
+    config = ClassifyConfig(train=("x",), out=tmp_path / "x")
+    check_memory(BagConfig(labels=tuple(map(str, range(10_000))), n_features=23_522), config)
+    said = capsys.readouterr().err
+    assert "10,000 classes" in said
+    assert "--features.most" in said
+    check_memory(BagConfig(labels=("a", "b"), n_features=1000), config)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("rows", "message"), [
     (["one text\ta", "two texts\ta", "three\ta"], "only one class, 'a'"),
     (["\ta", "  \tb"], "no row with a text and a label"),

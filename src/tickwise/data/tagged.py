@@ -105,7 +105,19 @@ def may_follow(before: str | None, after: str | None) -> bool:
 
 
 def detect_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:
-    """The scheme that the prefixes in ``sentences`` (their tags) belong to.
+    """The scheme that ``sentences`` (their tags) are in: what their prefixes say, or, where that makes mistakes of
+    some, the scheme that the fewest break."""
+    first = _scheme_of_prefixes(sentences)
+    broken = {first: sum(_mistake(tags, first) is not None for tags in sentences)}
+    if broken[first]:
+        others: tuple[Scheme, ...] = ("bio", "iobes", "iob1", "bmes", "bilou")
+        for scheme in others:
+            broken[scheme] = sum(_mistake(tags, scheme) is not None for tags in sentences)
+    return min(broken, key=lambda scheme: broken[scheme])
+
+
+def _scheme_of_prefixes(sentences: Sequence[Sequence[str]]) -> Scheme:
+    """The scheme that the prefixes belong to.
 
     With B and I alone it is bio when at least as many entities begin with B (where the token before is no entity of
     their type, and iob1 has no B) as with I.

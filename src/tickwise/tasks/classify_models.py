@@ -34,6 +34,7 @@ from tickwise.training.encoder_classification import EncoderClassification
 from tickwise.training.sequence_classification import SequenceClassification
 
 _HIDDEN_OF_VECTORS = 64
+_MUCH_MEMORY = 2**30
 _NEIGHBOURS, _NEAREST_COSINE = 5, 0.5
 
 
@@ -176,6 +177,10 @@ def check_memory(shape: BagConfig, config: ClassifyConfig) -> None:
     each moment of the optimizer and the average."""
     copies = 2 + {"sgd": 1, "muon": 1, "adamw": 2}[config.optimizer.name] + (config.ema_decay is not None)
     need, (_, free) = 4 * copies * shape.n_features * shape.row_width, memory_bytes()
+    if _MUCH_MEMORY < need <= free:
+        say(f"{shape.n_features:,} features × {shape.row_width:,} numbers ({len(shape.labels):,} classes) take about "
+            f"{format_bytes(need)} to train, and steps take as long; --features.most or --features.min-texts leave "
+            "some out")
     if need > free:
         fits = free // (4 * copies * shape.row_width)
         raise MemoryLimitError(

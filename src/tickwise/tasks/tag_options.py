@@ -38,6 +38,7 @@ class TagOptions(TagReading):
     batch_tokens: int = 600
     """Tokens in one update, padding included."""
     epochs: float = 8.0
+    """Passes through the training data; of little data more, until there are 300 updates."""
     lr: float = 2e-3
 
     def __post_init__(self) -> None:
