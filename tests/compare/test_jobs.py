@@ -6,6 +6,7 @@ import pytest
 
 from tickwise.compare.cases import NEW, NOISY, SEEN, Case
 from tickwise.compare.jobs import JOBS, MissingDataError, Setting, shared_words
+from tickwise.compare.models import _held_out
 from tickwise.core.errors import DataError
 
 
@@ -67,3 +68,12 @@ def test_without_their_data_they_say_what_they_need(name, tmp_path):
         prepared(name, tmp_path, None)
     with pytest.raises(MissingDataError, match="is not there"):
         prepared(name, tmp_path, tmp_path)
+
+
+def test_no_label_loses_its_last_texts_to_the_part_that_chooses():
+    training = [Case(f"text {i}", str(i // 4)) for i in range(80)] + [Case("alone", "lonely")]
+    train, dev = _held_out(training, seed=1)
+    assert sorted(map(str, train + dev)) == sorted(map(str, training))
+    assert 4 <= len(dev) <= 5
+    assert {case.answer for case in dev} <= {case.answer for case in train}
+    assert Case("alone", "lonely") in train

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tickwise.engine.language_model import LanguageModel, load
 
 _BYTES = 256 + 1
 _DEV_SHARE = 0.05
+_FEWEST_LEFT = 3
 _DEPTH, _WIDTH = 2, 128
 _UPDATE_TOKENS = 1024
 """Small updates: in a minute their number counts for more than their size."""
@@ -62,10 +64,8 @@ def trained_labeller(training: Sequence[Case], folder: Path, budget: Budget) -> 
     from tickwise.tasks.classify import train_classifier
     from tickwise.tasks.classify_config import ClassifyConfig, RecurrentOptions
 
-    cases = list(training)
-    random.Random(budget.seed).shuffle(cases)
-    n_dev = max(1, round(_DEV_SHARE * len(cases)))
-    for name, part in (("dev", cases[:n_dev]), ("train", cases[n_dev:])):
+    train, dev = _held_out(training, budget.seed)
+    for name, part in (("dev", dev), ("train", train)):
         write_text_atomic(folder / f"{name}.jsonl", "".join(
             json.dumps({"text": case.text, "label": case.answer}) + "\n" for case in part))
     if not (folder / "run" / "done").exists():
@@ -75,6 +75,20 @@ def trained_labeller(training: Sequence[Case], folder: Path, budget: Budget) -> 
             seed=budget.seed, device="cpu", **LOOP))
         write_text_atomic(folder / "run" / "done", "")
     return Labeller(Classifier.load(folder / "run", device="cpu"), "LSTM classifier", retraining(folder / "run"))
+
+
+def _held_out(training: Sequence[Case], seed: int) -> tuple[list[Case], list[Case]]:
+    """Cases to train on, and some to choose the model by, whose labels keep at least two others."""
+    cases = list(dict.fromkeys(training))
+    random.Random(seed).shuffle(cases)
+    left = Counter(case.answer for case in cases)
+    train: list[Case] = []
+    dev: list[Case] = []
+    for case in cases:
+        held_out = len(dev) < _DEV_SHARE * len(cases) and left[case.answer] > _FEWEST_LEFT
+        left[case.answer] -= held_out
+        (dev if held_out else train).append(case)
+    return train, dev
 
 
 def trained_translator(training: Sequence[Case], folder: Path, budget: Budget) -> Writer:
