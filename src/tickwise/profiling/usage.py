@@ -126,7 +126,7 @@ def _cpu_ns(before: _Reading, after: _Reading) -> float:
 def _shared(cpu_ns: float, walls: NDArray[numpy.int64], span_ns: int, busy: float) -> NDArray[numpy.int64]:
     """Processor time of a window of ``span_ns``, for its ticks (N,), by their wall time. Where one stands out, the
     others had what is usual (``busy``: processor time over wall time), and it had the rest."""
-    by_time = cpu_ns * walls / max(span_ns, 1)
+    by_time: NDArray[numpy.floating] = cpu_ns * walls / max(span_ns, 1)
     if len(walls) > 1:
         slowest = int(walls.argmax())
         others = (walls.sum() - walls[slowest]) / (len(walls) - 1)

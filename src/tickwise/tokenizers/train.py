@@ -159,7 +159,7 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, end_of
             "the end of a document); use --tokenizer char for fewer"
         )
     backend = tokenizers.Tokenizer(models.BPE())
-    normalisers = [normalizers.Lowercase()] if lowercase else []
+    normalisers: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     if whole:
         # Words are found before bytes are shown as characters; the space goes before the whole text, not each word.
         normalisers += [normalizers.Prepend(" ")] if prefix_space else []
