@@ -107,3 +107,12 @@ def test_single_long_ticks_do_not_count_and_unknown_work_stays_unknown(tmp_path)
     assert known.energy_source == "modelled"
     unknown = write(None)
     assert (unknown.operations, unknown.bytes_moved) == (None, None)
+
+
+@pytest.mark.parametrize(("host_ns", "known"), [(400, False), (600, True)])
+def test_energy_of_the_smaller_part_of_the_time_is_not_the_answer_s(tmp_path, host_ns, known):
+    rows = [{"tick": tick, "phase": "decode", "duration_ns": ns, "flops": 1, "bytes_read": 1, "bytes_written": 1,
+             "energy_j": joules, "energy_source": None if joules is None else "modelled"}
+            for tick in range(3) for ns, joules in ((host_ns, 0.5), (1_000 - host_ns, None))]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "ledger.parquet")
+    assert costs_of(tmp_path, 3).energy_j == (pytest.approx(0.5) if known else None)

@@ -17,7 +17,7 @@ from tickwise.scaling.sweep_trial import run_trial
 from tickwise.scaling.sweep_workers import Ended, local_workers
 from tickwise.training.config import OptimizerOptions, TrainConfig
 
-DATA = sweep.Data(fingerprint="f00d", train_tokens=30_000)
+DATA = sweep.Data(fingerprint="f00d", train_tokens=30_000, vocab_size=97)
 GRID = Grid(sizes=("1x16", "1x32"), tokens=(10_000, 20_000, 40_000, 80_000))
 
 

@@ -92,7 +92,8 @@ def run(arguments: Arguments) -> int:
                                                          vocab_size=arguments.vocab_size))
     if "validation" not in data.splits:
         raise ConfigError(f"{arguments.data}: has no validation part, and a trial's loss is measured there")
-    about = sweep.Data(fingerprint=data.fingerprint, train_tokens=len(data.split("train").tokens))
+    about = sweep.Data(fingerprint=data.fingerprint, train_tokens=len(data.split("train").tokens),
+                       vocab_size=data.tokenizer.vocab_size)
     least, most = arguments.tokens_per_parameter
     grid = Grid(sizes=arguments.sizes, flops=arguments.flops, tokens=arguments.tokens, least_tokens_per_parameter=least,
                 most_tokens_per_parameter=most)

@@ -125,7 +125,8 @@ def _deterministic(contestant: Contestant, material: Material, answers: Mapping[
 
 def costs_of(folder: Path, n_answers: int) -> Costs:
     """Of a trace with so many answers. Work is the sum over its ticks; time and energy are those of each phase's median
-    tick, times its ticks: other programs on the machine make single ticks longer."""
+    tick, times its ticks: other programs on the machine make single ticks longer. Energy counts the stages
+    whose work is known (choosing a token is not), and is unknown where those take less than half of the time."""
     import duckdb
 
     ledger = str(folder / "ledger.parquet")
@@ -135,10 +136,12 @@ def costs_of(folder: Path, n_answers: int) -> Costs:
             [ledger]).fetchall()
         (counted,), = connection.execute("SELECT count(bytes_read) FROM read_parquet(?)", [ledger]).fetchall()
         (nanoseconds, joules), = connection.execute("""
-            WITH ticks AS (SELECT phase, sum(duration_ns) AS ns, sum(energy_j) AS j FROM read_parquet(?)
-                           GROUP BY tick, phase)
-            SELECT sum(ns), sum(j)
-            FROM (SELECT median(ns) * count(*) AS ns, median(j) * count(*) AS j FROM ticks GROUP BY phase)
+            WITH ticks AS (SELECT phase, sum(duration_ns) AS ns, sum(energy_j) AS j,
+                                  sum(duration_ns) FILTER (energy_j IS NOT NULL) AS known_ns
+                           FROM read_parquet(?) GROUP BY tick, phase)
+            SELECT sum(ns), CASE WHEN sum(known_ns) > sum(all_ns) / 2 THEN sum(j) END
+            FROM (SELECT median(ns) * count(*) AS ns, median(j) * count(*) AS j, sum(known_ns) AS known_ns,
+                         sum(ns) AS all_ns FROM ticks GROUP BY phase)
             """, [ledger]).fetchall()
         sources = connection.execute("SELECT DISTINCT energy_source::VARCHAR FROM read_parquet(?) "
                                      "WHERE energy_j IS NOT NULL ORDER BY 1", [ledger]).fetchall()

@@ -34,10 +34,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What all trials of a sweep train on: its content and how many tokens it has."""
+    """What all trials of a sweep train on: its content, how many tokens it has and of how many kinds."""
 
     fingerprint: str
     train_tokens: int
+    vocab_size: int
 
 
 @contextlib.contextmanager
@@ -115,7 +116,8 @@ def rows(out: Path) -> list[Row]:
             "tokens": spec["tokens"], "flops": spec["flops"], "loss": loss,
             "unique_tokens": min(spec["tokens"], data["train_tokens"]), "depth": config["depth"],
             "width": config["model"]["width"], "context": config["context"],
-            "batch_tokens": config["batch_size"] * config["context"], "steps": config["max_steps"],
+            "vocab_size": data["vocab_size"], "batch_tokens": config["batch_size"] * config["context"],
+            "steps": config["max_steps"],
             "learning_rate": config["optimizer"]["lr"], "seed": config["seed"], "dtype": result.get("dtype"),
             "threads": result.get("threads"), "flops_counted": result.get("flops_counted"),
             "seconds": result["seconds"], "predicted_loss": guess,
