@@ -18,6 +18,10 @@ LINE_END = "<eos>"
 # The pattern of ``pre_tokenizers.ByteLevel`` (Radford et al. 2019).
 _GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SMALLEST_BPE = 256 + 1  # every byte, and the end-of-text token
+# A merge walks through each word that has it: a word without end, as of a text without spaces, makes that quadratic.
+_LONGEST_WORD = 512
+_NO_SPACE = re.compile(rf"\S{{{_LONGEST_WORD}}}")
+_LONG_WORDS = re.compile("|".join(rf"{kind}{{{_LONGEST_WORD}}}" for kind in (r"[^\W\d_]", r"\d", r"[\W_]")))
 
 
 def train_tokenizer(
@@ -135,7 +139,8 @@ def _train_word(
     backend.train_from_iterator(segmented(), trainer)
     vocabulary = backend.get_vocab(with_added_tokens=False)
     if len(vocabulary) <= 1:
-        raise DataError(f"no word occurs {min_frequency} times; give more text or --min-frequency 1")
+        raise DataError(f"no word occurs {min_frequency} times; give more text, or make the data with tickwise data "
+                        "prepare --min-frequency 1")
     # The trainer marks <unk> as special and counts one written in the text again; here it is an ordinary word
     # that stands for rare ones and is shown. Most frequent words get the smallest ids.
     by_frequency = sorted((word for word in vocabulary if word != UNKNOWN), key=vocabulary.__getitem__)
@@ -177,5 +182,17 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, end_of
         special_tokens=[END_OF_TEXT] if end_of_text else [],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(_short_words(texts), trainer)
     return Tokenizer(backend, "bpe", {"eos_token": END_OF_TEXT} if end_of_text else {})
+
+
+def _short_words(texts: Iterable[str]) -> Iterator[str]:
+    """``texts``, cut where a word would be longer than any real one; others stay as they are."""
+    for text in texts:
+        end = 0
+        if _NO_SPACE.search(text):
+            for word in _LONG_WORDS.finditer(text):
+                yield text[end : word.end()]
+                end = word.end()
+        if end < len(text):
+            yield text[end:]
