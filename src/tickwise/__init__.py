@@ -10,10 +10,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tickwise.core.errors import UserError
     from tickwise.engine.engine import Engine
-    from tickwise.engine.language_model import LanguageModel, load
+    from tickwise.engine.language_model import LanguageModel
     from tickwise.engine.requests import Request
     from tickwise.engine.settings import GenerationSettings
     from tickwise.evaluation.perplexity import evaluate
+    from tickwise.tasks.loading import load
     from tickwise.training.config import TrainConfig
     from tickwise.training.run import train
 
@@ -25,7 +26,7 @@ _HOME = {
     "TrainConfig": "tickwise.training.config",
     "UserError": "tickwise.core.errors",
     "evaluate": "tickwise.evaluation.perplexity",
-    "load": "tickwise.engine.language_model",
+    "load": "tickwise.tasks.loading",
     "train": "tickwise.training.run",
 }
 __all__ = [
