@@ -32,7 +32,7 @@ def test_vectors_from_text_to_neighbours_and_back(tmp_path, small_text, tickwise
 def test_vectors_are_listed_and_their_training_is_traced(tmp_path, small_text, tickwise_cli, method):
     out, trace = tmp_path / "vectors", tmp_path / "trace"
     code, _, err = tickwise_cli("vectors", "train", small_text, "--out", out, "--method", method, "--width", 8,
-                                "--epochs", 1, "--negatives", 1, "--trace", trace)
+                                "--epochs", 1, "--subsample", 1e-4, "--trace", trace)
     assert code == 0, err
     rows = open_trace(trace).rows()
     assert {"forward", "host"} <= {row["stage"] for row in rows}

@@ -123,3 +123,13 @@ def test_mistakes_are_one_line():
     lonely = WordText(numpy.array([0, -1, -1, -1, 1]), ("a", "b"), numpy.array([1, 1]))
     with pytest.raises(DataError, match="no two words"):
         train_word_vectors(lonely, WordVectorSettings(method="glove", window=2, min_count=1))
+
+
+def test_the_usual_settings_find_words_of_a_kind_in_small_text(shared_data):
+    with (shared_data / "tinystories" / "tinystories_sample.txt").open(encoding="utf-8") as file:
+        story = file.read(600_000)
+    tokenizer = train_tokenizer("word", iter([story]), min_frequency=1)
+    text = word_text(numpy.array(tokenizer.encode(story)), tokenizer, min_count=5)
+    vectors = train_word_vectors(text, WordVectorSettings(method="svd"))
+    for word, like in (("girl", {"boy"}), ("mom", {"dad", "grandma", "mommy"}), ("red", {"blue", "green", "yellow"})):
+        assert like & {near.word for near in vectors.neighbours(word, 5)}, word

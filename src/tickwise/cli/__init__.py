@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "write text with a model"),
     "chat": ("chat", "talk with a model that was fine-tuned on conversations"),
     **{f"run {task}": entry for task, entry in TASKS.items()},
-    "vectors train": ("vectors_train", "word vectors from text: skip-gram, GloVe, or the SVD of shifted PPMI"),
+    "vectors train": ("vectors_train", "word vectors from text: skip-gram, GloVe, or the SVD of PPMI"),
     "vectors neighbours": ("vectors_neighbours", "the words nearest to a word"),
     "vectors analogy": ("vectors_analogy", "a is to b as c is to what"),
     "vectors export": ("vectors_export", "word vectors in the text format of word2vec"),

@@ -1,4 +1,4 @@
-"""Make word vectors from text: skip-gram with negative sampling, GloVe, or the SVD of shifted PPMI."""
+"""Make word vectors from text: skip-gram with negative sampling, GloVe, or the SVD of PPMI."""
 
 import dataclasses
 import json

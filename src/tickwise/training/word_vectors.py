@@ -1,4 +1,4 @@
-"""Word vectors from text: skip-gram with negative sampling, GloVe, and the SVD of shifted positive PMI.
+"""Word vectors from text: skip-gram with negative sampling, GloVe, and the SVD of positive PMI.
 
 All three are batches of matrix products. Words that stand in a batch several times get the sum of their gradients, and
 AdaGrad steps keep such sums in bounds.
@@ -40,17 +40,18 @@ class WordVectorSettings:
     """How word vectors are made."""
 
     method: Method = "sgns"
-    """sgns: skip-gram with negative sampling; glove: weighted logarithms of counts; svd: factors of shifted PPMI."""
+    """sgns: skip-gram with negative sampling; glove: weighted logarithms of counts; svd: factors of PPMI."""
     width: int = 100
     """Numbers per word."""
-    window: int = 5
-    """Words on either side that count as near."""
+    window: int = 2
+    """Words on either side that count as near. Few find words that can stand for each other, many find a topic's."""
     min_count: int = 5
     """Words that occur less often get no vector."""
     negatives: int = 5
-    """Negative samples per pair (sgns); the shift of the mutual information is their logarithm (svd)."""
-    subsample: float = 1e-4
-    """Words more frequent than this share are left out at random (sgns, svd); 0 keeps all."""
+    """Negative samples per pair (sgns)."""
+    subsample: float = 0.0
+    """Words more frequent than this share are left out at random (sgns, svd), which saves time on large texts; 0 keeps
+    all."""
     epochs: int = 10
     """Passes over the text (sgns) or over the counts (glove)."""
     lr: float = 0.05
@@ -133,16 +134,16 @@ def train_word_vectors(
 
 
 def _ppmi_svd(text: WordText, settings: WordVectorSettings) -> Tensor:
-    """Rows of U √S (Levy, Goldberg & Dagan 2015, section 3)."""
+    """Rows of U S, of information that is not shifted: a shift leaves too little of a small text (Levy, Goldberg &
+    Dagan 2015, sections 3 and 6)."""
     mark(Stage.DATA)
     numbers = _subsampled(text, settings, numpy.random.default_rng(settings.seed))
-    ppmi = positive_pmi(window_counts(numbers, len(text.words), settings.window), shift=float(settings.negatives))
+    ppmi = positive_pmi(window_counts(numbers, len(text.words), settings.window))
     if not len(ppmi.values):
-        raise DataError(f"no two words stand together more often than by chance × {settings.negatives}; give more text "
-                        "or fewer --negatives")
+        raise DataError("no two words stand together more often than by chance; give more text")
     mark(Stage.FORWARD)
     left, values, _ = truncated_svd(ppmi, settings.width, settings.seed)
-    return left * values.sqrt()
+    return left * values
 
 
 class _AdaGrad:
