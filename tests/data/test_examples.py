@@ -111,6 +111,8 @@ def test_files_that_are_not_there_or_not_utf8(tmp_path):
     with pytest.raises(DataError, match=r"line 1: not utf-8; it looks like GB18030 .*--encoding gb18030"):
         read(str(tmp_path / "gb.tsv"))
     assert read(str(tmp_path / "gb.tsv"), encoding="gb18030").labels == ("好", "差")
+    (tmp_path / "utf16.tsv").write_bytes(chinese.encode("utf-16"))
+    assert read(str(tmp_path / "utf16.tsv")).labels == ("好", "差")
 
 
 def test_labels_in_a_file_of_their_own(tmp_path):

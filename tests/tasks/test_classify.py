@@ -214,13 +214,17 @@ def test_a_filter_decides_by_its_threshold(tmp_path):
         train_classifier(ClassifyConfig(train=(source,), out=tmp_path / "y", positive="plant"))
 
 
-def test_the_model_is_trained_anew_on_all_texts(trained, tmp_path):
+def test_the_model_is_trained_anew_on_all_texts(trained, tmp_path, capsys):
     selection = Classifier.load(trained.trained.out / "selection")
     rows = json.loads((trained.trained.out / "run.json").read_text(encoding="utf-8"))["data"]
     first = json.loads((trained.trained.out / "selection" / "run.json").read_text(encoding="utf-8"))["data"]
     assert rows["train_texts"] == first["train_texts"] + first["dev_texts"]
     assert (selection.logits(["I saw a cat"]) != trained.classifier.logits(["I saw a cat"])).any()
     assert f"trained anew on all {rows['train_texts']}" in trained.trained_on
+    again = ClassifyConfig(train=(trained_source(trained),), out=tmp_path / "y", epochs=1)
+    capsys.readouterr()
+    train_classifier(again)
+    assert "no validation split" not in capsys.readouterr().err
     kept = train_classifier(ClassifyConfig(train=(trained_source(trained),), out=tmp_path / "x", epochs=1, refit=False))
     assert not (tmp_path / "x" / "selection").exists()
     assert "the best of the run" in kept.trained_on
@@ -310,6 +314,18 @@ def test_a_matrix_that_does_not_fit_is_refused_in_a_line(tmp_path):
     with pytest.raises(MemoryLimitError, match=said):
         check_memory(BagConfig(labels=labels, n_features=1_000_000), config)
     check_memory(BagConfig(labels=("a", "b"), n_features=1000), config)
+
+
+def test_a_bag_that_fills_the_memory_names_what_makes_it_smaller(tmp_path, monkeypatch):
+    from tickwise.tasks import classify
+
+    def full(*given, **named):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(classify, "train_module", full)
+    config = ClassifyConfig(train=(write_texts(tmp_path / "a.tsv"),), out=tmp_path / "x")
+    with pytest.raises(MemoryLimitError, match=r"2 classes; say --features.most NUMBER or --features.min-texts NUMBER"):
+        train_classifier(config)
 
 
 def test_a_matrix_that_takes_much_is_announced(tmp_path, monkeypatch, capsys):

@@ -94,10 +94,20 @@ def test_sources_carry_size_and_hash_of_the_file_as_it_lies_on_disk(tmp_path):
     assert (source.bytes, source.xxh3_128) == (file.stat().st_size, file_hash(file))
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf16_with_its_mark_is_read(tmp_path, order):
+    text = "".join(f"{i} 第三, ü 😀\n" for i in range(60_000))
+    (tmp_path / "a.txt").write_bytes(f"\ufeff{text}".encode(f"utf-16-{order}"))
+    assert read(tmp_path / "a.txt", documents="line") == text.splitlines()
+    (tmp_path / "a.csv").write_bytes("\ufefftext,n\r\nein ü,1\r\n".encode(f"utf-16-{order}"))
+    assert read(tmp_path / "a.csv") == ["ein ü"]
+
+
 BAD_INPUT = {
     "empty": ("a.txt", b"", {}, "a.txt: empty"),
     "binary": ("a.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", {}, "looks like a binary file"),
-    "utf-16": ("a.txt", "text".encode("utf-16"), {}, "UTF-16"),
+    "utf-16 without a mark": ("a.txt", "text".encode("utf-16-le"), {}, "iconv -f UTF-16LE"),
+    "cut utf-16": ("a.txt", "text".encode("utf-16")[:-1], {}, "a.txt: not valid UTF-16"),
     "latin-1": ("a.txt", b"line\n" * 300_000 + b"caf\xe9\n", {}, "not valid UTF-8 at byte 1500003 (0xe9)"),
     "cut character": ("a.txt", "我".encode()[:2], {}, "not valid UTF-8 at byte 0"),
     "missing field": ("a.jsonl", b'{"text": "x"}\n\n{"body": "y"}\n', {}, "line 3: no field 'text' (it has body)"),

@@ -20,7 +20,7 @@ from tickwise.core.errors import ConfigError, DataError
 from tickwise.data import catalogue
 from tickwise.data.prepared import SPLIT_NAMES
 from tickwise.text.clean import clean
-from tickwise.text.encodings import guess_encoding
+from tickwise.text.encodings import UTF16_MARKS, guess_encoding
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "question", "title", "message", "sms", "body", "description")
 LABEL_COLUMNS = ("label", "class", "category", "target", "sentiment", "topic", "tag", "cat", "y", "labels")
@@ -160,7 +160,8 @@ def _decoded(path: Path, encoding: str) -> str:
     except (OSError, EOFError, zipfile.BadZipFile) as problem:
         raise DataError(f"{path}: cannot read it: {getattr(problem, 'strerror', None) or problem}") from None
     try:
-        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        marked = "utf-16" if data[:2] in UTF16_MARKS else "utf-8-sig"
+        text = data.decode(marked if encoding == "utf-8" else encoding)
     except LookupError:
         raise ConfigError(f"--encoding {encoding}: no such encoding; utf-8, gb18030, iso-8859-1 are some") from None
     except UnicodeDecodeError as problem:

@@ -22,6 +22,7 @@ from tickwise.evaluation.classification import ClassificationResult, evaluate_cl
 from tickwise.interop.directory import load_module, resolve_model_path, save_model
 from tickwise.models.bag import Bag, product_quantise
 from tickwise.models.encoder_heads import EncoderClassifier
+from tickwise.models.families import family_of
 from tickwise.models.recurrent_classifier import RecurrentClassifier
 from tickwise.text.ngrams import Family, NgramSettings, ngrams
 from tickwise.tokenizers.tokenizer import Tokenizer
@@ -91,8 +92,8 @@ class Classifier(ABC):
             from tickwise.tasks.encoder_classifier import EncodedClassifier
 
             return EncodedClassifier(module, Tokenizer.load(folder), folder)
-        raise CheckpointError(f"{path}: not a classifier but a {type(module).__name__}; train one with tickwise run "
-                              "classify --train FILE --out DIRECTORY")
+        raise CheckpointError(f"{path}: not a classifier but another kind of model ({family_of(module)[1].name}); "
+                              "train one with tickwise run classify --train FILE --out DIRECTORY")
 
     @property
     def labels(self) -> tuple[str, ...]:

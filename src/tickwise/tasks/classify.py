@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from tickwise.core.console import format_bytes, say
 from tickwise.core.device import resolve_device
-from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.errors import ConfigError, DataError, MemoryLimitError
+from tickwise.core.memory import is_out_of_memory
 from tickwise.data.examples import (
     Examples,
     distinct_texts,
@@ -178,7 +179,18 @@ def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Exa
            vectors: NamedVectors | None, passes: float | None = None, trace: Path | None = None) -> _Part:
     """One training on ``train``, chosen by ``dev`` if there is one; ``passes`` through the texts instead of the
     config's limits."""
-    job = make_job(config, data.labels, train, dev, vectors)
+    try:
+        return _train_job(config, data, make_job(config, data.labels, train, dev, vectors), train, dev, passes, trace)
+    except (MemoryError, RuntimeError) as problem:
+        if config.architecture != "bag" or not is_out_of_memory(problem):
+            raise
+        raise MemoryLimitError(
+            f"out of memory: a bag has a number for each feature and each of the {len(data.labels):,} classes; say "
+            "--features.most NUMBER or --features.min-texts NUMBER for fewer features") from None
+
+
+def _train_job(config: ClassifyConfig, data: ClassifyData, job: Job, train: Examples, dev: Examples | None,
+               passes: float | None, trace: Path | None) -> _Part:
     own = resolved(job, passes)
     if config.find_lr:
         own = _with_found_lr(own, job)
@@ -189,7 +201,7 @@ def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Exa
               "dev_texts": n_dev, "test_texts": n_test, "classes": len(data.labels)},
         lines=[f"{len(train):,} training texts of {len(data.labels):,} classes, {job.about}; {n_dev:,} texts to choose "
                f"by, {n_test:,} to test on"],
-        trace=trace,
+        trace=trace, wants_last=train is not data.train,
     )
     return _Part(trained, job.objective.steps_per_epoch)
 

@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""With which a text in UTF-16 begins; no text in UTF-8 does."""
 _BEFORE_BYTES = 1_000
 _SAMPLE_BYTES = 4_000
 _ENOUGH_COMMON = 0.75  # share of a language's everyday characters; text of another encoding has about half or fewer
@@ -55,7 +57,7 @@ def guess_encoding(data: bytes, at: int) -> Encoding | None:
 
 def guess_utf16(head: bytes) -> Encoding | None:
     """UTF-16 when the start of a file has its byte-order mark, or zeros in every other byte as ASCII gets them."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if head[:2] in UTF16_MARKS:
         return Encoding("UTF-16", "UTF-16")
     zeros = [half.count(0) / max(len(half), 1) for half in (head[::2], head[1::2])]
     for order, full, empty in (("LE", zeros[1], zeros[0]), ("BE", zeros[0], zeros[1])):

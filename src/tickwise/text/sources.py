@@ -4,6 +4,7 @@ A chunk ends where a document ends (or, inside a document that is longer than a 
 can be worked on independently and in parallel.
 """
 
+import codecs
 import csv
 import dataclasses
 import gzip
@@ -19,7 +20,7 @@ import xxhash
 
 from tickwise.core import console
 from tickwise.core.errors import DataError
-from tickwise.text.encodings import guess_encoding, guess_utf16
+from tickwise.text.encodings import UTF16_MARKS, guess_encoding, guess_utf16
 
 STANDARD_INPUT = "-"
 CHUNK_BYTES = 1 << 18
@@ -139,6 +140,31 @@ class _Hashing(io.RawIOBase):
         return len(data)
 
 
+class _FromUtf16(io.RawIOBase):
+    """What is read from ``file``, UTF-16 with a byte-order mark, as UTF-8."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file, self.name = file, name
+        self._decoder = codecs.getincrementaldecoder("utf-16")()
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = b"more"
+        while not self._ready and block:
+            block = self.file.read(len(buffer))
+            try:
+                self._ready = self._decoder.decode(block, final=not block).encode()
+            except UnicodeDecodeError as problem:
+                raise DataError(f"{self.name}: not valid UTF-16 ({problem.reason}), as its byte-order mark says; fetch "
+                                "it again") from None
+        given, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(given)] = given
+        return len(given)
+
+
 class ChunkReader:
     """Iterates over the chunks of ``files``; afterwards ``sources`` lists what was read.
 
@@ -187,6 +213,8 @@ class ChunkReader:
             stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=stream)), self.chunk_bytes)
         elif name.endswith(".gz") and stream.peek(1):
             raise DataError(f"{name}: not a gzip file, whatever its name says; rename it or fetch it again")
+        if stream.peek(2)[:2] in UTF16_MARKS:
+            stream = io.BufferedReader(_FromUtf16(stream, name), self.chunk_bytes)
         _check_text(stream.peek(_SNIFFED_BYTES)[:_SNIFFED_BYTES], name)
         offset = 0
         if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # the UTF-8 byte-order mark is not text

@@ -174,17 +174,18 @@ def run_plan(made: Plan, data: "PreparedData", trace: Path | None = None) -> Tra
 
 
 def train_module(config: LoopConfig, module: nn.Module, objective: Objective, assets: Assets, *, data: dict[str, Any],
-                 lines: Sequence[str] = (), trace: Path | None = None) -> TrainResult:
+                 lines: Sequence[str] = (), trace: Path | None = None, wants_last: bool = False) -> TrainResult:
     """Train any module towards any objective; ``config.optimizer.lr`` and ``config.batch_size`` must be set.
 
     ``data`` is what ``run.json`` says of the data: ``source`` (a path) and ``fingerprint``, and whatever else is worth
-    knowing. ``lines`` are said before the first step. Raises a ``UserError`` as ``train`` does.
+    knowing. ``lines`` are said before the first step. ``wants_last`` as for ``assemble``. Raises a ``UserError`` as
+    ``train`` does.
     """
     check_outputs(config, trace)
     device = own_device(resolve_device(config.device))
     use_cores()
     dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
-    return start(assemble(config, module, objective, assets, data, dtype, device), lines, trace)
+    return start(assemble(config, module, objective, assets, data, dtype, device, wants_last), lines, trace)
 
 
 def start(training: Training, lines: Sequence[str] = (), trace: Path | None = None) -> TrainResult:
@@ -264,15 +265,17 @@ def about_data(data: "PreparedData", source: Path) -> dict[str, Any]:
 
 
 def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets: Assets, data: dict[str, Any],
-             dtype: str, device: torch.device) -> Training:
-    """A training ready for its first step. Takes the random-number state from ``config.seed``."""
+             dtype: str, device: torch.device, wants_last: bool = False) -> Training:
+    """A training ready for its first step. Takes the random-number state from ``config.seed``. ``wants_last``: that
+    nothing is there to choose a model by is as it should be."""
     seed_everything(config.seed)
     if device.type == "cpu":
         use_cores()
     if not objective.n_validation_tokens:
         if config.patience is not None or config.stop_at_loss is not None:
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
-        console.say("no validation split: the last model is kept, not the best")
+        if not wants_last:
+            console.say("no validation split: the last model is kept, not the best")
     module = module.to(device)
     weights = MasterWeights(module, torch_dtype(dtype))
     product_dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
