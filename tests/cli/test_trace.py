@@ -275,3 +275,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tickwise_cli, model, recorded,
     assert message in err
     assert not any(empty.iterdir())
     assert open_trace(recorded).header["counts"]["ticks"] == 12
+
+
+def test_an_export_replaces_a_file_only_when_told_to(tickwise_cli, recorded, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("mine")
+    code, _, err = tickwise_cli("trace", "export", recorded, "--to", "csv", "--out", own)
+    assert (code, own.read_text()) == (2, "mine")
+    assert "is there already" in err
+    code, _, _ = tickwise_cli("trace", "export", recorded, "--to", "csv", "--out", own, "--overwrite")
+    assert code == 0 and own.read_text() != "mine"

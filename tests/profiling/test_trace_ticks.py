@@ -5,7 +5,7 @@ import pytest
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
-from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_token, tick_reports, ticks_as_json
+from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_of_token, tick_reports, ticks_as_json
 from tickwise.report.timeline_data import compact
 
 TICK_NS = 1405
@@ -35,6 +35,14 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
     assert report.slow.slowest_part.excess_ns == 9 * 500
     assert {stage.stage: stage.excess_ns for stage in report.slow.stages if stage.stage != "ffn"} == dict.fromkeys(
         ["embed", "norm", "head", "sample", "host"], 0)
+
+
+def test_a_tick_is_found_by_its_number(make_trace):
+    trace = open_trace(make_trace(n_ticks=5))
+    assert tick_of_number(trace, 3) == 3
+    for number in (-1, 5):
+        with pytest.raises(ConfigError, match=f"--tick {number}: the trace has ticks 0 to 4"):
+            tick_of_number(trace, number)
 
 
 def test_a_slow_tick_says_why(make_trace):

@@ -9,6 +9,7 @@ import tyro
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import say
+from tickwise.core.errors import OutputError
 
 if TYPE_CHECKING:
     from tickwise.profiling.trace_store import Trace
@@ -24,6 +25,8 @@ class Arguments(CommonArguments):
     """Format."""
     out: Path | None = None
     """File to write; one inside the trace's folder if left out."""
+    overwrite: bool = False
+    """Replace ``--out`` if it is there."""
 
 
 def run(arguments: Arguments) -> int:
@@ -31,6 +34,8 @@ def run(arguments: Arguments) -> int:
     from tickwise.profiling.trace_store import open_trace
 
     trace = open_trace(arguments.trace)
+    if arguments.out is not None and arguments.out.is_file() and not arguments.overwrite:
+        raise OutputError(f"{arguments.out}: is there already; give another --out, or --overwrite")
     out = arguments.out or arguments.trace / _NAMES[arguments.to]
     {"perfetto": export_perfetto, "csv": export_csv, "html": _export_html}[arguments.to](trace, out)
     if arguments.json:

@@ -32,6 +32,8 @@ class Arguments(CommonArguments):
     """Folder of a trace."""
     token: int | None = None
     """Show the tick that wrote this token, counted from 0."""
+    tick: int | None = None
+    """Show this tick, or training step, counted from 0."""
     slowest: int | None = None
     """Show this many ticks that took longest, against the typical tick of their phase."""
 
@@ -39,10 +41,11 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> int:
     from tickwise.profiling.trace_phases import check_has_ticks, phase_summaries
     from tickwise.profiling.trace_store import open_trace
-    from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_token, tick_reports, ticks_as_json
+    from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_of_token, tick_reports, ticks_as_json
 
-    if arguments.token is not None and arguments.slowest is not None:
-        raise ConfigError("--token and --slowest: give only one of them")
+    asked = [f"--{name}" for name in ("token", "tick", "slowest") if getattr(arguments, name) is not None]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)}: give only one of them")
     if arguments.slowest is not None and arguments.slowest < 1:
         raise ConfigError(f"--slowest {arguments.slowest}: must be at least 1")
     trace = open_trace(arguments.trace)
@@ -50,6 +53,8 @@ def run(arguments: Arguments) -> int:
     chosen: list[int] | None = None
     if arguments.token is not None:
         chosen = [tick_of_token(trace, arguments.token)]
+    elif arguments.tick is not None:
+        chosen = [tick_of_number(trace, arguments.tick)]
     elif arguments.slowest is not None:
         chosen = slowest_ticks(trace, arguments.slowest)
     if arguments.json:

@@ -88,6 +88,20 @@ class SlowTick:
         return None if self.cpu_ns is None else max(0, self.wall_ns - self.cpu_ns)
 
     @property
+    def own_ns(self) -> float:
+        """What the program itself computed longer than usual: processor time of all of its threads, at most as much as
+        the tick took longer. 0 where that is not known."""
+        usual_ns = self.phase.typical.cpu_ns
+        if self.cpu_ns is None or usual_ns is None or not self.interruptions:
+            return 0.0
+        return min(max(0.0, self.cpu_ns - usual_ns), max(0.0, self.wall_ns - self.usual_wall_ns))
+
+    @property
+    def _computed_longer(self) -> bool:
+        """Whether that is worth a word beside what other programs took."""
+        return self.own_ns >= _WORTH_THE_NAME * max(1.0, self._over_ns) and self.own_ns > self.usual_wall_ns
+
+    @property
     def _same_work(self) -> bool:
         return self.flops is None or self.flops <= 1.25 * (self.phase.mean_flops or 0)
 
@@ -154,12 +168,13 @@ class SlowTick:
 
     @property
     def unusual_ns(self) -> float:
-        """What it would save if what was ``unusual`` had not been."""
+        """What it would save if what was ``unusual`` had not been; without what the program itself computed longer."""
         if not self._explained:
             return float(self.off_ns or 0)
+        own_ns = self.own_ns if self._computed_longer else 0.0
         if self._everywhere or not self._in_stages:
-            return self._over_ns
-        return min(self._over_ns, sum(stage.excess_ns for stage in self._stretched))
+            return self._over_ns - own_ns
+        return max(0.0, min(self._over_ns, sum(stage.excess_ns for stage in self._stretched)) - own_ns)
 
     @property
     def why(self) -> str:
@@ -201,7 +216,11 @@ class SlowTick:
         """What helps against what was ``unusual``; empty where nothing was."""
         if not self.unusual:
             return ""
-        return f"nothing in the model; without that {100 * self.unusual_ns / self.wall_ns:.0f} % less"
+        less = f"{100 * self.unusual_ns / self.wall_ns:.0f} % less"
+        if self._explained and self._computed_longer:
+            return (f"without the interruptions {less}; the rest is what this program computed in {self.blamed.stage}: "
+                    "look what it did there")
+        return f"nothing in the model; without that {less}"
 
     def _cause(self, of: str = "core") -> str:
         off_ns = self.off_ns or 0
@@ -212,9 +231,13 @@ class SlowTick:
                     "most likely an interruption or a first use")
         if self.interruptions:
             text = f"another program held the {of} (interrupted {times(self.interruptions)})"
+            if self._explained and self._computed_longer:
+                text += (f", and this one computed for {(self.cpu_ns or 0) / 1e6:,.3g} ms itself, "
+                         f"{(self.cpu_ns or 0) / max(1.0, self.phase.typical.cpu_ns or 0):.0f} × as long as usual")
             return f"{text}; {off}" if off else text
         if off:
-            return f"{off}: it waited, for memory or a disk; no other program interrupted it"
+            return (f"{off}: it waited, for another thread, memory or a disk, or for a core after that; no other "
+                    "program interrupted it")
         return "most likely a first use, or waiting for memory; no other program interrupted it"
 
 

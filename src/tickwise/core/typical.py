@@ -35,6 +35,8 @@ class Typical:
     calm: bool
     """Whether the ``chosen_from`` ticks are those that nobody interrupted, and not all."""
     wall_ns: float
+    cpu_ns: float | None
+    """Processor time of all threads; ``None``: not measured."""
     stages: Mapping[str, float]
     interrupted: int | None
     """Of all ticks."""
@@ -71,6 +73,7 @@ def typical(ticks: Ticks) -> Typical:
     names = dict.fromkeys(name for of_tick in ticks.stages for name in of_tick)
     means = {name: sum(ticks.stages[place].get(name, 0) for place in middle) / len(middle) for name in names}
     wall_ns = sum(walls[place] for place in middle) / len(middle)
+    cpus = [cpu for place in middle if (cpu := ticks.cpu_ns[place]) is not None]
     hit = [place for place in range(len(walls)) if ticks.interruptions[place]]
     lost_ns = 0.0
     for place in hit:
@@ -81,5 +84,6 @@ def typical(ticks: Ticks) -> Typical:
     often = sum(ticks.interruptions[place] or 0 for place in hit) > _OFTEN_PER_S * max(sum(walls) * 1e-9, 0.01)
     disturbed = known and bool(hit) and (lost_ns >= _WORTH_SAYING * sum(walls) or (often and not calm))
     return Typical(ticks=tuple(sorted(middle)), chosen_from=len(order), calm=calm and len(quiet) < len(walls),
-                   wall_ns=wall_ns, stages=means, interrupted=len(hit) if known else None, lost_ns=lost_ns,
-                   disturbed=disturbed)
+                   wall_ns=wall_ns, stages=means,
+                   cpu_ns=sum(cpus) / len(cpus) if cpus and len(cpus) == len(middle) else None,
+                   interrupted=len(hit) if known else None, lost_ns=lost_ns, disturbed=disturbed)

@@ -112,6 +112,8 @@ class Engine:
 
         ``ConfigError`` for a request that can never be served, ``QueueFullError`` when too many wait already.
         """
+        if not isinstance(request, Request):
+            raise ConfigError(f"submit: give a Request(prompt=…), not {type(request).__name__}")
         submitted_at = time.perf_counter() if since is None else since
         if self._n_waiting >= self.options.max_waiting:
             raise self._queue_full()

@@ -10,6 +10,8 @@ On an accelerator, which works behind the program's back, every mark waits for i
 Shapes: N ticks with the same marks, M marks of a tick, R rows of a tick, K stages with counted work.
 """
 
+import functools
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,6 @@ from numpy.typing import NDArray
 from tickwise.core.stages import Stage
 from tickwise.profiling.energy import MEASURE_EVERY_NS, EnergyMeter, EnergyModel
 from tickwise.profiling.roofline import PYTHON_STAGES, Roofline, place
-from tickwise.profiling.usage import Usage, UsageMeter
 
 if TYPE_CHECKING:
     import torch
@@ -152,8 +153,30 @@ class Rows:
     """Of the ticks, in order; ``first_tick`` is the number of the first."""
     first_tick: int
     interruptions: NDArray[numpy.int64] | None
-    """Of each tick (see ``usage.TickUsage``); ``None`` where the system does not count that."""
+    """Of each tick: how often a thread of this process had to leave its core although it had work to do; ``None``
+    where the system does not count that."""
     cpu_ns: NDArray[numpy.int64] | None
+    """Of each tick: processor time of all threads of this process."""
+
+
+class Usage(Protocol):
+    """What a process has used since it began, all of its threads together (``resource.getrusage``)."""
+
+    @property
+    def ru_nivcsw(self) -> int: ...  # involuntary context switches
+    @property
+    def ru_utime(self) -> float: ...  # seconds of processor time
+    @property
+    def ru_stime(self) -> float: ...
+
+
+def usage_reader() -> Callable[[], Usage] | None:
+    """How to read this process's ``Usage``, in about a microsecond; ``None`` where the system does not say it all."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import resource
+
+    return functools.partial(resource.getrusage, resource.RUSAGE_SELF)
 
 
 class RowSink(Protocol):
@@ -185,10 +208,12 @@ class Ledger:
         self._marks: list[int | Stage | None] = []
         self._finished = 0
         """Length of ``_marks`` at the end of the last finished tick."""
-        self._ticks: list[tuple[int, Work, Sequence[Token]]] = []
-        """Finished ticks that are not flushed: that length, work, tokens."""
-        self._usage = UsageMeter(usage)
-        self._began_ns = self._ended_ns = _LONG_AGO_NS
+        self._ticks: list[tuple[int, Work, Sequence[Token], Usage | None, Usage | None]] = []
+        """Finished ticks that are not flushed: that length, work, tokens, and what was used before and after it."""
+        self._usage = usage
+        self._used: Usage | None = None
+        """When the running tick began, which is when the one before ended unless there was a gap."""
+        self._ended_ns = _LONG_AGO_NS
         self._work: Work | None = None
         self._n_flushed = 0
         self._layouts: dict[tuple[int | Stage | None, ...], _Layout] = {}
@@ -220,9 +245,8 @@ class Ledger:
             self._drop_unfinished()
         if now_ns > self._look_at_ns:
             now_ns = self._look_after(now_ns)
-        if now_ns - self._ended_ns > _GAP_NS:
-            self._usage.before(len(self._ticks), now_ns)  # some microseconds of the tick, as a clock around it sees
-        self._began_ns = now_ns
+        if now_ns - self._ended_ns > _GAP_NS and self._usage is not None:
+            self._used = self._usage()  # some microseconds of the tick, which a clock around it sees too
         marks.extend((now_ns, _HOST, None))
 
     def _drop_unfinished(self) -> None:
@@ -263,18 +287,15 @@ class Ledger:
             return
         self._work = None
         marks = self._marks
-        ticks = self._ticks
         length = len(marks) + 3
-        ticks.append((length, work, tokens))
+        before = self._used
+        if self._usage is not None:
+            self._used = self._usage()
+        self._ticks.append((length, work, tokens, before, self._used))
         marks.extend(_END)
         # The clock is read last, and nothing is made after it: the garbage collector's turn, and the growth of the
         # list, belong to the tick.
-        now_ns = self._now()
-        usage = self._usage
-        if now_ns - self._began_ns > usage.due_ns or len(ticks) >= usage.due_ticks:
-            usage.after(len(ticks), now_ns)
-            now_ns = self._now()
-        self._ended_ns = marks[-3] = now_ns
+        self._ended_ns = marks[-3] = self._now()
         self._finished = length
 
     def _measure_energy(self, now_ns: int) -> None:
@@ -289,11 +310,10 @@ class Ledger:
             self._drop_unfinished()
         if not self._ticks:
             return
-        now_ns = time.perf_counter_ns()
-        self._measure_energy(now_ns)
-        rows = self._rows(now_ns)
+        self._measure_energy(time.perf_counter_ns())
+        rows = self._rows()
         first = self._n_flushed
-        self._sink.add(rows, [(first + i, tokens) for i, (_, _, tokens) in enumerate(self._ticks) if tokens])
+        self._sink.add(rows, [(first + i, tokens) for i, (_, _, tokens, _, _) in enumerate(self._ticks) if tokens])
         self._n_flushed += len(self._ticks)
         self._ticks = []
         self._ended_ns = _LONG_AGO_NS
@@ -301,7 +321,7 @@ class Ledger:
         self._finished = 0
         del self._energy_times_ns[:-1], self._energy_j[:-1]
 
-    def _rows(self, now_ns: int) -> Rows:
+    def _rows(self) -> Rows:
         marks = self._marks[: self._finished]
         times = numpy.array(marks[0::3], dtype=numpy.int64) - self.origin_ns
         stages, layers = marks[1::3], marks[2::3]
@@ -328,16 +348,24 @@ class Ledger:
         share, bound = place(duration_ns.astype(numpy.float64), flops, bytes_read + bytes_written, self._roofline)
         python = numpy.isin(stage, _PYTHON_CODES)
         bound[python] = "overhead"
-        used = self._usage.of_ticks(times[last_marks] - times[starts], now_ns)
         return Rows(
             tick=tick + self._n_flushed, layer=layer, stage=stage, start_ns=start_ns, duration_ns=duration_ns,
             flops=flops, bytes_read=bytes_read, bytes_written=bytes_written, bound=bound, roofline_share=share,
             energy_j=self._row_energy(tick, times[starts], times[last_marks], duration_ns, flops,
                                       bytes_read + bytes_written, python),
             energy_measured=self._has_meter,
-            works=works, first_tick=self._n_flushed, interruptions=used.interruptions if used else None,
-            cpu_ns=used.cpu_ns if used else None,
+            works=works, first_tick=self._n_flushed, **self._usages(),
         )
+
+    def _usages(self) -> dict[str, NDArray[numpy.int64] | None]:
+        spans = [(tick[3], tick[4]) for tick in self._ticks]
+        switches = [after.ru_nivcsw - before.ru_nivcsw for before, after in spans if before and after]
+        cpu_s = [after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                 for before, after in spans if before and after]
+        if len(switches) < len(spans):
+            return {"interruptions": None, "cpu_ns": None}
+        return {"interruptions": numpy.array(switches, dtype=numpy.int64),
+                "cpu_ns": (1e9 * numpy.array(cpu_s)).astype(numpy.int64)}
 
     def _columns(
         self, layout: "_Layout", ticks: NDArray[numpy.int64], times: NDArray[numpy.int64],

@@ -16,10 +16,9 @@ from tickwise.core.paths import atomic_directory, remove_temporaries
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients, energy_model, find_meter
-from tickwise.profiling.ledger import CostModel, Ledger, synchronizer
+from tickwise.profiling.ledger import CostModel, Ledger, synchronizer, usage_reader
 from tickwise.profiling.roofline import roofline_of
 from tickwise.profiling.trace_store import TraceWriter, check_trace_output
-from tickwise.profiling.usage import usage_reader
 
 if TYPE_CHECKING:
     import torch

@@ -77,8 +77,16 @@ def tick_of_token(trace: Trace, number: int) -> int:
     if number < 0 or not found:
         n = trace.header["counts"]["tokens"]
         raise ConfigError(f"--token {number}: the trace has tokens 0 to {n - 1}" if n else
-                          f"--token {number}: the trace has no tokens")
+                          f"--token {number}: the trace has no tokens; --tick shows a step")
     return int(found[0]["tick"])
+
+
+def tick_of_number(trace: Trace, number: int) -> int:
+    """Tick ``number`` itself; ``ConfigError`` where there is none."""
+    if not trace.select("SELECT tick FROM ledger WHERE tick = ? LIMIT 1", [number]):
+        last = trace.select("SELECT max(tick) AS tick FROM ledger", [])[0]["tick"]
+        raise ConfigError(f"--tick {number}: the trace has ticks 0 to {last}")
+    return number
 
 
 def slowest_ticks(trace: Trace, count: int, phase: str | None = None) -> list[int]:
