@@ -9,6 +9,13 @@ from tickwise.tokenizers.chat import has_chat
 from tickwise.tokenizers.tokenizer import Tokenizer
 
 
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self):
+        return True
+
+
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory):
     path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
@@ -39,15 +46,18 @@ def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
     assert "loss" in json.loads(out)["development"] or json.loads(out)["development"] == {}
     assert has_chat(Tokenizer.load(run / "model"))
     talk = ("chat", run, "--max-tokens", 4, "--temperature", 0, "--device", "cpu")
-    said = f"a b\n\n/nothing\n/reset\nc\nd\n/save {talker / 'x.jsonl'}\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    said = f"a b\n\n/nothing\n/reset\nc\nd\n/save {talker / 'x.jsonl'}\n/save {chats}\n/exit\na\n"
+    before = chats.read_text()
+    monkeypatch.setattr("sys.stdin", Terminal(said))
     code, out, err = tickwise_cli(*talk, "--json")
     assert code == 0, err
     messages = json.loads(out)["messages"]
     assert [m["content"] for m in messages if m["role"] == "user"] == ["c", "d"]
     assert json.loads((talker / "x.jsonl").read_text()) == {"messages": messages}
     assert "no command /nothing" in err
-    monkeypatch.setattr("sys.stdin", io.StringIO("c\nd\n/exit\na\n"))
+    assert "is there already" in err
+    assert chats.read_text() == before
+    monkeypatch.setattr("sys.stdin", io.StringIO("c\nd\n"))
     code, out, err = tickwise_cli(*talk, "--save", talker / "y.jsonl")
     assert code == 0, err
     answers = [m["content"] for m in messages if m["role"] == "assistant"]
@@ -58,6 +68,21 @@ def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
     code, _, err = tickwise_cli(*talk)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "the model reads 64" in err
+
+
+def test_what_is_piped_in_is_text_and_never_a_command(tickwise_cli, talker, chats, monkeypatch, tmp_path):
+    run, victim = talker / "chat", tmp_path / "victim.txt"
+    victim.write_text("mine")
+    code, _, err = tickwise_cli("adapt", talker / "base", "--task", "chat", "--train", chats, "--out", run,
+                                "--tuning.epochs", 1, "--tuning.batch-size", 2, "--device", "cpu")
+    assert code == 0, err
+    said = [f"/save {victim.name}", "/reset", "/exit", "a"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(said)))
+    code, out, err = tickwise_cli("chat", run, "--max-tokens", 1, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert [m["content"] for m in json.loads(out)["messages"] if m["role"] == "user"][-1] == "a"
+    assert victim.read_text() == "mine"
 
 
 def test_mistakes_are_one_line(tickwise_cli, tiny_model, chats, tmp_path):

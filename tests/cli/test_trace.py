@@ -284,4 +284,5 @@ def test_an_export_replaces_a_file_only_when_told_to(tickwise_cli, recorded, tmp
     assert (code, own.read_text()) == (2, "mine")
     assert "is there already" in err
     code, _, _ = tickwise_cli("trace", "export", recorded, "--to", "csv", "--out", own, "--overwrite")
-    assert code == 0 and own.read_text() != "mine"
+    assert code == 0
+    assert own.read_text() != "mine"

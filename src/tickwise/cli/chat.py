@@ -69,14 +69,16 @@ def run(arguments: Arguments) -> int:
         if at_terminal:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
-        if not line or line.strip() in ("/exit", "/quit"):
+        if not line or (at_terminal and line.strip() in ("/exit", "/quit")):
             break
         if not line.strip():
             continue
         try:
-            _take(talk, line.rstrip("\r\n"), show=not arguments.json)
+            _take(talk, line.rstrip("\r\n"), show=not arguments.json, commands=at_terminal)
         except UserError as problem:
             if not at_terminal:
+                if arguments.save is not None and talk.messages:
+                    _save(talk, arguments.save)
                 raise
             print(f"tickwise: {problem}", file=sys.stderr)
         except KeyboardInterrupt:
@@ -90,17 +92,22 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _take(talk: "Conversation", line: str, *, show: bool) -> None:
-    """A command, or a turn to answer: the answer streams to stdout."""
-    word, _, rest = line.strip().partition(" ")
-    if word == "/reset":
+def _take(talk: "Conversation", line: str, *, show: bool, commands: bool) -> None:
+    """A command, where somebody types, or a turn to answer: the answer streams to stdout. A text that is piped in must
+    not write files."""
+    word, _, rest = line.strip().partition(" ") if commands else ("", "", "")
+    if word == "/reset" and not rest.strip():
         talk.reset()
         say("forgotten; the conversation begins anew")
     elif word == "/save":
         if not rest.strip():
             say("say where to: /save FILE")
         else:
-            _save(talk, Path(rest.strip()))
+            path = Path(rest.strip())
+            if path.exists():
+                say(f"{path} is there already; give another file")
+            else:
+                _save(talk, path)
     elif word.startswith("/") and word[1:].isalpha():
         say(f"no command {word}; there are {_COMMANDS}")
     else:

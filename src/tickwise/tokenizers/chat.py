@@ -113,18 +113,25 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], *, reply: boo
     written = "".join(value for message in messages for value in message.values())
     guard = next(chr(code) for code in _GUARDS if chr(code) not in written)
 
+    stand_in = next(chr(code) for code in _GUARDS if chr(code) not in written and chr(code) != guard)
+    short = {mark for mark in special if len(mark) == 1}
+    if len(short) > 1:
+        raise CheckpointError("the tokenizer has several special tokens of one character; chats cannot keep them apart "
+                              "from what people write")
+
     def broken(text: str) -> str:
-        while (found := marks.search(text)) is not None:
-            text = text[: found.start() + 1] + guard + text[found.start() + 1 :]
-        return text
+        return marks.sub(lambda mark: stand_in if mark[0] in short else mark[0][0] + guard + mark[0][1:], text)
+
+    def whole(text: str) -> str:
+        return text.replace(guard, "").replace(stand_in, next(iter(short), ""))
 
     guarded = [{name: broken(value) for name, value in message.items()} for message in messages]
     text, ids, done = render(tokenizer, guarded, reply=reply), list[int](), 0
     for mark in marks.finditer(text):
-        ids += _plain(tokenizer, text[done : mark.start()].replace(guard, ""))
+        ids += _plain(tokenizer, whole(text[done : mark.start()]))
         ids.append(special[mark.group()])
         done = mark.end()
-    return ids + _plain(tokenizer, text[done:].replace(guard, ""))
+    return ids + _plain(tokenizer, whole(text[done:]))
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> list[int]:
