@@ -1,11 +1,15 @@
 import json
 
+import numpy as np
 import pytest
 
 from tickwise.cli.dispatch import dispatch
 from tickwise.core import console
 from tickwise.engine.language_model import load
 from tickwise.evaluation.perplexity import evaluate
+from tickwise.interop.directory import save_model
+from tickwise.tokenizers.train import train_tokenizer
+from tickwise.training.ngram import count_ngrams
 
 TEXT = "a bad cafe.\nhead ache\n" * 60
 
@@ -82,3 +86,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(model_path, text_file, tmp_path, 
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+def test_the_share_of_unknown_words_stands_beside_the_figures(tmp_path, capsys):
+    tokenizer = train_tokenizer("word", iter(["the cat sees the dog\n" * 9]), word_style="spaces", min_frequency=1)
+    save_model(tmp_path / "kn2", count_ngrams(np.array(tokenizer.encode("the cat sees the dog\n" * 9)),
+                                              tokenizer.vocab_size, order=2), tokenizer)
+    text = tmp_path / "text.txt"
+    for content, share in (("the cat sees the horse\n" * 30, 30 / 180), ("the cat sees the dog\n" * 30, 0)):
+        text.write_text(content)
+        assert dispatch(["evaluate", str(tmp_path / "kn2"), "--data", str(text)]) == 0
+        assert (f"{share:.1%} of the tokens are <unk>" in capsys.readouterr().out) == (share > 0)
+        assert dispatch(["evaluate", str(tmp_path / "kn2"), "--data", str(text), "--json"]) == 0
+        (sizes,) = json.loads(capsys.readouterr().out)["n-samples"].values()
+        assert sizes["unknown_tokens"] == round(share * sizes["tokens"])

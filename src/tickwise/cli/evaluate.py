@@ -114,6 +114,9 @@ def table(result: "PerplexityResult") -> str:
         known = metric.interval
         between = f"{_number(known.low)} to {_number(known.high)}" if known else "n/a"
         lines.append(f"{_LABELS[name]:<22} {_number(metric.value):>12}   {between}")
+    if result.unknown:
+        lines += ["", f"{result.unknown / result.tokens:.1%} of the tokens are <unk>, which hides what word it was:",
+                  "the text itself costs more, and the figures compare with models of the same vocabulary only"]
     if result.loss.interval is not None:
         lines += ["", f"intervals: {result.bootstrap_samples} resamples of {result.blocks} blocks "
                       f"of {result.block_tokens} tokens"]

@@ -47,6 +47,8 @@ class PerplexityResult:
     bits_per_byte: Metric
     tokens: int
     """Scored tokens."""
+    unknown: int
+    """Of these, tokens that stand for any word that the tokenizer does not know."""
     words: int
     bytes: int
     """UTF-8 bytes of the scored text."""
@@ -97,7 +99,8 @@ class PerplexityResult:
             "n-shot": {self.task: 0},
             "higher_is_better": {self.task: dict.fromkeys(self.metrics, False)},
             "n-samples": {
-                self.task: {"tokens": self.tokens, "words": self.words, "bytes": self.bytes, "blocks": self.blocks}
+                self.task: {"tokens": self.tokens, "unknown_tokens": self.unknown, "words": self.words,
+                            "bytes": self.bytes, "blocks": self.blocks}
             },
             "config": {
                 "model": "tickwise",
@@ -185,11 +188,17 @@ def evaluate(
     blocks = loss_blocks(losses, corpus, model, block_tokens, words)
     metrics = _metrics(blocks, bootstrap_samples, seed)
     return PerplexityResult(
-        task=corpus.name, model=name, **metrics, tokens=n_scored, words=corpus.n_words, bytes=corpus.n_bytes,
-        word_rule=words, context=context, stride=stride, batch_size=batch_size,
-        dtype=str(model.dtype).removeprefix("torch."), device=str(model.device), block_tokens=block_tokens,
-        blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed, seconds=seconds, losses=losses,
+        task=corpus.name, model=name, **metrics, tokens=n_scored, unknown=_unknown(model, stream[1:]),
+        words=corpus.n_words, bytes=corpus.n_bytes, word_rule=words, context=context, stride=stride,
+        batch_size=batch_size, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device),
+        block_tokens=block_tokens, blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed,
+        seconds=seconds, losses=losses,
     )
+
+
+def _unknown(model: LanguageModel, tokens: NDArray[Any]) -> int:
+    mark = model.tokenizer.unk_id
+    return 0 if mark is None else int(numpy.count_nonzero(tokens == mark))
 
 
 def _default_stride(model: LanguageModel, context: int) -> int:
