@@ -19,8 +19,8 @@ def tagged(tmp_path):
 
 def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
     out = tmp_path / "run"
-    code, printed, _ = tickwise_cli("run", "entities", "--train", tagged, "--out", out, "--test", tagged, "--json",
-                                    *TINY)
+    code, printed, _ = tickwise_cli("run", "entities", "--train", tagged, "--dev", tagged, "--test", tagged,
+                                    "--out", out, "--json", *TINY)
     assert code == 0
     result = json.loads(printed)
     assert result["results"]["entities"]["f1,none"] > 0.9

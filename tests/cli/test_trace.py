@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -165,8 +166,10 @@ def test_ctrl_c_ends_a_query_in_one_line(tickwise_cli, recorded):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     pressed = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
     pressed.start()
+    began = time.monotonic()
     try:
-        assert tickwise_cli("trace", "sql", recorded, RUNAWAY) == (130, "", "tickwise: interrupted\n")
+        assert tickwise_cli("trace", "sql", recorded, RUNAWAY, "--timeout", 40) == (130, "", "tickwise: interrupted\n")
+        assert time.monotonic() - began < 30  # and not when the time is up
     finally:
         pressed.join()
         signal.signal(signal.SIGINT, before)

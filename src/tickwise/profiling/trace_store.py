@@ -9,6 +9,7 @@ where neither files nor the network can be reached.
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,27 +190,28 @@ class Trace:
         that takes longer than ``timeout_s`` seconds."""
         import duckdb
 
-        stop = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), self._connection.interrupt)
-        stop.daemon = True
-        try:
-            stop.start()
+        def work() -> tuple[list[str], list[tuple[Any, ...]]]:
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger, tokens and ticks")
             found = self._connection.execute(statements[0])
             return [column[0] for column in found.description or ()], found.fetchall()
-        except duckdb.InterruptException:
-            raise ConfigError(f"SQL: the query took more than {timeout_s:g} s and was stopped; ask for less, or give "
-                              "it more time with --timeout") from None
-        except RuntimeError as problem:  # what DuckDB makes of Ctrl-C
-            if not str(problem).startswith("Query interrupted"):
-                raise
-            raise KeyboardInterrupt from None
-        except duckdb.Error as problem:
-            first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
-            raise ConfigError(f"SQL: {first}") from None
-        finally:
-            stop.cancel()
+
+        # DuckDB does not listen to Ctrl-C while it works, so another thread lets it work.
+        with ThreadPoolExecutor(1) as other:
+            asked = other.submit(work)
+            try:
+                return asked.result(min(timeout_s, threading.TIMEOUT_MAX))
+            except TimeoutError:
+                raise ConfigError(f"SQL: the query took more than {timeout_s:g} s and was stopped; ask for less, or "
+                                  "give it more time with --timeout") from None
+            except duckdb.Error as problem:
+                first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+                raise ConfigError(f"SQL: {first}") from None
+            finally:
+                while not asked.done():  # again and again: a query that has not begun yet forgets it
+                    self._connection.interrupt()
+                    wait([asked], 0.1)
 
     def rows(self) -> list[dict[str, Any]]:
         """All of the ledger, in order."""
