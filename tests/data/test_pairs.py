@@ -150,6 +150,25 @@ def test_holding_out_depends_on_the_texts_alone_and_is_the_same_both_ways():
         hold_out(pairs, 300, "test")
 
 
+def test_labels_repeat_and_what_is_left_out_is_said(capfd):
+    pairs = Pairs([f"text {i % 150}" for i in range(200)], [("good", "bad")[i % 2] for i in range(200)], "labels")
+    rest, part = hold_out(pairs, 20, "x", targets_repeat=True)
+    assert len(part) == len(set(part.sources)) == 20
+    assert set(part.targets) == set(rest.targets) == {"good", "bad"}
+    assert not set(map(identity, part.sources)) & set(map(identity, rest.sources))
+    n_neither = 200 - len(part) - len(rest)
+    assert 0 < n_neither < 20
+    assert f"labels: left out {n_neither} pairs whose source is that of one of the 20 held out" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="cannot hold out 20"):
+        hold_out(pairs, 20, "x")
+
+
+def test_rows_without_a_key_are_named(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"source": "a", "target": "b"}\n{"source": "c", "label": "d"}\n')
+    with pytest.raises(DataError, match=r"row 2: no key 'target'; it has source, label"):
+        read_pairs([path], DEFAULT)
+
+
 def test_what_is_written_as_json_lines_reads_back(tmp_path):
     rows = "".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in zip(ENGLISH, GERMAN, strict=True))
     assert read_pairs([write(tmp_path / "a.jsonl", rows)], DEFAULT).targets == GERMAN

@@ -41,6 +41,23 @@ def test_tasks_as_they_are_written():
             parse_tasks([wrong])
 
 
+def test_what_one_task_is_chosen_by_no_other_is_trained_on(tmp_path, capfd):
+    """Sources with several targets, so that both directions draw different parts."""
+    rows = [(f"word {i % 30}", f"Wort {i}") for i in range(240)]
+    (tmp_path / "x.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8")
+    parts = read_tasks(parse_tasks([f"there: ={tmp_path / 'x.tsv'}[0,1]", f"back: ={tmp_path / 'x.tsv'}[1,0]"]))
+    (there, there_dev), (back, back_dev) = (
+        [set(zip(*sides, strict=True)) for sides in ((own.training.sources, own.training.targets),
+                                                     (own.development.sources, own.development.targets))]
+        for own in parts.values())
+    turned = {(b, a) for a, b in back_dev}
+    assert turned != there_dev
+    assert not there & turned
+    assert not there_dev & {(b, a) for a, b in back}
+    assert back
+    assert "that another task's development part has" in capfd.readouterr().err
+
+
 def test_the_prefix_says_what_to_do(trained):
     model = PrefixedModel.load(trained.out, "cpu")
     assert model.prefixes == ["German: ", "the same: "]

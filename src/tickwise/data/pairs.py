@@ -212,7 +212,10 @@ def _of_mappings(table: list[dict[str, Any]], read: ReadPairs, name: str) -> lis
         if key not in keys:
             raise DataError(f"{name}: no column '{key}'; it has {', '.join(keys)}")
         chosen.append(key)
-    return [(_plain(row.get(chosen[0])), _plain(row.get(chosen[1]))) for row in table]
+    for number, row in enumerate(table, start=1):
+        if missing := [key for key in chosen if key not in row]:
+            raise DataError(f"{name}, row {number:,}: no key '{missing[0]}'; it has {', '.join(row) or 'none'}")
+    return [(_plain(row[chosen[0]]), _plain(row[chosen[1]])) for row in table]
 
 
 def _plain(value: Any) -> str:
@@ -246,9 +249,10 @@ def identity(text: str) -> str:
     return "".join(filter(str.isalnum, folded)) or folded
 
 
-def hold_out(pairs: Pairs, n: int, salt: str) -> tuple[Pairs, Pairs]:
+def hold_out(pairs: Pairs, n: int, salt: str, *, targets_repeat: bool = False) -> tuple[Pairs, Pairs]:
     """(rest, part): ``n`` pairs with different sources and different targets, and the pairs of which neither side (its
-    ``identity``) occurs in any of the ``n``.
+    ``identity``) occurs in any of the ``n``. With ``targets_repeat``, as labels and short answers do, that is asked of
+    sources alone. How many pairs are in neither is said.
 
     Which pairs are held out depends on their texts and ``salt`` alone, not on their order, and is the same for both
     directions of translation. ``ConfigError`` when nothing would be left.
@@ -259,19 +263,26 @@ def hold_out(pairs: Pairs, n: int, salt: str) -> tuple[Pairs, Pairs]:
         key = "\0".join((salt, *sorted(sides[index])))
         return xxhash.xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
 
-    taken: tuple[set[str], set[str]] = (set(), set())
+    def compared(index: int) -> tuple[tuple[str, int], ...]:
+        """The texts that may not be in both parts, and which side each is."""
+        source, target = sides[index]
+        return ((source, 0),) if targets_repeat else ((source, 0), (target, 1))
+
+    taken: set[tuple[str, int]] = set()
     part: list[int] = []
     for index in sorted(range(len(pairs)), key=drawn):
         if len(part) == n:
             break
-        if sides[index][0] not in taken[0] and sides[index][1] not in taken[1]:
+        if taken.isdisjoint(compared(index)):
             part.append(index)
-            taken[0].add(sides[index][0])
-            taken[1].add(sides[index][1])
-    rest = [i for i, (source, target) in enumerate(sides) if source not in taken[0] and target not in taken[1]]
+            taken.update(compared(index))
+    rest = [index for index in range(len(pairs)) if taken.isdisjoint(compared(index))]
     if len(part) < n or not rest:
         raise ConfigError(f"{pairs.name}: cannot hold out {n:,} of its {len(pairs):,} pairs and have some left to "
                           "train on; hold out fewer")
+    if n_neither := len(pairs) - len(rest) - len(part):
+        say(f"{pairs.name}: left out {n_neither:,} pairs whose {'source' if targets_repeat else 'source or target'} is "
+            f"that of one of the {n:,} held out")
     return pairs.take(rest), pairs.take(sorted(part))
 
 

@@ -16,7 +16,7 @@ from tickwise.data.batches import BatchCursor
 from tickwise.data.mixture import MixedPairs
 from tickwise.data.mixture_options import MixtureOptions
 from tickwise.data.pair_batches import EncodedPairs, encode_pairs
-from tickwise.data.pairs import Pairs, ReadPairs, read_pairs
+from tickwise.data.pairs import Pairs, ReadPairs, identity, read_pairs
 from tickwise.data.span_corruption import sentinel_ids, text_length, with_sentinels
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.evaluation.classification import Score
@@ -72,7 +72,8 @@ def parse_tasks(given: Sequence[str], flag: str = "--task") -> list[TaskFiles]:
 
 
 def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()) -> dict[str, PairParts]:
-    """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does."""
+    """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does, of
+    sources that are not trained on. No other task trains on its pairs the other way round either."""
     _check_prefixes("--dev", development, [task.prefix for task in tasks])
     parts: dict[str, PairParts] = {}
     for task in tasks:
@@ -82,8 +83,25 @@ def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()
         if own:
             parts[task.prefix] = PairParts(read_pairs(task.names, task.read), _read_all(own, "validation"), None)
         else:
-            parts[task.prefix] = read_parts(task.names, (), task.read, 0)
-    return parts
+            parts[task.prefix] = read_parts(task.names, (), task.read, 0, targets_repeat=True)
+    return {prefix: _without_others(own, [parts[other].development for other in parts if other != prefix])
+            for prefix, own in parts.items()}
+
+
+def _without_others(own: PairParts, others: Sequence[Pairs]) -> PairParts:
+    """Without training pairs that another task's development part has, in whatever direction."""
+    def both(pairs: Pairs) -> list[frozenset[str]]:
+        return [frozenset((identity(a), identity(b))) for a, b in zip(pairs.sources, pairs.targets, strict=True)]
+
+    taken = {pair for other in others for pair in both(other)}
+    if not taken:
+        return own
+    kept = [index for index, pair in enumerate(both(own.training)) if pair not in taken]
+    if not kept:
+        raise DataError(f"{own.training.name}: every pair in it is held out for another task; give more")
+    if n := len(own.training) - len(kept):
+        say(f"{own.training.name}: left out {n:,} pairs that another task's development part has")
+    return dataclasses.replace(own, training=own.training.take(kept))
 
 
 def read_tests(tests: Sequence[TaskFiles], tasks: Sequence[TaskFiles] = ()) -> dict[str, Pairs]:

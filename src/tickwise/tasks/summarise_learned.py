@@ -27,7 +27,7 @@ def train_summariser(
 
     Raises a ``UserError`` for data that cannot be used.
     """
-    parts = read_parts(train, development, ReadPairs(source=field, target=summary), 0)
+    parts = read_parts(train, development, ReadPairs(source=field, target=summary), 0, targets_repeat=True)
     return train_tasks({"": parts}, out=out, options=options or SummaryOptions(), start=start, lowercase=lowercase,
                        seed=seed, max_seconds=max_seconds, resume=resume, overwrite=overwrite, device=device,
                        dtype=dtype, trace=trace)

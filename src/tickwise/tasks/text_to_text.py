@@ -42,10 +42,12 @@ class PairParts:
     held_out: Pairs | None
 
 
-def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs, n_held_out: int) -> PairParts:
+def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs, n_held_out: int, *,
+               targets_repeat: bool = False) -> PairParts:
     """The pairs of files or known data sets. Where no development part is given, a data set brings its own, and else
-    up to 1,000 pairs (a twentieth) are held out for it; ``n_held_out`` of the training pairs, of which neither side
-    occurs in any other part, are for the test: a development part that is given goes without pairs that share one."""
+    up to 1,000 pairs (a twentieth) are held out for it, by the rule of ``hold_out``; ``n_held_out`` of the training
+    pairs, of which neither side occurs in any other part, are for the test: a development part that is given goes
+    without pairs that share one."""
     training = read_pairs(train, read)
     held_out = None
     if n_held_out:
@@ -57,7 +59,7 @@ def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs
             developing = _without(developing, held_out)
         return PairParts(training, developing, held_out)
     n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
-    training, developing = hold_out(training, n, "validation")
+    training, developing = hold_out(training, n, "validation", targets_repeat=targets_repeat)
     return PairParts(training, developing, held_out)
 
 
