@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tickwise.profiling.trace_store import open_trace
 from tickwise.tokenizers.chat import has_chat
 from tickwise.tokenizers.tokenizer import Tokenizer
 
@@ -58,8 +59,14 @@ def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
     assert "is there already" in err
     assert chats.read_text() == before
     monkeypatch.setattr("sys.stdin", io.StringIO("c\nd\n"))
-    code, out, err = tickwise_cli(*talk, "--save", talker / "y.jsonl")
+    code, out, err = tickwise_cli(*talk, "--save", talker / "y.jsonl", "--trace", talker / "trace")
     assert code == 0, err
+    trace = open_trace(talker / "trace")
+    written = trace.select("SELECT request_id, count(*) AS n FROM tokens GROUP BY ALL")
+    phases = {row["phase"] for row in trace.select("SELECT DISTINCT phase FROM ledger")}
+    assert len(written) == 2
+    assert all(1 <= row["n"] <= 4 for row in written)
+    assert "prefill" in phases
     answers = [m["content"] for m in messages if m["role"] == "assistant"]
     assert [line.strip() for line in out.splitlines() if line.strip()] == [
         line.strip() for answer in answers for line in answer.splitlines() if line.strip()]

@@ -45,6 +45,8 @@ class Arguments(CommonArguments):
     """Same seed and same turns, same answers."""
     save: Path | None = None
     """Write the conversation to this file at the end, in the format that adapt --task chat reads."""
+    trace: Path | None = None
+    """Folder for a trace: every tick's stages with time, FLOPs and bytes (tickwise trace show)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:0 or mps."""
     dtype: DType = "fp32"
@@ -56,12 +58,28 @@ def run(arguments: Arguments) -> int:
     from tickwise.engine.chat import Conversation
     from tickwise.engine.language_model import load
     from tickwise.engine.settings import GenerationSettings
+    from tickwise.engine.tracing import traced, writing_costs
+    from tickwise.profiling.trace_store import check_trace_output
 
     settings = GenerationSettings(**{name: getattr(arguments, name) for name in (
         "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop", "seed")})
     if arguments.save is not None:
         check_file_output(arguments.save)
-    talk = Conversation(load(arguments.model, arguments.device, arguments.dtype), settings, arguments.system)
+    if arguments.trace is not None:
+        check_trace_output(arguments.trace)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    with traced(model, arguments.trace, writing_costs(model, use_cache=True)):
+        talk = Conversation(model, settings, arguments.system)
+        _talk(talk, arguments)
+    if arguments.save is not None:
+        _save(talk, arguments.save)
+    if arguments.json:
+        print(json.dumps({"messages": talk.messages}, ensure_ascii=False))
+    return 0
+
+
+def _talk(talk: "Conversation", arguments: Arguments) -> None:
+    """Turn by turn, until somebody or standard input ends it."""
     at_terminal = sys.stdin.isatty()
     if at_terminal:
         say(f"talk; {_COMMANDS} (or Ctrl-D)")
@@ -85,11 +103,6 @@ def run(arguments: Arguments) -> int:
             if not at_terminal:
                 raise
             print(file=sys.stderr)
-    if arguments.save is not None:
-        _save(talk, arguments.save)
-    if arguments.json:
-        print(json.dumps({"messages": talk.messages}, ensure_ascii=False))
-    return 0
 
 
 def _take(talk: "Conversation", line: str, *, show: bool, commands: bool) -> None:
