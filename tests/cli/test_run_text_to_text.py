@@ -47,6 +47,17 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert "use it with tickwise run text-to-text" in err
 
 
+def test_what_cannot_be_scored_is_said_before_the_training(tickwise_cli, texts, tmp_path):
+    for words, said in (
+            (("summarise", "--train", texts / "dialogues.jsonl", "--test", tmp_path / "x.jsonl"), "no such file"),
+            (("summarise", "--train", texts / "dialogues.jsonl", "--test", texts / "pairs.tsv"), "needs a text"),
+            (("text-to-text", "--task", f"a: ={texts / 'pairs.tsv'}", "--test", "a: =nothing.tsv"), "no such file")):
+        code, _, err = tickwise_cli("run", *words, "--out", tmp_path / "out", *SMALL)
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert said in err
+        assert not (tmp_path / "out").exists()
+
+
 def test_learned_summaries(tickwise_cli, texts, tmp_path):
     pytest.importorskip("rouge_score")
     out_dir = tmp_path / "summaries"
@@ -54,7 +65,15 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
         "run", "summarise", "--train", texts / "dialogues.jsonl", "--test", texts / "dialogues.jsonl", "--out", out_dir,
         "--options.whole", "#A#", "#B#", "--max-tokens", 8, "--beam", 1, *SMALL)
     assert code == 0, err
-    assert json.loads(out)["results"]["summarise"]["rouge1,none"] >= 0
+    found = json.loads(out)
+    assert (found["n-samples"]["summarise"]["original"], found["left_out"]) == (60, 0)
+    rows = [{"dialogue": text, "summary": "s"} for text in ("#A#: Hello.", "word " * 300)]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, out, err = tickwise_cli("run", "summarise", out_dir, "--test", tmp_path / "long.jsonl", "--beam", 1,
+                                  "--max-tokens", 8, "--json")
+    assert code == 0, err
+    assert json.loads(out)["left_out"] == 1
+    assert "1 of 2 texts are not scored" in err
     code, out, err = tickwise_cli("run", "summarise", out_dir, "#A#: Hello.", "--max-tokens", 5, "--json")
     assert code == 0, err
     assert isinstance(json.loads(out)["summary"], str)
@@ -72,6 +91,9 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
     (["summarise", "a", "b", "c"], "quotes"),
     (["summarise", "--train", "x"], "--out"),
     (["summarise", "x", "--out", "o"], "--out: has a meaning with --train only"),
+    (["summarise", "--train", "x", "--out", "o", "--beam", 0], "--beam: must be at least 1"),
+    (["text-to-text", "--task", "x: =x.tsv", "--out", "o", "--test", "y: =y.tsv"], "known are 'x: '"),
+    (["text-to-text", "nowhere", " "], "the text is empty"),
 ])
 def test_mistakes_are_one_line(tickwise_cli, words, said):
     code, out, err = tickwise_cli("run", *words)

@@ -113,7 +113,7 @@ def test_looking_inside_a_translation(tickwise_cli, files, tmp_path):
     code, printed, err = tickwise_cli("run", "translate", out, "--test", pairs, "--json", "--write", tmp_path / "t.txt")
     assert code == 0, err
     assert json.loads(printed)["left_out"] == 1
-    assert "1 of 2 pairs are not scored" in err
+    assert "1 of 2 texts are not scored" in err
     assert (tmp_path / "t.txt").read_text().split("\n")[1:] == ["", ""]
     for words, message in (
         (["run", "translate", out, "two", "--attention", tmp_path / "a.pdf"], ".html, .svg, .png"),

@@ -85,7 +85,7 @@ def test_blank_sides_are_left_out_and_controls_removed(tmp_path, capsys):
     ({"a.tsv": "a\tb\n"}, ["a.tsv"], ReadPairs(source="en"), "no column 'en' in its first row"),
     ({"a.jsonl": '{"a": 1, "b": 2, "c": 3}\n'}, ["a.jsonl"], DEFAULT, "which column is the source"),
     ({"a.jsonl": '{"a": 1, "b": 2}\n'}, ["a.jsonl"], ReadPairs(target="de"), "no column 'de'; it has a, b"),
-    ({"a.jsonl": '[1, 2]\n'}, ["a.jsonl"], DEFAULT, "not an object"),
+    ({"a.jsonl": '[1, 2]\n'}, ["a.jsonl"], DEFAULT, "must be an object"),
     ({"a.jsonl": '{"a": \n'}, ["a.jsonl"], DEFAULT, "line 1: not valid JSON"),
     ({"a.tsv": ""}, ["a.tsv"], DEFAULT, "empty"),
     ({"a.tsv": " \t \n"}, ["a.tsv"], DEFAULT, "empty|no pair"),

@@ -1,15 +1,18 @@
 """Several tasks in one model: prefixes, mixtures, pre-training on the sources, going on from a model."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
-from tickwise.data.pairs import ReadPairs
+from tickwise.data.pairs import Pairs, ReadPairs
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.tasks.multitask import PrefixedModel, parse_tasks, prefixes_of, read_tasks, read_tests, train_tasks
-from tickwise.tasks.prefixed_options import PrefixedOptions
+from tickwise.tasks.prefixed_options import PrefixedOptions, SummaryOptions
+from tickwise.tasks.summarise_learned import LearnedSummariser, train_summariser
+from tickwise.tasks.text_to_text import TextToText
 from tickwise.tokenizers.tokenizer import Tokenizer
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "dog": "Hund", "cat": "Katze"}
@@ -70,10 +73,11 @@ def test_the_prefix_says_what_to_do(trained):
 def test_texts_that_cannot_be_answered(trained):
     model = PrefixedModel.load(trained.out, "cpu")
     for text, said in (("French: one", "text 3 .*no prefix that this model knows; known are 'German: ', 'the same: '"),
-                       ("", "text 3 is empty"), ("German: ", "empty behind its prefix 'German: '"),
+                       ("German: ", "empty behind its prefix 'German: '"),
                        ("German: " + "dog " * 60, "the model reads at most 39")):
         with pytest.raises(DataError, match=said):
             model.answer([text], first_number=3)
+    assert model.answer(["", "German: one", " "])[::2] == ["", ""]
 
 
 def test_scores_by_prefix(trained, tables):
@@ -83,6 +87,10 @@ def test_scores_by_prefix(trained, tables):
     assert scores["exact_match"].value > 0.7
     assert scores["rouge1"].value >= scores["exact_match"].value
     assert len(written) == 20
+    long = Pairs(["dog " * 60, "one dog"], ["x", "one dog"], "mixed")
+    assert model.evaluate("the same: ", long)[1][0] is None
+    with pytest.raises(DataError, match="mixed: every source is longer than the 39 tokens that the model reads"):
+        model.evaluate("the same: ", long.take([0]))
     with pytest.raises(ConfigError, match="known are 'German: '"):
         model.evaluate("other: ", tests["the same: "])
     with pytest.raises(ConfigError, match="--dev 'x: ': no such prefix"):
@@ -90,16 +98,30 @@ def test_scores_by_prefix(trained, tables):
 
 
 def test_going_on_from_a_model_keeps_its_shape_and_tokenizer_and_adds_prefixes(trained, tables, tmp_path, capfd):
-    options = PrefixedOptions(longest=60, epochs=0.1, batch_tokens=600, lr=0.001)
+    options = PrefixedOptions(longest=60, epochs=0.1, batch_tokens=600, lr=0.001, width=128)
     result = train_tasks(read_tasks(parse_tasks([f"again: ={tables / 'same.tsv'}"])), out=tmp_path / "again",
-                         options=options, start=trained.out, device="cpu")
+                         options=options, start=trained.out, lowercase=True, device="cpu")
     old, new = (PrefixedModel.load(run, "cpu") for run in (trained.out, result.out))
     assert new.prefixes == ["German: ", "the same: ", "again: "]
     assert (new.model.module.config.width, new.model.module.config.source_length) == (64, 60)
     assert new.model.tokenizer.fingerprint == old.model.tokenizer.fingerprint
-    assert "warm start from" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "warm start from" in said
+    assert "without effect, because the model's shape and tokenizer stay: --options.width, --lowercase" in said
     with pytest.raises(CheckpointError, match="no such model directory"):
         train_tasks({}, out=tmp_path / "x", start=tmp_path / "nothing")
+
+
+def test_a_summariser_that_goes_on_from_many_tasks_is_one(trained, tmp_path):
+    rows = [{"dialogue": f"{a} {b}", "summary": a} for a in WORDS for b in WORDS]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = train_summariser([str(tmp_path / "x.jsonl")], out=tmp_path / "run", start=trained.out, device="cpu",
+                              options=SummaryOptions(longest=40, epochs=0.1))
+    assert prefixes_of(Tokenizer.load(result.model)) == []
+    (summary,) = LearnedSummariser(TextToText.load(result.model, "cpu"), beam=1, max_tokens=4)(["one two"])
+    assert isinstance(summary, str)
+    with pytest.raises(ConfigError, match="use it with tickwise run text-to-text"):
+        LearnedSummariser(TextToText.load(trained.out, "cpu"))
 
 
 def test_sources_are_learned_first_when_asked(tables, tmp_path, capfd):
@@ -117,6 +139,9 @@ def test_sources_are_learned_first_when_asked(tables, tmp_path, capfd):
     assert len(tokenizer.encode("x one dog")) == len(tokenizer.encode("x")) + 1
     again = train_tasks(parts, out=tmp_path / "run", options=options, device="cpu", resume=True)
     assert again.step == result.step
+    plain = dataclasses.replace(options, pretrain=0.0, epochs=0.1)
+    train_tasks(parts, out=tmp_path / "run", options=plain, device="cpu", overwrite=True)
+    assert not (tmp_path / "run" / "pretraining").exists()
 
 
 def test_settings_out_of_range():

@@ -88,3 +88,10 @@ def test_reading(tmp_path, shared_data, monkeypatch):
         read_summarised([str(path)], "dialogue", "summary")
     with pytest.raises(DataError, match="no such file"):
         read_summarised(["nowhere.jsonl"], "text", "sum")
+    for name, content in (("x.csv", 'text,sum1,sum2\n"a, b",c,d\n'), ("x.tsv", "text\tsum1\tsum2\na, b\tc\td\n"),
+                          ("x.json", '[{"text": "a, b", "sum1": "c", "sum2": "d"}]')):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        assert read_summarised([str(tmp_path / name)], "text", "sum") == [Summarised("a, b", ("c", "d"))]
+    (tmp_path / "x.txt").write_text("plain\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no table"):
+        read_summarised([str(tmp_path / "x.txt")], "text", "sum")

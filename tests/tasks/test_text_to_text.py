@@ -182,7 +182,7 @@ def test_sources_that_are_too_long_are_said_before_the_training_and_left_out_of_
     assert said.index("not scored, because their sources have more than 39 tokens: 1 of the test part") < said.index(
         "parameters")
     model = TextToText.load(result.model, device="cpu")
-    assert model.readable(long) == [1]
+    assert model.readable(long.sources) == [1]
     assert model.perplexity(Pairs(["one"], ["Hund " * 60], "long target")) is None
 
 

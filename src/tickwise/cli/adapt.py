@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.pair_flags import RunFlags
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
 from tickwise.core.paths import write_text_atomic
@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from tickwise.tasks.answer import AnswerEvaluation
     from tickwise.training.run import TrainResult
 
+_ONLY_FOR = {"text_column": "classify", "label_column": "classify", "train_rows": "classify", "options": "tag",
+             "answer": "answer", "context": "chat"}
+"""Flags that one task alone has a use for."""
+_NO_TEST = {"embed": "the development pairs show how many partners are found",
+            "chat": "the development part shows how well answers are predicted"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments):
+class Arguments(RunFlags):
     model: tyro.conf.Positional[Path]
     """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format); for chat, of a decoder
     (tickwise train, or one in the format of Llama, Qwen or GPT-2)."""
@@ -51,17 +57,6 @@ class Arguments(CommonArguments):
     tuning: FineTuneOptions = dataclasses.field(default_factory=FineTuneOptions)
     options: TagReading = dataclasses.field(default_factory=TagReading)
     answer: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
-    max_seconds: float | None = None
-    """End training after this time."""
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the computation; weights and optimizer state stay fp32."""
-    seed: int = 1
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    overwrite: bool = False
-    """Replace a run that is already in --out."""
 
 
 def run(arguments: Arguments) -> int:
@@ -69,20 +64,29 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--train: give a file to fine-tune on")
     if arguments.out is None:
         raise ConfigError("--out: say where the model goes")
-    if arguments.train_rows is not None and arguments.task != "classify":
-        raise ConfigError("--train-rows: is for labelled texts")
-    if arguments.context is not None and arguments.task != "chat":
-        raise ConfigError("--context: is for conversations; a model for other tasks reads as much as it did")
+    _check_task_flags(arguments)
     return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed,
             "chat": _chat}[arguments.task](arguments)
 
 
+def _check_task_flags(arguments: Arguments) -> None:
+    """``ConfigError`` for flags that the task has no use for."""
+    usual = Arguments(model=arguments.model, task=arguments.task)
+    for name, task in _ONLY_FOR.items():
+        if arguments.task != task and getattr(arguments, name) != getattr(usual, name):
+            raise ConfigError(f"--{name.replace('_', '-')}: has a meaning with --task {task} only")
+    if arguments.task == "chat" and arguments.tuning.word_dropout != usual.tuning.word_dropout:
+        raise ConfigError("--tuning.word-dropout: is for encoders, which know masked tokens; a decoder has "
+                          "--tuning.dropout")
+    if arguments.test and arguments.task in _NO_TEST:
+        raise ConfigError(f"--test: is for the other tasks; {_NO_TEST[arguments.task]}")
+
+
 def _shared(arguments: Arguments) -> dict[str, Any]:
     """What the configs of all tasks take from the flags."""
-    return {"out": arguments.out, "train": arguments.train, "dev": arguments.dev, "test": arguments.test,
-            "encoder": arguments.model, "tuning": arguments.tuning, "dtype": arguments.dtype, "seed": arguments.seed,
-            "device": arguments.device, "max_seconds": arguments.max_seconds, "overwrite": arguments.overwrite,
-            "resume": "auto" if arguments.resume else "never"}
+    return arguments.run_settings() | {
+        "out": arguments.out, "train": arguments.train, "dev": arguments.dev, "test": arguments.test,
+        "encoder": arguments.model, "tuning": arguments.tuning, "resume": "auto" if arguments.resume else "never"}
 
 
 def _classify(arguments: Arguments) -> int:
@@ -139,32 +143,28 @@ def _report(arguments: Arguments, trained: "TrainResult", dev: Any, test: Any,
 def _embed(arguments: Arguments) -> int:
     from tickwise.tasks.embed import EmbedConfig, train_embedder
 
-    if arguments.test:
-        raise ConfigError("--test: is for the other tasks; the development pairs show how many partners are found")
     shared = _shared(arguments)
     del shared["test"]
-    trained = train_embedder(EmbedConfig(**shared))
-    if arguments.json:
-        print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
-                          "development": trained.validation}))
-    elif not trained.interrupted:
-        say(f"use it: tickwise run similar {arguments.out} \"a text\" --among FILE")
-    return 130 if trained.interrupted else 0
+    return _finish(arguments, train_embedder(EmbedConfig(**shared)),
+                   f"tickwise run similar {arguments.out} \"a text\" --among FILE")
 
 
 def _chat(arguments: Arguments) -> int:
     from tickwise.tasks.chat import ChatConfig, train_chat
 
-    if arguments.test:
-        raise ConfigError("--test: is for the other tasks; the development part shows how well answers are predicted")
     shared = {"model" if name == "encoder" else name: value for name, value in _shared(arguments).items()
               if name != "test"}
-    trained = train_chat(ChatConfig(context=arguments.context, **shared))
+    return _finish(arguments, train_chat(ChatConfig(context=arguments.context, **shared)),
+                   f"tickwise chat {arguments.out}")
+
+
+def _finish(arguments: Arguments, trained: "TrainResult", use: str) -> int:
+    """Print the figures of the development part, or what to do next; the exit code."""
     if arguments.json:
         print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
                           "development": trained.validation}))
     elif not trained.interrupted:
-        say(f"use it: tickwise chat {arguments.out}")
+        say(f"use it: {use}")
     return 130 if trained.interrupted else 0
 
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.tasks.prefixed_options import SummaryOptions
 
 if TYPE_CHECKING:
-    from tickwise.tasks.summarise import Summariser
+    from tickwise.tasks.summarise import Summarised, Summariser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments):
+class Arguments(PairFlags):
     words: tyro.conf.Positional[tuple[str, ...]] = ()
     """[MODEL] TEXT: a model directory, if the summary is to be learned, and the text; - or no text reads standard
     input."""
@@ -45,10 +45,6 @@ class Arguments(CommonArguments):
     """Texts with summaries to evaluate on: .jsonl, or the name of a known data set."""
     references: Literal["best", "mean"] = "best"
     """Which of several references counts for ROUGE: the best of each kind, or their mean."""
-    beam: int = 4
-    """With a model: summaries that are kept side by side; 1 always takes the most likely token."""
-    length_penalty: float = 1.0
-    """With a model: log-probabilities are divided by length ** this; more favours longer summaries."""
     max_tokens: int = 128
     """With a model: tokens of a summary at most."""
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -57,27 +53,13 @@ class Arguments(CommonArguments):
     """Texts with summaries by which the best model is chosen; left out, a twentieth of --train (at most 1,000)."""
     start: Path | None = None
     """With --train: encoder–decoder to go on from, such as one of tickwise train text-to-text."""
-    out: Path | None = None
-    """Run directory of a training."""
-    lowercase: bool = False
-    """With --train: read and write everything in lower case, which stays with the model."""
     options: SummaryOptions = dataclasses.field(default_factory=SummaryOptions)
-    max_seconds: float | None = None
-    """End training after this time."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    overwrite: bool = False
-    """Replace a run that is already in --out."""
-    seed: int = 1
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the training's computation."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
-    trace: Path | None = None
-    """With --train, a folder for a trace: every training step, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
+    arguments.check_beam()
+    if arguments.max_tokens < 1:
+        raise ConfigError(f"--max-tokens: must be at least 1, got {arguments.max_tokens}")
     if arguments.train:
         return _train(arguments)
     for name in ("dev", "start", "out", "trace"):
@@ -90,15 +72,16 @@ def run(arguments: Arguments) -> int:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
     if text is not None and not text.strip():
         raise ConfigError("the text is empty")
-    summarise = _summariser(arguments, model)
     if arguments.test:
-        _evaluate(arguments, summarise, arguments.method if model is None else str(model))
+        rows = _rows_to_score(arguments)
+        _evaluate(arguments, rows, _summariser(arguments, model), arguments.method if model is None else str(model))
         return 0
+    summarise = _summariser(arguments, model)
     texts = _texts(arguments, text)
     summaries = summarise(texts)
     if arguments.json:
-        rows = [{"summary": summary} for summary in summaries]
-        print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
+        shown = [{"summary": summary} for summary in summaries]
+        print(json.dumps(shown[0] if len(shown) == 1 else {"samples": shown}, ensure_ascii=False))
         return 0
     for summary in summaries:
         print(" ".join(summary.splitlines()) if len(texts) > 1 else summary)
@@ -121,11 +104,11 @@ def _summariser(arguments: Arguments, model: Path | None) -> "Summariser":
         from tickwise.tasks.summarise import baseline
 
         return baseline(arguments.method, arguments.sentences)
-    from tickwise.tasks.summarise_learned import learned_summariser
+    from tickwise.tasks.summarise_learned import LearnedSummariser
     from tickwise.tasks.text_to_text import TextToText
 
-    return learned_summariser(TextToText.load(model, arguments.device), arguments.beam, arguments.length_penalty,
-                              arguments.max_tokens)
+    return LearnedSummariser(TextToText.load(model, arguments.device), arguments.beam, arguments.length_penalty,
+                             arguments.max_tokens)
 
 
 def _texts(arguments: Arguments, text: str | None) -> list[str]:
@@ -143,16 +126,31 @@ def _texts(arguments: Arguments, text: str | None) -> list[str]:
     return texts
 
 
-def _evaluate(arguments: Arguments, summarise: "Summariser", name: str, say: bool = True) -> dict[str, Any]:
-    """Scores on --test: printed, and returned as JSON values."""
-    from tickwise.evaluation.results import results_json, table
-    from tickwise.tasks.summarise import evaluate_summaries, read_summarised
+def _rows_to_score(arguments: Arguments) -> "list[Summarised]":
+    """The texts of --test with their summaries; a ``UserError`` where they cannot be scored."""
+    from tickwise.evaluation.overlap import need_overlap
+    from tickwise.tasks.summarise import read_summarised
 
-    rows = read_summarised(arguments.test, arguments.field, arguments.summary)
-    scores = evaluate_summaries(summarise, rows, arguments.references)
-    figures = results_json({"summarise": scores}, {"summarise": len(rows)}, model=name)
+    need_overlap()
+    return read_summarised(arguments.test, arguments.field, arguments.summary)
+
+
+def _evaluate(arguments: Arguments, rows: "list[Summarised]", summarise: "Summariser", name: str,
+              say: bool = True) -> dict[str, Any]:
+    """Scores of the summaries: printed, and returned as JSON values. A model leaves out texts that are too long."""
+    from tickwise.evaluation.results import results_json, table
+    from tickwise.tasks.summarise import evaluate_summaries
+    from tickwise.tasks.summarise_learned import LearnedSummariser
+
+    kept = rows
+    if isinstance(summarise, LearnedSummariser):
+        kept = [rows[number] for number in summarise.model.scorable([row.text for row in rows],
+                                                                    ", ".join(arguments.test))]
+    scores = evaluate_summaries(summarise, kept, arguments.references)
+    figures = results_json({"summarise": scores}, {"summarise": len(kept)}, model=name)
+    figures["left_out"] = len(rows) - len(kept)
     if say:
-        print(json.dumps(figures) if arguments.json else table(scores, "texts", len(rows)))
+        print(json.dumps(figures) if arguments.json else table(scores, "texts", len(kept)))
     return figures
 
 
@@ -165,19 +163,16 @@ def _train(arguments: Arguments) -> int:
                           "on from is named with --start)")
     if arguments.out is None:
         raise ConfigError("--train: say with --out where the model goes")
+    rows = _rows_to_score(arguments) if arguments.test else []
     result = train_summariser(
-        arguments.train, out=arguments.out, development=arguments.dev, field=arguments.field, summary=arguments.summary,
-        options=arguments.options, start=arguments.start, lowercase=arguments.lowercase, seed=arguments.seed,
-        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
-        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace)
+        arguments.train, development=arguments.dev, field=arguments.field, summary=arguments.summary,
+        options=arguments.options, start=arguments.start, **arguments.training_settings())
     if result.interrupted:
         return 130
-    figures: dict[str, Any] = {
-        "model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
-        "development_perplexity": result.validation.get("perplexity")}
-    if arguments.test:
-        summarise = _summariser(arguments, result.model)
-        figures |= _evaluate(arguments, summarise, str(result.model), say=not arguments.json)
+    figures = figures_of(result)
+    if rows:
+        figures |= _evaluate(arguments, rows, _summariser(arguments, result.model), str(result.model),
+                             say=not arguments.json)
     if arguments.json:
         print(json.dumps(figures))
     say(f'use it: tickwise run summarise {arguments.out} "a text"')

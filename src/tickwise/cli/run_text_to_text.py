@@ -10,11 +10,11 @@ Evaluate:  tickwise run text-to-text OUT --test "summarise: =c.jsonl"
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.cli.task_flags import answer_texts
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
@@ -23,12 +23,11 @@ from tickwise.tasks.prefixed_options import PrefixedOptions
 
 if TYPE_CHECKING:
     from tickwise.data.pairs import Pairs
-    from tickwise.engine.batch_beam import BeamOptions
     from tickwise.tasks.multitask import PrefixedModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments):
+class Arguments(PairFlags):
     model: tyro.conf.Positional[Path | None] = None
     """Model directory, or run directory (its best model); left out with --task."""
     text: tyro.conf.Positional[str | None] = None
@@ -46,41 +45,21 @@ class Arguments(CommonArguments):
     """PREFIX=FILE of pairs to evaluate on."""
     start: Path | None = None
     """Encoder–decoder to go on from, such as one of tickwise train text-to-text; its shape and tokenizer stay."""
-    out: Path | None = None
-    """Run directory of a training."""
-    lowercase: bool = False
-    """With --task: read and write everything in lower case, which stays with the model."""
-    beam: int = 4
-    """Answers that are kept side by side; 1 always takes the most likely token."""
-    length_penalty: float = 1.0
-    """Log-probabilities are divided by length ** this; more favours longer answers."""
     options: PrefixedOptions = dataclasses.field(default_factory=PrefixedOptions)
     mixture: MixtureOptions = dataclasses.field(default_factory=MixtureOptions)
-    max_seconds: float | None = None
-    """End training after this time."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    overwrite: bool = False
-    """Replace a run that is already in --out."""
-    seed: int = 1
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the training's computation."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
-    trace: Path | None = None
-    """With --task, a folder for a trace: every training step, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
     _check(arguments)
     if arguments.task:
         return _train(arguments)
-    from tickwise.tasks.multitask import PrefixedModel, parse_tasks, read_tests
+    from tickwise.tasks.multitask import PrefixedModel, check_prefixes, parse_tasks, read_tests
 
     assert arguments.model is not None
     tests = parse_tasks(arguments.test, "--test")
     model = PrefixedModel.load(arguments.model, arguments.device)
     if tests:
+        check_prefixes("--test", [test.prefix for test in tests], model.prefixes)
         figures = _evaluate(arguments, model, read_tests(tests))
         if arguments.json:
             print(json.dumps(figures))
@@ -91,6 +70,7 @@ def run(arguments: Arguments) -> int:
 
 def _check(arguments: Arguments) -> None:
     """``ConfigError`` for flags that contradict each other: the verb trains, evaluates, or reads texts."""
+    arguments.check_beam()
     if arguments.task:
         if arguments.model is not None or arguments.text is not None or arguments.input is not None:
             raise ConfigError("--task makes a model: leave out the model directory, the text and --input (a model to "
@@ -107,18 +87,14 @@ def _check(arguments: Arguments) -> None:
              and getattr(arguments, name) != ()]
     if len(given) > 1:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
-
-
-def _beam(arguments: Arguments) -> "BeamOptions":
-    from tickwise.engine.batch_beam import BeamOptions
-
-    return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
+    if arguments.text is not None and not arguments.text.strip():
+        raise ConfigError("the text is empty; give one behind its prefix")
 
 
 def _answer(arguments: Arguments, model: "PrefixedModel") -> None:
     """An answer per text to stdout, a line each."""
     answers: list[dict[str, Any]] = []
-    beam, n_done = _beam(arguments), 0
+    beam, n_done = arguments.beam_options(), 0
 
     def answer(texts: list[str]) -> None:
         nonlocal n_done
@@ -139,33 +115,43 @@ def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pa
     """Scores of each prefix: printed for people, returned as JSON values."""
     from tickwise.evaluation.results import results_json, table
 
-    beam, found, counts = _beam(arguments), {}, {}
+    beam, found, counts, left_out = arguments.beam_options(), {}, {}, {}
     for prefix, pairs in tests.items():
         with console.progress(f"answering '{prefix.strip()}'", len(pairs), "texts") as bar:
-            found[prefix], _ = model.evaluate(prefix, pairs, beam, advance=bar.advance)
-        counts[prefix] = len(pairs)
+            found[prefix], written = model.evaluate(prefix, pairs, beam, advance=bar.advance)
+        counts[prefix] = sum(answer is not None for answer in written)
+        left_out[prefix] = len(pairs) - counts[prefix]
         if not arguments.json:
-            print(f"{prefix.strip()}\n{table(found[prefix], 'texts', len(pairs))}")
-    return results_json(found, counts) | {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
+            print(f"{prefix.strip()}\n{table(found[prefix], 'texts', counts[prefix])}")
+    return results_json(found, counts) | {
+        "left_out": left_out, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:
-    from tickwise.tasks.multitask import PrefixedModel, parse_tasks, read_tasks, read_tests, train_tasks
+    from tickwise.evaluation.overlap import rouge_scorer
+    from tickwise.tasks.multitask import (
+        PrefixedModel,
+        check_prefixes,
+        parse_tasks,
+        prefixes_after,
+        read_tasks,
+        read_tests,
+        train_tasks,
+    )
 
     assert arguments.out is not None
     tasks, tests = parse_tasks(arguments.task), parse_tasks(arguments.test, "--test")
+    known = prefixes_after([task.prefix for task in tasks], arguments.start)
+    check_prefixes("--test", [test.prefix for test in tests], known)
     parts = read_tasks(tasks, parse_tasks(arguments.dev, "--dev"))
     held_out = read_tests(tests, tasks)
-    result = train_tasks(
-        parts, out=arguments.out, options=arguments.options, mixture=arguments.mixture, start=arguments.start,
-        lowercase=arguments.lowercase, seed=arguments.seed, max_seconds=arguments.max_seconds, resume=arguments.resume,
-        overwrite=arguments.overwrite, device=arguments.device, dtype=arguments.dtype, trace=arguments.trace,
-    )
+    if held_out:
+        rouge_scorer()  # says at once what is missing
+    result = train_tasks(parts, options=arguments.options, mixture=arguments.mixture, start=arguments.start,
+                         **arguments.training_settings())
     if result.interrupted:
         return 130
-    figures: dict[str, Any] = {
-        "model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
-        "development_perplexity": result.validation.get("perplexity")}
+    figures = figures_of(result)
     if held_out:
         figures |= _evaluate(arguments, PrefixedModel.load(result.model, arguments.device), held_out)
     if arguments.json:

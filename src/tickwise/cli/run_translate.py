@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
 from tickwise.core import console
-from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.errors import ConfigError
 from tickwise.core.paths import check_file_output
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 
 if TYPE_CHECKING:
     from tickwise.data.pairs import Pairs, ReadPairs
-    from tickwise.engine.batch_beam import BeamOptions
     from tickwise.evaluation.translation import TranslationScores
     from tickwise.tasks.text_to_text import TextToText
 
@@ -35,7 +35,7 @@ _EXAMPLE_TOKENS = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(TaskArguments):
+class Arguments(TaskArguments, PairFlags):
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Pairs to train on: --train x.en --train x.de (parallel files, or just x with --source en --target de), a table,
     or the name of a known data set."""
@@ -56,27 +56,12 @@ class Arguments(TaskArguments):
     regard to case, as a lower-case model always is."""
     tokenize: Literal["auto", "13a", "intl", "zh", "char", "none"] = "auto"
     """How BLEU splits texts into words: zh for Chinese, 13a for others; auto goes by the references."""
-    beam: int = 4
-    """Translations that are kept side by side; 1 always takes the most likely token."""
-    length_penalty: float = 1.0
-    """Log-probabilities are divided by length ** this; more favours longer translations."""
     write: Path | None = None
     """Also write the translations of --test to this file, one per line (blank for a source that is too long)."""
     attention: Path | None = None
     """Also show where the translation of the text was written from, as a page (.html) or a picture (.svg, .png): which
     tokens every head of every layer looks at."""
     options: TextToTextOptions = dataclasses.field(default_factory=TextToTextOptions)
-    max_seconds: float | None = None
-    """End training after this time."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    overwrite: bool = False
-    """Replace a run that is already in --out."""
-    seed: int = 1
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the training's computation."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
 
 
 def run(arguments: Arguments) -> int:
@@ -98,10 +83,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    if arguments.beam < 1:
-        raise ConfigError(f"--beam: must be at least 1, got {arguments.beam}")
-    if not -10 <= arguments.length_penalty <= 10:
-        raise ConfigError(f"--length-penalty: must be from -10 to 10, got {arguments.length_penalty}")
+    arguments.check_beam()
     if arguments.hold_out < 0:
         raise ConfigError(f"--hold-out: must not be negative, got {arguments.hold_out}")
     if arguments.hold_out and not arguments.train:
@@ -136,7 +118,7 @@ def _look_inside(arguments: Arguments, model: "TextToText") -> int:
     assert arguments.text is not None
     assert arguments.attention is not None
     with model.traced_writing(arguments.trace, name=str(arguments.model)):
-        (translation,) = model.translate([arguments.text], _beam(arguments))
+        (translation,) = model.translate([arguments.text], arguments.beam_options())
     maps = model.attention(arguments.text, translation)
     write_maps(arguments.attention, maps, model=str(arguments.model), texts=[arguments.text, translation])
     if arguments.json:
@@ -153,16 +135,10 @@ def _reading(arguments: Arguments) -> "ReadPairs":
     return ReadPairs(source=arguments.source, target=arguments.target)
 
 
-def _beam(arguments: Arguments) -> "BeamOptions":
-    from tickwise.engine.batch_beam import BeamOptions
-
-    return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
-
-
 def _answer(arguments: Arguments, model: "TextToText") -> None:
     """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
     answers: list[dict[str, Any]] = []
-    beam = _beam(arguments)
+    beam = arguments.beam_options()
     n_done = 0
 
     def answer(texts: list[str]) -> None:
@@ -206,16 +182,10 @@ def _evaluate(arguments: Arguments, model: "TextToText") -> int:
 def _scored(
     arguments: Arguments, model: "TextToText", pairs: "Pairs", write: Path | None = None
 ) -> tuple["TranslationScores", dict[str, Any]]:
-    numbers = model.readable(pairs)
-    n_left_out = len(pairs) - len(numbers)
-    if not numbers:
-        raise DataError(f"{pairs.name}: every source is longer than the model reads; split them into sentences")
-    if n_left_out:
-        console.say(f"{pairs.name}: {n_left_out:,} of {len(pairs):,} pairs are not scored, because the model does not "
-                    "read sources as long")
+    numbers = model.scorable(pairs.sources, pairs.name)
     readable = pairs.take(numbers)
     with console.progress("translating", len(readable), "texts") as bar:
-        translations = model.translate(readable.sources, _beam(arguments), advance=bar.advance)
+        translations = model.translate(readable.sources, arguments.beam_options(), advance=bar.advance)
     if write is not None:
         from tickwise.core.paths import write_text_atomic
 
@@ -226,7 +196,7 @@ def _scored(
     scores = model.score(translations, readable.targets, lowercase=arguments.lowercase, tokenize=arguments.tokenize)
     figures = scores.to_json("translation")
     figures["results"]["translation"]["perplexity,none"] = model.perplexity(readable)
-    return scores, figures | {"left_out": n_left_out, "beam": arguments.beam,
+    return scores, figures | {"left_out": len(pairs) - len(numbers), "beam": arguments.beam,
                               "length_penalty": arguments.length_penalty}
 
 
@@ -241,22 +211,17 @@ def _train(arguments: Arguments) -> int:
     tests = arguments.test or (() if arguments.hold_out else own_test(arguments.train))
     if tests:
         test = read_pairs(tests, _reading(arguments), split="test")
-    result = train_text_to_text(
-        parts, out=arguments.out, options=arguments.options, lowercase=arguments.lowercase, seed=arguments.seed,
-        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
-        device=arguments.device, dtype=arguments.dtype, trace=arguments.trace, test=test,
-    )
+    result = train_text_to_text(parts, options=arguments.options, test=test, **arguments.training_settings())
     if result.interrupted:
         return 130
-    figures = {"model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
-               "development_perplexity": result.validation.get("perplexity")}
+    figures = figures_of(result)
     try:
         need_sacrebleu()
     except ConfigError as missing:
         console.say(f"not scored: {missing}")
     else:
         model = TextToText.load(result.model, arguments.device)
-        development = parts.development.take(model.readable(parts.development)[:_MOST_DEVELOPMENT])
+        development = parts.development.take(model.readable(parts.development.sources)[:_MOST_DEVELOPMENT])
         for name, part in (("development part", development), ("test part", test)):
             if part is None:
                 continue
@@ -275,7 +240,7 @@ def _show_example(out: Path, model: "TextToText", development: "Pairs") -> None:
     """A page of what the model looks at when it translates a short text of the development part, if there is one."""
     from tickwise.cli.attention import write_maps
 
-    sources = [development.sources[number] for number in model.readable(development)[:_MOST_DEVELOPMENT]]
+    sources = [development.sources[number] for number in model.readable(development.sources)[:_MOST_DEVELOPMENT]]
     lengths = [len(ids) for ids in model.encode(sources)]
     short = sorted((length, text) for length, text in zip(lengths, sources, strict=True) if length <= _EXAMPLE_TOKENS)
     page = out / "attention.html"

@@ -173,8 +173,9 @@ def _table_rows(path: Path) -> list[dict[str, Any]] | list[list[str]] | None:
     if ending in (".jsonl", ".ndjson", ".json"):
         read = rows.json_array if ending == ".json" else rows.json_lines
         objects = list(read([path]))
-        if not all(isinstance(row, dict) for row in objects):
-            raise DataError(f"{path}: a row is not an object with keys for source and target")
+        for number, row in enumerate(objects, start=1):
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number:,}: each row must be an object with keys for source and target")
         return objects
     if ending == ".csv":
         csv.field_size_limit(1 << 27)
@@ -187,6 +188,20 @@ def _table_rows(path: Path) -> list[dict[str, Any]] | list[list[str]] | None:
         if 2 * sum("\t" in line for line in first) <= len(first):
             return None
     return [line.split("\t") for line in _lines(path) if line.strip()]
+
+
+def named_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table by the names of their columns, which a .csv or .tsv file has in its first row.
+
+    ``DataError`` for a file that is no table or cannot be read."""
+    table = _table_rows(path)
+    if table is None:
+        raise DataError(f"{path}: no table; give .jsonl, .json, .csv, .tsv or .parquet, with a name for each column")
+    objects = [row for row in table if isinstance(row, dict)]
+    if objects or not table:
+        return objects
+    names = [str(name).strip() for name in table[0]]
+    return [dict(zip(names, row, strict=False)) for row in table[1:]]
 
 
 def _columns(table: Sequence[dict[str, Any] | list[str]], read: ReadPairs, name: str) -> list[tuple[str, str]]:

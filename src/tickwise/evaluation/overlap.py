@@ -42,6 +42,12 @@ def rouge_scorer(chinese: bool = False) -> "RougeScorer":
     return RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
 
 
+def need_overlap() -> None:
+    """``ConfigError`` where a library for ROUGE or METEOR is not installed."""
+    rouge_scorer()
+    _porter()
+
+
 def rouge(texts: Sequence[str], references: Sequence[Sequence[str]], of: OfReferences = "best",
           samples: int = 1000, seed: int = 0) -> dict[str, Score]:
     """Mean ROUGE F-measures, from 0 to 1, of ``texts`` against the references of each.

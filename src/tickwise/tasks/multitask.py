@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def parse_tasks(given: Sequence[str], flag: str = "--task") -> list[TaskFiles]:
 def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()) -> dict[str, PairParts]:
     """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does, of
     sources that are not trained on. No other task trains on its pairs the other way round either."""
-    _check_prefixes("--dev", development, [task.prefix for task in tasks])
+    check_prefixes("--dev", [one.prefix for one in development], [task.prefix for task in tasks])
     parts: dict[str, PairParts] = {}
     for task in tasks:
         if task.prefix in parts:
@@ -126,10 +127,17 @@ def _read_all(files: Sequence[TaskFiles], split: str) -> Pairs:
     return Pairs(sources, targets, ", ".join(pairs.name for pairs in found))
 
 
-def _check_prefixes(flag: str, given: Sequence[TaskFiles], known: Sequence[str]) -> None:
-    for one in given:
-        if one.prefix not in known:
-            raise ConfigError(f"{flag} '{one.prefix}': no such prefix; known are {_listed(known)}")
+def check_prefixes(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """``ConfigError`` for a prefix that is not among those known; without any, every one is."""
+    for prefix in given:
+        if known and prefix not in known:
+            raise ConfigError(f"{flag} '{prefix}': no such prefix; known are {_listed(known)}")
+
+
+def prefixes_after(tasks: Sequence[str], start: Path | None = None) -> list[str]:
+    """The prefixes that a model knows after a training on ``tasks`` from ``start``."""
+    before = [] if start is None else prefixes_of(Tokenizer.load(resolve_model_path(Path(start))))
+    return list(dict.fromkeys([*before, *tasks]))
 
 
 def _listed(prefixes: Sequence[str]) -> str:
@@ -154,6 +162,8 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     base = None if start is None else _started_config(resolve_model_path(Path(start)), options)
     config = pair_loop_config(options, out=out, width=base.width if base else None, seed=seed, max_seconds=max_seconds,
                               resume=resume, overwrite=overwrite, device=device, dtype=dtype, trace=trace)
+    if overwrite and not options.pretrain:
+        shutil.rmtree(Path(out) / PRETRAINING, ignore_errors=True)
     prefixed = {prefix: PairParts(with_prefix(prefix, parts.training), with_prefix(prefix, parts.development), None)
                 for prefix, parts in tasks.items()}
     tokenizer = _tokenizer_for(prefixed, options, start, lowercase)
@@ -161,7 +171,7 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length)
                               for parts in prefixed.values()] for side in ("training", "development"))
     module = EncoderDecoder(shape).initialise(seed)
-    lines = [] if start is None else warm_start(module, start).lines()
+    lines = [] if start is None else [*warm_start(module, start).lines(), *_without_effect(options, shape, lowercase)]
     if options.pretrain:
         if not (resume and checkpoint_paths(Path(out))):  # else the training itself has begun: its weights are newer
             pretrained = _pretrain(config, copy.deepcopy(module), training, tokenizer, options)
@@ -206,6 +216,19 @@ def _started_config(folder: Path, options: PrefixedOptions) -> EncoderDecoderCon
         source_length=max(config.source_length, longest), context_length=max(config.context_length, longest))
 
 
+_OF_A_START = ("vocab_size", "width", "encoder_layers", "decoder_layers", "n_heads", "hidden", "whole")
+
+
+def _without_effect(options: PrefixedOptions, shape: EncoderDecoderConfig, lowercase: bool) -> list[str]:
+    """What is said of options that cannot change a model to go on from."""
+    usual = type(options)()
+    names = [f"--options.{name.replace('_', '-')}" for name in _OF_A_START
+             if getattr(options, name) != getattr(usual, name)]
+    names += ["--lowercase"] if lowercase else []
+    names += ["--options.longest"] if options.longest > shape.source_length else []
+    return [f"without effect, because the model's shape and tokenizer stay: {', '.join(names)}"] if names else []
+
+
 def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, start: Path | None,
                    lowercase: bool) -> Tokenizer:
     """That of ``start``, or one of all tasks' texts; it keeps the prefixes."""
@@ -218,9 +241,10 @@ def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, sta
                                     whole=options.whole)
         if options.pretrain:
             tokenizer = with_sentinels(tokenizer)
-    named = dict.fromkeys([*prefixes_of(tokenizer), *(prefix for prefix in tasks if prefix)])
-    if named:
-        tokenizer.config[_PREFIXES] = list(named)
+    before, own = prefixes_of(tokenizer), [prefix for prefix in tasks if prefix]
+    tokenizer.config.pop(_PREFIXES, None)
+    if own:  # a model for one task, which needs none, forgets those of the model it goes on from
+        tokenizer.config[_PREFIXES] = list(dict.fromkeys([*before, *own]))
     return tokenizer
 
 
@@ -269,8 +293,6 @@ class PrefixedModel:
 
     def source(self, text: str, number: int = 1) -> str:
         """The text as the model was trained to read it: with one of its prefixes, and something behind it."""
-        if not text.strip():
-            raise DataError(f"text {number:,} is empty; give one that begins with {self._known()}")
         if not self.prefixes:
             return text
         own = [prefix for prefix in self.prefixes if text.strip().startswith(prefix.strip())]
@@ -284,22 +306,26 @@ class PrefixedModel:
             raise DataError(f"text {number:,} is empty behind its prefix '{prefix}'")
         return prefix + rest
 
-    def _known(self) -> str:
-        return f"one of {_listed(self.prefixes)}" if self.prefixes else "something to read"
-
     def answer(self, texts: Sequence[str], options: BeamOptions | None = None, *, first_number: int = 1,
                advance: Callable[[float], None] | None = None) -> list[str]:
-        """What the model writes for each text. Raises ``DataError`` for a text that is empty, too long, or begins with
-        no prefix of the model; it counts the texts from ``first_number``."""
-        sources = [self.source(text, number) for number, text in enumerate(texts, start=first_number)]
+        """What the model writes for each text; nothing for a blank one. It counts the texts from ``first_number`` and
+        raises ``DataError`` for one that is too long, begins with no prefix of the model, or has nothing behind it."""
+        sources = [self.source(text, number) if text.strip() else ""
+                   for number, text in enumerate(texts, start=first_number)]
         return self.model.translate(sources, options, first_number=first_number, advance=advance)
 
     def evaluate(self, prefix: str, pairs: Pairs, options: BeamOptions | None = None,
-                 advance: Callable[[float], None] | None = None) -> tuple[dict[str, Score], list[str]]:
+                 advance: Callable[[float], None] | None = None) -> tuple[dict[str, Score], list[str | None]]:
         """Scores between 0 and 1 of the answers to the pairs' sources, which come without ``prefix``, and the answers:
-        exact match (of words, whatever their case) and ROUGE."""
-        _check_prefixes("--test", [TaskFiles(prefix, (), ReadPairs())], self.prefixes or [prefix])
-        written = self.answer(with_prefix(prefix, pairs).sources, options, advance=advance)
+        exact match (of words, whatever their case) and ROUGE. A source that is too long has ``None`` for an answer and
+        no part in the scores."""
+        check_prefixes("--test", [prefix], self.prefixes)
+        numbers = self.model.scorable(with_prefix(prefix, pairs).sources, pairs.name)
+        scored = pairs.take(numbers)
+        written = self.answer(with_prefix(prefix, scored).sources, options, advance=advance)
         same = [float(text.lower().split() == target.lower().split())
-                for text, target in zip(written, pairs.targets, strict=True)]
-        return {"exact_match": mean_score(same)} | rouge(written, [[target] for target in pairs.targets]), written
+                for text, target in zip(written, scored.targets, strict=True)]
+        answers: list[str | None] = [None] * len(pairs)
+        for number, text in zip(numbers, written, strict=True):
+            answers[number] = text
+        return {"exact_match": mean_score(same)} | rouge(written, [[target] for target in scored.targets]), answers

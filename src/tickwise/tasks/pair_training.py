@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tickwise.data.pair_batches import EncodedPairs
 from tickwise.models.encoder_decoder import EncoderDecoder
-from tickwise.tasks.text_to_text_options import TextToTextOptions
+from tickwise.tasks.text_to_text_options import PairOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.text_to_text import TextToTextObjective
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LR = {"muon": 0.012, "adamw": 0.002}
 
 
-def pair_loop_config(options: TextToTextOptions, *, out: Path, width: int | None = None, seed: int = 1,
+def pair_loop_config(options: PairOptions, *, out: Path, width: int | None = None, seed: int = 1,
                      max_seconds: float | None = None, resume: bool = False, overwrite: bool = False,
                      device: str = "auto", dtype: str = "auto", trace: Path | None = None) -> "LoopConfig":
     """What the training loop is told; ``width`` is the model's where it is not that of the options. Raises
@@ -40,7 +40,7 @@ def pair_loop_config(options: TextToTextOptions, *, out: Path, width: int | None
 
 
 def train_pairs(config: "LoopConfig", module: EncoderDecoder, training: EncodedPairs | Callable[[int], EncodedPairs],
-                development: EncodedPairs, tokenizer: Tokenizer, options: TextToTextOptions, *, data: dict[str, Any],
+                development: EncodedPairs, tokenizer: Tokenizer, options: PairOptions, *, data: dict[str, Any],
                 lines: Sequence[str] = (), trace: Path | None = None) -> "TrainResult":
     """Train ``module`` for ``options.epochs`` passes and keep the model that predicts the development part best.
 

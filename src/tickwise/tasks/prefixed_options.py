@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from tickwise.core.errors import ConfigError
-from tickwise.tasks.text_to_text_options import TextToTextOptions
+from tickwise.tasks.text_to_text_options import PairOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixedOptions(TextToTextOptions):
+class PrefixedOptions(PairOptions):
     """The encoder–decoder Transformer and its training."""
 
     copies: bool = False

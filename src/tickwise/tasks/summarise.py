@@ -1,17 +1,17 @@
 """Summaries without a trained model: baselines that a learned one has to beat, and extraction by TextRank."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy
 
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data import catalogue
+from tickwise.data.pairs import named_rows
 from tickwise.data.passages import sentence_spans
-from tickwise.data.rows import json_lines
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.overlap import OfReferences, mean_meteor, rouge
 from tickwise.text.search_terms import search_terms
@@ -95,7 +95,8 @@ def baseline(method: Method, n: int = 3) -> Summariser:
 
 
 def read_summarised(sources: Sequence[str], field: str, summary: str) -> list[Summarised]:
-    """Texts with their summaries: rows of ``.jsonl`` files or of the test part of known data sets.
+    """Texts with their summaries: rows of tables (.jsonl, .json, .csv, .tsv, .parquet, also .gz) or of the test part
+    of known data sets.
 
     ``field`` holds the text; ``summary`` a summary, or keys that are ``summary`` and a number several of them.
     """
@@ -104,11 +105,8 @@ def read_summarised(sources: Sequence[str], field: str, summary: str) -> list[Su
         entry = None if Path(source).exists() else catalogue.find(source)
         if entry is None and not Path(source).exists():
             raise DataError(f"{source}: no such file, and no data set of that name (see tickwise data ls)")
-        found: Iterable[Any] = entry.rows("test") if entry is not None else json_lines([Path(source)])
+        found = entry.rows("test") if entry is not None else named_rows(Path(source))
         for number, row in enumerate(found, start=1):
-            if not isinstance(row, dict):
-                raise DataError(f"{source}, row {number}: each row must be an object with the keys '{field}' and "
-                                f"'{summary}'")
             keys = [key for key in row if key == summary or (key.startswith(summary) and key[len(summary) :].isdigit())]
             references = tuple(row[key] for key in sorted(keys))
             if not isinstance(row.get(field), str) or not references or not all(map(_is_text, references)):

@@ -9,7 +9,6 @@ from tickwise.data.pairs import ReadPairs
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.tasks.multitask import prefixes_of, train_tasks
 from tickwise.tasks.prefixed_options import SummaryOptions
-from tickwise.tasks.summarise import Summariser
 from tickwise.tasks.text_to_text import TextToText, read_parts
 
 if TYPE_CHECKING:
@@ -33,13 +32,18 @@ def train_summariser(
                        dtype=dtype, trace=trace)
 
 
-def learned_summariser(model: TextToText, beam: int = 4, length_penalty: float = 1.0,
-                       max_tokens: int = 128) -> Summariser:
-    """What summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens. It raises
-    ``DataError`` for a text that is longer than the model reads. ``ConfigError`` for a model of many tasks."""
-    prefixes = prefixes_of(model.tokenizer)
-    if prefixes:
-        raise ConfigError("this model is told its task by what stands before the text ("
-                          f"{', '.join(prefixes)}); use it with tickwise run text-to-text")
-    options = BeamOptions(width=beam, length_penalty=length_penalty, max_ratio=0.0, max_extra=max_tokens)
-    return lambda texts: model.translate(texts, options)
+class LearnedSummariser:
+    """Summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens."""
+
+    def __init__(self, model: TextToText, beam: int = 4, length_penalty: float = 1.0, max_tokens: int = 128) -> None:
+        """``ConfigError`` for a model of many tasks."""
+        prefixes = prefixes_of(model.tokenizer)
+        if prefixes:
+            raise ConfigError("this model is told its task by what stands before the text ("
+                              f"{', '.join(prefixes)}); use it with tickwise run text-to-text")
+        self.model = model
+        self._options = BeamOptions(width=beam, length_penalty=length_penalty, max_ratio=0.0, max_extra=max_tokens)
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """Their summaries; ``DataError`` for a text that is longer than the model reads."""
+        return self.model.translate(texts, self._options)

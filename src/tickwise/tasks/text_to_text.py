@@ -21,7 +21,7 @@ from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.recording import record_trace
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
-from tickwise.tasks.text_to_text_options import TextToTextOptions
+from tickwise.tasks.text_to_text_options import PairOptions, TextToTextOptions
 from tickwise.text.clean import clean
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.text_to_text import mean_loss
@@ -138,7 +138,7 @@ def _readable(sources: Sequence[str], tokenizer: Tokenizer, longest: int) -> lis
     return [number for number, ids in enumerate(tokenizer.encode_plain(list(sources))) if len(ids) < longest]
 
 
-def model_config(options: TextToTextOptions, tokenizer: Tokenizer) -> EncoderDecoderConfig:
+def model_config(options: PairOptions, tokenizer: Tokenizer) -> EncoderDecoderConfig:
     """The model of that size for the tokenizer; the end-of-text token also starts targets and pads."""
     assert tokenizer.eos_id is not None
     return EncoderDecoderConfig(
@@ -238,9 +238,21 @@ class TextToText:
         """BLEU and chrF against ``references``; without regard to case for a lower-case model."""
         return translation_scores(translations, [references], lowercase=lowercase or self.lowercase, tokenize=tokenize)
 
-    def readable(self, pairs: Pairs) -> list[int]:
-        """The numbers of the pairs whose sources are not too long."""
-        return _readable(pairs.sources, self.tokenizer, self.module.config.source_length)
+    def readable(self, sources: Sequence[str]) -> list[int]:
+        """The numbers of the texts that are not too long."""
+        texts = [clean(text).text.strip() for text in sources]
+        return _readable(texts, self.tokenizer, self.module.config.source_length)
+
+    def scorable(self, sources: Sequence[str], name: str) -> list[int]:
+        """``readable``; what is left out is said. ``DataError`` where every text is too long."""
+        numbers = self.readable(sources)
+        if not numbers:
+            raise DataError(f"{name}: every source is longer than the {self.module.config.source_length - 1:,} tokens "
+                            "that the model reads; split them")
+        if n := len(sources) - len(numbers):
+            say(f"{name}: {n:,} of {len(sources):,} texts are not scored, because the model does not read sources as "
+                "long")
+        return numbers
 
     def perplexity(self, pairs: Pairs) -> float | None:
         """e to the mean nats per target token of the pairs that are not too long; ``None`` where all are."""

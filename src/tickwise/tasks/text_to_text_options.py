@@ -7,7 +7,7 @@ from tickwise.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToTextOptions:
+class PairOptions:
     """The encoder–decoder Transformer and its training."""
 
     vocab_size: int = 8000
@@ -20,9 +20,6 @@ class TextToTextOptions:
     hidden: int | None = None
     """Features inside the gated feed-forward blocks (8 ÷ 3 of the width)."""
     dropout: float = 0.2
-    bpe_dropout: float = 0.0
-    """Share of the vocabulary's merges that are left out while training, so that words have other tokens in every
-    epoch; helps where there are few pairs."""
     longest: int = 256
     """Tokens that a source or a target may have, its end counted; longer pairs are left out of the training."""
     label_smoothing: float = 0.1
@@ -46,10 +43,24 @@ class TextToTextOptions:
                 raise ConfigError(f"--options.{name.replace('_', '-')}: must be positive, got {value}")
         if self.width % self.n_heads:
             raise ConfigError(f"--options.n-heads: {self.n_heads} heads do not divide the width of {self.width}")
-        for name in ("dropout", "bpe_dropout", "label_smoothing"):
+        for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--options.{name.replace('_', '-')}: must be in [0, 1), got {getattr(self, name)}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"--options.weight-decay: must not be negative, got {self.weight_decay}")
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"--options.decay: must be in [0, 1], got {self.decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToTextOptions(PairOptions):
+    """The encoder–decoder Transformer that translates, and its training."""
+
+    bpe_dropout: float = 0.0
+    """Share of the vocabulary's merges that are left out while training, so that words have other tokens in every
+    epoch; helps where there are few pairs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.bpe_dropout < 1:
+            raise ConfigError(f"--options.bpe-dropout: must be in [0, 1), got {self.bpe_dropout}")
