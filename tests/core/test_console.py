@@ -33,6 +33,26 @@ def test_counts_of_any_size_are_read_at_a_glance(value, text):
     assert console.format_count(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [
+    (0, "0"), (2.1, "2.1"), (0.00123, "0.00123"), (99.96, "100"), (210, "210"), (999.6, "1,000"), (1080, "1,080"),
+    (-1080, "-1,080"), (1.2e18, "1.2 × 10¹⁸"), (5e-7, "5 × 10⁻⁷"),
+])
+def test_numbers_for_people_have_no_exponent_in_letters(value, text):
+    assert console.format_number(value) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (3.4e-7, "340 ns"), (9.997e-4, "1 ms"), (1.08, "1.08 s"), (1080, "1,080 s"), (0, "0 s"), (float("inf"), "n/a"),
+])
+def test_durations_change_their_unit_before_they_have_four_digits(seconds, text):
+    assert console.format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("joules", "text"), [(1.3e-5, "13 µJ"), (0.9999, "1 J"), (1.08e6, "1.08 MJ")])
+def test_energies(joules, text):
+    assert console.format_energy(joules) == text
+
+
 def test_plain_progress_gives_share_speed_and_time_left(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])

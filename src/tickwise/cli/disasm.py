@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_bytes, format_count
+from tickwise.core.console import format_bytes, format_count, format_number
 from tickwise.core.device import DType
 from tickwise.core.errors import ConfigError
 
@@ -212,7 +212,7 @@ def _operation(instruction: "Instruction") -> str:
 
 
 def _row(cost: "Cost") -> str:
-    intensity = "n/a" if cost.intensity is None else f"{cost.intensity:.3g}"
+    intensity = "n/a" if cost.intensity is None else format_number(cost.intensity)
     return (f"{format_count(cost.flops):>8}  {format_bytes(cost.bytes_read):>9}  {format_bytes(cost.bytes_written):>9}"
             f"  {intensity:>9}")
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_bytes, format_seconds, progress
+from tickwise.core.console import (
+    format_bytes,
+    format_duration,
+    format_energy,
+    format_number,
+    format_seconds,
+    progress,
+)
 from tickwise.core.errors import ConfigError, MemoryLimitError
 
 if TYPE_CHECKING:
@@ -386,7 +393,7 @@ def _energy(prediction: "Prediction", machine: "Machine", dtype: str) -> tuple[f
 
 def _microseconds(seconds: float) -> str:
     """One decimal; two digits of what is shorter."""
-    return f"{seconds * 1e6:,.1f}" if seconds >= 1e-6 or not seconds else f"{seconds * 1e6:.2g}"
+    return f"{seconds * 1e6:,.1f}" if seconds >= 1e-6 or not seconds else format_number(seconds * 1e6, 2)
 
 
 def _print_tables(found: dict[str, Any]) -> None:
@@ -433,12 +440,13 @@ def _print_tables(found: dict[str, Any]) -> None:
         console.print(f"each of {found['ranks']} ranks ({found['strategy']}) sends a step: {parts}; memory is one "
                       "rank's, the time is of computing alone, on hardware of its own")
     if "prefill_s" in found:
-        console.print(f"a prompt of {max(1, found['context'] - 1):,} tokens is read in {found['prefill_s']:.3g} s")
+        console.print(f"a prompt of {max(1, found['context'] - 1):,} tokens is read in "
+                      f"{format_duration(found['prefill_s'])}")
     energy = found["energy_j"]
-    console.print(f"energy: {'n/a' if energy is None else f'{energy:.3g} J'} ({found['energy_source']})")
+    console.print(f"energy: {'n/a' if energy is None else format_energy(energy)} ({found['energy_source']})")
     if "run" in found:
         run = found["run"]
         console.print(f"the whole run: {run['steps']:,} steps, {format_seconds(run['seconds'])}"
-                      + ("" if run["cost"] is None else f", cost {run['cost']:.4g}"))
+                      + ("" if run["cost"] is None else f", cost {format_number(run['cost'], 4)}"))
     if found["cost"] is not None:
-        console.print(f"cost, modelled: {found['cost_per_million_tokens']:.4g} per million tokens")
+        console.print(f"cost, modelled: {format_number(found['cost_per_million_tokens'], 4)} per million tokens")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_number
 from tickwise.core.device import DType
 
 if TYPE_CHECKING:
@@ -124,4 +125,4 @@ def table(result: "PerplexityResult") -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if value < 1000 else f"{value:,.1f}" if value < 1e9 else f"{value:.3g}"
+    return f"{value:.4f}" if value < 1000 else f"{value:,.1f}" if value < 1e9 else format_number(value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_number
 from tickwise.core.errors import ConfigError
 from tickwise.scaling.runs import Columns
 
@@ -69,8 +70,8 @@ def run(arguments: Arguments) -> int:
 def _figure(value: dict[str, Any]) -> tuple[str, str, str]:
     """Value, standard error and interval as words."""
     stderr, interval = value["stderr"], value["interval_95"]
-    return (f"{value['value']:.5g}", "n/a" if stderr is None else f"{stderr:.2g}",
-            "n/a" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}")
+    return (format_number(value['value'], 5), "n/a" if stderr is None else format_number(stderr, 2),
+            "n/a" if interval is None else f"{format_number(interval[0], 4)} to {format_number(interval[1], 4)}")
 
 
 def _coefficient_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -107,8 +108,9 @@ def _print_tables(result: "Study", found: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     part = found["parametric"]
-    console.print(f"{found['runs']} runs; L(N, D) = E + A/N^α + B/D^β: objective {part['objective']:.6g} (Huber on log "
-                  f"loss, δ = 0.001, summed), {part['starts_agreeing']} of {part['starts']} starts agree; "
+    console.print(f"{found['runs']} runs; L(N, D) = E + A/N^α + B/D^β: objective "
+                  f"{format_number(part['objective'], 6)} (Huber on log loss, δ = 0.001, summed), "
+                  f"{part['starts_agreeing']} of {part['starts']} starts agree; "
                   f"{part['resamples']} resamples, {found['seconds']:.1f} s")
     for title, rows in (("Parametric law", _coefficient_rows(found)),
                         ("Compute-optimal size N = k·C^a: exponent a by each approach", _allocation_rows(found)),
@@ -143,9 +145,9 @@ def _page(arguments: Arguments, found: dict[str, Any], pictures: dict[str, tuple
     sections += [
         Section("Compute-optimal exponent by each approach", "N = k·C^a.", header=_HEADER,
                 rows=tuple(_allocation_rows(found))),
-        Section("Parametric law", f"Objective {part['objective']:.6g}; {part['starts_agreeing']} of {part['starts']} "
-                f"starts agree; condition number {part['condition'] or float('inf'):.3g}.", header=_HEADER,
-                rows=tuple(_coefficient_rows(found))),
+        Section("Parametric law", f"Objective {format_number(part['objective'], 6)}; {part['starts_agreeing']} of "
+                f"{part['starts']} starts agree; condition number {format_number(part['condition'] or float('inf'))}.",
+                header=_HEADER, rows=tuple(_coefficient_rows(found))),
         Section("Other laws", header=_HEADER, rows=tuple(_other_rows(found))),
     ]
     command = f"tickwise scale fit {arguments.table} --resamples {arguments.resamples} --seed {arguments.seed}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_number
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ _FORECAST_HEADER: tuple[str, ...] = ("", "expected", "95 % of new values", "95 %
 
 def _forecast_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     def shown(value: float | None) -> str:
-        return "beyond 1e300" if value is None else f"{value:.3g}"
+        return "beyond 1e300" if value is None else format_number(value)
 
     rows: list[tuple[str, ...]] = []
     for part in found["trends"].values():
@@ -170,7 +171,8 @@ def _page(arguments: Arguments, found: dict[str, Any], pictures: dict[str, tuple
                                 header=_FORECAST_HEADER, rows=tuple(_forecast_rows(found))))
     for part in found["trends"].values():
         if part["outliers"]:
-            rows = tuple((item["name"], f"{item['year']:.1f}", f"{item['value']:.3g}") for item in part["outliers"])
+            rows = tuple((item["name"], f"{item['year']:.1f}", format_number(item["value"]))
+                         for item in part["outliers"])
             sections.append(Section(f"Outliers: {part['title']}", header=("name", "year", "value"), rows=rows))
     command = f"tickwise scale history \"{arguments.source}\" --since {found['since']}"
     if found["forecast_date"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_count, format_seconds, progress
+from tickwise.core.console import format_count, format_energy, format_number, format_seconds, progress
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, o
         return f"{what}: its {arguments.inference_tokens:g} --inference-tokens and one step of training cost more"
     if optimum is not None and optimum < smallest.parameters:
         return f"{what}: the best size would be {optimum:,.0f} parameters; give more, or a smaller --vocab-size"
-    return f"{what}: one step of it takes {cost * _batch_tokens(arguments):.3g}; give more"
+    return f"{what}: one step of it takes {format_number(cost * _batch_tokens(arguments))}; give more"
 
 
 def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], accumulate: int,
@@ -267,7 +267,8 @@ def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any],
     if flops > law.largest_flops:
         times = flops / law.largest_flops
         far = "; an extrapolation this far may be badly off" if times > _FAR_BEYOND else ""
-        lines.append(f"{times:.3g} times the compute of the largest fitted run ({law.largest_flops:.3g} FLOP){far}")
+        lines.append(f"{format_number(times)} times the compute of the largest fitted run "
+                     f"({format_number(law.largest_flops)} FLOP){far}")
     if not law.smallest_parameters <= model.parameters <= law.largest_parameters:
         lines.append(f"{format_count(model.parameters)} parameters are outside the fitted sizes, "
                      f"{format_count(law.smallest_parameters)} to {format_count(law.largest_parameters)}")
@@ -280,7 +281,7 @@ def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any],
 
 
 def _print(found: dict[str, Any]) -> None:
-    def interval(values: list[float] | None, shown: Any = lambda value: f"{value:.4g}") -> str:
+    def interval(values: list[float] | None, shown: Any = lambda value: format_number(value, 4)) -> str:
         return "" if values is None else f" (95 %: {shown(values[0])} to {shown(values[1])})"
 
     optimum, loss = found["optimum_by_the_law"], found["loss"]
@@ -288,12 +289,12 @@ def _print(found: dict[str, Any]) -> None:
     print(f"model: {format_count(found['parameters'])} parameters, depth {found['depth']}, width {found['width']}; the "
           f"law's optimum for this compute: {format_count(optimum['parameters'])}"
           + interval(optimum["interval_95"], format_count))
-    print(f"tokens: {format_count(found['tokens'])}, {found['tokens_per_parameter']:.3g} for each parameter; "
-          f"{found['flops']:.3g} FLOP")
+    print(f"tokens: {format_count(found['tokens'])}, {format_number(found['tokens_per_parameter'])} for each "
+          f"parameter; {format_number(found['flops'])} FLOP")
     print(f"batch: {found['batch_tokens']:,} tokens, {found['steps']:,} steps; learning rate "
           f"{found['learning_rate']:.3g} ({found['recipe_source']})")
-    print(f"expected loss: {loss['value']:.4g} nats per token{interval(loss['interval_95'])}")
+    print(f"expected loss: {format_number(loss['value'], 4)} nats per token{interval(loss['interval_95'])}")
     print(f"time: {format_seconds(found['time_s'])} on {found['hardware']}, {found['dtype']}, {found['time_is']}; "
-          "energy: " + ("n/a" if energy is None else f"{energy:.3g} J") + f" ({found['energy_source']})"
-          + ("" if cost is None else f"; cost ${cost:.4g}"))
+          "energy: " + ("n/a" if energy is None else format_energy(energy)) + f" ({found['energy_source']})"
+          + ("" if cost is None else f"; cost ${format_number(cost, 4)}"))
     print(f"run: {found['command']}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_number
 from tickwise.core.errors import ConfigError
 from tickwise.data.config import TokenizerKind
 from tickwise.training.config import ModelOptions, OptimizerOptions, ScheduleOptions
@@ -249,7 +250,7 @@ def _dry_run(arguments: Arguments, planned: "list[Trial]", data: "Data", vocab_s
     if arguments.json:
         print(json.dumps({"trials": listed, "sum": sums, "predictions": said}, indent=2))
         return 0
-    shown = [(row["trial"], format_count(row["parameters"]), format_count(row["tokens"]), f"{row['flops']:.3g}",
+    shown = [(row["trial"], format_count(row["parameters"]), format_count(row["tokens"]), format_number(row['flops']),
               f"{row['batch_tokens']:,}", f"{row['steps']:,}", f"{row['learning_rate']:.3g}", f"{row['epochs']:.2f}",
               "n/a" if row["predicted_seconds"] is None else format_seconds(row["predicted_seconds"]),
               "n/a" if row["predicted_loss"] is None else f"{row['predicted_loss']:.4f}",
@@ -257,8 +258,9 @@ def _dry_run(arguments: Arguments, planned: "list[Trial]", data: "Data", vocab_s
     _print_table(("trial", "parameters", "tokens", "FLOP", "batch tokens", "updates", "learning rate", "epochs",
                   "time", "loss by --law", ""), shown)
     total = sums["predicted_seconds"]
-    print(f"{len(listed)} trials, {sums['flops']:.3g} FLOP over {sums['decades_of_compute']:.2f} decades; time "
-          "(modelled, updates only, one trial after the other): " + ("n/a" if total is None else format_seconds(total)))
+    print(f"{len(listed)} trials, {format_number(sums['flops'])} FLOP over {sums['decades_of_compute']:.2f} decades; "
+          "time (modelled, updates only, one trial after the other): "
+          + ("n/a" if total is None else format_seconds(total)))
     return 0
 
 
@@ -284,8 +286,8 @@ def _report(arguments: Arguments, found: list[dict[str, Any]], failed: list[str]
               *(("predicted loss", "error") if predicted else ()))
     shown = []
     for row in found:
-        cells = [row["trial"], format_count(row["parameters"]), format_count(row["tokens"]), f"{row['flops']:.3g}",
-                 f"{row['loss']:.4f}", format_seconds(row["seconds"])]
+        cells = [row["trial"], format_count(row["parameters"]), format_count(row["tokens"]),
+                 format_number(row["flops"]), f"{row['loss']:.4f}", format_seconds(row["seconds"])]
         if predicted:
             guess = row["predicted_loss"]
             cells += ["n/a", "n/a"] if guess is None else [f"{guess:.4f}", f"{100 * row['prediction_error']:+.2f} %"]

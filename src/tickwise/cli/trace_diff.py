@@ -42,7 +42,7 @@ def _plain(value: object) -> str:
 
 
 def _print_phase(phase: "PhaseDifference") -> None:
-    from tickwise.cli.trace_show import microseconds, plural, show, table
+    from tickwise.cli.trace_show import plural, show, shown_time, table
 
     extra = "".join(f", {n:,} only in {name}" for name, n in (("A", phase.only_a), ("B", phase.only_b)) if n)
     title = f"{phase.phase}: {plural(phase.matched, phase.unit)} in both{extra}"
@@ -54,19 +54,19 @@ def _print_phase(phase: "PhaseDifference") -> None:
     total = phase.b_ns - phase.a_ns
     differs = phase.is_worth_the_name
     for stage in phase.stages:
-        found.add_row(stage.stage, microseconds(stage.a_ns), microseconds(stage.b_ns),
+        found.add_row(stage.stage, shown_time(stage.a_ns), shown_time(stage.b_ns),
                       f"{stage.difference_ns / 1e3:+,.1f} µs",
                       f"{100 * stage.difference_ns / total:.0f} %" if differs else "n/a",
                       _ratio(stage.a_flops, stage.b_flops), _ratio(stage.a_bytes, stage.b_bytes))
-    found.add_row("all", microseconds(phase.a_ns), microseconds(phase.b_ns), f"{total / 1e3:+,.1f} µs",
+    found.add_row("all", shown_time(phase.a_ns), shown_time(phase.b_ns), f"{total / 1e3:+,.1f} µs",
                   "100 %" if differs else "n/a", "", "")
     show(title, found)
     if phase.warning:
         print(phase.warning)
     print(phase.sentence)
     if phase.matched > 1:
-        print(f"all {plural(phase.matched, phase.unit)} together: {microseconds(phase.a_all_ns)} in A, "
-              f"{microseconds(phase.b_all_ns)} in B")
+        print(f"all {plural(phase.matched, phase.unit)} together: {shown_time(phase.a_all_ns)} in A, "
+              f"{shown_time(phase.b_all_ns)} in B")
 
 
 def _ratio(a: float | None, b: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_bytes, format_count
+from tickwise.core.console import format_bytes, format_count, format_duration, format_energy
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,11 +103,9 @@ def show(title: str, body: "Table") -> None:
     console.print(body)
 
 
-def microseconds(nanoseconds: float) -> str:
+def shown_time(nanoseconds: float) -> str:
     """``712 µs``; ``1.3 ms`` and ``2.41 s`` for longer times."""
-    if nanoseconds < 1e6:
-        return f"{nanoseconds / 1e3:.3g} µs" if nanoseconds < 1e5 else f"{nanoseconds / 1e3:.0f} µs"
-    return f"{nanoseconds / 1e6:.3g} ms" if nanoseconds < 1e9 else f"{nanoseconds / 1e9:.3g} s"
+    return format_duration(nanoseconds * 1e-9)
 
 
 def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
@@ -124,11 +122,11 @@ def print_summaries(trace: "Trace", phases: "list[PhaseSummary]") -> None:
     pauses = header.get("recording", {}).get("pauses", 0)
     if pauses:
         print(f"recording paused the run between ticks, {_times(pauses)}, for "
-              f"{microseconds(header['recording']['pause_ns'])} in all")
+              f"{shown_time(header['recording']['pause_ns'])} in all")
     between = between_ticks(trace)
     if between is not None:
-        print(f"between ticks (in no row): {microseconds(between.median_ns)} (median), "
-              f"{100 * between.total_ns / max(1, between.span_ns):.1f} % of the {microseconds(between.span_ns)} "
+        print(f"between ticks (in no row): {shown_time(between.median_ns)} (median), "
+              f"{100 * between.total_ns / max(1, between.span_ns):.1f} % of the {shown_time(between.span_ns)} "
               "from the first tick to the last")
     if not phases:
         print("the trace has no ticks")
@@ -156,7 +154,7 @@ def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> N
     typical = phase.typical
     tick_ns = typical.wall_ns / typical.ticks
     title = f"{phase.phase}: {plural(phase.ticks, 'tick')}"
-    title += f" of {microseconds(tick_ns)}" if phase.ticks == 1 else f" in {microseconds(phase.wall_ns)}"
+    title += f" of {shown_time(tick_ns)}" if phase.ticks == 1 else f" in {shown_time(phase.wall_ns)}"
     if phase.tokens:
         title += f", wrote {plural(phase.tokens, 'token')}"
     if phase.phase == "decode" and phase.tokens:  # how many tokens of prompts a tick reads is not known here
@@ -168,14 +166,14 @@ def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> N
     for stage in typical.stages:
         moved, duration = _moved(stage), max(1, stage.duration_ns)
         found.add_row(
-            stage.stage, microseconds(stage.duration_ns / typical.ticks), f"{100 * stage.time_share:.1f} %",
+            stage.stage, shown_time(stage.duration_ns / typical.ticks), f"{100 * stage.time_share:.1f} %",
             "n/a" if stage.flops is None else format_count(stage.flops / typical.ticks),
             "n/a" if moved is None else format_bytes(moved / typical.ticks),
             "n/a" if stage.flops is None else _billions(stage.flops / duration),
             "n/a" if moved is None else _billions(moved / duration), _ceiling(stage), stage.bound or "n/a",
         )  # fmt: skip
-    found.add_row("all", microseconds(tick_ns), "100.0 %", *[""] * 6)
-    show("figures of the tick" if phase.ticks == 1 else f"the typical tick, {microseconds(tick_ns)}: {_choice(phase)}",
+    found.add_row("all", shown_time(tick_ns), "100.0 %", *[""] * 6)
+    show("figures of the tick" if phase.ticks == 1 else f"the typical tick, {shown_time(tick_ns)}: {_choice(phase)}",
          found)
     beyond = _beyond(phase)
     if beyond:
@@ -212,22 +210,22 @@ def _beyond(phase: "PhaseSummary") -> str:
     apart = {stage.stage for stage in phase.stages} - set(usual)
     if more_ns < _FAR_FROM_TYPICAL * phase.wall_ns:
         total_ns = {stage.stage: stage.duration_ns for stage in phase.stages}
-        listed = ", ".join(f"{name} {microseconds(total_ns[name])}" for name in sorted(apart))
+        listed = ", ".join(f"{name} {shown_time(total_ns[name])}" for name in sorted(apart))
         return f"not in the typical tick, in all {phase.ticks:,} together: {listed}" if apart else ""
     more = sorted(((stage.duration_ns - phase.ticks * usual.get(stage.stage, 0.0), stage.stage)
                    for stage in phase.stages), reverse=True)
-    named = ", ".join(f"{name} {microseconds(ns)}" for place, (ns, name) in enumerate(more)
+    named = ", ".join(f"{name} {shown_time(ns)}" for place, (ns, name) in enumerate(more)
                       if name in apart or (place < 3 and ns > 0.05 * more_ns))
-    mean = microseconds(phase.wall_ns / phase.ticks)
-    return (f"the {phase.ticks:,} ticks took {microseconds(phase.wall_ns)} ({mean} on average), "
-            f"{microseconds(more_ns)} more than as many typical ones, most of it in {named}")
+    mean = shown_time(phase.wall_ns / phase.ticks)
+    return (f"the {phase.ticks:,} ticks took {shown_time(phase.wall_ns)} ({mean} on average), "
+            f"{shown_time(more_ns)} more than as many typical ones, most of it in {named}")
 
 
 def _print_slowest_of(report: "TickReport", number_format: str) -> None:
     """Which tick was slowest, in which stage, why, and what would help."""
     unit = "step" if report.phase == "train" else "token" if report.text else "tick"
     wrote = f" {_text(report.text)}" if report.text else ""
-    print(f"slowest {unit}{wrote} (tick {report.tick}): {microseconds(report.slow.wall_ns)}{_against(report)}")
+    print(f"slowest {unit}{wrote} (tick {report.tick}): {shown_time(report.slow.wall_ns)}{_against(report)}")
     _print_verdict(report, number_format)
 
 
@@ -263,7 +261,7 @@ def _processor(report: "TickReport") -> str:
     calm = "no other program interrupted it"
     who = f"other programs interrupted it {times(slow.interruptions)}" if slow.interruptions else calm
     threads = "; several threads add up" if slow.cpu_ns > slow.wall_ns else ""
-    return (f"{who}; {microseconds(slow.cpu_ns)} of processor time in {microseconds(slow.wall_ns)} (measured, since "
+    return (f"{who}; {shown_time(slow.cpu_ns)} of processor time in {shown_time(slow.wall_ns)} (measured, since "
             f"the tick before ended{threads})")
 
 
@@ -299,11 +297,7 @@ def _energy(phase: "PhaseSummary") -> str:
     joules = sum(stage.energy_j or 0.0 for stage in known)
     unknown = [stage.stage for stage in phase.stages if stage.energy_j is None]
     without = f", without {' and '.join(unknown)}" if unknown else ""
-    return f", {_joules(joules / phase.ticks)} a tick ({known[0].energy_source}{without})"
-
-
-def _joules(value: float) -> str:
-    return f"{value:.3g} J" if value >= 1 else f"{1e3 * value:.3g} mJ" if value >= 1e-3 else f"{1e6 * value:.3g} µJ"
+    return f", {format_energy(joules / phase.ticks)} a tick ({known[0].energy_source}{without})"
 
 
 def _text(text: str) -> str:
@@ -316,15 +310,15 @@ def _print_tick(report: "TickReport", number_format: str) -> None:
     columns = ("typical", "more") if compared else ()
     found = table("stage", "time", "share", *columns, "what it means", right=2 + len(columns))
     for stage in slow.stages:
-        more = [microseconds(stage.usual_ns), _more(stage.excess_ns)] if compared else []
+        more = [shown_time(stage.usual_ns), _more(stage.excess_ns)] if compared else []
         here = report.summaries.get(stage.stage)
         if here is None and not compared:
             continue
-        found.add_row(stage.stage, microseconds(stage.duration_ns), f"{100 * stage.duration_ns / slow.wall_ns:.1f} %",
+        found.add_row(stage.stage, shown_time(stage.duration_ns), f"{100 * stage.duration_ns / slow.wall_ns:.1f} %",
                       *more, "did not run in this tick" if here is None else here.sentence)
-    more = [microseconds(slow.usual_wall_ns), _more(slow.wall_ns - slow.usual_wall_ns)] if compared else []
-    found.add_row("all", microseconds(slow.wall_ns), "100.0 %", *more, "")
-    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {microseconds(slow.wall_ns)}"
+    more = [shown_time(slow.usual_wall_ns), _more(slow.wall_ns - slow.usual_wall_ns)] if compared else []
+    found.add_row("all", shown_time(slow.wall_ns), "100.0 %", *more, "")
+    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {shown_time(slow.wall_ns)}"
          f"{_against(report)}; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
     used = _processor(report)
     if used:
@@ -341,8 +335,8 @@ def _print_slowest(reports: "list[TickReport]") -> None:
     for report in reports:
         slow, part = report.slow, report.slow.slowest_part
         ratio = f"{slow.wall_ns / max(1.0, slow.usual_wall_ns):.2f}" if slow.phase.has_typical else "n/a"
-        off = "n/a" if slow.cpu_ns is None else microseconds(slow.cpu_ns)
-        found.add_row(str(report.tick), microseconds(slow.wall_ns), ratio, report.phase, _text(report.text), off,
+        off = "n/a" if slow.cpu_ns is None else shown_time(slow.cpu_ns)
+        found.add_row(str(report.tick), shown_time(slow.wall_ns), ratio, report.phase, _text(report.text), off,
                       report.why or (f"{part.stage} {_more(part.excess_ns)} against the typical tick"
                                      if slow.phase.has_typical else f"mostly {slow.slowest_stage.stage}"))
     show("slowest ticks, against the typical tick of their phase; processor: time of all threads on it", found)

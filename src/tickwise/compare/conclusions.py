@@ -1,104 +1,86 @@
-"""What the figures of a job come to: who is right more often, by what factor one costs more, and where that turns."""
+"""What the figures of the jobs come to, in words: who does a job better, by what factor one costs more, where that
+turns. What no test shows is said to be no difference; all tests of a report are corrected together."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from tickwise.compare.cases import NEW, NOISY
-from tickwise.compare.measure import Accuracy, Measured
+from tickwise.compare.cases import NOISY
+from tickwise.compare.evidence import adjusted
 
-_SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Factors:
-    """The language model's figure over the program's. ``None``: one of them is not known."""
-
-    seconds: float | None
-    operations: float | None
-    bytes_moved: float | None
-    energy: float | None
-    memory: float | None
+SIGNIFICANT = 0.05
+PROGRAM, MODEL = "program", "model"
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """Derived from the figures of two contestants."""
-
-    program: str
-    model: str
-    factors: Factors
-    better: Mapping[str, str | None]
-    """By kind of input: who is right more often; ``None`` where chance explains the difference (a sign test over the
-    cases, at 5 %)."""
-    turning_share: float | None
-    """Share of rephrased or noisy inputs from which on the other one is right more often; ``None``: there is none."""
-    price_s: float | None
-    """Seconds of computing that a wrong answer must cost for the slower, more accurate one to pay, on rephrased or
-    noisy inputs."""
-    sentences: tuple[str, ...]
+def conclude(jobs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], int]:
+    """The conclusion of each job from its results (``run``), JSON-ready, and how many tests they rest on."""
+    p_values: dict[tuple[str, str, str], float] = {}
+    for name, job in jobs.items():
+        evidence = job["evidence"]
+        p_values |= {(name, "score", kind): found["p"] for kind, found in evidence["differences"].items()}
+        p_values |= {(name, "learnt", who): found["p"] for who, found in evidence["learnt"].items()}
+        p_values[name, "time", ""] = evidence["time"]["p"]
+    corrected = adjusted(p_values)
+    return {name: _conclusion(job, {key[1:]: p for key, p in corrected.items() if key[0] == name})
+            for name, job in jobs.items()}, len(p_values)
 
 
-def best_program(programs: Sequence[Measured]) -> Measured:
-    """The one that is right most often, over all kinds of inputs alike."""
-    return max(programs, key=lambda one: sum(a.value for a in one.accuracy.values()))
+def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+    evidence = job["evidence"]
+    contestants = {MODEL: job["contestants"][-1],
+                   PROGRAM: next(one for one in job["contestants"] if one["name"] == evidence["program"])}
+    better = {kind: (MODEL if found["value"] > 0 else PROGRAM) if p["score", kind] < SIGNIFICANT else None
+              for kind, found in evidence["differences"].items()}
+    able = {who: found["value"] > 0 and p["learnt", who] < SIGNIFICANT for who, found in evidence["learnt"].items()}
+    both = all(able.values())
+    faster = (PROGRAM if evidence["time"]["value"] > 1 else MODEL) if p["time", ""] < SIGNIFICANT else None
+    plain = job["plain"]
+    turns = both and None not in (better[plain], better.get(NOISY)) and better[plain] != better[NOISY]
+    prices = {kind: price for kind, price in evidence["prices"].items()
+              if both and better[kind] is not None and faster is not None and better[kind] != faster}
+    return {
+        "program": evidence["program"], "model": evidence["model"], "better": better, "able": able, "faster": faster,
+        "p": {" ".join(key).strip(): value for key, value in p.items()},
+        "time": evidence["time"] if both and faster else None, "memory": evidence["memory"] if both else None,
+        "turning_share": evidence["turning_share"] if turns else None, "prices": prices,
+        "sentences": [
+            *_score_sentences(job, contestants, better, p), *_unable_sentences(job, contestants, able),
+            *(_cost_sentences(evidence, faster) if both else ()),
+            *([_turning_sentence(evidence, better, plain)] if both and NOISY in better else ()),
+            *(_price_sentence(kind, price, better[kind]) for kind, price in prices.items()),
+            *_determinism_sentences(contestants), *_change_sentences(job["changes"], able)],
+    }
 
 
-def conclude(program: Measured, model: Measured) -> Conclusion:
-    """Compare a program with a model. Every word follows from the figures."""
-    factors = Factors(
-        _ratio(model.costs.seconds, program.costs.seconds), _ratio(model.costs.operations, program.costs.operations),
-        _ratio(model.costs.bytes_moved, program.costs.bytes_moved),
-        _ratio(model.costs.energy_j, program.costs.energy_j), _ratio(model.memory_bytes, program.memory_bytes))
-    better = {kind: _better(program, model, kind) for kind in program.accuracy}
-    share = turning_share(program.accuracy, model.accuracy)
-    price = _price(program, model)
-    sentences = [*_accuracy_sentences(program, model, better), *_cost_sentence(factors),
-                 _turning_sentence(program, model, share, price), *_determinism_sentence(program, model),
-                 *_change_sentences(program, model)]
-    return Conclusion(program.name, model.name, factors, better, share, price, tuple(sentences))
+def _percent(found: Mapping[str, Any]) -> str:
+    return f"{100 * found['value']:.1f} %"
 
 
-def _ratio(model: float | None, program: float | None) -> float | None:
-    return None if model is None or not program else model / program
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
-def _better(program: Measured, model: Measured, kind: str) -> str | None:
-    pairs = list(zip(program.scores[kind], model.scores[kind], strict=True))
-    ahead, behind = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
-    if sign_test(ahead, behind) >= _SIGNIFICANT:
-        return None
-    return "program" if ahead > behind else "model"
+def _score_sentences(job: Mapping[str, Any], contestants: Mapping[str, Any], better: Mapping[str, str | None],
+                     p: Mapping[tuple[str, str], float]) -> list[str]:
+    said: dict[str | None, list[str]] = {}
+    for kind, who in better.items():
+        scores = ", ".join(f"{name} {_percent(contestants[name]['accuracy'][kind])}" for name in (PROGRAM, MODEL))
+        said.setdefault(who, []).append(f"{kind} inputs ({scores}; {_p(p['score', kind])})")
+    return [(f"The {who} ({contestants[who]['name']}) scores higher on " if who else "No difference shown on ")
+            + " and ".join(kinds) + "." for who, kinds in said.items()]
 
 
-def sign_test(ahead: int, behind: int) -> float:
-    """Two-sided probability of a split at least this uneven by chance."""
-    n, fewer = ahead + behind, min(ahead, behind)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
-
-
-def turning_share(program: Mapping[str, Accuracy], model: Mapping[str, Accuracy]) -> float | None:
-    """Between plain new inputs and rephrased or noisy ones, expected accuracies are mixtures; where these cross."""
-    plain = next((kind for kind in (NEW, *program) if kind in program and kind != NOISY), None)
-    if plain is None or NOISY not in program:
-        return None
-    ahead_plain = program[plain].value - model[plain].value
-    ahead_noisy = program[NOISY].value - model[NOISY].value
-    if ahead_plain * ahead_noisy >= 0:
-        return None
-    return ahead_plain / (ahead_plain - ahead_noisy)
-
-
-def _price(program: Measured, model: Measured) -> float | None:
-    if NOISY not in program.accuracy:
-        return None
-    gain = model.accuracy[NOISY].value - program.accuracy[NOISY].value
-    slower = model.costs.seconds - program.costs.seconds
-    return slower / gain if gain * slower > 0 else None
-
-
-def _percent(accuracy: Accuracy) -> str:
-    return f"{100 * accuracy.value:.1f} %"
+def _unable_sentences(job: Mapping[str, Any], contestants: Mapping[str, Any], able: Mapping[str, bool]) -> list[str]:
+    baseline = job["constant"]
+    beside = f"its score on {job['plain']} inputs is not shown to be above that of {baseline['name']} " \
+             f"({100 * baseline['score']:.1f} %)"
+    lines = []
+    if not able[MODEL]:
+        said = "has not learnt this job" if contestants[MODEL]["training"] is None \
+            else "has not learnt this job at this size and budget"
+        lines.append(f"The model {said}: {beside}, so there are no factors.")
+    if not able[PROGRAM]:
+        lines.append(f"The program does not do this job: {beside}, so there are no factors.")
+    return lines
 
 
 def times(factor: float) -> str:
@@ -108,71 +90,70 @@ def times(factor: float) -> str:
     return f"1/{1 / factor:,.0f} of" if factor <= 0.01 else f"{factor:.2g} times"
 
 
-def _accuracy_sentences(program: Measured, model: Measured, better: Mapping[str, str | None]) -> list[str]:
-    said: dict[str | None, list[str]] = {}
-    for kind, who in better.items():
-        said.setdefault(who, []).append(
-            f"{kind} inputs (program {_percent(program.accuracy[kind])}, model {_percent(model.accuracy[kind])})")
-    words = {"program": f"The program ({program.name}) is right more often on ",
-             "model": f"The model ({model.name}) is right more often on ", None: "No difference beyond chance on "}
-    return [f"{words[who]}{' and '.join(kinds)}." for who, kinds in said.items()]
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _cost_sentences(evidence: Mapping[str, Any], faster: str | None) -> list[str]:
+    time = evidence["time"]
+    interval = f"(95 % interval {_number(time['low'])}–{_number(time['high'])})"
+    text = f"An answer of the model takes {times(time['value'])} the program's time {interval}" if faster \
+        else f"No difference shown between the times of an answer (ratio {_number(time['value'])} {interval})"
+    return [f"{text}; it keeps {times(evidence['memory'])} the program's memory."]
 
 
-def _cost_sentence(factors: Factors) -> list[str]:
-    parts = [f"{times(value)} the {what}" for what, value in
-             (("time", factors.seconds), ("operations", factors.operations), ("bytes moved", factors.bytes_moved),
-              ("energy", factors.energy), ("memory", factors.memory)) if value is not None]
-    return [f"For an answer the model takes {', '.join(parts)} of the program."] if parts else []
+def _turning_sentence(evidence: Mapping[str, Any], better: Mapping[str, str | None], plain: str) -> str:
+    first, last = better[plain], better[NOISY]
+    share = evidence["turning_share"]
+    if first and last and first != last and share:
+        return (f"It turns at {100 * share['value']:.0f} % of inputs rephrased or noisy (95 % interval "
+                f"{100 * share['low']:.0f}–{100 * share['high']:.0f}): with more of them the {last} scores higher.")
+    if first and first == last:
+        return f"It does not turn in the range tried, from none to all inputs rephrased or noisy: the {first} scores " \
+               "higher at either end."
+    return "No turning point is shown between plain and rephrased or noisy inputs."
 
 
-def _turning_sentence(program: Measured, model: Measured, share: float | None, price: float | None) -> str:
-    if NOISY not in program.accuracy:
-        return "Nothing was asked in other words."
-    ahead = program.accuracy[NOISY].value - model.accuracy[NOISY].value
-    later = "model" if ahead < 0 else "program"
-    if share is not None:
-        text = f"It turns at {100 * share:.0f} % of inputs rephrased or noisy: with more of them the {later} is right "\
-               "more often"
-    else:
-        text = f"No share of rephrased or noisy inputs turns it: the {later} is at least as often right on both kinds"
-        if ahead == 0:
-            text = "No share of rephrased or noisy inputs turns it"
-    if price is not None:
-        slower = "model" if model.costs.seconds > program.costs.seconds else "program"
-        text += (f"; on those the {slower}'s time pays once a wrong answer costs more than {_seconds(price)} of "
-                 "computing")
-    return text + "."
+def _price_sentence(kind: str, price: Mapping[str, float], who: str | None) -> str:
+    return (f"On {kind} inputs the {who}'s longer time pays once a wrong answer costs more than "
+            f"{seconds(price['value'])} of computing (95 % interval {seconds(price['low'])}–{seconds(price['high'])}).")
 
 
-def _determinism_sentence(program: Measured, model: Measured) -> list[str]:
-    words = [f"the {who} repeats {100 * one.deterministic:.4g} % of its answers" for who, one in
-             (("program", program), ("model", model)) if one.deterministic < 1]
-    return [_capital(" and ".join(words)) + "."] if words else ["Both give the same answers every time."]
+def _determinism_sentences(contestants: Mapping[str, Any]) -> list[str]:
+    changing = [f"the {who} repeated {100 * contestants[who]['deterministic']:.4g} % of its answers"
+                for who in (PROGRAM, MODEL) if contestants[who]["deterministic"] < 1]
+    if not changing:
+        return ["Asked three times, both gave every answer again."]
+    text = " and ".join(changing)
+    return [f"Asked three times, {text}."]
 
 
-def _change_sentences(program: Measured, model: Measured) -> list[str]:
-    lines = []
-    one, other = program.change, model.change
-    if one is not None and one.make_s is not None:
-        text = f"Changing the program ({one.what}) and testing it takes {_seconds(one.make_s + one.test_s)}"
-        if one.accuracy is not None and NOISY in one.accuracy:
-            text += f", after which it is right on {_percent(one.accuracy[NOISY])} of the rephrased or noisy inputs"
-        lines.append(text + ".")
-    if other is not None and other.make_s is not None:
-        flops = "" if other.flops is None else f" and {other.flops:.2g} FLOPs"
-        text = f"Changing the model means training: {_seconds(other.make_s + other.test_s)} with its tests{flops}"
-        if one is not None and one.make_s is not None:
-            text += f", {times((other.make_s + other.test_s) / (one.make_s + one.test_s))} the program's"
-        lines.append(text + ".")
-    return lines
+def _change_sentences(changes: Mapping[str, Any], able: Mapping[str, bool]) -> list[str]:
+    """One measurement each, so facts and no comparison."""
+    return [f"Asked to answer rephrased or noisy inputs, the {who} {_changed(who, changes[who])}."
+            for who in (PROGRAM, MODEL) if able[who] and changes[who] is not None]
 
 
-def _seconds(value: float) -> str:
+def _changed(who: str, change: Mapping[str, Any]) -> str:
+    bar = f"{100 * change['bar']:.0f} %"
+    if not change["accuracy"]:
+        return f"needs no change: its score on the examples is {100 * change['before']:.0f} % already, and {bar} passes"
+    how = "edited and tested (writing the edit is not counted)" if who == PROGRAM else "trained further and tested"
+    scores = f"{100 * change['before']:.0f} → {100 * change['after']:.0f} % of the examples, {bar} passes"
+    if change["passed"]:
+        after = "" if not change["not_yet_s"] else f" (not yet after {seconds(change['not_yet_s'])})"
+        return f"passed {seconds(change['seconds'])} after the request{after}, {how}: {scores}"
+    return f"did not pass within {seconds(change['seconds'])}, {how}: {scores}"
+
+
+def seconds(value: float) -> str:
+    """In the unit that fits."""
     for limit, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")):
         if value >= limit:
             return f"{value / limit:.3g} {unit}"
     return f"{value:.2g} s"
+
+
+def wins(conclusions: Sequence[Mapping[str, Any]], who: str | None) -> int:
+    """Kinds of input, of all jobs, on which ``who`` scores higher (``None``: on which no difference is shown)."""
+    return sum(list(one["better"].values()).count(who) for one in conclusions)

@@ -1,15 +1,16 @@
-"""A comparison as one self-contained page: an overview, then for each job a picture, its conclusion and its figures."""
+"""A comparison as one self-contained page: an overview, then each job's conclusions, picture and figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tickwise.compare.cases import NOISY
+from tickwise.compare.conclusions import MODEL, PROGRAM, SIGNIFICANT, seconds, wins
 from tickwise.core.console import format_bytes, format_count
+from tickwise.profiling.energy import DEFAULT_COEFFICIENTS
 from tickwise.report.data import Figure
 from tickwise.report.figure_page import Section, figure_page
 from tickwise.scaling.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, svg
 
-_FACTORS = (("seconds", "time", BLUE), ("energy", "energy", ORANGE), ("operations", "operations", GREEN),
-            ("memory", "memory", PURPLE))
 _PROGRAMS = (BLUE, GREEN)
 _NOT_KNOWN = "n/a"
 
@@ -19,44 +20,61 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
     jobs: list[dict[str, Any]] = list(found["jobs"].values())
     sections = []
     if jobs:
-        sections = [Section("What an answer of the model costs beside one of the program",
-                            "The language model's figure over the program's, on a logarithmic axis: right of 1 the "
-                            "model costs more. Figures that are not known have no dot.",
-                            svg("factors", lambda figure: _draw_factors(figure, jobs), width=9.0,
-                                height=1.6 + 0.42 * len(jobs))),
-                    Section("Where each kind of computer wins", "Who is right more often on plain and on rephrased or "
-                            "noisy inputs, and the model's time and energy of an answer and its time of a change over "
-                            "the program's.", header=(
-                        "job", "right more often, plain", "right more often, rephrased", "turns at", "time ÷",
-                        "energy ÷", "change ÷"), rows=tuple(map(_overview, jobs)))]
+        sections = [
+            Section("Where each kind of computer does better", "Mean score of the model less that of the program, in "
+                    "percentage points, with intervals of 95 %: right of 0 the model is better. Hollow and grey: no "
+                    "difference is shown.",
+                    svg=svg("differences", lambda figure: _draw_differences(figure, jobs), width=9.0,
+                            height=1.6 + 0.22 * sum(len(job["cases"]) for job in jobs))),
+            Section("What it costs, and where it turns", "Factors are the model's figure over the program's, with "
+                    "intervals of 95 %. A job that one of the two cannot do has none. A change is the time from the "
+                    "request, to answer rephrased or noisy inputs, to examples that pass.",
+                    svg=svg("factors", lambda figure: _draw_factors(figure, jobs), width=9.0,
+                            height=1.4 + 0.34 * len(jobs)),
+                    header=("job", "better on plain", "better on rephrased", "turns at", "time ÷", "memory ÷",
+                            "program changed", "model changed"), rows=tuple(map(_overview, jobs)))]
     sections += [section for job in jobs for section in _job_sections(job)]
     notes = [f"{name} was left out: {why}" for name, why in found["skipped"].items()]
-    sections.append(Section("How this was measured", _METHOD))
+    sections.append(Section("How this was measured", points=_method(found["tests"])))
     return figure_page(
         "Language models and classical programs", "The same jobs done by a language model and by a classical program, "
-        "on the same inputs, under the same ledger.", _headline(jobs), sections, command, notes)
+        "with the same training texts and on the same inputs.", _headline(jobs), sections, command, notes)
 
 
-_METHOD = (
-    "Time is measured by the ledger, one answer after the other: that of the median tick of each phase, times the "
-    "ticks of an answer (a program's tick is a pass over all texts). A model's operations are the FLOPs of its "
-    "program listing, a program's the steps of its algorithm, counted as it runs: comparisons, hash probes, "
-    "additions, characters examined; the interpreter's own instructions are not among them, so these two differ in "
-    "kind. Bytes are those of tensors, and of the texts and entries that the steps touch. Memory is that of "
-    "weights, or of rules, tables and code. Energy says whether it was measured or modelled. Intervals are of 95 %; "
-    "one is called right more often where a sign test over the cases leaves chance less than 5 %.")
+def _method(n_tests: int) -> tuple[str, ...]:
+    watts = DEFAULT_COEFFICIENTS.idle_watts_per_core
+    return (
+        "Both get the same training texts, in the plain form. Programs and states of a model are chosen on a "
+        "development part; new inputs, and what rephrased ones are made of, are in neither.",
+        f"Differences are tested case by case: right or wrong by McNemar's exact test, other scores by a paired "
+        f"bootstrap, times by Student's paired t-test of their logarithms. All {n_tests} tests of this page are corrected together (Holm), at "
+        f"{100 * SIGNIFICANT:.0f} %. What they leave open is called no difference shown. Counted figures (memory, "
+        "operations, bytes) need no test.",
+        "Time is each contestant's own: one answer after the other in one process, the median of five. The time under "
+        "the ledger, with its marks, stands beside it.",
+        "Operations are of one answer. A model's are the FLOPs of its program listing; a program's are the steps of "
+        "its algorithm, counted as it runs. The interpreter's instructions are not among them, and the processor's "
+        "were not counted: n/a. So the two are different units, and no factor is made of them, nor of bytes, which "
+        "for programs are those of the texts, keys and entries that the steps touch.",
+        f"Energy is measured where the machine has a counter. Else it is modelled from time alone ({watts:g} W for "
+        "each core at work): it says nothing that the time does not say, so it has no factor.",
+        "Memory is that of weights, or of rules, tables and code; the interpreter and the libraries are left out.",
+        "A change passes once examples of such inputs score 95 % of what plain ones did before. Edits of programs were "
+        "written beforehand, and the time of whoever wrote them is not counted. Models are trained further in rounds "
+        "of doubling length. A change is measured once.")
 
 
 def _headline(jobs: Sequence[dict[str, Any]]) -> list[Figure]:
-    better = [job["conclusion"]["better"] for job in jobs]
-    who = [value for kinds in better for value in kinds.values()]
-    factors = sorted(job["conclusion"]["factors"]["seconds"] for job in jobs)
-    boxes = [Figure("jobs", str(len(jobs)), "counted"),
-             Figure("program right more often", f"{who.count('program')} of {len(who)}", "counted", "kinds of input"),
-             Figure("model right more often", f"{who.count('model')} of {len(who)}", "counted", "kinds of input")]
+    found = [job["conclusion"] for job in jobs]
+    n_kinds = sum(len(one["better"]) for one in found)
+    boxes = [Figure("jobs", str(len(jobs)), "counted")]
+    boxes += [Figure(name, f"{wins(found, who)} of {n_kinds}", "measured", "kinds of input")
+              for name, who in (("program scores higher", PROGRAM), ("model scores higher", MODEL),
+                                ("no difference shown", None))]
+    factors = sorted(one["time"]["value"] for one in found if one["time"])
     if factors:
         boxes.append(Figure("time of an answer, model ÷ program", f"{_factor(factors[0])} to {_factor(factors[-1])}",
-                            "measured"))
+                            "measured", f"{len(factors)} of {len(jobs)} jobs"))
     return boxes
 
 
@@ -65,19 +83,31 @@ def _factor(value: float | None) -> str:
 
 
 def _overview(job: dict[str, Any]) -> tuple[str, ...]:
-    conclusion = job["conclusion"]
-    kinds = list(conclusion["better"].items())
-    plain = next((who for kind, who in kinds if kind == "new"), kinds[0][1])
-    noisy = conclusion["better"].get("rephrased or noisy")
-    share = conclusion["turning_share"]
-    changes = [one["change"] for one in job["contestants"] if one["name"] in (conclusion["program"],
-                                                                              conclusion["model"])]
-    seconds = [None if change is None or change["make_s"] is None else change["make_s"] + change["test_s"]
-               for change in changes]
-    ratio = seconds[-1] / seconds[0] if len(seconds) > 1 and seconds[0] and seconds[-1] is not None else None
-    return (job["title"], plain or "neither", noisy or "neither",
-            "never" if share is None else f"{100 * share:.0f} % rephrased",
-            _factor(conclusion["factors"]["seconds"]), _factor(conclusion["factors"]["energy"]), _factor(ratio))
+    one = job["conclusion"]
+    time, share = one["time"], one["turning_share"]
+    unable = [who for who in (PROGRAM, MODEL) if not one["able"][who]]
+    if time:
+        factor = f"{_factor(time['value'])} ({format_count(time['low'])}–{format_count(time['high'])})"
+    else:
+        factor = f"{_NOT_KNOWN}: {' and '.join(unable)} not above a constant answer" if unable \
+            else "no difference shown"
+    ends = [one["better"][job["plain"]], one["better"].get(NOISY)]
+    turns = f"{100 * share['value']:.0f} % ({100 * share['low']:.0f}–{100 * share['high']:.0f})" if share \
+        else _NOT_KNOWN if unable else "not in the range" if ends[0] and ends[0] == ends[1] else "none shown"
+    return (job["title"], *(_who(end) for end in ends), turns, factor, _factor(one["memory"]),
+            *(_change(job["changes"][who], one["able"][who]) for who in (PROGRAM, MODEL)))
+
+
+def _who(who: str | None) -> str:
+    return who or "none shown"
+
+
+def _change(change: Mapping[str, Any] | None, able: bool) -> str:
+    if change is None or not able:
+        return _NOT_KNOWN
+    if not change["accuracy"]:
+        return "needs none"
+    return seconds(change["seconds"]) if change["passed"] else f"not within {seconds(change['seconds'])}"
 
 
 def _job_sections(job: dict[str, Any]) -> list[Section]:
@@ -85,11 +115,14 @@ def _job_sections(job: dict[str, Any]) -> list[Section]:
     examples = "; ".join(f"{kind}: “{_short(example['input'])}” → “{_short(example['answer'])}”"
                          for kind, example in job["examples"].items())
     header = ("", *(one["name"] for one in job["contestants"]))
+    given = " It is not known what the given model was trained on." if job["given"] else ""
+    chosen = f" Of the programs, {job['evidence']['program']} is compared: it was best on the development part." \
+        if len(job["development"]) > 1 else ""
     return [
-        Section(job["title"], " ".join(job["conclusion"]["sentences"]),
-                svg(job["job"], lambda figure: _draw_accuracy(figure, job), width=8.4, height=2.8)),
-        Section(f"{job['title']}: the figures", f"{_capital(job['about'])}. A score is {job['score']}. {examples}.",
-                header=header, rows=tuple(_figures(job["contestants"], kinds))),
+        Section(job["title"], points=tuple(job["conclusion"]["sentences"]),
+                svg=svg(job["job"], lambda figure: _draw_accuracy(figure, job), width=8.4, height=2.8)),
+        Section(f"{job['title']}: the figures", f"{_capital(job['about'])}. A score is {job['score']}. {examples}."
+                f"{given}{chosen}", header=header, rows=tuple(_figures(job, kinds))),
     ]
 
 
@@ -102,62 +135,97 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _figures(contestants: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[tuple[str, ...]]:
+def _figures(job: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, ...]]:
+    contestants = job["contestants"]
+    changes = [job["changes"][MODEL] if one is contestants[-1] else
+               job["changes"][PROGRAM] if one["name"] == job["evidence"]["program"] else None for one in contestants]
+
     def row(name: str, cell: Any) -> tuple[str, ...]:
-        return (name, *(cell(one) for one in contestants))
+        return (name, *map(cell, contestants))
+
+    def changed(name: str, cell: Any) -> tuple[str, ...]:
+        return (name, *(_NOT_KNOWN if one is None else cell(one) for one in changes))
 
     def of(value: float | None, shown: Any) -> str:
         return _NOT_KNOWN if value is None else shown(value)
 
-    def seconds(value: float) -> str:
-        return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
-
-    def accuracy(values: Mapping[str, Any] | None, kind: str) -> str:
+    def score(values: Mapping[str, Any] | None, kind: str) -> str:
         if values is None:
-            return _NOT_KNOWN
+            return "as before"
         found = values[kind]
         return f"{100 * found['value']:.1f} % ({100 * found['low']:.1f}–{100 * found['high']:.1f})"
 
-    def change(one: dict[str, Any], shown: Any) -> str:
-        return _NOT_KNOWN if one["change"] is None else shown(one["change"])
+    def operations(one: Mapping[str, Any]) -> str:
+        if one["steps"] is not None:
+            return "; ".join(f"{format_count(n)} {kind}" for kind, n in one["steps"].items())
+        return of(one["costs"]["operations"], lambda n: f"{format_count(n)} {one['operations']}")
 
-    rows = [row(f"score, {kind} (measured)", lambda one, kind=kind: accuracy(one["accuracy"], kind)) for kind in kinds]
-    rows += [
+    def training(one: Mapping[str, Any]) -> str:
+        made = one["training"]
+        if made is None or made["seconds"] is None:
+            return _NOT_KNOWN
+        return seconds(made["seconds"]) + ("" if made["flops"] is None else f", {format_count(made['flops'])} FLOPs")
+
+    return [
+        *(row(f"score, {kind} (measured)", lambda one, kind=kind: score(one["accuracy"], kind)) for kind in kinds),
+        ("score of " + _short(job["constant"]["name"]) + f", {job['plain']}",
+         *([f"{100 * job['constant']['score']:.1f} %"] * len(contestants))),
         row("time of an answer (measured)", lambda one: seconds(one["costs"]["seconds"])),
-        row("operations of an answer (counted)", lambda one: of(one["costs"]["operations"], format_count)
-            + ("" if one["costs"]["operations"] is None else f" {one['operations']}")),
+        row("time under the ledger (measured)", lambda one: seconds(one["costs"]["ledger_seconds"])),
+        row("operations of an answer (counted)", operations),
         row("bytes moved (counted)", lambda one: of(one["costs"]["bytes_moved"], format_bytes)),
-        row("energy of an answer", lambda one: of(one["costs"]["energy_j"], lambda j: f"{j:.3g} J")
-            + f" ({one['costs']['energy_source']})"),
+        row("energy of an answer", lambda one: f"{one['costs']['energy_j']:.3g} J ({one['costs']['energy_source']})"),
         row("memory (counted)", lambda one: format_bytes(one["memory_bytes"])),
         row("same answer every time (measured)", lambda one: f"{100 * one['deterministic']:.4g} %"),
-        row("to change it", lambda one: change(one, lambda c: c["what"])),
-        row("making it anew, and testing (measured)", lambda one: change(
-            one, lambda c: of(c["make_s"], lambda s: f"{seconds(s)} + {seconds(c['test_s'])}"))),
-        row("FLOPs of making it anew (counted)", lambda one: change(one, lambda c: of(c["flops"], format_count))),
+        row("training (measured, counted)", training),
+        changed("change", lambda one: one["what"]),
+        changed("examples of the change: before → after, bar", lambda one:
+                f"{100 * one['before']:.1f} → {100 * one['after']:.1f} %, {100 * one['bar']:.1f} %"),
+        changed("time of the change (measured)", lambda one: _change(one, True)),
+        *(changed(f"score after the change, {kind}", lambda one, kind=kind: score(one["accuracy"], kind))
+          for kind in kinds),
     ]
-    rows += [row(f"score after the change, {kind}", lambda one, kind=kind: change(
-        one, lambda c: accuracy(c["accuracy"], kind))) for kind in kinds]
-    return rows
+
+
+def _draw_differences(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
+    axes = figure.add_subplot()
+    place, ticks = 0.0, []
+    for job in jobs:
+        for kind, found in job["evidence"]["differences"].items():
+            who = job["conclusion"]["better"][kind]
+            colour = GREY if who is None else ORANGE if who == MODEL else BLUE
+            axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=colour, linewidth=1.4)
+            axes.scatter([100 * found["value"]], [place], s=26, zorder=3, edgecolor=colour,
+                         color="white" if who is None else colour)
+            ticks.append((place, f"{job['title']}, {kind}"))
+            place += 1
+        place += 0.5
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+    axes.set_ylim(place - 0.5, -1)
+    axes.set_xlim(-105, 105)
+    axes.set_xlabel("← program better · score of the model less the program's, percentage points · model better →")
+    axes.grid(alpha=0.25, axis="x")
 
 
 def _draw_factors(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
     axes = figure.add_subplot()
     for place, job in enumerate(jobs):
-        for index, (name, _, colour) in enumerate(_FACTORS):
-            value = job["conclusion"]["factors"][name]
-            if value:
-                height = place + 0.16 * (index - (len(_FACTORS) - 1) / 2)
-                axes.scatter([value], [height], color=colour, s=36, zorder=3)
+        one = job["conclusion"]
+        if one["time"]:
+            axes.plot([one["time"]["low"], one["time"]["high"]], [place - 0.12] * 2, color=BLUE, linewidth=1.4)
+            axes.scatter([one["time"]["value"]], [place - 0.12], color=BLUE, s=30, zorder=3)
+        if one["memory"]:
+            axes.scatter([one["memory"]], [place + 0.12], color=PURPLE, s=30, zorder=3)
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(jobs)), [job["title"] for job in jobs])
-    axes.invert_yaxis()
-    axes.set_xlabel("language model ÷ classical program")
+    axes.set_ylim(len(jobs) - 0.5, -0.5)
+    axes.set_xlabel("language model ÷ classical program; right of 1 the model takes more")
     axes.grid(alpha=0.25, axis="x")
-    handles = [axes.scatter([], [], color=colour, s=36, label=label) for _, label, colour in _FACTORS]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.9 / max(2.0, 0.42 * len(jobs))),
-                ncols=len(handles))
+    handles = [axes.scatter([], [], color=colour, s=30, label=label)
+               for label, colour in (("time of an answer", BLUE), ("memory", PURPLE))]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _draw_accuracy(figure: Any, job: dict[str, Any]) -> None:
@@ -172,6 +240,9 @@ def _draw_accuracy(figure: Any, job: dict[str, Any]) -> None:
                   [100 * max(0.0, one["accuracy"][kind]["high"] - one["accuracy"][kind]["value"]) for kind in kinds]]
         axes.bar(places, values, width * 0.92, color=colour, label=one["name"])
         axes.errorbar(places, values, errors, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+    plain = kinds.index(job["plain"])
+    axes.plot([plain - 0.45, plain + 0.45], [100 * job["constant"]["score"]] * 2, color="#333333", linestyle=":",
+              label="a constant answer")
     axes.set_xticks(range(len(kinds)), kinds)
     axes.set_ylim(0, 105)
     axes.set_ylabel("score in %")

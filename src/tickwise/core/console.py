@@ -1,6 +1,7 @@
 """What the user sees while a job runs. All of it goes to stderr; stdout is for results alone."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,35 @@ def format_bytes(value: float) -> str:
     """Decimal units: ``1.5 MB`` is 1,500,000 bytes; ``5,000 EB`` beyond the largest unit."""
     units = ((1e18, " EB"), (1e15, " PB"), (1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
     return _scaled(value, units) or f"{value:.0f} B"
+
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """So many significant digits: ``0.00123``, ``2.1``, ``1,080``; ``1.2 × 10¹⁸`` and ``5 × 10⁻⁷`` beyond."""
+    short = f"{value:.{digits}g}"
+    if "e" not in short:
+        return f"{float(short):,.{digits}g}" if abs(value) < 1000 else f"{float(short):,.0f}"
+    if 1 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    mantissa, _, exponent = short.partition("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def format_duration(seconds: float) -> str:
+    """Of a measured or modelled time: ``340 ns``, ``712 µs``, ``1.3 ms``, ``2.41 s``, ``1,080 s``; ``n/a`` when not
+    finite."""
+    if not math.isfinite(seconds):
+        return "n/a"
+    units = ((1.0, " s"), (1e-3, " ms"), (1e-6, " µs"), (1e-9, " ns"))
+    return _scaled(seconds, units) or f"{format_number(seconds)} s"
+
+
+def format_energy(joules: float) -> str:
+    """``12.5 µJ``, ``3.2 mJ``, ``41 J``, ``1.08 MJ``."""
+    units = ((1e9, " GJ"), (1e6, " MJ"), (1e3, " kJ"), (1.0, " J"), (1e-3, " mJ"), (1e-6, " µJ"))
+    return _scaled(joules, units) or f"{format_number(joules)} J"
 
 
 class ProgressBar(Protocol):

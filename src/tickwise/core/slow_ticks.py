@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tickwise.core.console import format_duration
 from tickwise.core.stages import Stage
 from tickwise.core.typical import Typical
 
@@ -192,8 +193,9 @@ class SlowTick:
             names = f"{', '.join(stage.stage for stage in few[:-1])} and {few[-1].stage}"
             took, n = sum(stage.duration_ns for stage in few), "two" if len(few) == 2 else "three"
             times = took / max(1.0, sum(stage.usual_ns for stage in few))
-            return (f"{n} stages took far longer than usual: {names} hold {took / 1e6:,.3g} of the "
-                    f"{self.wall_ns / 1e6:,.3g} ms, {times:.0f} × their usual time for no more work: {self._cause()}")
+            return (f"{n} stages took far longer than usual: {names} hold {format_duration(took * 1e-9)} of the "
+                    f"{format_duration(self.wall_ns * 1e-9)}, {times:,.0f} × their usual time for no more work: "
+                    f"{self._cause()}")
         above = f"{over_ns / 1e3:,.0f} µs above the typical tick are"
         of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
         text = f"{of_it} of the {above} in {part.stage}"
@@ -224,15 +226,15 @@ class SlowTick:
 
     def _cause(self, of: str = "core") -> str:
         off_ns = self.off_ns or 0
-        off = (f"for {off_ns / 1e6:,.3g} of its {self.wall_ns / 1e6:,.3g} ms no thread of this program ran"
-               if off_ns >= _WORTH_THE_NAME * self.wall_ns else "")
+        off = (f"for {format_duration(off_ns * 1e-9)} of its {format_duration(self.wall_ns * 1e-9)} no thread of this "
+               "program ran" if off_ns >= _WORTH_THE_NAME * self.wall_ns else "")
         if self.interruptions is None:
             return ("most likely another program used the processor" if of == "processor" else
                     "most likely an interruption or a first use")
         if self.interruptions:
             text = f"another program held the {of} (interrupted {times(self.interruptions)})"
             if self._explained and self._computed_longer:
-                text += (f", and this one computed for {(self.cpu_ns or 0) / 1e6:,.3g} ms itself, "
+                text += (f", and this one computed for {format_duration((self.cpu_ns or 0) * 1e-9)} itself, "
                          f"{(self.cpu_ns or 0) / max(1.0, self.phase.typical.cpu_ns or 0):.0f} × as long as usual")
             return f"{text}; {off}" if off else text
         if off:

@@ -5,6 +5,7 @@ import math
 from html import escape
 from urllib.parse import quote
 
+from tickwise.core.console import format_count, format_duration
 from tickwise.report.data import Breakdown
 from tickwise.report.metrics import Metric, loss_series, smoothed
 
@@ -111,19 +112,11 @@ def _final_losses(training: list[tuple[int, float]], validation: list[tuple[int,
 
 def duration(nanoseconds: float) -> str:
     """``12.3 ms`` and the like, three significant digits."""
-    for divisor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
-        if nanoseconds >= divisor:
-            return f"{nanoseconds / divisor:.3g} {unit}"
-    return f"{nanoseconds:.0f} ns"
+    return format_duration(nanoseconds * 1e-9)
 
 
 def _flops(value: int | None) -> str:
-    if value is None:
-        return "n/a"
-    for divisor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= divisor:
-            return f"{value / divisor:.3g} {prefix}"
-    return str(value)
+    return "n/a" if value is None else format_count(value)
 
 
 def breakdown_section(data: Breakdown) -> str:

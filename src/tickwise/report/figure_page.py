@@ -11,13 +11,15 @@ from tickwise.report.style import CSS
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, a picture (SVG, trusted) and a table (header and rows); what is empty is left out."""
+    """A heading, a sentence, points, a picture (SVG, trusted) and a table (header and rows); what is empty is left
+    out."""
 
     title: str
     text: str = ""
     svg: str = ""
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    points: tuple[str, ...] = ()
 
 
 def figure_page(title: str, summary: str, figures: Sequence[Figure], sections: Sequence[Section], command: str = "",
@@ -45,6 +47,8 @@ def _section(section: Section) -> str:
     parts = [f"<section><h2>{escape(section.title)}</h2>"]
     if section.text:
         parts.append(f"<p>{escape(section.text)}</p>")
+    if section.points:
+        parts.append(f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in section.points)}</ul>")
     if section.svg:
         parts.append(f'<figure class="paper" role="img" aria-label="{escape(section.title)}">'
                      f'{section.svg[section.svg.index("<svg"):]}</figure>')

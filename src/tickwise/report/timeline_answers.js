@@ -21,7 +21,7 @@ function slowestRow(phase) {
   const show = el("button", { type: "button", click: () => { choose(worst); $("tokens").focus(); } }, "Show it");
   const row = answerRow("slowest", phase.name, [`Slowest ${answerName(phase.name)}`, show], [
     [el("bdi", {}, phase.name === "prefill" && worst.text !== null ? `the prompt before ${cellName(worst)}` : cellName(worst)),
-     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${(tick.sums.time / phase.typical.wall).toPrecision(2)} × the typical one `
+     duration(tick.sums.time) + (phase.ticks < 3 ? "" : `, ${multiple(tick.sums.time / phase.typical.wall)} the typical one `
        + `of ${plural(phase.ticks, `${phase.name} tick`)} (${duration(phase.typical.wall)})`) + ".",
      phase.name === "train" ? "" : `${lineName(worst.line)}, tick ${integer(tick.number)}`
        + (others > 0 ? `, with ${plural(others, "other request")}.` : "."),

@@ -22,6 +22,7 @@ const energy = (joules) => !Number.isFinite(joules) ? "n/a" :
 const percent = (share) => !Number.isFinite(share) ? "n/a" : share > 0 && share < 0.0005 ? "< 0.1 %" :
   (share * 100).toFixed(share >= 0.0995 || share === 0 ? 0 : 1) + " %";
 const integer = (value) => value === null || !Number.isFinite(value) ? "n/a" : value.toLocaleString("en");
+const multiple = (value) => `${value >= 10 ? integer(Math.round(value)) : value.toPrecision(2)} ×`;
 const plural = (count, word) => integer(count) + " " + word + (count === 1 ? "" : "s");
 const plus = (sum, value) => Number.isNaN(value) ? sum : Number.isNaN(sum) ? value : sum + value;
 

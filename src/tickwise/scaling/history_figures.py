@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 
+from tickwise.core.console import format_number
 from tickwise.scaling.figures import BLUE, GREEN, GREY, ORANGE, svg
 from tickwise.scaling.history import MOORE_DOUBLING_YEARS, History, Series
 from tickwise.scaling.trends import student_quantile
@@ -17,8 +18,8 @@ def history_figures(result: History, forecast_year: float | None = None) -> dict
     found = {}
     for series in (*result.models, *result.chips):
         line = series.trend.least_squares
-        text = (f"× {line.growth[0]:.3g} a year, doubling in {line.doubling_years[0]:.3g} years (least squares, with "
-                "the band of one new value); dashed: Theil–Sen; rings: outliers.")
+        text = (f"× {format_number(line.growth[0])} a year, doubling in {format_number(line.doubling_years[0])} years "
+                "(least squares, with the band of one new value); dashed: Theil–Sen; rings: outliers.")
         key = series.quantity.key
         found[key] = (text, svg(key, partial(_trend, series=series, forecast_year=forecast_year)))
     text = "All trends on the same axes, each starting at one: training beside what chips gained."

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 
+from tickwise.core.console import format_number
 from tickwise.core.errors import DataError
 from tickwise.scaling.minimise import Floats
 from tickwise.scaling.tables import Row, find_column, is_usable, number, read_table
@@ -161,9 +162,10 @@ def _check_units(runs: Runs, path: Path, *, given_both: bool) -> None:
     if wrong.any():
         index = int(numpy.flatnonzero(wrong)[0])
         raise DataError(
-            f"{path}: FLOPs are {ratios[index]:.3g} times 6 × parameters × tokens in {int(wrong.sum())} of {len(runs)} "
-            f"runs (such as {runs.parameters[index]:.3g} parameters, {runs.tokens[index]:.3g} tokens, "
-            f"{runs.flops[index]:.3g} FLOPs); one of these columns is in another unit")
+            f"{path}: FLOPs are {format_number(ratios[index])} times 6 × parameters × tokens in {int(wrong.sum())} of "
+            f"{len(runs)} runs (such as {format_number(runs.parameters[index])} parameters, "
+            f"{format_number(runs.tokens[index])} tokens, {format_number(runs.flops[index])} FLOPs); "
+            "one of these columns is in another unit")
 
 
 def _without_highest(runs: Runs, count: int, path: Path) -> Runs:
@@ -172,7 +174,7 @@ def _without_highest(runs: Runs, count: int, path: Path) -> Runs:
     if not 0 < count < len(runs):
         raise DataError(f"--drop-highest {count}: {path} has {len(runs)} runs; give a number from 0 to {len(runs) - 1}")
     limit = numpy.sort(runs.losses)[-count]
-    dropped = tuple(Excluded(0, f"loss {loss:.4g} is one of the {count} highest")
+    dropped = tuple(Excluded(0, f"loss {format_number(loss, 4)} is one of the {count} highest")
                     for loss in runs.losses[runs.losses >= limit])
     return runs.take(runs.losses < limit, dropped)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from tickwise.core.config import read_json
+from tickwise.core.console import format_number
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.scaling.approaches import Allocation, Parabola, PowerLaw, best_so_far_law, envelope, iso_flop, same_sizes
@@ -141,9 +142,9 @@ def _unidentified(runs: Runs, fit: Fit) -> list[str]:
     for name in ("E", "alpha", "beta"):
         found, value = percentile_interval(fit.draws(name)), fit.value(name)
         if name != "E" and value <= 0:
-            lines.append(f"{name} is {value:.3g}: the loss does not fall with more of it in these runs")
+            lines.append(f"{name} is {format_number(value)}: the loss does not fall with more of it in these runs")
         elif found is not None and found[1] - found[0] > abs(value):
-            lines.append(f"the runs cannot identify {name} = {value:.3g}{_range(found)}")
+            lines.append(f"the runs cannot identify {name} = {format_number(value)}{_range(found)}")
         elif value < 1e-6:
             lines.append(f"the runs cannot identify {name}: the fit takes it to zero")
     if fit.agreeing_starts < _FEW_AGREEING * fit.n_starts:
@@ -154,7 +155,9 @@ def _unidentified(runs: Runs, fit: Fit) -> list[str]:
 
 
 def _range(found: tuple[float, float] | None) -> str:
-    return "" if found is None else f": 95 % of the resamples lie between {found[0]:.3g} and {found[1]:.3g}"
+    if found is None:
+        return ""
+    return f": 95 % of the resamples lie between {format_number(found[0])} and {format_number(found[1])}"
 
 
 # --- as JSON ---
