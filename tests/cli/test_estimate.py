@@ -1,11 +1,15 @@
 """tickwise estimate: what it answers, and how it refuses. On hardware that is not here, so nothing is measured."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from tickwise.core.console import format_bytes
-from tickwise.profiling import reference
+from tickwise.profiling import overheads, reference
+from tickwise.training import compilation_memory
+from tickwise.training.config import TrainConfig
 
 PLAN = ("--depth", 2, "--width", 128, "--vocab-size", 512, "--context", 64)
 
@@ -221,6 +225,36 @@ def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, 
     (line,) = [line for line in out.splitlines() if line.startswith("memory")]
     assert f"memory (modelled): {format_bytes(memory['total'])}: " in line
     assert "process 400 MB" in line
+
+
+@pytest.mark.parametrize(("flags", "tried"), [
+    (("--compile", "off"), False), (("--max-seconds", 1199), False), (("--max-seconds", 1200), True),
+    (("--compile", "on", "--max-steps", 1), True), (("--max-steps", 10**9), None),
+])
+def test_the_dry_run_of_train_says_what_compiling_takes(tickwise_cli, small_text, monkeypatch, flags, tried):
+    monkeypatch.setattr(compilation_memory, "compilation_possible", lambda device, compiler: (True, ""))
+    sizes = {"training": 400_000_000, "compiler": 500_000_000}
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: sizes[name.partition("-")[0]])
+    monkeypatch.setattr(overheads, "is_cached", lambda: False)
+    words = ("train", small_text, "--depth", 2, "--model.width", 32, "--context", 16, "--tokenizer", "char",
+             "--dtype", "fp32", "--device", "cpu", *flags, "--dry-run")
+    code, out, err = tickwise_cli(*words, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["compilation"] == {"tried": tried, "bytes": 172_000_000 if tried is not False else 0}
+    assert found["memory_bytes"].get("compilation") == (172_000_000 if tried else None)
+    code, out, err = tickwise_cli(*words)
+    assert ("a run of more than 20 minutes tries torch.compile, which takes 172 MB more" in out) == (tried is None)
+    assert ("compilation 172 MB" in out) == bool(tried)
+
+
+def test_a_run_that_is_known_to_be_long_has_the_term_in_its_estimate(monkeypatch):
+    monkeypatch.setattr(compilation_memory, "compilation_possible", lambda device, compiler: (True, ""))
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 0)
+    config = TrainConfig(data=Path(), batch_size=4, context=16, max_steps=1000)
+    cpu = torch.device("cpu")
+    for seconds, tried in ((1.1, False), (1.3, True), (None, None)):
+        assert compilation_memory.compilation_memory(config, 1, "fp32", cpu, seconds).tried is tried
 
 
 def test_a_stage_that_takes_next_to_nothing_is_not_said_to_take_nothing(tickwise_cli):

@@ -33,8 +33,8 @@ def test_the_demo_leaves_text_model_and_pages_and_says_where(short):
     out, result, said = short
     assert (out / "text.txt").stat().st_size > 300_000
     assert (out / "run" / "model" / "model.safetensors").is_file()
-    assert said.splitlines()[-2:] == [result["report"], result["timeline"]] == [
-        str(out / "report.html"), str(out / "timeline.html")]
+    assert said.splitlines()[-3:] == [result["report"], result["timeline"], result["training_timeline"]] == [
+        str(out / "report.html"), str(out / "timeline.html"), str(out / "training-timeline.html")]
     assert "tickwise train" in said
     assert 0 < result["validation_loss"] < 9
 

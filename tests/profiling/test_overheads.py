@@ -1,24 +1,19 @@
-"""What calibration says while it measures."""
+"""What calibration says while it works."""
 
-from tickwise.core.stages import Stage, mark
+from types import SimpleNamespace
+
+from tickwise.profiling import overheads
 from tickwise.profiling.overheads import announced
-from tickwise.profiling.reference import stage_seconds
 
 
-def test_every_round_says_what_is_measured_and_how_far_it_is(capsys):
-    assert list(announced("7 ticks", 3)) == [0, 1, 2]
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "calibrating: 7 ticks, round 1 of 3"
-    assert [line.split(", ")[1] for line in lines] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
-    assert all(line.endswith(" left") for line in lines[1:])
-
-
-def test_reference_runs_are_announced_and_timed_by_stage(capsys):
-    def run():
-        mark(Stage.FFN)
-        sum(range(20_000))
-        mark(Stage.HOST)
-
-    (seconds,) = stage_seconds([run], "runs")
-    assert seconds[Stage.FFN] > seconds[Stage.HOST] >= 0
-    assert "calibrating: 1 runs, round 1 of 4" in capsys.readouterr().err
+def test_every_few_seconds_it_says_how_far_it_is_and_how_long_it_still_takes(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(overheads, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    seen = []
+    for part in announced("2 ticks", 5, ["a", "b"]):
+        seen.append(part)
+        now[0] += 3.0
+    assert seen == ["a", "b"] * 5
+    assert capsys.readouterr().err.splitlines() == [
+        "calibrating: 2 ticks", "calibrating: 2 ticks, 20 %, 24s left", "calibrating: 2 ticks, 40 %, 18s left",
+        "calibrating: 2 ticks, 60 %, 12s left", "calibrating: 2 ticks, 80 %, 6s left"]

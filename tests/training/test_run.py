@@ -274,7 +274,7 @@ def test_trying_torch_compile_changes_no_loss_and_is_remembered(small_text, tmp_
 
     dropout = TINY | {"model": ModelOptions(width=32, n_heads=2, dropout=0.2), "dtype": "fp32"}
     tickwise.train(TrainConfig(data=small_text, out=tmp_path / "off", max_steps=15, compile="off", **dropout))
-    monkeypatch.setattr(compilation, "_LEAST_REMAINING_S", 0.0)
+    monkeypatch.setattr(compilation, "LEAST_REMAINING_S", 0.0)
     for gain, decision in ((0.0, True), (1e9, False)):
         monkeypatch.setattr(compilation, "_LEAST_GAIN", gain)
         monkeypatch.setattr(compilation.torch, "compile", lambda function, dynamic: function)
@@ -285,6 +285,19 @@ def test_trying_torch_compile_changes_no_loss_and_is_remembered(small_text, tmp_
         assert state["counters"]["compiled"] is decision
 
 
+def test_a_run_too_short_for_a_trial_does_not_load_the_compiler(small_text, tmp_path, monkeypatch):
+    """Asking for it takes 100 MB of memory and some seconds, whether anything is compiled or not."""
+    import tickwise.training.compilation as compilation
+
+    def asked(*arguments, **options):
+        raise AssertionError("the compiler was asked for")
+
+    monkeypatch.setattr(compilation, "compilation_possible", lambda device, compiler: (True, ""))
+    monkeypatch.setattr(compilation.torch, "compile", asked)
+    config = TrainConfig(data=small_text, out=tmp_path / "run", max_steps=3, compile="auto", **TINY)
+    assert tickwise.train(config).step == 3
+
+
 def test_a_compiler_that_fails_leaves_the_plain_path(small_text, tmp_path, monkeypatch, capsys):
     import tickwise.training.compilation as compilation
 
@@ -293,7 +306,7 @@ def test_a_compiler_that_fails_leaves_the_plain_path(small_text, tmp_path, monke
             raise RuntimeError("no")
         return fail
 
-    monkeypatch.setattr(compilation, "_LEAST_REMAINING_S", 0.0)
+    monkeypatch.setattr(compilation, "LEAST_REMAINING_S", 0.0)
     monkeypatch.setattr(compilation.torch, "compile", broken)
     result = tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=5, compile="auto", **TINY))
     assert result.step == 5

@@ -27,19 +27,21 @@ def run(arguments: Arguments) -> int:
     result = run_demo(
         arguments.out, arguments.seconds, f"tickwise demo --out {arguments.out} --seconds {arguments.seconds:g}"
     )
+    pages = (result.report, result.timeline, result.training_timeline)
     say(f"next, train on a text of your own:\n"
         f"    tickwise train YOUR_TEXT.txt --out out/mine\n"
         f"or write with this model:\n"
         f"    tickwise generate {result.model} --prompt \"Return a list of \"\n"
-        f"what came of the demo, and every token that it wrote, as pages for a browser:"
-        + (f"\n{result.report}\n{result.timeline}" if arguments.json else ""))
+        f"what came of the demo, every token that it wrote, and some steps of the training, as pages for a browser:"
+        + ("".join(f"\n{page}" for page in pages) if arguments.json else ""))
     if arguments.json:
         print(json.dumps({
             "report": str(result.report), "timeline": str(result.timeline),
+            "training_timeline": str(result.training_timeline),
             "traces": [str(path) for path in result.traces], "model": str(result.model), "text": str(result.corpus),
             "validation_loss": result.validation_loss,
             "samples": [dataclasses.asdict(sample) for sample in result.samples],
         }, ensure_ascii=False))  # fmt: skip
     else:
-        print(result.report, result.timeline, sep="\n")
+        print(*pages, sep="\n")
     return _INTERRUPTED if result.interrupted else 0

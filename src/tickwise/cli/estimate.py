@@ -303,6 +303,14 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
     own = dataclasses.replace(config, batch_size=config.batch_size // arguments.ranks)
     prediction = predict_step(plan.model, own, dtype, machine)
     found |= _figures(prediction, machine, dtype, tokens, arguments)
+    if machine.is_here and arguments.ranks == 1:
+        from tickwise.training.compilation_memory import compilation_memory
+
+        compilation = compilation_memory(config, plan.model.n_layers, dtype, machine.device, prediction.seconds)
+        memory = found["memory_bytes"] | compilation.term
+        memory["total"] = found["memory_bytes"]["total"] + sum(compilation.term.values())
+        found |= {"memory_bytes": {name: memory[name] for name in sorted(memory, key="total".__eq__)},
+                  "compilation": dataclasses.asdict(compilation) | {"note": compilation.sentence}}
     if arguments.ranks > 1:
         from tickwise.training.distributed.traffic import step_traffic
 
@@ -424,6 +432,8 @@ def _print_tables(found: dict[str, Any]) -> None:
     unknown = [name for name, size in found["memory_bytes"].items() if size is None]
     if unknown:
         console.print(f"not in the total: {', '.join(unknown)}, which are known of this machine's processor only")
+    if found.get("compilation", {}).get("note"):
+        console.print(found["compilation"]["note"])
     available = found["memory_available_bytes"]
     if available is None:
         console.print("whether it fits: n/a")

@@ -12,6 +12,7 @@ from tickwise.cli.launch_flags import LaunchFlags, check_meeting_place, start, t
 from tickwise.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from tickwise.training.compilation_memory import CompilationMemory
     from tickwise.training.run import Plan
 
 
@@ -25,28 +26,35 @@ class Arguments(CommonArguments, LaunchFlags, TrainConfig):
     """Folder for a trace: every step's stages with time, FLOPs and bytes (tickwise trace show)."""
 
 
-def _memory(made: "Plan") -> dict[str, int]:
+def _memory(made: "Plan", compilation: "CompilationMemory") -> dict[str, int]:
     """Bytes by term and ``total``: on a CPU of the whole process, as the live line and ``estimate`` count."""
     from tickwise.cli.estimate import process_term
 
-    terms = dataclasses.asdict(made.memory)
+    terms = dataclasses.asdict(made.memory) | compilation.term
     if made.device.type == "cpu":
         terms["process"] = process_term("train", made.dtype)
     return terms | {"total": sum(terms.values())}
 
 
-def _step_time(made: "Plan") -> str:
-    from tickwise.core.console import format_count
+def _step_seconds(made: "Plan") -> float | None:
+    """Modelled; ``None`` before this machine is calibrated."""
     from tickwise.profiling import overheads
     from tickwise.profiling.predict import find_machine
     from tickwise.training.prediction import predict_step
 
     if made.device.type != "cpu" or not overheads.is_cached():
+        return None
+    return predict_step(made.model, made.config, made.dtype, find_machine("here")).seconds
+
+
+def _step_time(made: "Plan", seconds: float | None) -> str:
+    from tickwise.core.console import format_count, format_duration
+
+    if seconds is None:
         return "n/a: this machine is not calibrated yet; tickwise estimate does so in about a minute"
-    seconds = predict_step(made.model, made.config, made.dtype, find_machine("here")).seconds
     assert made.config.batch_size is not None
     rate = made.config.batch_size * made.config.context / seconds
-    return f"{seconds * 1e3:.3g} ms a step, {format_count(rate)} tokens/s"
+    return f"{format_duration(seconds)} a step, {format_count(rate)} tokens/s"
 
 
 def run(arguments: Arguments) -> int:
@@ -67,16 +75,23 @@ def run(arguments: Arguments) -> int:
 
         check_split(made.config, launch.n_ranks)
     if arguments.dry_run:
+        from tickwise.training.compilation_memory import compilation_memory
+
+        step_seconds = _step_seconds(made)
+        compilation = compilation_memory(made.config, made.model.n_layers, made.dtype, made.device, step_seconds)
+        memory = _memory(made, compilation)
         if arguments.json:
             commands = {} if launch is None else {"launch": torchrun(launch)}
-            print(json.dumps({**made.as_json(), "memory_bytes": _memory(made), **commands}, indent=2))
+            print(json.dumps({**made.as_json(), "memory_bytes": memory, "compilation": dataclasses.asdict(compilation),
+                              **commands}, indent=2))
         else:
             for line in describe(made.model, made.config, made.n_parameters):
                 print(line)
-            memory = _memory(made)
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items() if name != "total")
             print(f"memory (modelled): {format_bytes(memory['total'])}: {terms}")
-            print(f"time (modelled): {_step_time(made)}")
+            if compilation.sentence:
+                print(f"    {compilation.sentence}")
+            print(f"time (modelled): {_step_time(made, step_seconds)}")
             if launch is not None:
                 of_each = "; tickwise estimate --for train --ranks tells memory and traffic of each"
                 print(f"both of one process alone{of_each}\nlaunch on every node: {torchrun(launch)}")

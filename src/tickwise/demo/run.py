@@ -30,6 +30,8 @@ class DemoResult:
     report: Path
     timeline: Path
     """The page of the generated tokens."""
+    training_timeline: Path
+    """The page of some training steps."""
     traces: tuple[Path, ...]
     model: Path
     corpus: Path
@@ -91,15 +93,17 @@ def run_demo(out: Path, seconds: float, command: str) -> DemoResult:
 
     console.say("5/5 writing the pages")
     report, timeline = out / "report.html", out / "timeline.html"
+    training_timeline = out / "training-timeline.html"
     breakdowns = (
-        training_step(training_trace, made, limits.peak_flops_per_s(made.dtype), out / "training-timeline.html"),
+        training_step(training_trace, made, limits.peak_flops_per_s(made.dtype), training_timeline),
         written_token(generation_trace, limits.peak_flops_per_s("fp32"), timeline),
     )
     samples = tuple(Sample(p, b, a) for p, b, a in zip(PROMPTS, untrained, trained, strict=True))
     metrics = read_metrics(result.out / "metrics.jsonl")
     write_report(report, _report(made, data, result, metrics, samples, limits, breakdowns, command))
     return DemoResult(
-        report=report, timeline=timeline, traces=(training_trace, generation_trace), model=result.model, corpus=corpus,
+        report=report, timeline=timeline, training_timeline=training_timeline,
+        traces=(training_trace, generation_trace), model=result.model, corpus=corpus,
         validation_loss=result.validation_loss, interrupted=result.interrupted, samples=samples,
     )  # fmt: skip
 

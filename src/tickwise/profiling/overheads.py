@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tickwise.core.config import from_dict, read_json, to_dict
 from tickwise.core.console import format_seconds, say
@@ -30,9 +30,12 @@ from tickwise.profiling.ceilings import fingerprint
 if TYPE_CHECKING:
     import torch
 
+_Part = TypeVar("_Part")
+
 _FORMAT_VERSION = 3
 _WINDOW_S = 0.6e-3
 _ROUNDS = 6
+_SAID_EVERY_S = 5.0
 HOT, WARM, COLD = 2**18, 2**23, 96 * 2**20
 """Bytes touched between two uses of a tensor: it stays in a core's own cache, in the shared one, in none."""
 
@@ -100,17 +103,19 @@ def is_cached() -> bool:
     return cache_path(fingerprint()).is_file()
 
 
-def announced(what: str, rounds: int) -> Iterator[int]:
-    """Numbers of rounds; before each one a line says what is measured, how far that is, and how long it still takes.
+def announced(what: str, rounds: int, parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Each of ``parts``, in so many rounds; every few seconds a line says how far that is and how long it still takes.
 
     Lines and no live bar, which would use the processor meanwhile.
     """
-    start = time.monotonic()
-    for number in range(rounds):
-        spent = time.monotonic() - start
-        left = f", {format_seconds(spent / number * (rounds - number))} left" if number else ""
-        say(f"calibrating: {what}, round {number + 1} of {rounds}{left}")
-        yield number
+    start = last = time.monotonic()
+    say(f"calibrating: {what}")
+    for done, part in enumerate(part for _ in range(rounds) for part in parts):
+        now, share = time.monotonic(), done / (rounds * len(parts))
+        if done and now - last >= _SAID_EVERY_S:
+            last = now
+            say(f"calibrating: {what}, {100 * share:.0f} %, {format_seconds((now - start) * (1 / share - 1))} left")
+        yield part
 
 
 _Call = Callable[[], object]
@@ -135,9 +140,8 @@ def measure_overheads(rounds: int = _ROUNDS) -> Overheads:
     now = clock()
     with torch.inference_mode():
         points = [point for dtype in ("fp32", "bf16") for point in _points(dtype)]
-        for _ in announced(f"{len(points):,} single operations", rounds):
-            for point in points:
-                _time(point, now)
+        for point in announced(f"{len(points):,} single operations", rounds, points):
+            _time(point, now)
     return Overheads(
         samples=tuple(Sample(kind=p.kind, dtype=p.dtype, footprint=p.footprint, size=p.size, seconds=p.best)
                       for p in points),

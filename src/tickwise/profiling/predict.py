@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from tickwise.core.paths import cache_directory
 from tickwise.core.stages import Stage
 from tickwise.profiling.hardware import Hardware, hardware_from_ceilings, named_hardware
 from tickwise.profiling.heap import LARGEST_RECYCLED
@@ -431,7 +432,7 @@ def find_machine(name: str, refresh: bool = False) -> Machine:
     if device.type != "cpu":
         return Machine(hardware=hardware, device=device, times=None, memory_bytes=hardware.memory_bytes, is_here=True)
     if refresh or not overheads.is_cached():
-        say("calibrating the prediction on this machine, about a minute; kept for the next time")
+        say(f"calibrating the prediction on this machine, about a minute; once: kept in {cache_directory()}")
     times = OperationTimes(hardware, overheads.overheads(refresh))
     return Machine(hardware=hardware, device=device, times=times, memory_bytes=memory_bytes()[1], is_here=True)
 

@@ -56,24 +56,23 @@ def stage_seconds(runs: Sequence[Callable[[], object]], what: str) -> list[dict[
     plain: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
-    for _ in announced(f"{len(runs)} {what}", _ROUNDS):
-        for index, run in enumerate(runs):
-            spent = 0.0
-            for repetition in range(40):
-                stages = _StageClock()
-                with marking(stages):
-                    run()
-                stages.mark(Stage.HOST)
-                for stage, seconds in stages.seconds.items():
-                    marked[index].setdefault(stage, []).append(seconds)
-                total = sum(stages.seconds.values())
-                if total < _MARKS_MATTER_BELOW_S:
-                    start = now()
-                    run()
-                    plain[index].append(now() - start)
-                spent += total
-                if spent > _BUDGET_S and repetition > 0:
-                    break
+    for index, run in announced(f"{len(runs)} {what}", _ROUNDS, list(enumerate(runs))):
+        spent = 0.0
+        for repetition in range(40):
+            stages = _StageClock()
+            with marking(stages):
+                run()
+            stages.mark(Stage.HOST)
+            for stage, seconds in stages.seconds.items():
+                marked[index].setdefault(stage, []).append(seconds)
+            total = sum(stages.seconds.values())
+            if total < _MARKS_MATTER_BELOW_S:
+                start = now()
+                run()
+                plain[index].append(now() - start)
+            spent += total
+            if spent > _BUDGET_S and repetition > 0:
+                break
     found = []
     for stages_of_run, without in zip(marked, plain, strict=True):
         typical = {stage: typical_seconds(times) for stage, times in stages_of_run.items()}
@@ -100,7 +99,7 @@ def process_bytes(name: str, function: str, refresh: bool = False) -> int:
     if not refresh:
         with contextlib.suppress(ConfigError, TypeError, KeyError, ValueError):
             return int(read_json(path, "the size of a process")["bytes"])
-    say("measuring what a process takes besides its model, up to a minute (once)")
+    say(f"measuring what a process takes besides its model, up to a minute; once: kept in {path.parent}")
     module, _, call = function.partition(":")
     tuning = "from tickwise.core.allocator import tune; tune(); " if is_tuned() else ""
     code = f"{tuning}import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"

@@ -1,5 +1,6 @@
 """Whether torch.compile pays for this run: measured, decided once, said in one line."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +15,14 @@ from tickwise.core.errors import ConfigError
 from tickwise.core.seeds import restore_rng_state, rng_state
 from tickwise.profiling.choices import compilation_possible
 from tickwise.profiling.machine import compiler
+from tickwise.training.checkpoint import Counters
+from tickwise.training.config import LoopConfig
 from tickwise.training.loop import Training
 
 _TRIALS = 7
 # Compiling takes up to a minute on two cores, and the plain path has hand-written CPU kernels of its own: a trial
 # may cost a twentieth of the work that remains.
-_LEAST_REMAINING_S = 1200.0
+LEAST_REMAINING_S = 1200.0
 _LEAST_GAIN = 1.05
 
 
@@ -53,9 +56,8 @@ def decide_compilation(training: Training) -> None:
         counters.compiled = False
         console.note(f"torch.compile: off, {why}")
         return
-    compiled = torch.compile(training.objective.loss, dynamic=False)
     if counters.compiled or config.compile == "on":
-        training.compiled_loss, counters.compiled = compiled, True
+        training.compiled_loss, counters.compiled = _compiled(training), True
         console.say("torch.compile: on")
         return
     states = rng_state()
@@ -64,13 +66,14 @@ def decide_compilation(training: Training) -> None:
     training.module.train()
     try:
         plain = _median_seconds(training, training.objective.loss, inputs)
-        remaining = _remaining_seconds(training, plain * config.accumulate, example.n_tokens * config.accumulate)
-        if remaining < _LEAST_REMAINING_S:
+        remaining = remaining_seconds(config, plain * config.accumulate, example.n_tokens * config.accumulate, counters)
+        if remaining < LEAST_REMAINING_S:
             counters.compiled = False
             console.note(f"torch.compile: not tried, only about {format_seconds(remaining)} of work remain")
             return
         start = time.perf_counter()
         try:
+            compiled = _compiled(training)
             compiled(training.module, *inputs)[0].backward()
             fast = _median_seconds(training, compiled, inputs)
         except Exception as problem:  # a compiler can fail in any way; the plain path is always there
@@ -90,9 +93,14 @@ def decide_compilation(training: Training) -> None:
         restore_rng_state(states)
 
 
-def _remaining_seconds(training: Training, step_seconds: float, step_tokens: int) -> float:
-    config, counters = training.config, training.counters
-    estimates = []
+def _compiled(training: Training) -> Callable[..., Any]:
+    """Only where it is needed: asking for it alone loads some 100 MB of PyTorch's compiler."""
+    return torch.compile(training.objective.loss, dynamic=False)
+
+
+def remaining_seconds(config: LoopConfig, step_seconds: float, step_tokens: int, counters: Counters) -> float:
+    """What is left of a run by the nearest of its limits; infinite without one."""
+    estimates = [math.inf]
     if config.max_steps is not None:
         estimates.append((config.max_steps - counters.step) * step_seconds)
     if config.max_tokens is not None:
