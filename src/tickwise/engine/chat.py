@@ -10,7 +10,7 @@ from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Failure, Generation, Request, TextPiece
 from tickwise.engine.settings import GenerationSettings
-from tickwise.tokenizers.chat import encode_chat, has_chat
+from tickwise.tokenizers.chat import answer_ends, encode_chat, has_chat
 
 
 class Conversation:
@@ -35,6 +35,8 @@ class Conversation:
         self.settings = settings if settings is not None else GenerationSettings()
         if self.settings.n != 1 or self.settings.beam_width != 1:
             raise ConfigError("a conversation goes on from one answer: leave n and beam_width at 1")
+        self.settings = dataclasses.replace(self.settings, stop_token_ids=tuple(dict.fromkeys(
+            [*self.settings.stop_token_ids, *answer_ends(model.tokenizer)])))
         self._model, self._system = model, system
         context = model.config.context_length
         block_size = EngineOptions.block_size
@@ -64,7 +66,7 @@ class Conversation:
             raise ConfigError("say something: the text is empty")
         asked = [*self.messages, {"role": "user", "content": text}]
         prompt_ids, self._n_dropped = self._fitting(asked)
-        room = self._model.config.context_length - len(prompt_ids)
+        room = self._model.config.context_length + 1 - len(prompt_ids)  # the last token is not read
         settings = dataclasses.replace(self.settings, max_tokens=min(self.settings.max_tokens, room))
         request_id = self._engine.submit(Request(prompt=prompt_ids, settings=settings))
         answer: Generation | None = None
@@ -84,6 +86,10 @@ class Conversation:
         assert answer is not None
         self.last = answer
         self.messages = [*asked, {"role": "assistant", "content": answer.text.strip()}]
+        if answer.finish_reason == "length":
+            longest = "the answer was cut after its most tokens"
+            say(f"{longest} ({settings.max_tokens:,})" if settings.max_tokens == self.settings.max_tokens else
+                f"{longest} that fit the model's context ({settings.max_tokens:,})")
 
     def _fitting(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], int]:
         """The prompt of as many of the last turns as fit, and how many were left out."""

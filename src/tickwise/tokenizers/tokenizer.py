@@ -24,6 +24,10 @@ from tickwise.text.segment import segment_chinese
 Kind = Literal["char", "word", "bpe", "other"]
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+_TEMPLATE_FILE = "chat_template.jinja"
+_GENERATION_FILE = "generation_config.json"
+END_IDS = "tickwise_end_ids"
+"""The key under which a tokenizer's config keeps ids that end an answer besides the end-of-text token."""
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 # What other tools call the end-of-document token, for a tokenizer.json that comes without a config.
@@ -47,6 +51,9 @@ class Tokenizer:
         self.eos_id: int | None = _special_id(self.config, "eos_token", vocabulary)
         self.bos_id: int | None = _special_id(self.config, "bos_token", vocabulary)
         self.unk_id: int | None = _special_id(self.config, "unk_token", vocabulary)
+        self.end_ids: tuple[int, ...] = tuple(
+            number for number in self.config.get(END_IDS) or () if 0 <= number < self.vocab_size)
+        """Ids that end an answer besides ``eos_id``."""
         self._special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
         self.segments_chinese = bool(self.config.get("tickwise_segmentation"))
 
@@ -64,7 +71,7 @@ class Tokenizer:
         """``encode`` for many texts, in their order."""
         if self.kind == "char" and not any(token in text for text in texts for token in self._special):
             return [self.encode_characters(text).tolist() for text in texts]
-        return self._encoded(self.backend, texts)
+        return self.encode_by(self.backend, texts)
 
     def encode_plain(self, texts: list[str]) -> list[list[int]]:
         """The ids of texts of which nothing is meant as a mark: names of special tokens that are written in them
@@ -73,7 +80,7 @@ class Tokenizer:
             return self.encode_batch(texts)
         if self.kind == "char":
             return [self.encode_characters(text).tolist() for text in texts]
-        return self._encoded(self._without_marks, texts)
+        return self.encode_by(self._without_marks, texts)
 
     @functools.cached_property
     def _without_marks(self) -> tokenizers.Tokenizer:
@@ -81,7 +88,8 @@ class Tokenizer:
         twin.encode_special_tokens = True
         return twin
 
-    def _encoded(self, backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+    def encode_by(self, backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+        """The ids that ``backend``, this tokenizer's or a variant of it, gives; ``DataError`` when it fails."""
         if self.segments_chinese:
             texts = [segment_chinese(text) for text in texts]
         try:
@@ -205,6 +213,11 @@ class Tokenizer:
         except Exception as problem:  # the library raises bare Exception
             reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise CheckpointError(f"{file}: not a readable tokenizer ({reason}); copy it again") from None
+        template = file.with_name(_TEMPLATE_FILE)
+        if template.is_file():  # where newer versions of transformers keep it
+            config["chat_template"] = _read_text(template, "the chat template")
+        if END_IDS not in config and (ends := _end_ids(file.with_name(_GENERATION_FILE))):
+            config[END_IDS] = ends
         names = {token.content for token in backend.get_added_tokens_decoder().values()}
         for key, candidates in (("eos_token", _END_TOKENS), ("bos_token", _BEGIN_TOKENS)):
             found = next((name for name in candidates if name in names), None)
@@ -217,11 +230,32 @@ class Tokenizer:
         return cls(backend, cast(Kind, kind), config)
 
 
+def token_name(value: object) -> str | None:
+    """The name of a special token as a config has it."""
+    if isinstance(value, dict):  # older configs store an AddedToken
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
 def _special_id(config: dict[str, Any], key: str, vocabulary: dict[str, int]) -> int | None:
-    token = config.get(key)
-    if isinstance(token, dict):  # older configs store an AddedToken
-        token = token.get("content")
-    return vocabulary.get(token) if isinstance(token, str) else None
+    name = token_name(config.get(key))
+    return None if name is None else vocabulary.get(name)
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise CheckpointError(f"{path}: cannot read {what} ({problem}); copy it again") from None
+
+
+def _end_ids(path: Path) -> list[int]:
+    """The ids that end a text by the model's own settings for writing, if it brings any."""
+    if not path.is_file():
+        return []
+    given = read_json(path, "the settings for writing", CheckpointError).get("eos_token_id")
+    found = given if isinstance(given, list) else [given]
+    return [number for number in found if isinstance(number, int) and not isinstance(number, bool)]
 
 
 @functools.cache
