@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tickwise.compare import models
+from tickwise.compare import learners
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,22 @@ def test_every_figure_is_there_or_said_to_be_unknown(compared):
     assert program["accuracy"]["seen"]["value"] == 1
     for one in (program, model):
         assert one["costs"]["seconds"] > 0
+        assert one["costs"]["ledger_seconds"] > 0
         assert one["costs"]["operations"] > 0
         assert one["costs"]["bytes_moved"] > 0
-        assert one["costs"]["energy_source"] in ("measured", "modelled")
+        assert one["costs"]["energy_source"] in ("measured", "modelled from time")
         assert one["memory_bytes"] > 0
         assert one["deterministic"] == 1
-        assert one["change"]["make_s"] is not None
     assert program["steps"]["comparisons"] >= 5
-    assert model["change"]["flops"] > 1e9
-    assert job["conclusion"]["factors"]["seconds"] == pytest.approx(
-        model["costs"]["seconds"] / program["costs"]["seconds"])
-    assert len(job["conclusion"]["sentences"]) > 3
+    assert model["training"]["flops"] > 1e9
+    assert job["changes"]["program"]["passed"] is True
+    assert job["evidence"]["time"]["value"] == pytest.approx(model["costs"]["seconds"] / program["costs"]["seconds"])
+    assert job["conclusion"]["able"] == {"program": True, "model": False}, "two seconds teach it nothing"
+    assert (job["conclusion"]["time"], job["conclusion"]["memory"]) == (None, None)
+    assert any("has not learnt this job" in line for line in job["conclusion"]["sentences"])
+    lines = [json.loads(line) for line in (out / "sort" / "answers.jsonl").read_text().splitlines()]
+    assert len(lines) == sum(job["cases"].values())
+    assert all(line["answers"]["Timsort"]["answer"] == line["wanted"] for line in lines if line["kind"] == "new")
 
 
 def test_the_traces_are_traces(compared, tickwise_cli):
@@ -54,7 +59,7 @@ def test_the_traces_are_traces(compared, tickwise_cli):
 def test_what_is_done_is_not_done_again_and_other_settings_are_refused(compared, tickwise_cli, monkeypatch):
     out, words = compared
     before = (out / "sort" / "result.json").stat().st_mtime_ns
-    monkeypatch.setattr(models, "trained_writer", None)
+    monkeypatch.setattr(learners.Decoders, "train", None)
     code, shown, _ = tickwise_cli(*words, "--json")
     assert code == 0
     assert (out / "sort" / "result.json").stat().st_mtime_ns == before
@@ -64,9 +69,26 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(compared,
     assert "begun with another seed" in err
 
 
+def test_other_data_in_the_same_place_are_not_done(tickwise_cli, tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    (data / "sms_spam").mkdir(parents=True)
+    messages = data / "sms_spam" / "SMSSpamCollection"
+    lines = [f"ham\tsee you at {i}" for i in range(30)] + [f"spam\twin {i} in cash now" for i in range(30)]
+    messages.write_text("\n".join(lines))
+    words = ("compare", "--jobs", "spam", "--seconds", 1, "--cases", 9, "--timed", 2, "--data-dir", data, "--out", out)
+    assert tickwise_cli(*words)[0] == 0
+    monkeypatch.setattr(learners.WordClassifiers, "train", None)
+    assert tickwise_cli(*words)[0] == 0
+    messages.write_text("\n".join([*lines, "ham\tone more"]))
+    code, _, err = tickwise_cli(*words)
+    assert code == 2
+    assert "begun with another data" in err
+
+
 def test_the_page_loads_nothing_and_has_its_pictures(compared):
     page = (compared[0] / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert "modelled from time" in page or "(measured)" in page
     assert "Sorting letters" in page
     assert "translate was left out: needs --data-dir" in page
     assert "http-equiv" in page
@@ -87,7 +109,7 @@ def test_a_browser_shows_the_page_without_complaint(compared, tmp_path):
         page.on("request", lambda request: asked.append(request.url))
         page.goto((compared[0] / "report.html").as_uri())
         assert page.locator("h1").inner_text() == "Language models and classical programs"
-        assert page.locator("figure svg").count() == 2
+        assert page.locator("figure svg").count() == 3
         assert page.locator("table").count() == 2
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out"
         browser.close()

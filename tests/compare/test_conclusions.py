@@ -1,118 +1,129 @@
-"""Conclusions follow from the figures, and turn with them."""
+"""Conclusions follow from the tests, and turn with them."""
 
-import dataclasses
+import copy
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from tickwise.compare.cases import NEW, NOISY
-from tickwise.compare.conclusions import conclude, sign_test, times, turning_share
-from tickwise.compare.measure import Accuracy, Changed, Costs, Measured, costs_of
+from tickwise.compare.conclusions import conclude, seconds, times
 
 
-def accuracy(value, n=1000):
-    half = 2 * (value * (1 - value) / n) ** 0.5
-    return Accuracy(value, value - half, value + half, n)
+def estimate(value, p, low=None, high=None):
+    return {"value": value, "low": value if low is None else low, "high": value if high is None else high, "p": p,
+            "test": ""}
 
 
-def measured(kind, new, noisy, seconds, operations=100.0, make_s=0.1, deterministic=1.0):
-    return Measured(
-        kind=kind, name="rules" if kind == "classical" else "decoder", operations="", steps=None,
-        accuracy={NEW: accuracy(new), NOISY: accuracy(noisy)},
-        costs=Costs(seconds, operations, 10.0, 1e-6 * seconds, "modelled"), memory_bytes=1000,
-        deterministic=deterministic, change=Changed("a rule", make_s, 0.1, None, None),
-        scores={NEW: right(new), NOISY: right(noisy)})
+def contestant(name, new, noisy, training=None):
+    return {"name": name, "accuracy": {NEW: {"value": new}, NOISY: {"value": noisy}}, "deterministic": 1.0,
+            "training": training}
 
 
-def right(share, n=1000):
-    return (1.0,) * round(share * n) + (0.0,) * round((1 - share) * n)
+def changed(passed, before=0.2, seconds=12.0, not_yet=6.0):
+    return {"what": "x", "bar": 0.76, "before": before, "after": 0.8, "passed": passed, "seconds": seconds,
+            "not_yet_s": not_yet, "accuracy": {NEW: {}, NOISY: {}}}
 
 
-PROGRAM = measured("classical", 1.0, 0.2, 1e-6)
-MODEL = measured("language model", 0.8, 0.6, 1e-3, operations=5e6, make_s=59.9)
+JOB = {
+    "plain": NEW, "constant": {"name": "always “x”", "score": 0.1},
+    "contestants": [contestant("rules", 1.0, 0.2), contestant("decoder", 0.8, 0.6, {"seconds": 60, "flops": 1})],
+    "changes": {"program": changed(True, seconds=2e-3, not_yet=0.0), "model": changed(True)},
+    "evidence": {
+        "program": "rules", "model": "decoder",
+        "differences": {NEW: estimate(-0.2, 1e-6), NOISY: estimate(0.4, 1e-9)},
+        "learnt": {"program": estimate(0.9, 1e-9), "model": estimate(0.7, 1e-9)},
+        "time": estimate(1000.0, 1e-6, 900.0, 1100.0), "memory": 50.0,
+        "turning_share": {"value": 1 / 3, "low": 0.28, "high": 0.39},
+        "prices": {NOISY: {"value": 2.5e-3, "low": 2e-3, "high": 3e-3}},
+    },
+}
 
 
-def test_the_share_at_which_it_turns_is_where_the_mixtures_cross():
-    share = turning_share(PROGRAM.accuracy, MODEL.accuracy)
-    assert (1 - share) * 1.0 + share * 0.2 == pytest.approx((1 - share) * 0.8 + share * 0.6)
-    assert turning_share(PROGRAM.accuracy, PROGRAM.accuracy) is None
-    assert turning_share(measured("classical", 1, 0.9, 1).accuracy, MODEL.accuracy) is None
+def concluded(**changes):
+    job = copy.deepcopy(JOB)
+    for path, value in changes.items():
+        place = job
+        *parents, last = path.split("__")
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    return conclude({"job": job})[0]["job"]
 
 
 def test_who_wins_by_what_factor_and_where_it_turns():
-    found = conclude(PROGRAM, MODEL)
-    assert found.better == {NEW: "program", NOISY: "model"}
-    assert found.factors.seconds == pytest.approx(1000)
-    assert found.factors.operations == pytest.approx(5e4)
-    assert found.turning_share == pytest.approx(1 / 3)
-    assert found.price_s == pytest.approx(0.999e-3 / 0.4)
-    text = " ".join(found.sentences)
-    assert "The program (rules) is right more often on new inputs (program 100.0 %, model 80.0 %)" in text
-    assert "The model (decoder) is right more often on rephrased or noisy inputs (program 20.0 %, model 60.0 %)" in text
-    assert "1,000 times the time" in text
-    assert "It turns at 33 % of inputs rephrased or noisy" in text
-    assert "Both give the same answers every time." in text
-    assert "300 times the program's" in text
+    found = concluded()
+    assert found["better"] == {NEW: "program", NOISY: "model"}
+    text = " ".join(found["sentences"])
+    assert "The program (rules) scores higher on new inputs (program 100.0 %, model 80.0 %; p < 0.001)" in text
+    assert "The model (decoder) scores higher on rephrased or noisy inputs (program 20.0 %, model 60.0 %" in text
+    assert "1,000 times the program's time (95 % interval 900–1,100); it keeps 50 times the program's memory" in text
+    assert "It turns at 33 % of inputs rephrased or noisy (95 % interval 28–39): with more of them the model" in text
+    assert "the model's longer time pays once a wrong answer costs more than 2.5 ms of computing (95 % interval" in text
+    assert "the program passed 2 ms after the request, edited and tested (writing the edit is not counted)" in text
+    assert "the model passed 12 s after the request (not yet after 6 s)" in text
+    assert "energy" not in text
+    assert "operations" not in text
 
 
-def test_figures_that_change_change_the_conclusion():
-    worse = measured("language model", 0.5, 0.1, 1e-3, deterministic=0.9)
-    found = conclude(PROGRAM, worse)
-    assert found.better == {NEW: "program", NOISY: "program"}
-    assert found.turning_share is None
-    assert found.price_s is None
-    assert any("No share" in line and "program is at least as often right" in line for line in found.sentences)
-    assert any("The model repeats 90 % of its answers" in line for line in found.sentences)
+def test_what_no_test_shows_is_no_difference_and_nothing_follows_from_it():
+    found = concluded(evidence__differences={NEW: estimate(-0.2, 0.2), NOISY: estimate(0.4, 1e-9)},
+                      evidence__time=estimate(1.2, 0.3, 0.9, 1.6))
+    assert found["better"] == {NEW: None, NOISY: "model"}
+    assert (found["turning_share"], found["time"], found["prices"]) == (None, None, {})
+    text = " ".join(found["sentences"])
+    assert "No difference shown on new inputs" in text
+    assert "No difference shown between the times of an answer (ratio 1.2 (95 % interval 0.9–1.6))" in text
+    assert "No turning point is shown" in text
+    assert "pays once" not in text
 
 
-def test_close_figures_are_no_difference_and_unknown_ones_are_left_out():
-    unknown = dataclasses.replace(measured("language model", 0.98, 0.203, 1e-6),
-                                  costs=Costs(1e-6, None, None, None, "none"))
-    found = conclude(PROGRAM, unknown)
-    assert found.better == {NEW: "program", NOISY: None}
-    assert any(line.startswith("No difference beyond chance on rephrased") for line in found.sentences)
-    assert found.factors.operations is None
-    assert "operations" not in " ".join(found.sentences)
+def test_the_same_winner_at_both_ends_does_not_turn():
+    found = concluded(evidence__differences={NEW: estimate(-0.2, 1e-9), NOISY: estimate(-0.1, 1e-9)},
+                      evidence__turning_share=None, evidence__prices={})
+    assert any(line.startswith("It does not turn in the range tried") for line in found["sentences"])
 
 
-def test_factors_in_words():
+@pytest.mark.parametrize(("who", "words"), [
+    ("model", "The model has not learnt this job at this size and budget: its score on new inputs is not shown to be "
+              "above that of always “x” (10.0 %), so there are no factors."),
+    ("program", "The program does not do this job")])
+def test_who_is_no_better_than_a_constant_answer_gets_no_factors(who, words):
+    learnt = JOB["evidence"]["learnt"] | {who: estimate(0.01, 0.4)}
+    found = concluded(evidence__learnt=learnt)
+    text = " ".join(found["sentences"])
+    assert words in text
+    assert (found["time"], found["memory"], found["turning_share"], found["prices"]) == (None, None, None, {})
+    assert "times the" not in text
+    assert "turn" not in text
+    assert f"the {who} passed" not in text
+    worse = concluded(evidence__learnt=JOB["evidence"]["learnt"] | {who: estimate(-0.5, 1e-9)})
+    assert worse["able"][who] is False, "clearly below a constant answer is not above it"
+
+
+def test_tests_of_all_jobs_are_corrected_together():
+    alone = copy.deepcopy(JOB)
+    alone["evidence"]["differences"][NEW]["p"] = 0.01
+    others = {f"job {i}": copy.deepcopy(alone) for i in range(5)}
+    assert conclude({"one": alone})[0]["one"]["better"][NEW] == "program"
+    found, n_tests = conclude(others)
+    assert n_tests == 25
+    assert all(one["better"][NEW] is None for one in found.values()), "0.01 of five tests of twenty-five is chance"
+
+
+def test_a_change_that_failed_or_was_not_needed_is_called_so():
+    found = concluded(changes__model=changed(False, seconds=61.0), changes__program=changed(True) | {"accuracy": None})
+    text = " ".join(found["sentences"])
+    assert "the model did not pass within 61 s" in text
+    assert "the program needs no change: its score on the examples is 20 % already, and 76 % passes" in text
+    assert "Asked to answer" not in " ".join(concluded(changes={"program": None, "model": None})["sentences"])
+
+
+def test_answers_that_change_are_told():
+    found = concluded(contestants=[JOB["contestants"][0], JOB["contestants"][1] | {"deterministic": 0.9}])
+    assert "Asked three times, the model repeated 90 % of its answers." in found["sentences"]
+    assert "Asked three times, both gave every answer again." in concluded()["sentences"]
+
+
+def test_factors_and_times_in_words():
     assert [times(value) for value in (12345.6, 2.5, 0.5, 0.001)] == ["12,346 times", "2.5 times", "0.5 times",
                                                                       "1/1,000 of"]
-
-
-def test_the_sign_test_is_the_binomial_s():
-    assert sign_test(7, 0) == pytest.approx(2 / 128)
-    assert sign_test(5, 5) == 1
-    assert sign_test(0, 0) == 1
-    assert sign_test(3, 9) == pytest.approx(2 * (1 + 12 + 66 + 220) / 4096)
-
-
-def test_single_long_ticks_do_not_count_and_unknown_work_stays_unknown(tmp_path):
-    def write(flops):
-        rows = [{"tick": tick, "phase": "decode", "duration_ns": 5_000_000 if tick == 2 else 1_000, "flops": flops,
-                 "bytes_read": flops, "bytes_written": flops, "energy_j": 9.0 if tick == 2 else 0.5,
-                 "energy_source": "modelled"} for tick in range(5)]
-        table = pyarrow.Table.from_pylist(rows).set_column(
-            3, "flops", pyarrow.array([row["flops"] for row in rows], pyarrow.int64()))
-        for name in ("bytes_read", "bytes_written"):
-            place = table.column_names.index(name)
-            table = table.set_column(place, name, pyarrow.array([row[name] for row in rows], pyarrow.int64()))
-        pyarrow.parquet.write_table(table, tmp_path / "ledger.parquet")
-        return costs_of(tmp_path, 10)
-
-    known = write(40)
-    assert known.seconds == pytest.approx(5 * 1e-6 / 10)
-    assert (known.operations, known.bytes_moved, known.energy_j) == (20, 40, pytest.approx(0.25))
-    assert known.energy_source == "modelled"
-    unknown = write(None)
-    assert (unknown.operations, unknown.bytes_moved) == (None, None)
-
-
-@pytest.mark.parametrize(("host_ns", "known"), [(400, False), (600, True)])
-def test_energy_of_the_smaller_part_of_the_time_is_not_the_answer_s(tmp_path, host_ns, known):
-    rows = [{"tick": tick, "phase": "decode", "duration_ns": ns, "flops": 1, "bytes_read": 1, "bytes_written": 1,
-             "energy_j": joules, "energy_source": None if joules is None else "modelled"}
-            for tick in range(3) for ns, joules in ((host_ns, 0.5), (1_000 - host_ns, None))]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "ledger.parquet")
-    assert costs_of(tmp_path, 3).energy_j == (pytest.approx(0.5) if known else None)
+    assert [seconds(value) for value in (2.0, 2e-3, 2.5e-6)] == ["2 s", "2 ms", "2.5 µs"]

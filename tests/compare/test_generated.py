@@ -1,5 +1,6 @@
 """The generated jobs ask what they say, and keep what is new out of the training."""
 
+import itertools
 import random
 import re
 
@@ -12,20 +13,58 @@ from tickwise.compare.programs import Adder, Extractor, Sorter, Table, Tally
 N = 40
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _fewer_lines():
+    """A tenth of the training lines: what holds of them does not depend on how many they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_TRAINING", "_CHANGE_TRAINING", "_MOST_DRAWS"):
+            patch.setattr(generated, name, getattr(generated, name) // 10)
+        yield
+
+
 @pytest.fixture(scope="module")
-def material():
+def material(_fewer_lines):
     return {name: getattr(generated, name)(N, 3) for name in ("adding", "sorting", "looking_up", "extracting")}
 
 
 @pytest.mark.parametrize("name", ["adding", "sorting", "looking_up", "extracting"])
 def test_new_and_noisy_cases_are_not_in_the_training(material, name):
-    trained = {case.text for case in material[name].training}
-    cases = material[name].cases
-    assert all(case.text in trained for case in cases[SEEN])
-    assert not any(case.text in trained for kind, some in cases.items() if kind != SEEN for case in some)
-    assert all(len(some) == N for kind, some in cases.items() if kind in (SEEN, NOISY))
+    one = material[name]
+    known = {case.text for case in (*one.training, *one.change_training, *one.change_development)}
+    assert all(case.text in known for case in one.cases[SEEN])
+    assert not any(case.text in known for kind, some in one.cases.items() if kind != SEEN for case in some)
+    assert all(len(some) == N for some in one.cases.values())
+    assert [case.answer for case in one.cases[one.plain]] == [case.answer for case in one.cases[NOISY]]
     assert material[name] == getattr(generated, name)(N, 3), "the same seed draws the same cases"
     assert material[name] != getattr(generated, name)(N, 4)
+
+
+def operands(case):
+    return tuple(sorted(map(int, re.findall(r"\d+", case.text))))
+
+
+def letters(case):
+    return "".join(filter(str.isalpha, case.text.upper()))
+
+
+@pytest.mark.parametrize(("name", "asked"), [("adding", operands), ("sorting", letters)])
+def test_what_is_held_out_is_so_in_every_order_and_form(material, name, asked):
+    one = material[name]
+    parts = [{asked(case) for case in cases} for cases in (
+        (*one.training, *one.change_training), (*one.development, *one.change_development),
+        (*one.cases[NEW], *one.cases[NOISY]))]
+    assert all(parts)
+    for first, second in itertools.combinations(parts, 2):
+        assert not first & second
+
+
+@pytest.mark.parametrize("name", ["adding", "sorting", "extracting"])
+def test_rephrased_forms_are_trained_for_nobody(material, name):
+    one = material[name]
+    program = PROGRAMS[name]
+    plain = [*one.training, *one.development]
+    assert all(program.answer(case.text) == case.answer for case in plain), "the plain form, which the program knows"
+    assert not {case.text for case in one.change_training} & {case.text for case in plain}
 
 
 def test_answers_are_right(material):

@@ -1,17 +1,19 @@
 """Jobs on real texts: what they ask, and what their programs make of it."""
 
 import gzip
+import itertools
+import random
 
 import pytest
 
-from tickwise.compare.cases import NEW, NOISY, SEEN, Case
-from tickwise.compare.jobs import JOBS, MissingDataError, Setting, shared_words
-from tickwise.compare.models import _held_out
+from tickwise.compare.cases import NEW, NOISY, SEEN, Case, split_off
+from tickwise.compare.jobs import JOBS, MissingDataError, shared_words
+from tickwise.compare.setting import Setting
 from tickwise.core.errors import DataError
 
 
 def prepared(name, folder, data_dir, n=60):
-    return JOBS[name].prepare(Setting(n=n, seed=1, data_dir=data_dir), folder)
+    return JOBS[name].prepared(Setting(n=n, seed=1, data_dir=data_dir), folder)
 
 
 def share_right(job, program, kind):
@@ -21,7 +23,7 @@ def share_right(job, program, kind):
 
 
 @pytest.mark.parametrize(("name", "best", "least"), [
-    ("spam", 1, 0.93), ("sentiment", 1, 0.7), ("passages", 0, 0.7)])
+    ("spam", 0, 0.9), ("spam", 1, 0.93), ("sentiment", 0, 0.6), ("sentiment", 1, 0.7), ("passages", 0, 0.7)])
 def test_programs_on_real_data(name, best, least, shared_data, tmp_path):
     job = prepared(name, tmp_path, shared_data)
     assert share_right(job, job.programs[best], NEW) > least
@@ -29,12 +31,18 @@ def test_programs_on_real_data(name, best, least, shared_data, tmp_path):
     new, noisy = job.material.cases[NEW], job.material.cases[NOISY]
     assert [case.answer for case in new] == [case.answer for case in noisy]
     assert sum(a.text != b.text for a, b in zip(new, noisy, strict=True)) > 0.7 * len(new)
-    assert not {case.text for case in job.material.training} & {case.text for case in new}
+    parts = [{case.text for case in cases} for cases in (job.material.training, job.material.development, new)]
+    for first, second in itertools.combinations(parts, 2):
+        assert not first & second
+    edited, _ = job.programs[best].edited()
+    assert share_right(job, edited, NEW) > least
+    assert share_right(job, edited, NOISY) >= share_right(job, job.programs[best], NOISY) - 0.05
 
 
 def test_pairs_are_read_packed_or_plain(tmp_path):
     (tmp_path / "multi30k").mkdir()
-    for part, lines in (("train", ["A dog.", "A cat.", "The dog."] * 4), ("test_2016_flickr", ["The cat."])):
+    for part, lines in (("train", [f"{article} {animal}{end}" for end in ".!?," for article, animal in (
+            ("A", "dog"), ("A", "cat"), ("The", "dog"), ("The", "cow"))]), ("test_2016_flickr", ["The cat."])):
         (tmp_path / "multi30k" / f"{part}.en").write_text("\n".join(lines) + "\n")
         german = [line.replace("A", "Ein").replace("The", "Der").replace("dog", "Hund").replace("cat", "Kater")
                   for line in lines]
@@ -57,6 +65,10 @@ def test_the_next_word_is_the_text_s_own(small_text, tmp_path):
     words = set(small_text.read_text().replace(".", "").split())
     assert all(case.answer in words for cases in job.material.cases.values() for case in cases)
     assert share_right(job, job.programs[0], NEW) > 0.2, "after 'the' comes one of five nouns, after a noun a verb"
+    folder = tmp_path / "next" / "model"
+    parts = [(folder / f"{part}.txt").read_text() for part in ("training", "development")]
+    assert "".join(parts) + "".join(small_text.read_text()[sum(map(len, parts)) :]) == small_text.read_text()
+    assert 0.84 < len(parts[0]) / len(small_text.read_text()) < 0.86
     (data / "train.txt").write_text("one\ntwo\n" * 20)
     with pytest.raises(DataError):
         prepared("next", tmp_path / "short", data, n=30)
@@ -71,9 +83,9 @@ def test_without_their_data_they_say_what_they_need(name, tmp_path):
 
 
 def test_no_label_loses_its_last_texts_to_the_part_that_chooses():
-    training = [Case(f"text {i}", str(i // 4)) for i in range(80)] + [Case("alone", "lonely")]
-    train, dev = _held_out(training, seed=1)
-    assert sorted(map(str, train + dev)) == sorted(map(str, training))
+    cases = [Case(f"text {i}", str(i // 4)) for i in range(80)] + [Case("alone", "lonely")]
+    train, dev = split_off(cases, 0.05, random.Random(1), keeps=3)
+    assert sorted(map(str, train + dev)) == sorted(map(str, cases))
     assert 4 <= len(dev) <= 5
     assert {case.answer for case in dev} <= {case.answer for case in train}
     assert Case("alone", "lonely") in train

@@ -24,11 +24,11 @@ class Arguments(CommonArguments):
     """Folder for report.html, compare.json, and a folder for each job with its model and traces. What was stopped goes
     on there."""
     seconds: float = 60.0
-    """Training time of each model."""
+    """Training time of each model, and again at most as much for the change that is asked of it."""
     cases: int = 300
     """Inputs of each kind that accuracy is measured on."""
     timed: int = 20
-    """Of these, how many are answered one by one under the ledger."""
+    """Of the plain ones, how many are answered one by one against the clock and under the ledger."""
     seed: int = 1
 
 
@@ -53,8 +53,9 @@ def run(arguments: Arguments) -> int:
 
 
 def _comparison(arguments: Arguments) -> Any:
-    from tickwise.compare.jobs import JOBS, Setting
+    from tickwise.compare.jobs import JOBS
     from tickwise.compare.run import Comparison, check
+    from tickwise.compare.setting import Setting
 
     for name, least in (("seconds", 0), ("cases", 0), ("timed", 0)):
         if not least < getattr(arguments, name) < float("inf"):

@@ -1,8 +1,10 @@
 """What a job is tested on: inputs with the answers that are wanted."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 SEEN, NEW, NOISY = "seen", "new", "rephrased or noisy"
 """Inputs that were trained on or stored; others of the same kind; the same in other words, or with typing errors."""
@@ -22,11 +24,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Material:
-    """What a job gives to its contestants: examples to learn from, and cases by kind of input."""
+    """What a job gives to its contestants, program and model alike. No case of ``cases`` but the seen ones is in any
+    other part."""
 
     training: tuple[Case, ...]
+    development: tuple[Case, ...]
+    """To choose the best program and the best state of a model by."""
     cases: Mapping[str, tuple[Case, ...]]
+    """By kind of input. The n-th rephrased case asks what the n-th plain one does."""
+    change_training: tuple[Case, ...]
+    """Rephrased or noisy examples: seen by nobody before the change, which is to answer such inputs."""
+    change_development: tuple[Case, ...]
+    """Such ones that the change must pass."""
     about: str
+
+    @property
+    def plain(self) -> str:
+        """The kind whose inputs the noisy ones are made of."""
+        return NEW if NEW in self.cases else SEEN
 
 
 def mistyped(text: str, rng: random.Random) -> str:
@@ -46,9 +61,31 @@ def one_error(word: str, rng: random.Random) -> str:
                        word[:at] + word[at] + word[at:]))
 
 
+def split_off(cases: Sequence[Case], share: float, rng: random.Random,
+              keeps: int = 0) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """The cases without that share, and the share: no text is in both, and an answer keeps at least so many cases."""
+    texts = {case.text: case for case in cases}
+    kept: list[Case] = []
+    off: list[Case] = []
+    left = Counter(case.answer for case in texts.values())
+    for case in rng.sample(list(texts.values()), len(texts)):
+        goes = len(off) < share * len(texts) and left[case.answer] > keeps
+        left[case.answer] -= goes
+        (off if goes else kept).append(case)
+    return tuple(kept), tuple(off)
+
+
 def drawn(cases: Sequence[Case], n: int, rng: random.Random) -> tuple[Case, ...]:
     """At most ``n`` of the cases."""
     return tuple(cases) if len(cases) <= n else tuple(rng.sample(list(cases), n))
+
+
+def one_error_away(text: str) -> Iterator[str]:
+    """What may have been meant by ``text``: without one of its letters, two swapped back, or with one that was left
+    out."""
+    yield from (text[:i] + text[i + 1 :] for i in range(len(text)))
+    yield from (text[:i] + text[i + 1] + text[i] + text[i + 2 :] for i in range(len(text) - 1))
+    yield from (text[:i] + letter + text[i:] for i in range(1, len(text)) for letter in ascii_lowercase)
 
 
 def in_typing_errors(cases: Sequence[Case], rng: random.Random) -> tuple[Case, ...]:

@@ -1,13 +1,14 @@
-"""Who does a job: a classical program, or a model that writes or labels. All are asked and recorded alike."""
+"""Who does a job: a classical program, or a model that writes or labels. All are asked, timed and recorded alike."""
 
+import math
+import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy
 import torch
 
 from tickwise.compare.programs import Program, Tally, code_bytes
@@ -16,7 +17,7 @@ from tickwise.core.stages import Stage, mark, marking
 from tickwise.engine.language_model import LanguageModel
 from tickwise.engine.tracing import traced, writing_costs
 from tickwise.profiling.calls import traced_calls
-from tickwise.profiling.ledger import CostTable, RequestRow, TickCosts
+from tickwise.profiling.ledger import RequestRow
 from tickwise.profiling.recording import record_trace
 
 if TYPE_CHECKING:
@@ -25,40 +26,66 @@ if TYPE_CHECKING:
 
 Kind = Literal["classical", "language model"]
 _ROUNDS = 5
+_SHORTEST_S = 2e-4
+"""What is timed takes at least so long: a shorter answer is given several times."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """What it costs to change the behaviour: make the contestant anew and test it. ``None``: not known."""
+class Training:
+    """What it took to make a model. ``None``: not known."""
 
-    what: str
-    make_s: float | None
+    seconds: float | None
     flops: float | None
 
 
 class Contestant(ABC):
-    """Answers texts. ``record`` answers them one after the other under the ledger."""
+    """Answers texts."""
 
     kind: Kind
     name: str
     operations: str
     """What an operation is."""
+    training: Training | None = None
+    n_threads = 1
 
     @abstractmethod
+    def answer(self, text: str) -> str:
+        """Of one text, as quickly as it can be had."""
+
     def answers(self, texts: Sequence[str]) -> list[str]:
         """Of all texts, in order."""
+        return [self.answer(text) for text in texts]
 
     @abstractmethod
     def record(self, texts: Sequence[str], folder: Path) -> int:
-        """Leave a trace in ``folder``; returns how many answers it holds."""
+        """Answer the texts one after the other under the ledger, which goes to ``folder``; returns how many answers it
+        holds."""
 
     @abstractmethod
     def memory_bytes(self) -> int:
         """What has to be kept to answer."""
 
-    @abstractmethod
-    def change(self) -> "tuple[Contestant, Change] | None":
-        """The contestant after a change of what it does, and what that took."""
+
+def seconds_of(answer: Callable[[str], str], texts: Sequence[str]) -> list[float]:
+    """Of an answer to each text, one after the other and without a ledger: the median of five."""
+    return [_seconds(answer, text) for text in texts]
+
+
+def _seconds(answer: Callable[[str], str], text: str) -> float:
+    answer(text)
+    n = 1
+    found: list[float] = []
+    while len(found) < _ROUNDS:
+        start = time.perf_counter()
+        for _ in range(n):
+            answer(text)
+        seconds = time.perf_counter() - start
+        if seconds < _SHORTEST_S:
+            n = max(2 * n, math.ceil(n * _SHORTEST_S / max(seconds, 1e-9)))
+            found.clear()
+        else:
+            found.append(seconds / n)
+    return statistics.median(found)
 
 
 @dataclass
@@ -72,37 +99,30 @@ class _ProgramWork:
 
 
 class Classical(Contestant):
-    """A program; its steps are counted in a pass of their own, by the same code."""
+    """A program. Its steps are counted in a pass of their own, by the same code."""
 
     kind: Kind = "classical"
+    operations = "steps of the algorithm"
 
-    def __init__(self, program: Program, *, counts: bool = True) -> None:
-        self.program, self.name, self._counts = program, program.name, counts
-        self.operations = "steps of the algorithm" if counts else "n/a"
+    def __init__(self, program: Program, edit: Callable[[], tuple[Program, str]]) -> None:
+        """``edit`` makes the program that answers rephrased or noisy inputs, too, and says what was changed."""
+        self.program, self.name, self._edit = program, program.name, edit
 
-    def answers(self, texts: Sequence[str]) -> list[str]:
-        return [self.program.answer(text) for text in texts]
+    def answer(self, text: str) -> str:
+        return self.program.answer(text)
 
-    def tally(self, texts: Sequence[str]) -> Tally | None:
-        """Steps of all texts together; ``None`` where the program does not count."""
-        if not self._counts:
-            return None
+    def tally(self, texts: Sequence[str]) -> Tally:
+        """Steps of all texts together."""
         tally = Tally()
         for text in texts:
             self.program.answer(text, tally)
         return tally
 
     def record(self, texts: Sequence[str], folder: Path) -> int:
-        """A tick is a pass over all texts: a single answer can be shorter than reading the clock."""
-        tally = self.tally(texts)
-        costs = None
-        if tally is not None:
-            table = CostTable(((Stage.FORWARD, None),),
-                              numpy.array([[tally.total, tally.bytes_read, tally.bytes_written]], dtype=numpy.int64),
-                              numpy.zeros((0, 1, 3), dtype=numpy.int64), frozenset({Stage.FORWARD}))
-            costs = lambda work: TickCosts(table, ())  # noqa: E731
+        """A tick is a pass over all texts: a single answer can be shorter than reading the clock. The program's steps
+        are no FLOPs, and the ledger says of them that they are not known."""
         answer = self.program.answer
-        with record_trace(folder, model=self.name, dtype=torch.float32, device=torch.device("cpu"), costs=costs,
+        with record_trace(folder, model=self.name, dtype=torch.float32, device=torch.device("cpu"),
                           overwrite=True) as ledger, marking(ledger):
             for _ in range(_ROUNDS):
                 ledger.begin_tick()
@@ -117,13 +137,10 @@ class Classical(Contestant):
     def memory_bytes(self) -> int:
         return self.program.memory_bytes() + code_bytes(self.program)
 
-    def change(self) -> "tuple[Classical, Change] | None":
-        start = time.perf_counter()
-        edited = self.program.edited()
-        seconds = time.perf_counter() - start
-        if edited is None:
-            return None
-        return Classical(edited[0], counts=self._counts), Change(edited[1], seconds, None)
+    def edited(self) -> "tuple[Classical, str]":
+        """The program after the change, and what was changed."""
+        program, what = self._edit()
+        return Classical(program, self._edit), what
 
 
 def _module_bytes(module: torch.nn.Module) -> int:
@@ -134,38 +151,44 @@ def _module_bytes(module: torch.nn.Module) -> int:
 class Writer(Contestant):
     """A model that writes the answer, the likeliest token each time."""
 
+    kind: Kind = "language model"
     operations = "FLOPs"
 
     def __init__(self, model: LanguageModel, name: str, *, template: str = "{}", most_tokens: int = 40,
-                 kind: Kind = "language model", backwards: bool = False, retraining: Change | None = None) -> None:
+                 backwards: bool = False, training: Training | None = None) -> None:
         """``template``: the prompt around a text. ``backwards``: what it writes is read from its end."""
-        self.model, self.name, self.kind = model, name, kind
-        self._template, self._retraining, self._step = template, retraining, -1 if backwards else 1
+        self.model, self.name, self.training = model, name, training
+        self.n_threads = torch.get_num_threads()
+        self._template, self._step = template, -1 if backwards else 1
         self._settings = {"temperature": 0.0, "max_tokens": most_tokens, "stop": ("\n",), "seed": 1}
+
+    def answer(self, text: str) -> str:
+        """Empty for a text that the model cannot read."""
+        try:
+            answer = self.model.generate(self._template.format(text), **self._settings)
+        except UserError:
+            return ""
+        assert not isinstance(answer, list)
+        return self._read(answer.text)
 
     def answers(self, texts: Sequence[str]) -> list[str]:
         found = [""] * len(texts)
         prompts = [self._template.format(text) for text in texts]
         for answer in self.model.generate_batch(prompts, **self._settings):
-            found[answer.index] = "" if answer.error is not None else answer.text.strip()[:: self._step]
+            found[answer.index] = "" if answer.error is not None else self._read(answer.text)
         return found
 
+    def _read(self, written: str) -> str:
+        return written.strip()[:: self._step]
+
     def record(self, texts: Sequence[str], folder: Path) -> int:
-        answered = 0
         with traced(self.model, folder, writing_costs(self.model, True), overwrite=True):
             for text in texts:
-                try:
-                    self.model.generate(self._template.format(text), **self._settings)
-                    answered += 1
-                except UserError:  # a text that the model cannot read is answered at once
-                    continue
-        return answered
+                self.answer(text)
+        return len(texts)
 
     def memory_bytes(self) -> int:
         return _module_bytes(self.model.module)
-
-    def change(self) -> tuple[Contestant, Change] | None:
-        return None if self._retraining is None else (self, self._retraining)
 
 
 class Labeller(Contestant):
@@ -174,8 +197,12 @@ class Labeller(Contestant):
     kind: Kind = "language model"
     operations = "FLOPs"
 
-    def __init__(self, classifier: "Classifier", name: str, retraining: Change | None = None) -> None:
-        self.classifier, self.name, self._retraining = classifier, name, retraining
+    def __init__(self, classifier: "Classifier", name: str, training: Training | None = None) -> None:
+        self.classifier, self.name, self.training = classifier, name, training
+        self.n_threads = torch.get_num_threads()
+
+    def answer(self, text: str) -> str:
+        return self.classifier.predict([text])[0].label
 
     def answers(self, texts: Sequence[str]) -> list[str]:
         return [prediction.label for prediction in self.classifier.predict(list(texts))]
@@ -183,11 +210,8 @@ class Labeller(Contestant):
     def record(self, texts: Sequence[str], folder: Path) -> int:
         with traced_calls(self.classifier.module, folder, model=self.name, overwrite=True):
             for text in texts:
-                self.classifier.predict([text])
+                self.answer(text)
         return len(texts)
 
     def memory_bytes(self) -> int:
         return _module_bytes(self.classifier.module)
-
-    def change(self) -> tuple[Contestant, Change] | None:
-        return None if self._retraining is None else (self, self._retraining)

@@ -1,63 +1,75 @@
-"""Jobs whose data are generated: adding, sorting, looking up, extracting. One training line in four is rephrased."""
+"""Jobs whose data are generated: adding, sorting, looking up, extracting. Training texts have the plain form alone."""
 
 import datetime
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from string import ascii_lowercase
+from typing import Any
 
-from tickwise.compare.cases import NEW, NOISY, SEEN, UNKNOWN, Case, Material, one_error
+from tickwise.compare.cases import NEW, NOISY, SEEN, UNKNOWN, Case, Material, drawn, one_error
 
-_REPHRASED = 0.25
 _TRAINING = 30_000
+_CHANGE_TRAINING = 7_500
 _KEYS = 300
+_PARTS = {"training": 0.7, "development": 0.05, "test": 0.25}
+_MOST_DRAWS = 2 * _TRAINING
 ABSENT = "not stored"
-Maker = Callable[[random.Random, bool], Case]
-"""Draws a case, in the plain form or in another one."""
+Ask = Callable[[Any, random.Random], Case]
 
 
-def _material(make: Maker, n: int, seed: int, about: str) -> Material:
-    """No new or rephrased case has a line in the training."""
+def _material(draw: Callable[[random.Random], Any], identity: Callable[[Any], Hashable], plain: Ask, other: Ask, n: int,
+              seed: int, about: str) -> Material:
+    """Questions that ``draw`` makes, in the plain form and in another one. What is asked about (its ``identity``) is in
+    one part only, whatever the form."""
     rng = random.Random(seed)
-    plain = [make(rng, False) for _ in range(round((1 - _REPHRASED) * _TRAINING))]
-    rephrased = [make(rng, True) for _ in range(_TRAINING - len(plain))]
-    known = {case.text for case in (*plain, *rephrased)}
-    fresh: dict[str, list[Case]] = {NEW: [], NOISY: []}
-    for kind, cases in fresh.items():
-        for _ in range(100 * n):
-            case = make(rng, kind == NOISY)
-            if len(cases) < n and case.text not in known:
-                known.add(case.text)
-                cases.append(case)
-    training = [*plain, *rephrased]
-    rng.shuffle(training)
-    found = {SEEN: tuple(rng.sample(plain, n))} | {kind: tuple(drawn) for kind, drawn in fresh.items() if drawn}
-    return Material(tuple(training), found, about)
+    part_of: dict[Hashable, str] = {}
+    items: dict[str, list[Any]] = {part: [] for part in _PARTS}
+    wanted = {"training": _TRAINING, "development": n, "test": n}
+    for _ in range(_MOST_DRAWS):
+        item = draw(rng)
+        key = identity(item)
+        is_new = key not in part_of
+        part = part_of.setdefault(key, rng.choices(tuple(_PARTS), tuple(_PARTS.values()))[0])
+        if len(items[part]) < wanted[part] and (is_new or part == "training"):
+            items[part].append(item)
+        if all(len(items[part]) == most for part, most in wanted.items()):
+            break
+    training = [plain(item, rng) for item in items["training"]]
+    return Material(
+        training=tuple(training), development=tuple(plain(item, rng) for item in items["development"]),
+        cases={SEEN: drawn(list(dict.fromkeys(training)), n, rng),
+               NEW: tuple(plain(item, rng) for item in items["test"]),
+               NOISY: tuple(other(item, rng) for item in items["test"])},
+        change_training=tuple(other(item, rng) for item in items["training"][:_CHANGE_TRAINING]),
+        change_development=tuple(other(item, rng) for item in items["development"]), about=about)
 
 
 def adding(n: int, seed: int) -> Material:
-    """Sums of two numbers below 100."""
-    return _material(_sum, n, seed, "two numbers below 100 to be added")
+    """Sums of two numbers below 100. Held out are pairs of numbers, in either order and in every form."""
+    return _material(lambda rng: (rng.randrange(100), rng.randrange(100)), lambda pair: tuple(sorted(pair)),
+                     lambda pair, rng: _sum(pair, "{a}+{b}"), lambda pair, rng: _sum(pair, rng.choice(_SUMS)),
+                     n, seed, "two numbers below 100 to be added")
 
 
-def _sum(rng: random.Random, rephrased: bool) -> Case:
-    a, b = rng.randrange(100), rng.randrange(100)
-    form = "{a}+{b}"
-    if rephrased:
-        form = rng.choice(("{a} + {b}", "{a} plus {b}", "add {b} to {a}", "the sum of {a} and {b}", "{a} and {b} more"))
+_SUMS = ("{a} + {b}", "{a} plus {b}", "add {b} to {a}", "the sum of {a} and {b}", "{a} and {b} more")
+
+
+def _sum(pair: tuple[int, int], form: str) -> Case:
+    a, b = pair
     return Case(form.format(a=a, b=b), str(a + b))
 
 
 def sorting(n: int, seed: int) -> Material:
-    """Six letters of A, B and C (the job of minGPT's demonstration, of which there is a published model)."""
-    return _material(_letters, n, seed, "six letters out of A, B and C to be sorted")
+    """Six letters of A, B and C (the job of minGPT's demonstration, of which there is a published model). There are 729
+    such texts: some 180 are held out."""
+    return _material(lambda rng: "".join(rng.choice("ABC") for _ in range(6)), lambda letters: letters,
+                     lambda letters, rng: Case(letters, "".join(sorted(letters))), _letters_otherwise, n, seed,
+                     "six letters out of A, B and C to be sorted")
 
 
-def _letters(rng: random.Random, rephrased: bool) -> Case:
-    letters = [rng.choice("ABC") for _ in range(6)]
-    answer = "".join(sorted(letters))
-    if not rephrased:
-        return Case("".join(letters), answer)
+def _letters_otherwise(letters: str, rng: random.Random) -> Case:
     joined = rng.choice((" ", ",", ", ", "")).join(letters)
-    return Case(joined.lower() if rng.random() < 0.5 or joined.isalpha() else joined, answer)
+    return Case(joined.lower() if rng.random() < 0.5 or joined.isalpha() else joined, "".join(sorted(letters)))
 
 
 def stored_table(seed: int) -> dict[str, str]:
@@ -65,32 +77,44 @@ def stored_table(seed: int) -> dict[str, str]:
     rng = random.Random(seed)
     keys: dict[str, str] = {}
     while len(keys) < _KEYS:
-        keys["".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(6))] = f"{rng.randrange(10_000):04}"
+        keys[_key(rng)] = f"{rng.randrange(10_000):04}"
     return keys
 
 
-def looking_up(n: int, seed: int) -> Material:
-    """Stored keys, the same with a typing error, and keys that are not stored (whose answer is ``?``)."""
-    table, rng = stored_table(seed), random.Random(seed + 1)
-    keys = sorted(table)
-    plain = [Case(key, table[key]) for key in keys]
+def _key(rng: random.Random) -> str:
+    return "".join(rng.choice(ascii_lowercase) for _ in range(6))
 
-    def noisy() -> Case:
-        key = rng.choice(keys)
-        return Case(one_error(key, rng), table[key])
+
+def looking_up(n: int, seed: int) -> Material:
+    """Stored keys, which all are seen, the same with a typing error, and keys that are not stored (answer ``?``)."""
+    table, rng = stored_table(seed), random.Random(seed + 1)
+    plain = [Case(key, table[key]) for key in sorted(table)]
+    used = set(table)
+
+    def fresh(make: Callable[[], Case]) -> Case:
+        while (case := make()).text in used:
+            pass
+        used.add(case.text)
+        return case
 
     def absent() -> Case:
-        return Case("".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(6)), UNKNOWN)
+        return fresh(lambda: Case(_key(rng), UNKNOWN))
 
-    lines = [*plain] * round(0.65 * _TRAINING / _KEYS)
-    lines += [noisy() for _ in range(round(0.25 * _TRAINING))] + [absent() for _ in range(round(0.1 * _TRAINING))]
+    def noisy(case: Case) -> Case:
+        return fresh(lambda: Case(one_error(case.text, rng), case.answer))
+
+    seen = drawn(plain, n, rng)
+    cases = {SEEN: seen, NOISY: tuple(map(noisy, seen)), ABSENT: tuple(absent() for _ in range(n))}
+    development = drawn(plain, n // 2, rng)
+    change_development = tuple(map(noisy, development))
+    held_out = used - set(table)
+    change_training = [Case(one_error(case.text, rng), case.answer) for case in plain * (_CHANGE_TRAINING // _KEYS)]
+    lines = plain * round(0.9 * _TRAINING / _KEYS) + [absent() for _ in range(round(0.1 * _TRAINING))]
     rng.shuffle(lines)
-    known = {case.text for case in lines}
-    cases = {SEEN: tuple(rng.sample(plain, min(n, len(plain))))}
-    for name, draw in ((NOISY, noisy), (ABSENT, absent)):
-        fresh = {case.text: case for case in (draw() for _ in range(20 * n)) if case.text not in known}
-        cases[name] = tuple(fresh.values())[:n]
-    return Material(tuple(lines), cases, f"{_KEYS} keys of six letters, each with a value of four digits")
+    return Material(
+        tuple(lines), (*development, *(absent() for _ in range(n // 2))), cases,
+        tuple(case for case in change_training if case.text not in held_out), change_development,
+        f"{_KEYS} keys of six letters, each with a value of four digits; with a typing error, the value that was meant")
 
 
 _FIRST = ("anna", "bob", "carla", "dan", "eva", "finn", "gita", "hugo", "ines", "jan", "kim", "lena", "max", "nora")
@@ -104,22 +128,29 @@ _OTHER = ("Shall we say {date}? My address is {mail}", "pls answer {mail} before
 
 def extracting(n: int, seed: int) -> Material:
     """A date (as 2024-03-12 or 12 March 2024) and an e-mail address to be found in a sentence; rephrased: as 12.3.24,
-    3/12/2024, March 12th, 2024, and as anna at mail dot com, in other sentences."""
-    return _material(_message, n, seed, "the date and the address of a message to be found")
+    3/12/2024, March 12th, 2024, and as anna at mail dot com, in other sentences. Held out are dates with addresses."""
+    return _material(_date_and_address, lambda item: item, _message, _message_otherwise, n, seed,
+                     "the date and the address of a message to be found")
 
 
-def _message(rng: random.Random, rephrased: bool) -> Case:
-    day = datetime.date(2020, 1, 1) + datetime.timedelta(days=rng.randrange(3650))
-    name, host, end = f"{rng.choice(_FIRST)}{rng.randrange(100)}", rng.choice(_HOSTS), rng.choice(_ENDS)
-    answer = f"{day.isoformat()} {name}@{host}.{end}"
-    month = day.strftime("%B")
-    if rephrased:
-        date = rng.choice((f"{day.day}.{day.month}.{day.year % 100:02}", f"{day.month}/{day.day}/{day.year}",
-                           f"{month} {day.day}{_ordinal(day.day)}, {day.year}"))
-        mail = rng.choice((f"{name} at {host} dot {end}", f"{name}@{host}.{end}"))
-        return Case(rng.choice(_OTHER).format(date=date, mail=mail), answer)
-    date = rng.choice((day.isoformat(), f"{day.day} {month} {day.year}"))
-    return Case(rng.choice(_PLAIN).format(date=date, mail=f"{name}@{host}.{end}"), answer)
+def _date_and_address(rng: random.Random) -> tuple[datetime.date, str, str, str]:
+    return (datetime.date(2020, 1, 1) + datetime.timedelta(days=rng.randrange(3650)),
+            f"{rng.choice(_FIRST)}{rng.randrange(100)}", rng.choice(_HOSTS), rng.choice(_ENDS))
+
+
+def _message(item: tuple[datetime.date, str, str, str], rng: random.Random) -> Case:
+    day, name, host, end = item
+    mail = f"{name}@{host}.{end}"
+    date = rng.choice((day.isoformat(), f"{day.day} {day.strftime('%B')} {day.year}"))
+    return Case(rng.choice(_PLAIN).format(date=date, mail=mail), f"{day.isoformat()} {mail}")
+
+
+def _message_otherwise(item: tuple[datetime.date, str, str, str], rng: random.Random) -> Case:
+    day, name, host, end = item
+    date = rng.choice((f"{day.day}.{day.month}.{day.year % 100:02}", f"{day.month}/{day.day}/{day.year}",
+                       f"{day.strftime('%B')} {day.day}{_ordinal(day.day)}, {day.year}"))
+    mail = rng.choice((f"{name} at {host} dot {end}", f"{name}@{host}.{end}"))
+    return Case(rng.choice(_OTHER).format(date=date, mail=mail), f"{day.isoformat()} {name}@{host}.{end}")
 
 
 def _ordinal(day: int) -> str:

@@ -1,19 +1,21 @@
-"""What a contestant does and costs: how often it is right, whether it repeats itself, and what the ledger says."""
+"""What a contestant does and costs: how often it is right, whether it repeats itself, what an answer takes."""
 
 import math
 import random
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tickwise.compare.cases import Case, Material
-from tickwise.compare.contestants import Classical, Contestant
+from tickwise.compare.contestants import Classical, Contestant, Training, seconds_of
+from tickwise.profiling.energy import DEFAULT_COEFFICIENTS
 
 _REPEATS = 2
 _Z = 1.959964
+FROM_TIME = "modelled from time"
+_OF_CASES = ("scores", "answers", "seconds_each")
 Score = Callable[[str, Case], float]
 """How good an answer is, from 0 to 1."""
 
@@ -30,24 +32,17 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one answer, on average, from the ledger. ``None``: not known."""
+    """Of one answer to a plain input, on average. ``None``: not known."""
 
     seconds: float
+    """At its own speed: one answer after the other in this process, without a ledger."""
+    ledger_seconds: float
+    """Under the ledger: each phase's median tick, times the ticks of an answer."""
     operations: float | None
     bytes_moved: float | None
-    energy_j: float | None
+    energy_j: float
     energy_source: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A change of behaviour: what, the seconds of making and of testing, FLOPs, and the accuracy afterwards."""
-
-    what: str
-    make_s: float | None
-    test_s: float
-    flops: float | None
-    accuracy: Mapping[str, Accuracy] | None
+    """``measured``, or ``modelled from time``: seconds times the watts of so many cores."""
 
 
 @dataclass(frozen=True)
@@ -58,50 +53,61 @@ class Measured:
     name: str
     operations: str
     steps: Mapping[str, float] | None
-    """Steps of one answer by kind, of a classical program that counts."""
+    """Steps of one answer by kind, of a classical program."""
     accuracy: Mapping[str, Accuracy]
     costs: Costs
     memory_bytes: int
     deterministic: float
     """Share of the texts that got the same answer every time, in other company and another order."""
-    change: Changed | None
+    training: Training | None
     scores: Mapping[str, tuple[float, ...]]
-    """Of each case."""
+    answers: Mapping[str, tuple[str, ...]]
+    seconds_each: tuple[float, ...]
+    """Of the answer to each text that was timed."""
 
     def as_json(self) -> dict[str, Any]:
-        """All but the single scores."""
-        return {name: value for name, value in asdict(self).items() if name != "scores"}
+        """All but what belongs to single cases."""
+        return {name: value for name, value in asdict(self).items() if name not in _OF_CASES}
 
 
 def exact(answer: str, case: Case) -> float:
     return float(answer.strip() == case.answer)
 
 
+def scores_of(contestant: Contestant, cases: Sequence[Case], score: Score) -> tuple[float, ...]:
+    """Of the contestant's answers to the cases."""
+    return _scores(contestant.answers([case.text for case in cases]), cases, score)
+
+
 def measure(contestant: Contestant, material: Material, score: Score, folder: Path, *, n_timed: int,
             seed: int) -> Measured:
-    """Ask all cases, then again in other company, then ``n_timed`` of each kind one by one under the ledger (the trace
-    goes to ``folder``), then change the contestant and test it again."""
-    start = time.perf_counter()
+    """Ask all cases, then again in other company, then ``n_timed`` plain ones one by one against the clock, and again
+    under the ledger (the trace goes to ``folder``)."""
     answers = {kind: contestant.answers([case.text for case in cases]) for kind, cases in material.cases.items()}
-    test_s = time.perf_counter() - start
     scores = {kind: _scores(answers[kind], cases, score) for kind, cases in material.cases.items()}
-    timed = [case.text for cases in material.cases.values() for case in cases[:n_timed]]
+    timed = [case.text for case in material.cases[material.plain][:n_timed]]
+    seconds = seconds_of(contestant.answer, timed)
     n_recorded = contestant.record(timed, folder)
     tally = contestant.tally(timed) if isinstance(contestant, Classical) else None
+    costs = costs_of(folder, n_recorded, statistics.fmean(seconds), contestant.n_threads)
+    if tally is not None:
+        costs = Costs(**asdict(costs) | {"operations": tally.total / len(timed),
+                                         "bytes_moved": (tally.bytes_read + tally.bytes_written) / len(timed)})
     return Measured(
         kind=contestant.kind, name=contestant.name, operations=contestant.operations,
         steps=None if tally is None else {name: n / len(timed) for name, n in tally.steps.items()},
-        accuracy={kind: _accuracy(values) for kind, values in scores.items()},
-        costs=costs_of(folder, n_recorded), memory_bytes=contestant.memory_bytes(),
-        deterministic=_deterministic(contestant, material, answers, seed),
-        change=_changed(contestant, material, score, test_s), scores=scores)
+        accuracy={kind: accuracy(values) for kind, values in scores.items()}, costs=costs,
+        memory_bytes=contestant.memory_bytes(), deterministic=_deterministic(contestant, material, answers, seed),
+        training=contestant.training, scores=scores, seconds_each=tuple(seconds),
+        answers={kind: tuple(values) for kind, values in answers.items()})
 
 
 def _scores(answers: Sequence[str], cases: Sequence[Case], score: Score) -> tuple[float, ...]:
     return tuple(score(answer, case) for answer, case in zip(answers, cases, strict=True))
 
 
-def _accuracy(values: Sequence[float]) -> Accuracy:
+def accuracy(values: Sequence[float]) -> Accuracy:
+    """The mean with its interval."""
     n, mean = len(values), statistics.fmean(values)
     if set(values) <= {0.0, 1.0}:
         centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
@@ -123,45 +129,27 @@ def _deterministic(contestant: Contestant, material: Material, answers: Mapping[
     return sum(same) / len(same)
 
 
-def costs_of(folder: Path, n_answers: int) -> Costs:
-    """Of a trace with so many answers. Work is the sum over its ticks; time and energy are those of each phase's median
-    tick, times its ticks: other programs on the machine make single ticks longer. Energy counts the stages
-    whose work is known (choosing a token is not), and is unknown where those take less than half of the time."""
+def costs_of(folder: Path, n_answers: int, seconds: float, n_threads: int) -> Costs:
+    """Of a trace with so many answers, which took ``seconds`` each without a ledger. Work is the sum over its ticks;
+    time under the ledger is that of each phase's median tick, times its ticks: other programs on the machine make
+    single ticks longer. Energy is the ledger's where a counter measured it, else that time times the watts of its
+    cores."""
     import duckdb
 
     ledger = str(folder / "ledger.parquet")
     with duckdb.connect(":memory:") as connection:
-        (operations, moved), = connection.execute(
-            "SELECT sum(flops), coalesce(sum(bytes_read), 0) + coalesce(sum(bytes_written), 0) FROM read_parquet(?) ",
+        (operations, moved, counted, joules, measured), = connection.execute(
+            "SELECT sum(flops), coalesce(sum(bytes_read), 0) + coalesce(sum(bytes_written), 0), count(bytes_read), "
+            "sum(energy_j), coalesce(bool_and(energy_source::VARCHAR = 'measured'), false) FROM read_parquet(?)",
             [ledger]).fetchall()
-        (counted,), = connection.execute("SELECT count(bytes_read) FROM read_parquet(?)", [ledger]).fetchall()
-        (nanoseconds, joules), = connection.execute("""
-            WITH ticks AS (SELECT phase, sum(duration_ns) AS ns, sum(energy_j) AS j,
-                                  sum(duration_ns) FILTER (energy_j IS NOT NULL) AS known_ns
-                           FROM read_parquet(?) GROUP BY tick, phase)
-            SELECT sum(ns), CASE WHEN sum(known_ns) > sum(all_ns) / 2 THEN sum(j) END
-            FROM (SELECT median(ns) * count(*) AS ns, median(j) * count(*) AS j, sum(known_ns) AS known_ns,
-                         sum(ns) AS all_ns FROM ticks GROUP BY phase)
+        (nanoseconds,), = connection.execute("""
+            SELECT sum(ns) FROM (
+                SELECT median(ns) * count(*) AS ns
+                FROM (SELECT phase, sum(duration_ns) AS ns FROM read_parquet(?) GROUP BY tick, phase) GROUP BY phase)
             """, [ledger]).fetchall()
-        sources = connection.execute("SELECT DISTINCT energy_source::VARCHAR FROM read_parquet(?) "
-                                     "WHERE energy_j IS NOT NULL ORDER BY 1", [ledger]).fetchall()
-
-    def each(total: float | None) -> float | None:
-        return None if total is None else total / n_answers
-
-    return Costs(nanoseconds * 1e-9 / n_answers, each(operations), each(moved) if counted else None, each(joules),
-                 " and ".join(source for source, in sources) or "not known")
-
-
-def _changed(contestant: Contestant, material: Material, score: Score, test_s: float) -> Changed | None:
-    found = contestant.change()
-    if found is None:
-        return None
-    after, change = found
-    if after is contestant:  # trained anew: the same training, and the same tests
-        return Changed(change.what, change.make_s, test_s, change.flops, None)
-    start = time.perf_counter()
-    answers = {kind: after.answers([case.text for case in cases]) for kind, cases in material.cases.items()}
-    seconds = time.perf_counter() - start
-    return Changed(change.what, change.make_s, seconds, change.flops,
-                   {kind: _accuracy(_scores(answers[kind], cases, score)) for kind, cases in material.cases.items()})
+    if measured and joules is not None:
+        energy, source = joules / n_answers, "measured"
+    else:
+        energy, source = seconds * DEFAULT_COEFFICIENTS.idle_watts_per_core * n_threads, FROM_TIME
+    return Costs(seconds, nanoseconds * 1e-9 / n_answers, None if operations is None else operations / n_answers,
+                 moved / n_answers if counted else None, energy, source)

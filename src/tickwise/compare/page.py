@@ -47,9 +47,9 @@ def _method(n_tests: int) -> tuple[str, ...]:
         "Both get the same training texts, in the plain form. Programs and states of a model are chosen on a "
         "development part; new inputs, and what rephrased ones are made of, are in neither.",
         f"Differences are tested case by case: right or wrong by McNemar's exact test, other scores by a paired "
-        f"bootstrap, times by Student's paired t-test of their logarithms. All {n_tests} tests of this page are corrected together (Holm), at "
-        f"{100 * SIGNIFICANT:.0f} %. What they leave open is called no difference shown. Counted figures (memory, "
-        "operations, bytes) need no test.",
+        f"bootstrap, times by a sign test of which one was faster. All {n_tests} tests of this page are corrected "
+        f"together (Holm), at {100 * SIGNIFICANT:.0f} %. What they leave open is called no difference shown. Counted "
+        "figures (memory, operations, bytes) need no test.",
         "Time is each contestant's own: one answer after the other in one process, the median of five. The time under "
         "the ledger, with its marks, stands beside it.",
         "Operations are of one answer. A model's are the FLOPs of its program listing; a program's are the steps of "

@@ -11,11 +11,13 @@ import re
 import sys
 import types
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tickwise.compare.cases import UNKNOWN
+from tickwise.compare.cases import UNKNOWN, Case, one_error_away
+
+_CONSTANTS = 200
 
 
 @dataclass
@@ -45,10 +47,6 @@ class Program(Protocol):
     def memory_bytes(self) -> int:
         """Its rules and tables; its code comes on top."""
 
-    def edited(self) -> "tuple[Program, str] | None":
-        """The program after a change of its rules, and what was changed; ``None`` where nothing is to be changed by
-        hand."""
-
 
 def deep_size(value: Any, seen: set[int] | None = None) -> int:
     """Bytes of a table with all that it holds, each object once."""
@@ -70,6 +68,24 @@ def code_bytes(program: Program) -> int:
     """Bytes of the compiled methods of a program."""
     return sum(len(marshal.dumps(method.__code__)) for method in vars(type(program)).values()
                if isinstance(method, types.FunctionType))
+
+
+class Constant:
+    """Always the same answer: what a contestant that has learnt nothing can do."""
+
+    def __init__(self, training: Sequence[Case], development: Sequence[Case],
+                 score: Callable[[str, Case], float]) -> None:
+        """Of the commonest answers of the training the one that scores best on the development part."""
+        answers = [answer for answer, _ in Counter(case.answer for case in training).most_common(_CONSTANTS)]
+        tried = development[:_CONSTANTS]
+        self.constant = max(answers, key=lambda answer: sum(score(answer, case) for case in tried))
+        self.name = f"always “{self.constant}”"
+
+    def answer(self, text: str, tally: Tally | None = None) -> str:
+        return self.constant
+
+    def memory_bytes(self) -> int:
+        return deep_size(self.constant)
 
 
 def _scan(pattern: re.Pattern[str], text: str, tally: Tally | None) -> re.Match[str] | None:
@@ -143,7 +159,6 @@ class Table:
     """A hash table."""
 
     name = "hash table"
-    _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
     def __init__(self, entries: Mapping[str, str], corrects: bool = False) -> None:
         self.entries, self.corrects = dict(entries), corrects
@@ -151,7 +166,7 @@ class Table:
     def answer(self, text: str, tally: Tally | None = None) -> str:
         found = self._probe(text, tally)
         if found is None and self.corrects:
-            near = (self._probe(other, tally) for other in self._one_error_away(text))
+            near = (self._probe(other, tally) for other in one_error_away(text))
             found = next((value for value in near if value is not None), None)
         if tally is not None:
             tally.bytes_written += len(found or UNKNOWN)
@@ -162,13 +177,6 @@ class Table:
         if tally is not None:
             tally.add("hash probes", 1, len(key) + (0 if found is None else len(key) + len(found)))
         return found
-
-    def _one_error_away(self, text: str) -> "list[str]":
-        """What may have been meant: a doubled letter, two swapped, or one left out."""
-        shorter = [text[:i] + text[i + 1 :] for i in range(len(text))]
-        swapped = [text[:i] + text[i + 1] + text[i] + text[i + 2 :] for i in range(len(text) - 1)]
-        longer = [text[:i] + letter + text[i:] for i in range(1, len(text)) for letter in self._LETTERS]
-        return [*shorter, *swapped, *longer]
 
     def memory_bytes(self) -> int:
         return deep_size(self.entries)

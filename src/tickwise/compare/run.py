@@ -1,21 +1,33 @@
 """A comparison in a folder: each job's result is kept, so that one that was stopped goes on."""
 
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tickwise.compare.conclusions import best_program, conclude
-from tickwise.compare.jobs import JOBS, Job, MissingDataError, Prepared, Setting
-from tickwise.compare.measure import Measured, measure
-from tickwise.compare.models import Budget, given_model
+from tickwise.compare.cases import Material
+from tickwise.compare.changes import change
+from tickwise.compare.conclusions import conclude
+from tickwise.compare.contestants import Contestant
+from tickwise.compare.evidence import weigh
+from tickwise.compare.jobs import JOBS, Job, MissingDataError
+from tickwise.compare.learners import Budget
+from tickwise.compare.measure import Measured, measure, scores_of
+from tickwise.compare.models import given_model
+from tickwise.compare.nano_sort import MODEL_FILE
+from tickwise.compare.programs import Constant
+from tickwise.compare.setting import Prepared, Setting
 from tickwise.core.config import closest, read_json
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
 from tickwise.core.paths import write_text_atomic
+from tickwise.data.prepared import file_hash
+from tickwise.tasks.embedders import embedder_fingerprint
 
 RESULT_FILE = "result.json"
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +58,8 @@ def check(comparison: Comparison) -> None:
 
 
 def compare(comparison: Comparison) -> dict[str, Any]:
-    """Do every job that is not done; returns all results, JSON-ready, and the jobs that were left out with the
-    reasons."""
+    """Do every job that is not done; returns all results with their conclusions, JSON-ready, and the jobs that were
+    left out with the reasons."""
     check(comparison)
     results, skipped = {}, {}
     for name in comparison.jobs:
@@ -56,7 +68,9 @@ def compare(comparison: Comparison) -> dict[str, Any]:
         except MissingDataError as problem:
             say(f"{name}: left out: {problem}")
             skipped[name] = str(problem)
-    return {"jobs": results, "skipped": skipped}
+    conclusions, n_tests = conclude(results)
+    return {"jobs": {name: result | {"conclusion": conclusions[name]} for name, result in results.items()},
+            "tests": n_tests, "skipped": skipped}
 
 
 def _job(comparison: Comparison, job: Job) -> dict[str, Any]:
@@ -74,7 +88,7 @@ def _job(comparison: Comparison, job: Job) -> dict[str, Any]:
             say(f"{job.name}: done already")
             return read_json(kept, "the job's result")
     say(f"{job.name}: {job.title.lower()}")
-    prepared = job.prepare(comparison.setting, folder)
+    prepared = job.prepared(comparison.setting, folder)
     write_text_atomic(started, json.dumps(told, indent=1) + "\n")
     result = _measured(comparison, job, prepared, folder)
     write_text_atomic(kept, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
@@ -82,34 +96,63 @@ def _job(comparison: Comparison, job: Job) -> dict[str, Any]:
 
 
 def _told(comparison: Comparison, job: Job) -> dict[str, Any]:
+    """What a result follows from: settings, and the contents of the files."""
     given = comparison.models.get(job.name)
-    return {"cases": comparison.setting.n, "seed": comparison.setting.seed, "timed": comparison.n_timed,
-            "seconds": None if given is not None else comparison.seconds,
-            "model": None if given is None else str(given.resolve())}
+    return {"format": _FORMAT, "cases": comparison.setting.n, "seed": comparison.setting.seed,
+            "timed": comparison.n_timed, "seconds": None if given is not None else comparison.seconds,
+            "data": {path.name: file_hash(path) for path in job.inputs(comparison.setting)},
+            "model": None if given is None else embedder_fingerprint(
+                given / MODEL_FILE if (given / MODEL_FILE).is_file() else given)}
 
 
 def _measured(comparison: Comparison, job: Job, prepared: Prepared, folder: Path) -> dict[str, Any]:
-    seed = comparison.setting.seed
+    setting, material, score = comparison.setting, prepared.material, prepared.score
+    budget = Budget(seconds=comparison.seconds, seed=setting.seed)
     given = comparison.models.get(job.name)
+    model: Contestant
     if given is not None:
         model = given_model(given, template=prepared.template, most_tokens=prepared.most_tokens)
     else:
-        model = prepared.train(folder / "model", Budget(seconds=comparison.seconds, seed=seed))
+        model = prepared.learner.train(folder / "model", budget)
 
-    def measured(contestant: Any, name: str) -> Measured:
-        return measure(contestant, prepared.material, prepared.score, folder / f"trace-{name}",
-                       n_timed=comparison.n_timed, seed=seed)
+    def measured(contestant: Contestant, name: str) -> Measured:
+        return measure(contestant, material, score, folder / f"trace-{name}", n_timed=comparison.n_timed,
+                       seed=setting.seed)
 
+    def changed(contestant: Contestant) -> dict[str, Any] | None:
+        found = change(contestant, material, score, learner=None if given is not None else prepared.learner,
+                       folder=folder, budget=budget, most=setting.n)
+        return None if found is None else asdict(found)
+
+    by_development = [statistics.fmean(scores_of(program, material.development, score))
+                      for program in prepared.programs]
+    best = by_development.index(max(by_development))
     programs = [measured(program, f"program-{place}") for place, program in enumerate(prepared.programs, start=1)]
     written = measured(model, "model")
-    conclusion = conclude(best_program(programs), written)
-    for sentence in conclusion.sentences:
-        say(f"  {sentence}")
+    constant = Constant(material.training, material.development, score)
+    scores = [score(constant.constant, case) for case in material.cases[material.plain]]
+    everybody = (*programs, written)
+    write_text_atomic(folder / "answers.jsonl", "".join(_answers(material, everybody)))
     return {
-        "job": job.name, "title": job.title, "about": prepared.material.about, "score": job.scored,
-        "cases": {kind: len(cases) for kind, cases in prepared.material.cases.items()},
+        "job": job.name, "title": job.title, "about": material.about, "score": job.scored, "plain": material.plain,
+        "cases": {kind: len(cases) for kind, cases in material.cases.items()},
+        "training": {"examples": len(material.training), "development": len(material.development)},
         "examples": {kind: {"input": cases[0].text, "answer": cases[0].answer}
-                     for kind, cases in prepared.material.cases.items()},
-        "contestants": [one.as_json() for one in (*programs, written)],
-        "conclusion": asdict(conclusion),
+                     for kind, cases in material.cases.items()},
+        "constant": {"name": constant.name, "score": statistics.fmean(scores)},
+        "contestants": [one.as_json() for one in everybody],
+        "development": dict(zip([one.name for one in programs], by_development, strict=True)),
+        "given": given is not None,
+        "changes": {"program": changed(prepared.programs[best]), "model": changed(model)},
+        "evidence": asdict(weigh(programs[best], written, scores, constant.name, material.plain, setting.seed)),
     }
+
+
+def _answers(material: Material, everybody: Sequence[Measured]) -> Iterator[str]:
+    """A line for each case: what was asked and wanted, and what each contestant answered and scored."""
+    for kind, cases in material.cases.items():
+        for place, case in enumerate(cases):
+            found = {one.name: {"answer": one.answers[kind][place], "score": one.scores[kind][place]}
+                     for one in everybody}
+            yield json.dumps({"kind": kind, "input": case.text, "wanted": case.answer, "answers": found},
+                             ensure_ascii=False) + "\n"

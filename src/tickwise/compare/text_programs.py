@@ -1,23 +1,20 @@
-"""Classical programs for real texts: rules, a lexicon, naive Bayes, a dictionary, an index of passages.
+"""Classical programs for real texts: rules, a lexicon, naive Bayes, a dictionary. What of them is chosen or counted is
+so by the training texts alone.
 
-Counted: hash probes, additions of floating-point numbers, characters examined. The index counts nothing: its work is
-done inside DuckDB.
+Counted steps: hash probes, additions of floating-point numbers, characters examined.
 """
 
 import functools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from tickwise.compare.cases import UNKNOWN, Case
+from tickwise.compare.cases import Case
 from tickwise.compare.programs import Tally, deep_size
 
-if TYPE_CHECKING:
-    from tickwise.tasks.passage_index import PassageIndex
-
-_WORD = re.compile(r"\w+|[^\w\s]")
+# n't is a word of its own, after a word ("isn't") and alone ("is n't").
+_WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+|[^\w\s]")
 _FLOAT_BYTES = 8
 
 
@@ -33,9 +30,28 @@ class Rules:
 
     name = "rules"
 
-    def __init__(self, patterns: Sequence[str], label: str, other: str, least: int, more: Sequence[str] = ()) -> None:
+    def __init__(self, patterns: Sequence[str], label: str, other: str, least: int) -> None:
         self.patterns = [re.compile(pattern) for pattern in patterns]
-        self.label, self.other, self.least, self.more = label, other, least, more
+        self.label, self.other, self.least = label, other, least
+
+    @classmethod
+    def chosen(cls, candidates: Sequence[str], training: Sequence[Case], label: str, other: str) -> "Rules":
+        """Those of the candidates that speak for ``label`` surely enough, and how many of them a text must have: what
+        is right on most training texts."""
+        wanted = [case.answer == label for case in training]
+        found = {pattern: [re.search(pattern, case.text.lower()) is not None for case in training]
+                 for pattern in candidates}
+        precision = {pattern: sum(a and b for a, b in zip(hits, wanted, strict=True)) / max(1, sum(hits))
+                     for pattern, hits in found.items()}
+
+        def right(choice: tuple[float, int]) -> int:
+            surest, least = choice
+            columns = [hits for pattern, hits in found.items() if precision[pattern] >= surest]
+            return sum((sum(row) >= least) == is_wanted for row, is_wanted in
+                       zip(zip(*columns, strict=True), wanted, strict=True)) if columns else 0
+
+        surest, least = max(((share, n) for share in (0.5, 0.7, 0.8, 0.9) for n in (1, 2, 3)), key=right)
+        return cls([pattern for pattern in candidates if precision[pattern] >= surest], label, other, least)
 
     def answer(self, text: str, tally: Tally | None = None) -> str:
         text = text.lower()
@@ -54,16 +70,13 @@ class Rules:
     def memory_bytes(self) -> int:
         return deep_size(self.patterns)
 
-    def edited(self) -> "tuple[Rules, str] | None":
-        patterns = [pattern.pattern for pattern in self.patterns]
-        return Rules([*patterns, *self.more], self.label, self.other, self.least), f"{len(self.more)} more patterns"
 
-
-SPAM_PATTERNS = (r"\bfree\b", r"\bwin\b|\bwon\b|winner", r"\bprize|award|cash\b", r"\bclaim\b",
-                 r"\btxt\b|\btext\b \w+ to",
-                 r"\burgent\b", r"£\d|\$\d", r"www\.|http|\.com\b", r"\b\d{5,}\b", r"call now|call \d", r"\bstop\b",
-                 r"mobile|ringtone|nokia", r"\bper (min|msg|week)|p/min|ppm")
-MORE_SPAM_PATTERNS = (r"fr+e+e?\b|\bfreee", r"w+i+n+", r"ca+s+h|chas", r"cl?a+i+m|calim")
+SPAM_PATTERNS = (
+    r"\bfree\b", r"\bwin\b|\bwon\b|\bwinner\b", r"\bprize\b|\baward(ed)?\b", r"\bcash\b", r"\bclaim\b",
+    r"\btxt\b|\btext \w+ to\b", r"\burgent\b", r"£\d|\$\d", r"\bwww\.|\bhttp|\.com\b", r"\b\d{5,}\b",
+    r"\bcall (now|\d)", r"\bstop\b", r"\bmobile\b|\bringtones?\b", r"\bper (min|msg|week)\b|p/min\b|\d+p(pm)?\b",
+    r"\bguaranteed\b", r"\bvouchers?\b", r"\boffers?\b", r"\breply\b", r"\bsexy?\b|\bxxx\b|\b18\+",
+    r"\bcustomer\b", r"\bcongrat", r"\bselected\b", r"\bunsubscribe\b|\bopt ?out\b", r"\bservice\b")
 _GOOD = """good great best excellent wonderful brilliant beautiful funny enjoyable moving charming fun fine fresh
 powerful smart clever touching solid compelling delightful entertaining engaging hilarious perfect superb masterful rich
 love loved enjoy enjoyed remarkable impressive heartwarming warm honest lively gorgeous sweet fascinating thoughtful
@@ -72,45 +85,46 @@ _BAD = """bad worst worse boring dull awful terrible poor poorly stupid silly me
 pointless lifeless bland shallow pretentious contrived unfunny annoying tired ugly cheap clumsy disappointing
 disappointment fails failed failure lacks lacking forgettable slow empty pathetic horrible hate waste wasted too
 unnecessary ridiculous mediocre uninspired cliched clichés cliche stale generic hollow dreadful painfully nothing"""
-_NOT = frozenset(("not", "no", "never", "n't", "without", "hardly", "neither", "nor"))
+_NOT = frozenset(("not", "no", "never", "n't", "n’t", "without", "hardly", "neither", "nor"))
 
 
 class Lexicon:
-    """Words for and against, turned round by a negation before them."""
+    """Words for and against, turned round by a negation among the three words before them. Of the words listed those
+    count that training texts of their own kind have at least as often as others; where none speaks, the label that
+    such training texts mostly have."""
 
     name = "lexicon"
+    _REACH = 3
 
-    def __init__(self, positive: str, negative: str, corrects: bool = False) -> None:
-        self.weights = dict.fromkeys(_GOOD.split(), 1) | dict.fromkeys(_BAD.split(), -1)
-        self.positive, self.negative, self.corrects = positive, negative, corrects
-        self._misspelt: dict[str, int] = {}
-        if corrects:
-            for word, weight in self.weights.items():
-                for i in range(1, len(word) - 1):
-                    for other in (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :],
-                                  word[:i] + word[i] + word[i:]):
-                        self._misspelt.setdefault(other, weight)
+    def __init__(self, training: Sequence[Case], positive: str, negative: str) -> None:
+        listed = dict.fromkeys(_GOOD.split(), 1) | dict.fromkeys(_BAD.split(), -1)
+        tokens = [(set(words_of(case.text)), 1 if case.answer == positive else -1) for case in training]
+        leaning: Counter[str] = Counter()
+        for words, sign in tokens:
+            for word in words & listed.keys():
+                leaning[word] += sign
+        self.weights = {word: weight for word, weight in listed.items() if weight * leaning[word] >= 0}
+        self.positive, self.negative = positive, negative
+        silent = sum(sign for words, sign in tokens if not words & self.weights.keys())
+        self.otherwise = positive if silent >= 0 else negative
 
     def answer(self, text: str, tally: Tally | None = None) -> str:
-        score, sign = 0, 1
+        score, until = 0, 0
         words = words_of(text, tally)
-        for word in words:
-            weight = self.weights.get(word, 0) or self._misspelt.get(word, 0)
-            score += sign * weight
-            sign = -1 if word in _NOT or word.endswith("n't") else 1 if weight else sign
-        answer = self.positive if score >= 0 else self.negative
+        for place, word in enumerate(words):
+            weight = self.weights.get(word, 0)
+            score += -weight if place < until else weight
+            if word in _NOT:
+                until = place + 1 + self._REACH
+        answer = self.positive if score > 0 else self.negative if score < 0 else self.otherwise
         if tally is not None:
-            tables = 3 if self.corrects else 2
-            tally.add("hash probes", tables * len(words), tables * sum(map(len, words)))
+            tally.add("hash probes", 2 * len(words), 2 * sum(map(len, words)))
             tally.add("additions", len(words))
             tally.bytes_written += len(answer)
         return answer
 
     def memory_bytes(self) -> int:
-        return deep_size([self.weights, self._misspelt, _NOT])
-
-    def edited(self) -> "tuple[Lexicon, str] | None":
-        return Lexicon(self.positive, self.negative, corrects=True), "its words with a typing error, too"
+        return deep_size([self.weights, _NOT])
 
 
 class NaiveBayes:
@@ -119,7 +133,6 @@ class NaiveBayes:
     name = "naive Bayes"
 
     def __init__(self, training: Sequence[Case]) -> None:
-        self._training = training
         texts: Counter[str] = Counter(case.answer for case in training)
         counts: dict[str, Counter[str]] = {label: Counter() for label in sorted(texts)}
         for case in training:
@@ -151,9 +164,6 @@ class NaiveBayes:
     def memory_bytes(self) -> int:
         return deep_size(self.weights)
 
-    def edited(self) -> "tuple[NaiveBayes, str] | None":
-        return NaiveBayes(self._training), "counted anew, as for another example"
-
 
 class Dictionary:
     """Word for word by a dictionary from sentence pairs: IBM model 1 (Brown et al. 1993, section 4.2)."""
@@ -161,8 +171,8 @@ class Dictionary:
     name = "dictionary (IBM model 1)"
     _ROUNDS = 4
 
-    def __init__(self, training: Sequence[Case], entries: Mapping[str, str] | None = None) -> None:
-        self.entries = dict(entries) if entries is not None else self._learn(training)
+    def __init__(self, training: Sequence[Case]) -> None:
+        self.entries = self._learn(training)
 
     def _learn(self, training: Sequence[Case]) -> dict[str, str]:
         pairs = [([*words_of(case.text), ""], _WORD.findall(case.answer)) for case in training]
@@ -192,25 +202,3 @@ class Dictionary:
 
     def memory_bytes(self) -> int:
         return deep_size(self.entries)
-
-    def edited(self) -> "tuple[Dictionary, str] | None":
-        return Dictionary((), {**self.entries, "skateboarder": "Skateboarder"}), "one entry"
-
-
-class PassageSearch:
-    """The passage that answers a question, by BM25 (``tickwise run retrieve``). A passage is named by its number."""
-
-    name = "index of passages (BM25)"
-
-    def __init__(self, index: "PassageIndex", size_bytes: int) -> None:
-        self._index, self._size = index, size_bytes
-
-    def answer(self, text: str, tally: Tally | None = None) -> str:
-        hits = self._index.search([text], 1)[0]
-        return hits[0].passage.source if hits else UNKNOWN
-
-    def memory_bytes(self) -> int:
-        return self._size
-
-    def edited(self) -> None:
-        return None
