@@ -31,7 +31,7 @@ def test_all_formats(tmp_path):
         [("user", "q"), ("assistant", "a")],
         [("user", "Add.\n1 1"), ("assistant", "2")],
         [("user", "Hi."), ("assistant", "Hi.")],
-        [("user", "q"), ("assistant", "a"), ("user", "q2")],
+        [("user", "q"), ("assistant", "a")],
     ]
     (tmp_path / "b.json").write_text(json.dumps(ROWS[2:4]), encoding="utf-8")
     assert read_chats([str(tmp_path / "b.json")]) == chats[2:4]

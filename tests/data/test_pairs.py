@@ -158,7 +158,8 @@ def test_labels_repeat_and_what_is_left_out_is_said(capfd):
     assert not set(map(identity, part.sources)) & set(map(identity, rest.sources))
     n_neither = 200 - len(part) - len(rest)
     assert 0 < n_neither < 20
-    assert f"labels: left out {n_neither} pairs whose source is that of one of the 20 held out" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"labels: left out {n_neither} pairs whose source is that of one of the 20 held out" in said
     with pytest.raises(ConfigError, match="cannot hold out 20"):
         hold_out(pairs, 20, "x")
 

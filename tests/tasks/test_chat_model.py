@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tickwise.interop.directory import load_module, save_model
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.tasks.chat import ChatConfig, read_chat_parts, started_decoder, train_chat
 from tickwise.tasks.fine_tune_options import FineTuneOptions
-from tickwise.tokenizers.chat import with_chat
+from tickwise.tokenizers.chat import encode_chat, with_chat
 from tickwise.tokenizers.train import train_tokenizer
 from tickwise.training.chat_turns import ChatTurns, chat_loss, collate
 
@@ -52,7 +53,7 @@ def chats(tmp_path_factory):
 def trained(base, chats, tmp_path_factory):
     options = FineTuneOptions(batch_size=8, epochs=60, lr=0.01, dropout=0.0, layer_decay=1.0)
     other = tmp_path_factory.mktemp("dev") / "dev.jsonl"
-    rows = [{"messages": chat_of(name)[:2]} for name in NAMES]
+    rows = [{"messages": chat_of(name)[:2]} for name in ("Ann", "Jim", "Kim")]
     other.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return train_chat(ChatConfig(model=base, train=(chats,), dev=(str(other),), tuning=options, device="cpu",
                                  out=tmp_path_factory.mktemp("run") / "chat"))
@@ -139,6 +140,43 @@ def test_old_turns_are_left_out_when_they_no_longer_fit(trained, capfd):
     assert len(talk.messages) == 13
 
 
+def test_an_answer_that_is_cut_and_a_conversation_that_fills_the_context(trained, capfd):
+    model = load(trained.out, "cpu")
+    talk = Conversation(model, dataclasses.replace(GREEDY, max_tokens=2))
+    "".join(talk.reply("I am Ada."))
+    assert talk.last.finish_reason == "length"
+    assert "the answer was cut after its most tokens (2)" in capfd.readouterr().err
+    talk.reset()
+    n = next(n for n in range(200) if len(encode_chat(model.tokenizer, [
+        {"role": "user", "content": "x" * n}], reply=True)) == model.config.context_length)
+    "".join(talk.reply("x" * n))
+    assert len(talk.last.token_ids) <= 1
+    with pytest.raises(ConfigError, match="the text has 65 tokens with its marks, the model reads 64"):
+        "".join(Conversation(model, GREEDY).reply("x" * (n + 1)))
+
+
+def test_answers_end_with_any_of_the_models_ends(trained, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(trained.model, folder)
+    usual = Conversation(load(folder, "cpu"), GREEDY)
+    "".join(usual.reply("I am Ada."))
+    assert usual.last.finish_reason == "eos"
+    mark = usual.settings.stop_token_ids[0]
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config["eos_token"] == "<|im_end|>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "<|endoftext|>"}))
+    other = Conversation(load(folder, "cpu"), GREEDY)
+    assert "".join(other.reply("I am Ada.")) == usual.messages[-1]["content"]
+    assert other.last.finish_reason == "stop"
+    second = usual.last.token_ids[1]
+    del config["tickwise_end_ids"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [mark, second]}))
+    third = Conversation(load(folder, "cpu"), GREEDY)
+    "".join(third.reply("I am Ada."))
+    assert third.last.token_ids == usual.last.token_ids[:1]
+
+
 def test_an_answer_given_up_is_no_turn(trained):
     talk = Conversation(load(trained.out, "cpu"), GREEDY)
     pieces = talk.reply("I am Ada.")
@@ -146,6 +184,28 @@ def test_an_answer_given_up_is_no_turn(trained):
     pieces.close()
     assert talk.messages == []
     assert "".join(talk.reply("I am Ada.")) == "Hello, you!"
+
+
+def test_a_shorter_context_with_learned_positions(base, tmp_path):
+    config = dataclasses.replace(load_module(base, device="cpu").config, positions="learned", tie_embeddings=True)
+    save_model(tmp_path / "m", Decoder(config).initialise(1), load(base, "cpu").tokenizer)
+    old = load_module(tmp_path / "m", device="cpu")
+    new = started_decoder(tmp_path / "m", dataclasses.replace(config, context_length=16), seed=1).eval()
+    ids = torch.randint(0, config.vocab_size, (1, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(new(ids), old(ids))
+
+
+def test_what_the_model_is_chosen_by_is_not_learned_from(tmp_path, capfd):
+    paths = []
+    for name, rows in (("train", [chat_of("Ada"), chat_of("Bob")[:2], chat_of("Eve"), chat_of("Leo")]),
+                       ("dev", [chat_of("Ada")[:2], chat_of("Bob"), chat_of("Leo")])):
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
+    training, developing = read_chat_parts((str(paths[0]),), (str(paths[1]),))
+    assert training == [chat_of("Eve")]
+    assert len(developing) == 3
+    assert "3 conversations are not learned from" in capfd.readouterr().err
 
 
 def test_models_and_data_that_cannot_be_used(base, chats, tmp_path):

@@ -21,7 +21,9 @@ def read_chats(sources: Sequence[str], split: str = "train") -> list[Chat]:
     - ``messages``: a list of ``role`` (system, user, assistant) and ``content``, as OpenAI and Hugging Face have them;
     - ``conversations``: the same with ``from`` and ``value`` (ShareGPT);
     - ``instruction``, ``input`` (which may be empty) and ``output`` (Alpaca);
-    - ``turns``: texts that user and assistant say in turn; a last turn of the user alone is left out.
+    - ``turns``: texts that user and assistant say in turn.
+
+    What stands behind the assistant's last turn is left out: nobody answers it.
 
     ``DataError`` says which row of which file is none of these, or has no turn of the assistant.
     """
@@ -60,6 +62,8 @@ def _chat(row: Any, where: str) -> Chat:
         chat.append({"role": str(role), "content": content.strip()})
     if not any(message["role"] == "assistant" for message in chat):
         raise DataError(f"{where}: no turn of the assistant in it, so there is nothing to learn from it")
+    while chat[-1]["role"] != "assistant":
+        chat.pop()
     return chat
 
 
@@ -91,15 +95,15 @@ class EncodedChats:
         for chat in chats:
             ids, own = encode_turns(tokenizer, chat)
             if len(ids) > longest:
-                ids, own = self._cut(ids, own, longest, tokenizer.eos_id)
+                ids, own = self._cut(ids, own, longest)
             if not any(own):
                 self.n_left_out += 1
                 continue
             self.ids.append(np.array(ids, dtype=np.int64))
             self.own.append(np.array(own))
 
-    def _cut(self, ids: list[int], own: list[bool], longest: int, eos_id: int | None) -> tuple[list[int], list[bool]]:
-        ends = [place + 1 for place in range(longest) if own[place] and ids[place] == eos_id]
+    def _cut(self, ids: list[int], own: list[bool], longest: int) -> tuple[list[int], list[bool]]:
+        ends = [place for place in range(1, longest + 1) if own[place - 1] and not own[place]]
         if not ends:
             return [], []
         self.n_cut += 1

@@ -40,7 +40,7 @@ class ChatConfig(LoopConfig):
 
 def read_chat_parts(train: tuple[str, ...], dev: tuple[str, ...]) -> tuple[list[Chat], list[Chat]]:
     """Conversations to learn from and to choose the model by: ``dev``, the validation parts of known data sets, or a
-    tenth (at most 500) by their text. What is in both is not learned from."""
+    tenth (at most 500) by their text. What is in both, from its beginning, is not learned from, which is said."""
     chats = read_chats(train)
     own = tuple(name for name in train
                 if not Path(name).exists() and (entry := catalogue.find(name)) and "validation" in entry.files)
@@ -48,8 +48,12 @@ def read_chat_parts(train: tuple[str, ...], dev: tuple[str, ...]) -> tuple[list[
         developing = read_chats(dev or own, "validation")
     else:
         developing = [chat for chat in chats if int(_digest(chat), 16) / 2**128 < _DEV_SHARE][:_MOST_DEV]
-    kept = {_digest(chat) for chat in developing}
-    training = [chat for chat in chats if _digest(chat) not in kept]
+    whole = {_digest(chat) for chat in developing}
+    begun = {digest for chat in developing for digest in _beginnings(chat)}
+    training = [chat for chat in chats if _digest(chat) not in begun and whole.isdisjoint(_beginnings(chat))]
+    if (dev or own) and len(training) < len(chats):
+        say(f"{len(chats) - len(training):,} conversations are not learned from, because they or their beginnings are "
+            "among those to choose the model by")
     if not training:
         raise DataError(f"{', '.join(train)}: no conversation to learn from that is not among those to choose the "
                         "model by; give more")
@@ -59,6 +63,11 @@ def read_chat_parts(train: tuple[str, ...], dev: tuple[str, ...]) -> tuple[list[
 def _digest(chat: Chat) -> str:
     text = "\0".join(f"{message['role']}\t{message['content']}" for message in chat)
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _beginnings(chat: Chat) -> list[str]:
+    """The digests of the conversation up to each of the assistant's turns."""
+    return [_digest(chat[:end]) for end, message in enumerate(chat, start=1) if message["role"] == "assistant"]
 
 
 def train_chat(config: ChatConfig, trace: Path | None = None) -> TrainResult:
@@ -116,7 +125,8 @@ def started_decoder(folder: Path, config: DecoderConfig, seed: int, *, fresh: bo
     with torch.no_grad():
         for name, target in module.state_dict().items():
             old = given[name].to(target.dtype)
-            target[: len(old)] = old
+            n = min(len(old), len(target))  # learned positions are fewer for a shorter context
+            target[:n] = old[:n]
             if len(old) < len(target):
                 noise = torch.randn(target[len(old) :].shape, generator=generator)
                 target[len(old) :] = old.mean(0) + _NEW_ROWS * old.std() * noise
