@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError
-from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.models.decoder import Decoder, DecoderConfig, fresh_parts
 
 SHAPE = {"vocab_size": 31, "context_length": 16, "width": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4,
          "head_dim": 8, "hidden": 64}
@@ -73,3 +73,12 @@ def test_tied_weights_count_once():
 def test_contradictory_configs_name_the_key(options, named):
     with pytest.raises(ConfigError, match=named):
         DecoderConfig(**(SHAPE | options))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_fresh_decoder_can_be_had_part_by_part(options):
+    whole = decoder(options).initialise(5)
+    parts = {f"{name}.{key}": value for name, part in fresh_parts(whole.config, 5)
+             for key, value in part.state_dict().items()}
+    assert parts.keys() == whole.state_dict().keys()
+    assert all(torch.equal(parts[key], value) for key, value in whole.state_dict().items())

@@ -18,7 +18,7 @@ from small_runs import FLAGS, TINY, losses, metrics
 from tickwise.core.errors import ConfigError
 from tickwise.training.config import LoopConfig, ModelOptions, ParallelOptions, TrainConfig
 from tickwise.training.distributed.launch import command, launch_of, without_launch_flags
-from tickwise.training.distributed.ranks import after_restart, check_split
+from tickwise.training.distributed.ranks import check_split, is_restart, launcher
 from tickwise.training.distributed.traffic import rank_memory, step_traffic
 from tickwise.training.memory import estimate_training_memory
 
@@ -60,7 +60,7 @@ def test_two_ranks_learn_what_one_process_does_and_only_the_first_one_speaks(sma
     assert said.count("done: reached its limit") == 1
     record = json.loads((tmp_path / "two" / "run.json").read_text())
     assert record["ranks"] == 2
-    assert "launch" not in record
+    assert len(record["launchers"]) == 1
 
 
 @pytest.mark.slow
@@ -175,16 +175,49 @@ def test_a_batch_that_ranks_cannot_share_evenly_is_refused():
         check_split(LoopConfig(batch_size=8, accumulate=2), 3)
 
 
-def test_a_restarted_launch_goes_on_whatever_the_flags_said_at_first(tmp_path, monkeypatch):
-    config = LoopConfig(out=tmp_path, overwrite=True)
-    assert after_restart(config) == config
+def test_a_restart_is_told_from_another_launch_of_the_same_name(tmp_path, monkeypatch):
+    assert launcher() is None, "nobody starts this process again"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert after_restart(config) == config
-    (tmp_path / "run.json").write_text(json.dumps({"launch": "another job"}))
-    assert after_restart(config) == config
-    (tmp_path / "run.json").write_text(json.dumps({"launch": "job"}))
-    assert after_restart(config) == dataclasses.replace(config, resume="auto", overwrite=False)
+    own = launcher()
+    assert own == launcher()
+    assert not is_restart(tmp_path, [own]), "nothing was written yet"
+    (tmp_path / "run.json").write_text(json.dumps({"launchers": ["process 1 on here since 7.00"]}))
+    assert not is_restart(tmp_path, [own])
+    (tmp_path / "run.json").write_text(json.dumps({"launchers": ["process 1 on here since 7.00", own]}))
+    assert is_restart(tmp_path, ["a node that joined later", own])
+    (tmp_path / "run.json").write_text("not whole")
+    assert not is_restart(tmp_path, [own])
+
+
+@pytest.mark.slow
+def test_a_second_launch_at_the_same_port_replaces_the_run_when_asked(small_text, tmp_path):
+    """Both are called tickwise-PORT, and the first one was killed before it could say that it ended."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    out = tmp_path / "run"
+    flags = ["--nodes", "2", "--ranks-per-node", "1", "--rendezvous", f"localhost:{port}", "--log-every", "1"]
+    first = [subprocess.Popen(words(small_text, out, *flags, "--max-steps", "5000", "--checkpoint-every", "5"))
+             for _ in range(2)]
+    wait_for_steps(first[0], out, 12)
+    for node in first:
+        end(node)
+    second = [subprocess.Popen(words(small_text, out, *flags, "--max-steps", "6", "--overwrite"),
+                               stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(node.communicate(timeout=240)[1] for node in second)
+    assert [node.returncode for node in second] == [0, 0], said
+    assert "resumed" not in said
+    assert [row["step"] for row in metrics(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def end(launcher):
+    """Kill a node: whoever starts its ranks, and these."""
+    family = [*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)]
+    for process in reversed(family):
+        process.kill()
+    psutil.wait_procs(family, timeout=20)
+    launcher.wait()
 
 
 def small_plan(**options):

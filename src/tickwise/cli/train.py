@@ -72,6 +72,7 @@ def run(arguments: Arguments) -> int:
     made = plan(config, data)
     if launch is not None:
         from tickwise.training.distributed.ranks import check_split
+        from tickwise.training.distributed.traffic import check_ranks_fit
 
         check_split(made.config, launch.n_ranks)
     if arguments.dry_run:
@@ -97,6 +98,7 @@ def run(arguments: Arguments) -> int:
                 print(f"both of one process alone{of_each}\nlaunch on every node: {torchrun(launch)}")
         return 0
     if launch is not None:
+        check_ranks_fit(made.model, made.config, made.dtype, made.device, launch.n_ranks, launch.ranks_per_node)
         return start(launch)
     result = run_plan(made, data, arguments.trace)
     return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"",

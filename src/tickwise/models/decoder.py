@@ -4,7 +4,8 @@ Shape legend: B batch, T new tokens, C model width, V vocabulary, D head width.
 """
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -171,24 +172,41 @@ class Decoder(nn.Module):
         """Fresh weights: normal with deviation 1/√fan-in (embeddings 0.02 when tied, else 1), zero for the
         matrices that write into the residual stream, so that every block starts as the identity."""
         generator = torch.Generator().manual_seed(seed)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Embedding):
-                tied = self.config.tie_embeddings or "positions" in name
-                module.weight.normal_(0, 0.02 if tied else 1.0, generator=generator)
-            elif isinstance(module, nn.Linear):
-                if name.endswith(("o_proj", "down_proj")):
-                    module.weight.zero_()
-                elif not (name == "lm_head" and self.config.tie_embeddings):
-                    module.weight.normal_(0, module.in_features**-0.5, generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
-        if not self.config.tie_embeddings:
-            self.lm_head.weight.zero_()
+        for name, part in self.named_children():
+            _initialise(self.config, name, part, generator)
         return self
 
     def n_parameters(self) -> int:
         """Stored numbers; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
+
+
+@torch.no_grad()
+def _initialise(config: DecoderConfig, name: str, part: nn.Module, generator: torch.Generator) -> None:
+    for inner, module in part.named_modules(prefix=name):
+        if isinstance(module, nn.Embedding):
+            tied = config.tie_embeddings or "positions" in inner
+            module.weight.normal_(0, 0.02 if tied else 1.0, generator=generator)
+        elif isinstance(module, nn.Linear):
+            if inner.endswith(("o_proj", "down_proj")):
+                module.weight.zero_()
+            elif inner != "lm_head":
+                module.weight.normal_(0, module.in_features**-0.5, generator=generator)
+            elif not config.tie_embeddings:
+                module.weight.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def fresh_parts(config: DecoderConfig, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """What ``Decoder(config).initialise(seed)`` consists of, one part after the other with its name (``layers.3``), so
+    that nobody need hold all of it at once."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, part in Decoder(replace(config, n_layers=1)).named_children():
+        inside = ((f"layers.{i}", DecoderLayer(config, i)) for i in range(config.n_layers))
+        for full_name, one in inside if name == "layers" else [(name, part)]:
+            _initialise(config, full_name, one, generator)
+            yield full_name, one
 
 
 def _rope_tables(config: DecoderConfig, device: torch.device) -> tuple[Tensor, ...]:

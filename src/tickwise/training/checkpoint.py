@@ -67,9 +67,10 @@ def save_best_model(training: "Training") -> None:
     values = training.average if training.average is not None else training.weights.masters
     record = training.run_record()
     state = training.weights.state_dict(training.module, values)
-    if training.parallel.leads:
-        save_model(training.config.out / "model", training.module, training.assets, state=state, run=record,
-                   card=model_card(record))
+    with training.parallel.leader_writes():
+        if training.parallel.leads:
+            save_model(training.config.out / "model", training.module, training.assets, state=state, run=record,
+                       card=model_card(record))
 
 
 def model_card(record: Mapping[str, Any]) -> str:
@@ -106,10 +107,11 @@ def save_checkpoint(training: "Training") -> Path:
             write_shards(training, temporary)
         if training.parallel.leads:
             _write_state(training, temporary)
-    if training.parallel.leads:
-        for old in checkpoint_paths(training.config.out)[: -training.config.keep_checkpoints]:
-            shutil.rmtree(old, ignore_errors=True)
-        remove_temporaries(folder)
+    with training.parallel.leader_writes():
+        if training.parallel.leads:
+            for old in checkpoint_paths(training.config.out)[: -training.config.keep_checkpoints]:
+                shutil.rmtree(old, ignore_errors=True)
+            remove_temporaries(folder)
     return path
 
 

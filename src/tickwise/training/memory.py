@@ -142,8 +142,10 @@ def memory_message(need: TrainingMemory, available: int | None) -> str:
             f"{format_bytes(size)}: lower {_FLAGS[name]}")
 
 
-def check_memory(need: TrainingMemory) -> None:
-    """Refuse a run that cannot fit on this machine's CPU memory, before anything is allocated."""
+def check_memory(need: TrainingMemory, n_ranks: int = 1) -> None:
+    """Refuse a run that cannot fit on this machine's CPU memory, before anything is allocated. ``need`` is what each of
+    that many ranks on this machine needs."""
     _, available = memory_bytes()
-    if need.total > available:
-        raise MemoryLimitError(memory_message(need, available))
+    all_of_them = TrainingMemory(*(n_ranks * size for size in astuple(need)))
+    if all_of_them.total > available:
+        raise MemoryLimitError(memory_message(all_of_them, available))

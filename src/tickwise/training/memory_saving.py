@@ -12,6 +12,11 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
     return [layer for one in lists if isinstance(one, nn.ModuleList) for layer in one]
 
 
+def is_hollow(module: nn.Module) -> bool:
+    """The module has shapes but no numbers yet."""
+    return any(parameter.is_meta for parameter in module.parameters())
+
+
 def checkpoint_activations(module: nn.Module) -> None:
     """Let every layer keep its input only, and compute the rest again in the backward pass (Chen et al. 2016)."""
     for layer in layers_of(module):

@@ -5,12 +5,15 @@ same global batch, so that a run's losses do not depend on the number of ranks (
 """
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from tickwise.training.config import LoopConfig
 from tickwise.training.objective import Batch, Objective
 from tickwise.training.optimizers import total_norm
 
@@ -37,6 +40,12 @@ def divisors(parts: Sequence[Batch]) -> list[float]:
     return [whole / part.weight if part.weight else math.inf for part in parts]
 
 
+def seed_micro_batch(training: "Training", part: MicroBatch) -> None:
+    """Let what is random in a micro-batch follow from the run's seed, the step and its place in the batch alone."""
+    key = f"{training.config.seed} {training.counters.step} {part.number}".encode()
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
+
+
 class Alone:
     """One process: it computes, decides and writes by itself."""
 
@@ -58,7 +67,10 @@ class Alone:
 
     @contextlib.contextmanager
     def computing(self, training: "Training", part: MicroBatch, last: bool) -> Iterator[None]:
-        """Around a micro-batch's forward and backward pass; ranks exchange gradients in the ``last`` one's."""
+        """Around a micro-batch's forward and backward pass; ranks exchange gradients in the ``last`` one's. Several
+        micro-batches draw what as many ranks would."""
+        if training.config.accumulate > 1:
+            seed_micro_batch(training, part)
         yield
 
     def loss(self, objective: Objective, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -81,9 +93,19 @@ class Alone:
         """The first rank's value: clocks and signals differ from rank to rank, decisions must not."""
         return value
 
-    def tell(self, value: Any) -> Any:
-        """Like ``agree``, for anything."""
-        return value
+    def tell(self, text: str) -> str:
+        """Like ``agree``, for words."""
+        return text
+
+    def after_restart(self, config: LoopConfig) -> LoopConfig:
+        """``config``; where its launch has begun to write the run already, it goes on whatever the flags said at
+        first."""
+        return config
+
+    @contextlib.contextmanager
+    def leader_writes(self) -> Iterator[None]:
+        """Inside, the leading process writes files; the others wait for it at the end."""
+        yield
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:

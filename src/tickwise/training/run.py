@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,20 @@ from tickwise.training.config import LoopConfig, TrainConfig
 from tickwise.training.contention import OtherPrograms
 from tickwise.training.dial import decoder_from_dial, describe, resolve
 from tickwise.training.distributed.join import join_ranks, spread
-from tickwise.training.distributed.ranks import after_restart, is_leader, launch_name, own_device
+from tickwise.training.distributed.ranks import (
+    check_split,
+    is_first_here,
+    is_leader,
+    is_one_of_several,
+    n_ranks,
+    own_device,
+    ranks_here,
+)
+from tickwise.training.distributed.traffic import rank_memory
 from tickwise.training.live import Journal, Unheard
 from tickwise.training.loop import Training, ended, train_until_done
 from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory, memory_message
-from tickwise.training.memory_saving import checkpoint_activations
+from tickwise.training.memory_saving import checkpoint_activations, is_hollow
 from tickwise.training.next_token import NextToken
 from tickwise.training.objective import Objective
 from tickwise.training.optimizers import MasterWeights, Optimizer
@@ -50,6 +60,7 @@ if TYPE_CHECKING:
     from tickwise.data.prepared import PreparedData
 
 
+_ONE_SIGNAL_S = 2.0
 HELD_OUT = "held-out.jsonl"
 """Examples that the training never saw, in the run directory: they belong to this run alone."""
 
@@ -121,7 +132,8 @@ def check_outputs(config: LoopConfig, trace: Path | None = None) -> None:
     """``OutputError`` when the run directory, or the folder for a trace, cannot be written or holds something."""
     if not is_leader():
         return
-    _resume_path(after_restart(config))
+    if not is_one_of_several():  # these know only together whether they were started again
+        _resume_path(config)
     for folder in (config.out, *([trace] if trace is not None else [])):
         try:
             there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
@@ -145,8 +157,12 @@ def plan(config: TrainConfig, data: "PreparedData") -> Plan:
     use_cores()
     dtype = config.dtype if config.dtype != "auto" else training_dtype(ceilings(device=device, quick=True), device)[0]
     resolved = resolve(config, model, n_parameters, len(data.split("train").tokens))
-    return Plan(resolved, model, n_parameters, dtype, device,
-                estimate_training_memory(model, resolved, n_parameters, dtype, device))
+    if is_one_of_several():
+        check_split(resolved, n_ranks())
+        memory = rank_memory(model, resolved, dtype, device, n_ranks(), resolved.parallel.strategy)
+    else:
+        memory = estimate_training_memory(model, resolved, n_parameters, dtype, device)
+    return Plan(resolved, model, n_parameters, dtype, device, memory)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -163,8 +179,8 @@ def train(config: TrainConfig) -> TrainResult:
 
 def run_plan(made: Plan, data: "PreparedData", trace: Path | None = None) -> TrainResult:
     """Train what ``plan`` has laid out; with ``trace``, record every step's stages there."""
-    if made.device.type == "cpu":
-        check_memory(made.memory)
+    if made.device.type == "cpu" and is_first_here():
+        check_memory(made.memory, ranks_here())
     try:
         return start(build(made, data), describe(made.model, made.config, made.n_parameters), trace)
     except (MemoryError, RuntimeError) as problem:
@@ -192,15 +208,17 @@ def start(training: Training, lines: Sequence[str] = (), trace: Path | None = No
     """Run ``training`` to its end, from its newest checkpoint if it is to be resumed."""
     if trace is not None:
         check_trace_output(trace)
-    training.config = config = after_restart(training.config)
     parallel = training.parallel = join_ranks(training, trace)
     with parallel.faults_named(training):
+        training.config = config = parallel.after_restart(training.config)
         resumed_from = _resume_path(config) if parallel.leads else None
         for line in lines:
             console.say(line)
-        if parallel.leads:
-            _open_out(config)  # only now: what could refuse this run has had its say
-        resumed_from = parallel.tell(resumed_from)
+        with parallel.leader_writes():
+            if parallel.leads:
+                _open_out(config)  # only now: what could refuse this run has had its say
+        said = parallel.tell(str(resumed_from or ""))
+        resumed_from = Path(said) if said else None
         spread(training, resumed_from)
         if resumed_from is not None:
             console.say(f"resumed from {resumed_from} (step {training.counters.step:,})")
@@ -253,7 +271,11 @@ def build(made: Plan, data: "PreparedData") -> Training:
         validation = None
     cursor = BatchCursor(train_tokens, batch_size=config.batch_size, context=config.context, seed=config.seed,
                          vocab_size=made.model.vocab_size)
-    module = Decoder(made.model).initialise(config.seed)
+    if is_one_of_several() and config.parallel.strategy == "fsdp":
+        with torch.device("meta"):  # ``Sharded`` makes this rank's share
+            module = Decoder(made.model)
+    else:
+        module = Decoder(made.model).initialise(config.seed)
     return assemble(config, module, NextToken(cursor, validation, config.label_smoothing), data.tokenizer,
                     about_data(data, config.data), made.dtype, made.device)
 
@@ -276,7 +298,8 @@ def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets
             raise ConfigError("--patience and --stop-at-loss need a validation split, and this data has none")
         if not wants_last:
             console.say("no validation split: the last model is kept, not the best")
-    module = module.to(device)
+    if not is_hollow(module):
+        module = module.to(device)
     weights = MasterWeights(module, torch_dtype(dtype))
     product_dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     flops, peak = _speed_reference(module, objective, dtype, device)
@@ -313,13 +336,15 @@ def _speed_reference(module: nn.Module, objective: Objective, dtype: str,
 @contextmanager
 def interrupt_flag() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C (or SIGTERM) asks the loop to finish its step and save; the second one is immediate."""
-    received: list[int] = []
+    received: list[float] = []
+    # Whoever starts ranks passes a signal on that they may have got themselves.
+    same_s = _ONE_SIGNAL_S if is_one_of_several() else 0.0
 
-    def handler(number: int, _frame: Any) -> None:
-        if received:
+    def handler(_number: int, _frame: Any) -> None:
+        if received and time.monotonic() - received[0] >= same_s:
             raise KeyboardInterrupt
-        received.append(number)
-        if console.verbosity() >= console.NORMAL and launch_name() is None:
+        received.append(time.monotonic())
+        if console.verbosity() >= console.NORMAL and not is_one_of_several():
             # Not print: a signal may arrive in the middle of one.
             os.write(2, b"\nfinishing this step, then saving; press Ctrl-C again to stop at once without saving\n")
 
@@ -353,10 +378,10 @@ def _train(training: Training) -> TrainResult:
     model = config.out / "model"
     if parallel.agree(not training.validates or not model.exists()):
         save_best_model(training)
-    training.record.pop("launch", None)  # ended: whoever starts another launch of that name means another run
-    if parallel.leads:
-        write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
-        _draw_loss(config.out)
+    with parallel.leader_writes():
+        if parallel.leads:
+            write_text_atomic(config.out / "run.json", json.dumps(training.run_record(), indent=2) + "\n")
+            _draw_loss(config.out)
     interrupted_run = reason == "interrupted"
     if interrupted_run:
         console.say(f"interrupted: saved step {counters.step:,} in {config.out}; go on with the same command and "

@@ -7,7 +7,8 @@ from tickwise.core import console
 from tickwise.core.device import torch_dtype
 from tickwise.core.errors import ConfigError
 from tickwise.training.checkpoint import has_shards, restore_checkpoint
-from tickwise.training.distributed.ranks import Joined, Ranks, check_split, is_one_of_several, launch_name
+from tickwise.training.distributed.ranks import Joined, Ranks, check_split, is_one_of_several
+from tickwise.training.memory_saving import is_hollow
 from tickwise.training.parallel import Alone
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def join_ranks(training: "Training", trace: Path | None) -> Alone:
     if training.objective.fixed_shapes:
         check_split(config, joined.n_ranks)
     joined.check_same(training)
-    training.record |= {"ranks": joined.n_ranks, "launch": launch_name()}
+    training.record |= {"ranks": joined.n_ranks, "launchers": joined.launchers}
     if training.peak_flops_per_s is not None and training.device.type == "cuda":
         training.peak_flops_per_s *= joined.n_ranks
     console.say(f"{joined.n_ranks} ranks, {config.parallel.strategy}")
@@ -41,6 +42,10 @@ def spread(training: "Training", resumed_from: Path | None) -> None:
     sharded = several and training.config.parallel.strategy == "fsdp"
     reads_shares = sharded and resumed_from is not None and has_shards(resumed_from)
     if resumed_from is not None and not reads_shares:
+        if is_hollow(training.module):
+            from tickwise.training.distributed.sharded import hold_all
+
+            hold_all(training)
         restore_checkpoint(training, resumed_from)
     if isinstance(training.parallel, Ranks):
         training.counters.compiled = False

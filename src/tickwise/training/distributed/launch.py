@@ -18,6 +18,9 @@ from tickwise.profiling.machine import cores
 _DEFAULT_PORT = 29500
 _OWN_FLAGS = ("--ranks", "--nodes", "--ranks-per-node", "--rendezvous", "--restarts")
 _FIRST_SPEAKS_S = 3.0
+_SHUTDOWN_S = 600
+"""How long ranks may take to finish a step and save after Ctrl-C; torchrun kills them after 30 s where nothing else is
+said."""
 _RANK_SAID_WHY = 2
 """A worker's exit code after a line of its own."""
 _FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
@@ -71,7 +74,8 @@ def command(launch: Launch, words: Sequence[str]) -> str:
     return shlex.join(["env", f"{_FRESH_STORE}=1", "torchrun", f"--nnodes={launch.nodes}",
                        f"--nproc-per-node={launch.ranks_per_node}", f"--max-restarts={launch.restarts}",
                        "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.host}:{launch.port}",
-                       f"--rdzv-id={launch.name}", "-m", "tickwise", *without_launch_flags(words)])
+                       f"--rdzv-id={launch.name}", f"--shutdown-timeout={_SHUTDOWN_S}", "-m", "tickwise",
+                       *without_launch_flags(words)])
 
 
 def without_launch_flags(words: Sequence[str]) -> list[str]:
@@ -106,7 +110,9 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
     config = LaunchConfig(min_nodes=launch.nodes, max_nodes=launch.nodes, nproc_per_node=launch.ranks_per_node,
                           run_id=launch.name, rdzv_backend="c10d", rdzv_endpoint=f"{launch.host}:{launch.port}",
-                          max_restarts=launch.restarts)
+                          max_restarts=launch.restarts, shutdown_timeout=_SHUTDOWN_S)
+    if launch.nodes == 1 and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else's business
     try:
         elastic_launch(config, sys.executable)("-m", "tickwise", *without_launch_flags(words))
     except RendezvousError:
@@ -114,6 +120,7 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
                         "were to come; the others' lines say why. Go on with the same command and --resume "
                         "auto") from None
     except SignalException as stopped:
+        _end_remaining()
         return 2 if stopped.sigval == REFUSED else 130
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
@@ -128,9 +135,19 @@ def _hear_deaths() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    failures = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
-    failures.handlers, failures.propagate = [_Deaths()], False
-    failures.setLevel(logging.ERROR)
+    for name, level, heard in (("multiprocessing.api", logging.ERROR, _Deaths()),
+                               ("agent.server.api", logging.WARNING, _Stops())):
+        logger = logging.getLogger(f"torch.distributed.elastic.{name}")
+        logger.handlers, logger.propagate = [heard], False
+        logger.setLevel(level)
+
+
+class _Stops(logging.Handler):
+    """Says that a signal was heard."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "death signal" in str(record.msg) and record.args != (REFUSED,):
+            console.say("finishing this step, then saving; press Ctrl-C again to stop at once without saving")
 
 
 class _Deaths(logging.Handler):
@@ -145,6 +162,15 @@ class _Deaths(logging.Handler):
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
         console.say(f"local rank {rank} (process {pid}) {how}; the ranks start again from the last checkpoint, unless "
                     "they did too often")
+
+
+def _end_remaining() -> None:
+    """After one Ctrl-C there are no ranks any more; after several, torchrun may have left some behind."""
+    import psutil
+
+    for process in psutil.Process().children():
+        if process.environ().get("TORCHELASTIC_RUN_ID"):
+            process.kill()
 
 
 def check_meeting_place(launch: Launch) -> None:

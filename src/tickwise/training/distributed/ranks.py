@@ -2,20 +2,22 @@
 
 Data: every rank draws the same global batches from the same cursor and computes its own micro-batches of each, so that
 order and place in the data do not depend on the number of ranks. What is random in a micro-batch (dropout) follows from
-the seed, the step and the micro-batch's number.
+the seed, the step and the micro-batch's number, as it does in one process with as many micro-batches.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -25,13 +27,15 @@ from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.core.errors import ConfigError, RankError
 from tickwise.training.config import LoopConfig
+from tickwise.training.distributed.pulse import Pulse, is_timeout, last_collective
 from tickwise.training.objective import Batch, Objective
-from tickwise.training.parallel import Alone, MicroBatch, Plain, divisors
+from tickwise.training.parallel import Alone, MicroBatch, Plain, divisors, seed_micro_batch
 
 if TYPE_CHECKING:
     from tickwise.training.loop import Training
 
-_LONGEST_ROLL_CALL_S = 30.0
+_MORE_FOR_FILES = 10
+"""Timeouts that the first rank may take to write files, as long as its process lives."""
 _COMMUNICATION = re.compile(r"Timed out waiting|[Cc]onnection (closed|reset|refused)|gloo|NCCL|Broken pipe")
 
 
@@ -42,6 +46,21 @@ def is_one_of_several() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def n_ranks() -> int:
+    """Of all machines together."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def ranks_here() -> int:
+    """On this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_one_of_several() else 1
+
+
+def is_first_here() -> bool:
+    """This process alone, or the rank of this machine that checks what all of them need."""
+    return not is_one_of_several() or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def is_leader() -> bool:
     """This process alone, or the rank that shows and writes."""
     if dist.is_initialized():
@@ -49,20 +68,23 @@ def is_leader() -> bool:
     return not is_one_of_several() or os.environ.get("RANK", "0") == "0"
 
 
-def launch_name() -> str | None:
-    """What all ranks of one launch have in common, also after a restart."""
-    return os.environ.get("TORCHELASTIC_RUN_ID") if is_one_of_several() else None
+def launcher() -> str | None:
+    """The process that started this rank and starts it again: another one for every launch, unlike the launch's name.
+    ``None`` where nobody starts ranks again in the same launch."""
+    if not (is_one_of_several() and "TORCHELASTIC_RUN_ID" in os.environ):
+        return None
+    import psutil
+
+    agent = psutil.Process(os.getppid())
+    return f"process {agent.pid} on {socket.gethostname()} since {agent.create_time():.2f}"
 
 
-def after_restart(config: LoopConfig) -> LoopConfig:
-    """``config``; where its launch has begun to write the run already, it goes on whatever the flags said at first."""
-    name = launch_name()
-    if name is None:
-        return config
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    with contextlib.suppress(OSError, ValueError):  # a restart of other nodes does not count here
-        restarted = restarted or json.loads((config.out / "run.json").read_text(encoding="utf-8"))["launch"] == name
-    return replace(config, resume="auto", overwrite=False) if restarted else config
+def is_restart(out: Path, launchers: Iterable[str]) -> bool:
+    """Whether the run in ``out`` was begun, or gone on with, by one of these."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        wrote = json.loads((out / "run.json").read_text(encoding="utf-8")).get("launchers", [])
+        return not set(launchers).isdisjoint(wrote)
+    return False
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -101,8 +123,7 @@ class Ranks(Alone):
 
     @contextlib.contextmanager
     def computing(self, training: "Training", part: MicroBatch, last: bool) -> Iterator[None]:
-        key = f"{training.config.seed} {training.counters.step} {part.number}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
+        seed_micro_batch(training, part)
         with self.exchanging(last):
             yield
 
@@ -122,18 +143,26 @@ class Ranks(Alone):
 
     def mean(self, value: float) -> float:
         total = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.joined.group)
         return total.item() / self.n_ranks
 
     def agree(self, value: Plain) -> Plain:
         said = torch.tensor(float(value), dtype=torch.float64)
-        dist.broadcast(said, 0)
+        dist.broadcast(said, 0, group=self.joined.group)
         return type(value)(said.item())
 
-    def tell(self, value: Any) -> Any:
-        said = [value]
-        dist.broadcast_object_list(said, 0)
-        return said[0]
+    def tell(self, text: str) -> str:
+        return self.joined.texts(text)[0]
+
+    def after_restart(self, config: LoopConfig) -> LoopConfig:
+        if not self.agree(is_restart(config.out, self.joined.launchers)):
+            return config
+        return replace(config, resume="auto", overwrite=False)
+
+    @contextlib.contextmanager
+    def leader_writes(self) -> Iterator[None]:
+        yield
+        self.joined.wait_for_leader()
 
     @contextlib.contextmanager
     def faults_named(self, training: "Training") -> Iterator[None]:
@@ -145,13 +174,14 @@ class Ranks(Alone):
             raise self.joined.fault(problem, training) from None
 
     def leave(self) -> None:
-        dist.barrier()
+        dist.barrier(group=self.joined.group)
+        self.joined.pulse.stop()
         if not self.joined.found_here:
             dist.destroy_process_group()
 
 
 class Joined:
-    """A process group, and one more for the roll call, on which nothing else is sent."""
+    """A process group, and what its ranks say to each other besides tensors."""
 
     def __init__(self, timeout_s: float, device: torch.device) -> None:
         os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # the flight recorder: the last collectives
@@ -160,22 +190,50 @@ class Joined:
         self.timeout_s = timeout_s
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        limit = timedelta(seconds=timeout_s)
         try:
             if not self.found_here:
-                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-                                        timeout=timedelta(seconds=timeout_s))
+                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=limit)
             self.rank, self.n_ranks = dist.get_rank(), dist.get_world_size()
-            self._roll_call = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
-            self.hosts: list[str] = [""] * self.n_ranks
-            dist.all_gather_object(self.hosts, f"process {os.getpid()} on {socket.gethostname()}")
+            # Figures and texts are on the CPU, which a group that someone else made for GPUs may not serve.
+            self.group = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=limit)
+            self.pulse = Pulse(self.rank, self.n_ranks, timeout_s)
+            self.hosts = self.texts(f"process {os.getpid()} on {socket.gethostname()}")
+            self.launchers = sorted({name for name in self.texts(launcher() or "") if name})
         except RuntimeError as problem:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             why = str(problem).splitlines()[0]
             if "EADDRINUSE" in why:
                 raise ConfigError(f"the ranks cannot meet at {where}: the port is in use; give another one") from None
             raise RankError(f"the ranks do not find each other at {where}: {why}") from None
+        self._n_written = 0
         if self.rank != 0:
             console.set_verbosity(console.QUIET)
+
+    def texts(self, own: str) -> list[str]:
+        """What every rank says, in bytes: what torch has for objects would unpickle whatever it gets."""
+        data = torch.frombuffer(bytearray(own.encode() or b" "), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.n_ranks)]
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=self.group)
+        longest = max(int(size) for size in sizes)
+        all_bytes = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.n_ranks)]
+        dist.all_gather(all_bytes, torch.nn.functional.pad(data, (0, longest - len(data))), group=self.group)
+        return [bytes(piece[: int(size)].tolist()).decode().strip()
+                for piece, size in zip(all_bytes, sizes, strict=True)]
+
+    def wait_for_leader(self) -> None:
+        """Until the first rank, too, has come here: it may have written files meanwhile, which takes long on a slow
+        disk, and a collective would give up on it. ``RankError`` when its process gives no sign of life."""
+        self._n_written += 1
+        if self.rank == 0:
+            self.pulse.written = self._n_written
+            self.pulse.say()
+        elif not self.pulse.wait_for_writing(self._n_written, self.timeout_s, _MORE_FOR_FILES * self.timeout_s):
+            if self.pulse.lost:
+                raise SystemExit(1)
+            time.sleep(min(self.rank - 1, 5))  # one line is enough
+            raise RankError(f"{self.name(0)} hung: no answer for {self.timeout_s:g} s while the others waited for the "
+                            "files that it writes")
 
     def name(self, rank: int) -> str:
         return f"rank {rank} ({self.hosts[rank]})"
@@ -188,8 +246,7 @@ class Joined:
         own = {"code": f"{code_fingerprint()} of tickwise {__version__} with torch {torch.__version__}",
                "data": training.data_fingerprint,
                "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
-        everyone: list[dict[str, str]] = [{}] * self.n_ranks
-        dist.all_gather_object(everyone, own)
+        everyone = [json.loads(text) for text in self.texts(json.dumps(own))]
         for rank, other in enumerate(everyone):
             for what, mend in (("code", "install the same version on every node"), ("data", "give all ranks the same"),
                                ("settings", "give all nodes the same flags")):
@@ -198,30 +255,32 @@ class Joined:
                                       f"({_differing(other[what], everyone[0][what])}): {mend}")
 
     def fault(self, problem: RuntimeError, training: "Training") -> BaseException:
-        """What to end with when a collective failed: a line that names the ranks that hang. The other end of a broken
-        connection has its own story; whoever started the ranks tells it."""
-        if not re.search(r"[Tt]imed? ?out", str(problem)):
+        """What to end with when a collective failed: one line, of one rank, that names those who hang."""
+        step = f"step {training.counters.step + 1}"
+        if not is_timeout(problem):
+            # The other end is gone, and whoever started it tells why; or it has waited too long for a third one, and
+            # is about to tell.
+            time.sleep(4 * self.pulse.pause_s)
             console.note(f"rank {self.rank}: another rank is gone")
             return SystemExit(1)
-        collective = last_collective()
-        grace = min(self.timeout_s, _LONGEST_ROLL_CALL_S)
-        try:
-            dist.monitored_barrier(self._roll_call, timeout=timedelta(seconds=grace), wait_all_ranks=True)
-        except RuntimeError as missing:
-            named = re.search(r"Ranks? ([\d, ]+) failed to pass", str(missing))
-            if named is not None:
-                absent = [int(number) for number in re.findall(r"\d+", named.group(1))]
-            elif re.search(r"[Tt]imed? ?out", str(missing)):
-                absent = [0]
-            else:
-                return SystemExit(1)  # rank 0 has named whoever is missing
-            names = " and ".join(self.name(rank) for rank in absent)
-            return RankError(f"step {training.counters.step + 1}: {names} hung: no answer for {self.timeout_s:g} s "
-                             f"while the others waited in {collective}")
-        if self.rank != 0:
+        _, collective = last_collective()
+        found = self.pulse.roll_call()
+        if not found.speaks:
+            time.sleep(4 * self.pulse.pause_s)
             return SystemExit(1)
-        return RankError(f"step {training.counters.step + 1}: a rank took more than {self.timeout_s:g} s to join "
-                         f"{collective}, but all answer now: slow, not hung; raise --parallel.timeout-seconds")
+        if found.silent:
+            if self.rank > 1 and found.silent == [0]:  # nothing tells who speaks
+                time.sleep(min(self.rank - 1, 5))
+            return RankError(f"{step}: {self._names(found.silent)} hung: no answer for {self.timeout_s:g} s while the "
+                             f"others waited in {collective}")
+        if found.behind:
+            return RankError(f"{step}: {self._names(found.behind)} let the others wait for {self.timeout_s:g} s in "
+                             f"{collective}, but lives: slow, not hung; raise --parallel.timeout-seconds")
+        return RankError(f"{step}: {collective} took more than {self.timeout_s:g} s, though all ranks live and take "
+                         "part: a slow network; raise --parallel.timeout-seconds")
+
+    def _names(self, ranks: list[int]) -> str:
+        return " and ".join(self.name(rank) for rank in ranks)
 
 
 def _differing(one: str, other: str) -> str:
@@ -229,19 +288,7 @@ def _differing(one: str, other: str) -> str:
     return f"{one[:12]} and {other[:12]}" if one[:12] != other[:12] else f"{one} and {other}"
 
 
-def last_collective() -> str:
-    """The newest collective that this rank took part in, as the flight recorder has it: its name and sizes."""
-    recorder: Any = torch._C._distributed_c10d
-    record = json.loads(recorder._dump_fr_trace_json(includeCollectives=True, onlyActive=False))
-    entries = record.get("entries") or []
-    if not entries:
-        return "a collective"
-    newest = max(entries, key=lambda entry: int(entry["time_created_ns"]))
-    sizes = "+".join("×".join(map(str, size)) or "1" for size in newest.get("input_sizes") or [])
-    of = f" of {sizes} numbers" if sizes else ""
-    return f"{newest['profiling_name']} number {newest['collective_seq_id']}{of}"
-
-
+@functools.cache
 def code_fingerprint() -> str:
     """SHA-256 of tickwise's own source files."""
     digest = hashlib.sha256()

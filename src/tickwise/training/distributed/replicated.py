@@ -63,10 +63,10 @@ class ReplicatedWeights(MasterWeights):
             leaf.grad = None
 
 
-def _leaves_parameters_out(training: "Training") -> bool:
+def _leaves_parameters_out(training: "Training", n_ranks: int) -> bool:
     """Whether there are parameters that the loss does not depend on: DDP must know, and looks for them every time."""
     objective, weights = training.objective, training.weights
-    example = objective.split(objective.example(), training.config.accumulate)[0]
+    example = objective.split(objective.example(), training.config.accumulate * n_ranks)[0]
     objective.loss(training.module, *(x.to(training.device) for x in example.inputs))[0].backward()
     found = any(parameter.grad is None for parameter in weights.parameters)
     for parameter in weights.parameters:
@@ -85,7 +85,7 @@ class Replicated(Ranks):
         job = _FromMasters(LossModule(training.module, training.objective), weights, dtype)
         training.weights = training.optimizer.weights = weights
         self._ddp: Any = DistributedDataParallel(job, gradient_as_bucket_view=True,
-                                                 find_unused_parameters=_leaves_parameters_out(training))
+                                                 find_unused_parameters=_leaves_parameters_out(training, self.n_ranks))
 
     def exchanging(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if wanted else self._ddp.no_sync()

@@ -15,9 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
+from tickwise.core.device import torch_dtype
+from tickwise.models.decoder import Decoder, fresh_parts
 from tickwise.training.distributed.ranks import Joined, Ranks
 from tickwise.training.distributed.replicated import LossModule
-from tickwise.training.memory_saving import layers_of
+from tickwise.training.memory_saving import is_hollow, layers_of
 from tickwise.training.objective import Objective
 from tickwise.training.optimizers import MasterWeights, Muon, Optimizer, orthogonalise, total_norm
 
@@ -140,6 +142,30 @@ class ShardedOptimizer(Optimizer):
         self._load_rest_states(states, n_updates)
 
 
+def _filled(training: "Training") -> Iterator[nn.Module]:
+    """The parts of a decoder that has no numbers yet, one after the other with those of a fresh one."""
+    module = training.module
+    assert isinstance(module, Decoder)
+    for name, fresh in fresh_parts(module.config, training.config.seed):
+        for key, parameter in fresh.to(training.device).named_parameters(prefix=name):
+            owner, _, own_name = key.rpartition(".")
+            setattr(module.get_submodule(owner), own_name, parameter)
+        yield module.get_submodule(name)
+
+
+def hold_all(training: "Training") -> None:
+    """Give a decoder that has no numbers yet those of a fresh one, all of them on every rank."""
+    muon = training.optimizer.muon
+    training.module.to(torch.float32)
+    for _ in _filled(training):
+        pass
+    training.weights = MasterWeights(training.module, torch_dtype(training.dtype_name))
+    training.optimizer = Optimizer(training.module, training.weights, training.config.optimizer,
+                                   torch.float32 if muon is None else muon.dtype)
+    if training.average is not None:
+        training.average = [master.clone() for master in training.weights.masters]
+
+
 class Sharded(Ranks):
     """One of several ranks with a share each."""
 
@@ -153,16 +179,19 @@ class Sharded(Ranks):
         super().__init__(joined)
         # Layers return views, and nobody writes into those.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
-        module, whole = training.module, training.weights
-        for parameter, master in zip(whole.parameters, whole.masters, strict=True):
-            parameter.data = master  # float32: what FSDP shares out, and casts as it gathers
-            parameter.grad = None
+        module, whole, hollow = training.module, training.weights, is_hollow(training.module)
+        if not hollow:
+            for parameter, master in zip(whole.parameters, whole.masters, strict=True):
+                parameter.data = master  # float32: what FSDP shares out, and casts as it gathers
+                parameter.grad = None
         mesh = init_device_mesh(training.device.type, (self.n_ranks,))
         # Gradients are added up and averaged in float32.
         policy = MixedPrecisionPolicy(param_dtype=dtype if dtype != torch.float32 else None,
                                       reduce_dtype=torch.float32)
-        for layer in layers_of(module):
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        layers = layers_of(module)
+        for part in _filled(training) if hollow else layers:
+            if part in layers:
+                fully_shard(part, mesh=mesh, mp_policy=policy)
         self._job: Any = fully_shard(LossModule(module, training.objective), mesh=mesh, mp_policy=policy)
         weights = ShardedWeights(module)
         muon = training.optimizer.muon
@@ -172,7 +201,9 @@ class Sharded(Ranks):
             shares = {name: own_rows(state, weights.dtensor(i))
                       for name, (i, state) in training.optimizer.parameter_states().items()}
             optimizer.load_parameter_states(shares, training.counters.step)
-        if training.average is not None:
+        if training.average is not None and hollow:
+            training.average = [master.clone() for master in weights.masters]
+        elif training.average is not None:
             training.average = [own_rows(one, weights.dtensor(i)).clone() for i, one in enumerate(training.average)]
         training.weights, training.optimizer = weights, optimizer
 
@@ -186,7 +217,7 @@ class Sharded(Ranks):
 
     def norm(self, tensors: Iterable[Tensor]) -> Tensor:
         square = total_norm(tensors).double().square().cpu()
-        dist.all_reduce(square)
+        dist.all_reduce(square, group=self.joined.group)
         return square.sqrt()
 
     @contextlib.contextmanager

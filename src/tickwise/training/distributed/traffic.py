@@ -8,7 +8,7 @@ import torch
 from tickwise.core.device import torch_dtype
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.training.config import TrainConfig
-from tickwise.training.memory import TrainingMemory, estimate_training_memory
+from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory
 from tickwise.training.memory_saving import layers_of
 
 Strategy = Literal["ddp", "fsdp"]
@@ -42,6 +42,13 @@ def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks:
     if config.optimizer.name == "muon":
         traffic["all_gather_updates"] = round(share * matrices * _FP32_BYTES)
     return traffic
+
+
+def check_ranks_fit(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
+                    n_here: int) -> None:
+    """``MemoryLimitError`` when that many ranks cannot compute on this machine's processor."""
+    if device.type == "cpu":
+        check_memory(rank_memory(model, config, dtype, device, n_ranks, config.parallel.strategy), n_here)
 
 
 def rank_memory(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
