@@ -129,6 +129,33 @@ def test_show_tells_stages_tokens_and_slow_ticks(tickwise_cli, recorded):
     assert len(json.loads(out)["ticks"]) == 2
 
 
+def test_a_token_of_a_batch_is_shown_for_the_request_it_belongs_to(tickwise_cli, model, tmp_path):
+    """Five texts that are written side by side have nothing to do with each other."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a\nb\nc\nd\nab\n")
+    code, _, err = tickwise_cli("generate", model, "--prompts", prompts, "--max-tokens", 3, "--ignore-eos",
+                                "--temperature", 0, "--trace", tmp_path / "t")
+    assert code == 0, err
+    tokens = open_trace(tmp_path / "t").select("SELECT tick, request_id, text FROM tokens ORDER BY rowid")
+    requests = list(dict.fromkeys(token["request_id"] for token in tokens))
+    assert len(requests) == 5
+    own = [token for token in tokens if token["request_id"] == requests[3]]
+    quoted = json.dumps(own[2]["text"], ensure_ascii=False)
+    code, out, _ = tickwise_cli("trace", "show", tmp_path / "t", "--token", 2, "--request", 3)
+    assert code == 0
+    assert f"tick {own[2]['tick']} (decode), wrote {quoted} for request 3 (and for " in out
+    place = tokens.index(own[2])
+    assert tickwise_cli("trace", "show", tmp_path / "t", "--token", place)[1].splitlines()[0] == out.splitlines()[0]
+    code, out, _ = tickwise_cli("trace", "show", tmp_path / "t")
+    assert " requests): " in out
+    assert "slowest tick (number " in out
+    for flags, message in ((("--token", 3, "--request", 3), "request 3 has tokens 0 to 2"),
+                           (("--token", 0, "--request", 5), "requests 0 to 4"), (("--request", 1), "give --token too")):
+        code, _, err = tickwise_cli("trace", "show", tmp_path / "t", *flags)
+        assert (code, len(err.strip().splitlines())) == (2, 1)
+        assert message in err
+
+
 def test_sql_answers_people_and_programs(tickwise_cli, recorded):
     sql = "SELECT stage, count(*) AS n FROM ledger WHERE stage = 'ffn' GROUP BY stage"
     code, out, _ = tickwise_cli("trace", "sql", recorded, sql)

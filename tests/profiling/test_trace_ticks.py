@@ -5,7 +5,7 @@ import pytest
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage
 from tickwise.profiling.trace_store import open_trace
-from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_of_token, tick_reports, ticks_as_json
+from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_reports, ticks_as_json, written_token
 from tickwise.report.timeline_data import compact
 
 TICK_NS = 1405
@@ -28,7 +28,7 @@ def test_the_slowest_tick_is_found_with_the_stage_that_made_it_slow(make_trace):
     trace = open_trace(make_trace(n_ticks=20, slow=7))
     assert slowest_ticks(trace, 3)[0] == 7
     (report,) = tick_reports(trace, [7])
-    assert (report.tick, report.text, report.phase) == (7, "h", "decode")
+    assert (report.tick, report.written, report.phase) == (7, {0: "h"}, "decode")
     assert report.slow.wall_ns == TICK_NS + 9 * 500
     assert report.slow.usual_wall_ns == TICK_NS
     assert report.slow.slowest_part.stage == "ffn"
@@ -79,16 +79,16 @@ def test_the_slowest_of_a_phase(make_trace):
 
 def test_a_token_leads_to_its_tick_and_beyond_the_end_there_is_none(make_trace):
     trace = open_trace(make_trace(n_ticks=6))
-    assert [tick_of_token(trace, number) for number in (0, 5)] == [0, 5]
+    assert [written_token(trace, number).tick for number in (0, 5)] == [0, 5]
     for number in (-1, 6):
         with pytest.raises(ConfigError, match="tokens 0 to 5"):
-            tick_of_token(trace, number)
+            written_token(trace, number)
 
 
 def test_two_stages_that_were_interrupted_are_not_nearly_every_stage(make_trace):
     trace = open_trace(make_trace(n_ticks=20, late={12: [(Stage.EMBED, 14_000), (Stage.SAMPLE, 20_000)]}))
     (report,) = tick_reports(trace, [12])
-    assert report.why.startswith("two stages took far longer than usual: sample and embed hold 0.0341 of the 0.0354 ms")
+    assert report.why.startswith("two stages took far longer than usual: sample and embed hold 34.2 µs of the 35.4 µs")
     assert "another program held the core" in report.why
     assert "nearly every stage" not in report.why
     assert report.slow.unusual_ns == 34_000

@@ -31,7 +31,9 @@ class Arguments(CommonArguments):
     trace: tyro.conf.Positional[Path]
     """Folder of a trace."""
     token: int | None = None
-    """Show the tick that wrote this token, counted from 0."""
+    """Show the tick that wrote this token, counted from 0 in the order of writing."""
+    request: int | None = None
+    """With --token: count the tokens of this request alone. Requests are counted from 0 as they began to write."""
     tick: int | None = None
     """Show this tick, or training step, counted from 0."""
     slowest: int | None = None
@@ -41,18 +43,22 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> int:
     from tickwise.profiling.trace_phases import check_has_ticks, phase_summaries
     from tickwise.profiling.trace_store import open_trace
-    from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_of_token, tick_reports, ticks_as_json
+    from tickwise.profiling.trace_ticks import slowest_ticks, tick_of_number, tick_reports, ticks_as_json, written_token
 
     asked = [f"--{name}" for name in ("token", "tick", "slowest") if getattr(arguments, name) is not None]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)}: give only one of them")
+    if arguments.request is not None and arguments.token is None:
+        raise ConfigError("--request: give --token too; it says of whose tokens")
     if arguments.slowest is not None and arguments.slowest < 1:
         raise ConfigError(f"--slowest {arguments.slowest}: must be at least 1")
     trace = open_trace(arguments.trace)
     check_has_ticks(trace)
     chosen: list[int] | None = None
+    asked_for: int | None = None
     if arguments.token is not None:
-        chosen = [tick_of_token(trace, arguments.token)]
+        token = written_token(trace, arguments.token, arguments.request)
+        chosen, asked_for = [token.tick], token.request
     elif arguments.tick is not None:
         chosen = [tick_of_number(trace, arguments.tick)]
     elif arguments.slowest is not None:
@@ -65,7 +71,7 @@ def run(arguments: Arguments) -> int:
         _print_slowest(tick_reports(trace, chosen))
     else:
         for report in tick_reports(trace, chosen):
-            _print_tick(report, str(trace.header.get("dtype")))
+            _print_tick(report, str(trace.header.get("dtype")), asked_for, trace.header.get("threads"))
     return 0
 
 
@@ -151,7 +157,7 @@ def plural(count: int, word: str) -> str:
 def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> None:
     from tickwise.profiling.trace_ticks import slowest_ticks, tick_reports
 
-    typical = phase.typical
+    typical, threads = phase.typical, trace.header.get("threads")
     tick_ns = typical.wall_ns / typical.ticks
     title = f"{phase.phase}: {plural(phase.ticks, 'tick')}"
     title += f" of {shown_time(tick_ns)}" if phase.ticks == 1 else f" in {shown_time(phase.wall_ns)}"
@@ -183,13 +189,13 @@ def _print_phase(trace: "Trace", phase: "PhaseSummary", number_format: str) -> N
         if stage.time_share < _WORTH_A_WORD:
             break
         print(f"{stage.stage} ({100 * stage.time_share:.0f} %): {stage.sentence}")
-        advice = _advice(phase, stage, number_format)
+        advice = _advice(phase, stage, number_format, threads)
         if advice not in said and len(said) < _ADVISED:
             said.add(advice)
             print(f"    faster: {advice}")
     (slowest,) = tick_reports(trace, slowest_ticks(trace, 1, phase.phase))
     if phase.ticks > 1 or slowest.slow.unusual:
-        _print_slowest_of(slowest, number_format)
+        _print_slowest_of(slowest, number_format, threads)
 
 
 def _choice(phase: "PhaseSummary") -> str:
@@ -221,23 +227,26 @@ def _beyond(phase: "PhaseSummary") -> str:
             f"{shown_time(more_ns)} more than as many typical ones, most of it in {named}")
 
 
-def _print_slowest_of(report: "TickReport", number_format: str) -> None:
+def _print_slowest_of(report: "TickReport", number_format: str, threads: int | None) -> None:
     """Which tick was slowest, in which stage, why, and what would help."""
-    unit = "step" if report.phase == "train" else "token" if report.text else "tick"
-    wrote = f" {_text(report.text)}" if report.text else ""
-    print(f"slowest {unit}{wrote} (tick {report.tick}): {shown_time(report.slow.wall_ns)}{_against(report)}")
-    _print_verdict(report, number_format)
+    if len(report.written) == 1:
+        slowest = f"slowest token {_wrote(report)} (tick {report.tick})"
+    else:
+        wrote = f", which wrote {_wrote(report)}" if report.written else ""
+        slowest = f"slowest {'step' if report.phase == 'train' else 'tick'} (number {report.tick}{wrote})"
+    print(f"{slowest}: {shown_time(report.slow.wall_ns)}{_against(report)}")
+    _print_verdict(report, number_format, threads)
 
 
-def _print_verdict(report: "TickReport", number_format: str) -> None:
-    from tickwise.report.timeline_advice import MACHINE, advice
+def _print_verdict(report: "TickReport", number_format: str, threads: int | None) -> None:
+    from tickwise.report.timeline_advice import advice, machine_advice
 
     stage, blamed = report.slow.slowest_stage, report.blamed
     print(f"    slowest stage: {stage.stage} ({100 * stage.duration_ns / report.slow.wall_ns:.0f} %)")
     print(f"    why: {report.why or report.summaries[stage.stage].sentence}")
     remedy = report.slow.remedy
     if not remedy and report.slow.on_a_busy_machine and blamed.bound == "overhead":
-        remedy = MACHINE
+        remedy = machine_advice(threads)
     print(f"    faster: {remedy or advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
 
 
@@ -282,11 +291,11 @@ def _moved(stage: "StageSummary") -> int | None:
     return stage.bytes_read + stage.bytes_written
 
 
-def _advice(phase: "PhaseSummary", stage: "StageSummary", number_format: str) -> str:
-    from tickwise.report.timeline_advice import MACHINE, advice
+def _advice(phase: "PhaseSummary", stage: "StageSummary", number_format: str, threads: int | None) -> str:
+    from tickwise.report.timeline_advice import advice, machine_advice
 
     if phase.blames_the_machine and stage.bound == "overhead":
-        return MACHINE
+        return machine_advice(threads)
     return advice(phase.phase, stage.stage, stage.bound or "unknown", number_format)
 
 
@@ -304,7 +313,21 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _print_tick(report: "TickReport", number_format: str) -> None:
+_SHOWN_TEXTS = 4
+
+
+def _wrote(report: "TickReport", request: int | None = None) -> str:
+    """What a tick wrote: for ``request``, or for each of several, whose texts have nothing to do with each other."""
+    texts = report.written
+    if request is None or len(texts) == 1:
+        shown = " ".join(_text(text) for text in list(texts.values())[:_SHOWN_TEXTS])
+        if len(texts) == 1:
+            return shown
+        return f"{shown}{' …' if len(texts) > _SHOWN_TEXTS else ''} for {len(texts)} requests"
+    return f"{_text(texts[request])} for request {request} (and for {plural(len(texts) - 1, 'other request')})"
+
+
+def _print_tick(report: "TickReport", number_format: str, request: int | None, threads: int | None) -> None:
     slow = report.slow
     compared = slow.phase.has_typical
     columns = ("typical", "more") if compared else ()
@@ -318,12 +341,13 @@ def _print_tick(report: "TickReport", number_format: str) -> None:
                       *more, "did not run in this tick" if here is None else here.sentence)
     more = [shown_time(slow.usual_wall_ns), _more(slow.wall_ns - slow.usual_wall_ns)] if compared else []
     found.add_row("all", shown_time(slow.wall_ns), "100.0 %", *more, "")
-    show(f"tick {report.tick} ({report.phase}), wrote {_text(report.text)}: {shown_time(slow.wall_ns)}"
-         f"{_against(report)}; batch {report.batch}, {report.kv_tokens:,} tokens in view", found)
+    wrote = f", wrote {_wrote(report, request)}" if report.written else ""
+    show(f"tick {report.tick} ({report.phase}){wrote}: {shown_time(slow.wall_ns)}{_against(report)}; batch "
+         f"{report.batch}, {report.kv_tokens:,} tokens in view", found)
     used = _processor(report)
     if used:
         print(used)
-    _print_verdict(report, number_format)
+    _print_verdict(report, number_format, threads)
 
 
 def _more(nanoseconds: float) -> str:
@@ -336,7 +360,8 @@ def _print_slowest(reports: "list[TickReport]") -> None:
         slow, part = report.slow, report.slow.slowest_part
         ratio = f"{slow.wall_ns / max(1.0, slow.usual_wall_ns):.2f}" if slow.phase.has_typical else "n/a"
         off = "n/a" if slow.cpu_ns is None else shown_time(slow.cpu_ns)
-        found.add_row(str(report.tick), shown_time(slow.wall_ns), ratio, report.phase, _text(report.text), off,
-                      report.why or (f"{part.stage} {_more(part.excess_ns)} against the typical tick"
-                                     if slow.phase.has_typical else f"mostly {slow.slowest_stage.stage}"))
+        wrote = _wrote(report) if report.written else "n/a"
+        where = report.why or (f"{part.stage} {_more(part.excess_ns)} against the typical tick"
+                               if slow.phase.has_typical else f"mostly {slow.slowest_stage.stage}")
+        found.add_row(str(report.tick), shown_time(slow.wall_ns), ratio, report.phase, wrote, off, where)
     show("slowest ticks, against the typical tick of their phase; processor: time of all threads on it", found)

@@ -49,8 +49,8 @@ class TickReport:
     phase: str
     batch: int
     kv_tokens: int
-    text: str
-    """Of the tokens that it wrote."""
+    written: Mapping[int, str]
+    """What it wrote for each request; requests are numbered from 0 in the order in which they began to write."""
     slow: SlowTick
     summaries: Mapping[str, StageSummary]
     """Of the stages that it ran."""
@@ -70,15 +70,34 @@ class TickReport:
         return self.summaries[self.slow.blamed.stage]
 
 
-def tick_of_token(trace: Trace, number: int) -> int:
-    """The tick that wrote token ``number``, counted from 0 in the order of writing; ``ConfigError`` past the end."""
-    found = trace.select("SELECT tick FROM tokens ORDER BY rowid LIMIT 1 OFFSET ?",
-                         [max(0, number)])
-    if number < 0 or not found:
-        n = trace.header["counts"]["tokens"]
-        raise ConfigError(f"--token {number}: the trace has tokens 0 to {n - 1}" if n else
-                          f"--token {number}: the trace has no tokens; --tick shows a step")
-    return int(found[0]["tick"])
+@dataclass(frozen=True)
+class WrittenToken:
+    """Where a token was written, and for which request (numbered as in ``TickReport.written``)."""
+
+    tick: int
+    request: int
+
+
+_NUMBERED = """SELECT tick, text, tokens.rowid AS place, request FROM tokens JOIN (
+    SELECT request_id, row_number() OVER (ORDER BY min(rowid)) - 1 AS request FROM tokens GROUP BY request_id
+) USING (request_id)"""
+
+
+def written_token(trace: Trace, number: int, request: int | None = None) -> WrittenToken:
+    """Token ``number``, counted from 0 in the order of writing, of all tokens or of those of ``request``;
+    ``ConfigError`` for one that there is not."""
+    found = trace.select(f"SELECT tick, request FROM ({_NUMBERED}) WHERE request = coalesce(?, request) "
+                         "ORDER BY place LIMIT 1 OFFSET ?", [request, max(0, number)])
+    if number >= 0 and found:
+        return WrittenToken(int(found[0]["tick"]), int(found[0]["request"]))
+    (has,) = trace.select("SELECT count(DISTINCT request) AS requests, count(*) FILTER (request = coalesce(?, request))"
+                          f" AS tokens FROM ({_NUMBERED})", [request])
+    if not has["requests"]:
+        raise ConfigError(f"--token {number}: the trace has no tokens; --tick shows a step")
+    if not has["tokens"]:
+        raise ConfigError(f"--request {request}: the trace has requests 0 to {has['requests'] - 1}")
+    whose = "the trace" if request is None else f"request {request}"
+    raise ConfigError(f"--token {number}: {whose} has tokens 0 to {has['tokens'] - 1}")
 
 
 def tick_of_number(trace: Trace, number: int) -> int:
@@ -106,13 +125,14 @@ def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
     for tick in ticks:
         rows = trace.select("SELECT * FROM ledger WHERE tick = ? ORDER BY rowid", [tick])
         sums = trace.select(f"SELECT stage, {SUMS} FROM ledger WHERE tick = ? GROUP BY stage", [tick])
-        text = trace.select("SELECT text FROM tokens WHERE tick = ? ORDER BY rowid", [tick])
+        written: dict[int, str] = {}
+        for token in trace.select(f"SELECT request, text FROM ({_NUMBERED}) WHERE tick = ? ORDER BY place", [tick]):
+            written[token["request"]] = written.get(token["request"], "") + token["text"]
         used = usage.get(tick, {})
         slow = compared(rows, phases[rows[0]["phase"]], used.get("interruptions"), used.get("cpu_ns"))
         reports.append(TickReport(
             tick=tick, phase=rows[0]["phase"], batch=rows[0]["batch"], kv_tokens=rows[0]["kv_tokens"],
-            text="".join(row["text"] for row in text),
-            slow=slow,
+            written=written, slow=slow,
             summaries={row["stage"]: stage_summary(row, slow.wall_ns, roof) for row in sums},
         ))  # fmt: skip
     return reports

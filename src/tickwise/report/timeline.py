@@ -12,7 +12,7 @@ from typing import Any
 from tickwise.core.console import format_bytes
 from tickwise.report.charts import embedded_json
 from tickwise.report.style import CSS
-from tickwise.report.timeline_advice import MACHINE, advice_table
+from tickwise.report.timeline_advice import advice_table, machine_advice
 from tickwise.report.timeline_data import compact, compact_listing
 
 _SCRIPTS = ("timeline_model.js", "timeline_charts.js", "timeline_answers.js", "timeline_zoom.js", "timeline.js")
@@ -40,7 +40,7 @@ def timeline_page(
     data["advice"] = advice_table(
         (phase["name"] for phase in data["phases"]), data["stages"], data["bounds"], number_format
     )
-    data["advice"]["machine"] = MACHINE
+    data["advice"]["machine"] = machine_advice(meta.get("threads"))
     data["listing"] = None if listing is None else compact_listing(listing, data["stages"])
     here = files("tickwise.report")
     script = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)

@@ -16,8 +16,12 @@ _WHATEVER_HOLDS_IT_BACK = {
     "validation": "Validating less often, or on fewer batches.",
 }
 
-MACHINE = ("Nothing in the model: another program held the core. Measure on a machine with nothing else to do, or with "
-           "fewer threads than cores.")
+
+def machine_advice(threads: int | None) -> str:
+    """What helps where other programs took the time of a run with so many ``threads`` (``None``: not known)."""
+    fewer = "" if threads == 1 else ", or with fewer threads than cores"
+    return f"Nothing in the model: another program held the core. Measure on a machine with nothing else to do{fewer}."
+
 
 
 def advice(phase: str, stage: str, bound: str, number_format: str) -> str:
