@@ -258,7 +258,7 @@ def _pretrain(config: "LoopConfig", module: EncoderDecoder, tasks: Sequence[Enco
     length = min(text_length(min(_WINDOW, module.config.source_length), _HIDDEN_SHARE, _HIDDEN_SPAN), len(tokens) - 1)
     rows = max(1, options.batch_tokens // length)
     cursor = BatchCursor(tokens, batch_size=rows, context=length, seed=config.seed, vocab_size=module.config.vocab_size)
-    objective = SpanCorruption(cursor, None, sentinels=sentinel_ids(tokenizer), eos_id=module.config.eos_id,
+    objective = SpanCorruption(cursor, None, module.config, sentinels=sentinel_ids(tokenizer),
                                density=_HIDDEN_SHARE, mean_span=_HIDDEN_SPAN)
     steps = max(1, round(options.pretrain * options.epochs * len(tokens) / (rows * length)))
     config = dataclasses.replace(config, out=config.out / PRETRAINING, max_steps=steps,

@@ -4,7 +4,7 @@ Sources: masked words (Devlin et al. 2019), whole words at once (Cui et al. 2021
 Shape legend: B windows, T tokens with their marks, N masked tokens of a window, C width, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
-from tickwise.data.batches import BatchCursor, evaluation_windows
+from tickwise.data.batches import BatchCursor
 from tickwise.data.encoder_inputs import Marks
 from tickwise.data.word_borders import WordBorders
 from tickwise.models.encoder import Electra, Encoder
 from tickwise.training.objective import Batch
+from tickwise.training.windows import WindowObjective
 
-_VALIDATED_TOKENS = 8192
 _REPLACED_WEIGHT = 50.0
 """Of the discriminator's loss beside the generator's (Clark et al. 2020, section 3.1)."""
 
@@ -59,47 +59,21 @@ class WholeWordMasks:
         return torch.from_numpy(seen_BT), torch.from_numpy(places_BN), torch.from_numpy(targets_BN)
 
 
-class MaskedLanguage:
-    """The ``Objective`` of an encoder: the words at masked places, over shuffled windows of one token stream, each
-    between the marks of a text. Masks are drawn anew for every batch; everything random follows from ``seed`` and the
-    number of batches so far."""
+class MaskedLanguage(WindowObjective):
+    """The ``Objective`` of an encoder: the words at masked places of windows, each between the marks of a text."""
 
     fixed_shapes = True
 
     def __init__(self, cursor: BatchCursor, validation: NDArray[Any] | None, masks: WholeWordMasks,
                  marks: Marks) -> None:
         """The cursor's context is the model's less the two marks."""
-        self._cursor, self._validation, self._masks, self._marks = cursor, validation, masks, marks
-        self._step = 0
+        super().__init__(cursor, validation)
+        self._masks, self._marks = masks, marks
 
-    @property
-    def n_validation_tokens(self) -> int:
-        return 0 if self._validation is None else len(self._validation) - 1
-
-    @property
-    def epochs_done(self) -> float:
-        return self._cursor.epochs_done
-
-    def _marked(self, ids_BT: Tensor) -> NDArray[np.int64]:
-        """The windows between ``[CLS]`` and ``[SEP]``."""
-        ids: NDArray[np.int64] = np.pad(ids_BT.numpy(), ((0, 0), (1, 1)))
-        ids[:, 0], ids[:, -1] = self._marks.cls, self._marks.sep
-        return ids
-
-    def next_batch(self) -> Batch:
-        ids_BT = self._marked(self._cursor.next_batch()[0])
-        draws = np.random.default_rng((self._cursor.seed, 1 << 32, self._step))
-        self._step += 1
+    def batch(self, windows_BT: NDArray[np.int64], draws: np.random.Generator) -> Batch:
+        ids_BT = np.pad(windows_BT, ((0, 0), (1, 1)))
+        ids_BT[:, 0], ids_BT[:, -1] = self._marks.cls, self._marks.sep
         return Batch(self._masks(ids_BT, draws), ids_BT.size)
-
-    def example(self) -> Batch:
-        ids_BT = torch.zeros(self._cursor.batch_size, self._cursor.context + 2, dtype=torch.long)
-        places_BN = torch.arange(self._masks.n_hidden(ids_BT.shape[1])).expand(len(ids_BT), -1)
-        return Batch((ids_BT, places_BN, torch.zeros_like(places_BN)), ids_BT.numel())
-
-    def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        pieces = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(inputs, batch.n_tokens // n) for inputs in pieces]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Mean nats of the hidden tokens."""
@@ -107,45 +81,14 @@ class MaskedLanguage:
         seen_BT, places_BN, targets_BN = inputs
         return module.mlm_loss(states_at(module(seen_BT), places_BN), targets_BN.flatten()), ()
 
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Windows are independent."""
-
-    def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Mean nats of hidden tokens, and how many of them were named; the same masks every time."""
-        totals: dict[str, float] = {}
-        count = 0
-        for inputs in self._validation_batches(device, max_tokens):
-            figures = self._figures(module, *inputs)
-            weight = inputs[1].numel()
-            totals = {name: totals.get(name, 0.0) + weight * value for name, value in figures.items()}
-            count += weight
-        return {name: total / count for name, total in totals.items()}
-
-    def _validation_batches(self, device: torch.device, max_tokens: int | None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        assert self._validation is not None
-        windows = evaluation_windows(self._validation, self._cursor.context, max_tokens,
-                                     vocab_size=self._cursor.vocab_size)
-        draws = np.random.default_rng((self._cursor.seed, 1 << 33))
-        rows = max(1, _VALIDATED_TOKENS // (self._cursor.context + 2))
-        batches = [self._masks(self._marked(part), draws) for ids_NT, _ in windows for part in ids_NT.split(rows)]
-        return [(a.to(device), b.to(device), c.to(device)) for a, b, c in batches]
-
-    def _figures(self, module: nn.Module, seen_BT: Tensor, places_BN: Tensor, targets_BN: Tensor) -> dict[str, float]:
+    def figures(self, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, float], int]:
+        """Nats of hidden tokens, and how many of them were named."""
         assert isinstance(module, Encoder)
+        seen_BT, places_BN, targets_BN = inputs
         logits_NV = module.mlm_logits(states_at(module(seen_BT), places_BN)).float()
         targets_N = targets_BN.flatten()
         return {"loss": F.cross_entropy(logits_NV, targets_N).item(),
-                "accuracy": (logits_NV.argmax(-1) == targets_N).float().mean().item()}
-
-    def state(self) -> dict[str, Any]:
-        return self._cursor.state() | {"step": self._step}
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self._cursor.restore({name: value for name, value in state.items() if name != "step"})
-        self._step = int(state["step"])
+                "accuracy": (logits_NV.argmax(-1) == targets_N).float().mean().item()}, len(targets_N)
 
 
 class ReplacedTokens(MaskedLanguage):
@@ -158,11 +101,12 @@ class ReplacedTokens(MaskedLanguage):
         generated, found, _ = electra_losses(module, seen_BT, places_BN, targets_BN)
         return generated + _REPLACED_WEIGHT * found, ()
 
-    def _figures(self, module: nn.Module, seen_BT: Tensor, places_BN: Tensor, targets_BN: Tensor) -> dict[str, float]:
+    def figures(self, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, float], int]:
         assert isinstance(module, Electra)
+        seen_BT, places_BN, targets_BN = inputs
         draws = torch.Generator(seen_BT.device).manual_seed(self._cursor.seed)  # the same replacements every time
         generated, found, right = electra_losses(module, seen_BT, places_BN, targets_BN, draws)
-        return {"loss": found.item(), "generator_loss": generated.item(), "accuracy": right.item()}
+        return {"loss": found.item(), "generator_loss": generated.item(), "accuracy": right.item()}, places_BN.numel()
 
 
 def states_at(states_BTC: Tensor, places_BN: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Shape legend: B texts, S source tokens, T target tokens, L tokens of a text, P target tokens of all texts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tickwise.data.batches import BatchCursor, evaluation_windows
+from tickwise.core.errors import ConfigError
+from tickwise.data.batches import BatchCursor
 from tickwise.data.pair_batches import PairTensors
-from tickwise.data.span_corruption import corrupt, noise_mask
-from tickwise.models.encoder_decoder import EncoderDecoder
+from tickwise.data.span_corruption import corrupt, corrupted_lengths, noise_mask
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.training.objective import Batch
 from tickwise.training.text_to_text import pair_loss
+from tickwise.training.windows import WindowObjective
 
-_VALIDATED_TOKENS = 8192
 
-
-class SpanCorruption:
-    """The ``Objective`` of an encoder–decoder on plain text: hidden spans, over shuffled windows of one token stream.
-
-    Spans are drawn anew for every batch; everything random follows from ``seed`` and the number of batches so far.
-    A batch counts for the tokens of its windows.
-    """
+class SpanCorruption(WindowObjective):
+    """The ``Objective`` of an encoder–decoder on plain text: hidden spans. A batch counts for the tokens of its
+    windows."""
 
     fixed_shapes = False
+    validates_the_rest = False
 
-    def __init__(self, cursor: BatchCursor, validation: NDArray[Any] | None, *, sentinels: Sequence[int], eos_id: int,
-                 density: float, mean_span: float) -> None:
-        """Targets start with ``eos_id`` and end with it. The cursor's context is the windows' length, L."""
-        self._cursor, self._validation = cursor, validation
-        self._sentinels, self._eos_id = sentinels, eos_id
+    def __init__(self, cursor: BatchCursor, validation: NDArray[Any] | None, model: EncoderDecoderConfig, *,
+                 sentinels: Sequence[int], density: float, mean_span: float) -> None:
+        """The cursor's context is the windows' length, L. ``ConfigError`` when such windows have more spans than there
+        are ``sentinels``, or a source or a target that is longer than those of ``model``."""
+        super().__init__(cursor, validation)
+        self._sentinels, self._eos_id = sentinels, model.eos_id
         self._density, self._mean_span = density, mean_span
-        self._step = 0
-
-    @property
-    def n_validation_tokens(self) -> int:
-        return 0 if self._validation is None else len(self._validation) - 1
-
-    @property
-    def epochs_done(self) -> float:
-        return self._cursor.epochs_done
+        source, target = corrupted_lengths(cursor.context, density, mean_span)
+        if source > model.source_length or target > model.context_length:
+            raise ConfigError(f"span corruption: of {cursor.context:,} tokens the source has {source:,} and the target "
+                              f"{target:,}, the model takes {model.source_length:,} and {model.context_length:,}; hide "
+                              "fewer tokens, in longer spans, or raise --longest")
+        self.example()  # says at once whether there are sentinels enough
 
     def pairs(self, ids_BL: NDArray[np.int64], draws: np.random.Generator) -> PairTensors:
         """Sources and targets of windows that are equally long; so are these."""
@@ -56,56 +52,17 @@ class SpanCorruption:
         return PairTensors(source_BS, _lengths(source_BS), torch.cat([start_B1, labels_BT[:, :-1]], 1),
                            _lengths(labels_BT), labels_BT.flatten())
 
-    def next_batch(self) -> Batch:
-        ids_BL = self._cursor.next_batch()[0].numpy()
-        draws = np.random.default_rng((self._cursor.seed, 1 << 32, self._step))
-        self._step += 1
-        return Batch(tuple(self.pairs(ids_BL, draws)), ids_BL.size)
-
-    def example(self) -> Batch:
-        ids_BL = np.zeros((self._cursor.batch_size, self._cursor.context), dtype=np.int64)
-        return Batch(tuple(self.pairs(ids_BL, np.random.default_rng(0))), ids_BL.size)
-
-    def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        """Texts have equally many labels, so that parts of equally many texts weigh the same."""
-        pieces = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(inputs, batch.n_tokens // n) for inputs in pieces]
+    def batch(self, windows_BT: NDArray[np.int64], draws: np.random.Generator) -> Batch:
+        return Batch(tuple(self.pairs(windows_BT, draws)), windows_BT.size)
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Mean nats of the targets' tokens."""
         assert isinstance(module, EncoderDecoder)
         return pair_loss(module, PairTensors(*inputs)), ()
 
-    def carry(self, state: tuple[Tensor, ...], micro: int) -> None:
-        """Windows are independent."""
-
-    def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """Mean nats of the targets' tokens; the same spans every time."""
-        assert isinstance(module, EncoderDecoder)
-        assert self._validation is not None
-        windows = evaluation_windows(self._validation, self._cursor.context, max_tokens,
-                                     vocab_size=self._cursor.vocab_size)
-        draws = np.random.default_rng((self._cursor.seed, 1 << 33))
-        rows = max(1, _VALIDATED_TOKENS // self._cursor.context)
-        total, count = 0.0, 0
-        for ids_NL, _ in windows:
-            if ids_NL.shape[1] < self._cursor.context:  # what is left over at the end is shorter
-                continue
-            for ids_BL in ids_NL.split(rows):
-                inputs = PairTensors(*(x.to(device) for x in self.pairs(ids_BL.numpy(), draws)))
-                total += pair_loss(module, inputs).item() * len(inputs.labels)
-                count += len(inputs.labels)
-        return {"loss": total / count}
-
-    def state(self) -> dict[str, Any]:
-        return self._cursor.state() | {"step": self._step}
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self._cursor.restore({name: value for name, value in state.items() if name != "step"})
-        self._step = int(state["step"])
+    def figures(self, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, float], int]:
+        loss, _ = self.loss(module, *inputs)
+        return {"loss": loss.item()}, len(inputs[-1])
 
 
 def _lengths(ids_BT: Tensor) -> Tensor:

@@ -126,9 +126,8 @@ def pretrain_text_to_text(config: TextToTextTrainConfig, trace: Path | None = No
     validation = data.split("validation").tokens if "validation" in data.splits else None
     if validation is not None and len(validation) <= length:
         validation = None
-    objective = SpanCorruption(cursor, validation, sentinels=sentinel_ids(tokenizer), eos_id=model.eos_id,
+    objective = SpanCorruption(cursor, validation, model, sentinels=sentinel_ids(tokenizer),
                                density=config.noise_density, mean_span=config.mean_span)
-    objective.example()  # says at once whether there are sentinels enough
     module = EncoderDecoder(model).initialise(config.seed)
     started = [] if config.start is None else warm_start(module, config.start).lines()
     source, target = corrupted_lengths(length, config.noise_density, config.mean_span)
