@@ -10,8 +10,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tickwise.compare.cases import Material
 from tickwise.compare.contestants import Classical, Contestant
@@ -25,7 +26,7 @@ _ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 @dataclass(frozen=True)
 class Changed:
-    """How the change went."""
+    """How the change went. Seconds are by the clock."""
 
     what: str
     bar: float
@@ -40,6 +41,12 @@ class Changed:
     """The longest time after which they did not pass."""
     accuracy: Mapping[str, Accuracy] | None
     """Of the job's cases after the change; ``None`` without one."""
+    scores: Mapping[str, tuple[float, ...]] | None
+    """Likewise, of each case."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All but what belongs to single cases."""
+        return {name: value for name, value in asdict(self).items() if name != "scores"}
 
 
 class _Exam:
@@ -68,7 +75,7 @@ def change(contestant: Contestant, material: Material, score: Score, *, learner:
         return None
     exam = _Exam(contestant, material, score, most)
     if exam.before >= exam.bar:
-        return Changed("nothing", exam.bar, exam.before, exam.before, True, 0.0, 0.0, None)
+        return Changed("nothing", exam.bar, exam.before, exam.before, True, 0.0, 0.0, None, None)
     if isinstance(contestant, Classical):
         attempts: Iterator[tuple[Contestant, str]] = (edit() for edit in (contestant.edited,))
     else:
@@ -82,8 +89,9 @@ def change(contestant: Contestant, material: Material, score: Score, *, learner:
             break
         not_yet = time.perf_counter() - start
     seconds = time.perf_counter() - start
+    scores = {kind: scores_of(after, cases, score) for kind, cases in material.cases.items()}
     return Changed(what, exam.bar, exam.before, exam.last, passed, seconds, not_yet,
-                   {kind: accuracy(scores_of(after, cases, score)) for kind, cases in material.cases.items()})
+                   {kind: accuracy(values) for kind, values in scores.items()}, scores)
 
 
 def _tuned(learner: Learner, folder: Path, budget: Budget) -> Iterator[tuple[Contestant, str]]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tickwise.compare.cases import NOISY
-from tickwise.compare.evidence import adjusted
+from tickwise.compare.evidence import SIGNIFICANT, adjusted
+from tickwise.core.console import format_duration, format_number
 
-SIGNIFICANT = 0.05
 PROGRAM, MODEL = "program", "model"
 
 
@@ -19,6 +19,8 @@ def conclude(jobs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, An
         p_values |= {(name, "score", kind): found["p"] for kind, found in evidence["differences"].items()}
         p_values |= {(name, "learnt", who): found["p"] for who, found in evidence["learnt"].items()}
         p_values[name, "time", ""] = evidence["time"]["p"]
+        if evidence["after_changes"] is not None:
+            p_values[name, "after changes", NOISY] = evidence["after_changes"]["p"]
     corrected = adjusted(p_values)
     return {name: _conclusion(job, {key[1:]: p for key, p in corrected.items() if key[0] == name})
             for name, job in jobs.items()}, len(p_values)
@@ -47,7 +49,9 @@ def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> d
             *(_cost_sentences(evidence, faster) if both else ()),
             *([_turning_sentence(evidence, better, plain)] if both and NOISY in better else ()),
             *(_price_sentence(kind, price, better[kind]) for kind, price in prices.items()),
-            *_determinism_sentences(contestants), *_change_sentences(job["changes"], able)],
+            *_determinism_sentences(contestants), *_change_sentences(job["changes"], able),
+            *([_after_sentence(evidence["after_changes"], contestants, job["changes"], p["after changes", NOISY])]
+              if both and evidence["after_changes"] is not None else ())],
     }
 
 
@@ -75,30 +79,24 @@ def _unable_sentences(job: Mapping[str, Any], contestants: Mapping[str, Any], ab
              f"({100 * baseline['score']:.1f} %)"
     lines = []
     if not able[MODEL]:
-        said = "has not learnt this job" if contestants[MODEL]["training"] is None \
-            else "has not learnt this job at this size and budget"
-        lines.append(f"The model {said}: {beside}, so there are no factors.")
+        budget = "" if job["given"] else " at this size and budget"
+        lines.append(f"It is not shown that the model has learnt this job{budget}: {beside}, so there are no factors.")
     if not able[PROGRAM]:
-        lines.append(f"The program does not do this job: {beside}, so there are no factors.")
+        lines.append(f"It is not shown that the program does this job: {beside}, so there are no factors.")
     return lines
 
 
 def times(factor: float) -> str:
     """A factor in words."""
-    if factor >= 1:
-        return f"{factor:,.0f} times" if factor >= 100 else f"{factor:.3g} times"
-    return f"1/{1 / factor:,.0f} of" if factor <= 0.01 else f"{factor:.2g} times"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"1/{1 / factor:,.0f} of" if factor <= 0.01 else f"{format_number(factor)} times"
 
 
 def _cost_sentences(evidence: Mapping[str, Any], faster: str | None) -> list[str]:
     time = evidence["time"]
-    interval = f"(95 % interval {_number(time['low'])}–{_number(time['high'])})"
-    text = f"An answer of the model takes {times(time['value'])} the program's time {interval}" if faster \
-        else f"No difference shown between the times of an answer (ratio {_number(time['value'])} {interval})"
+    interval = f"(95 % interval {format_number(time['low'])}–{format_number(time['high'])})"
+    text = f"An answer of the model takes {times(time['value'])} the program's processor time {interval}" if faster \
+        else ("No difference shown between the processor times of an answer "
+              f"(ratio {format_number(time['value'])} {interval})")
     return [f"{text}; it keeps {times(evidence['memory'])} the program's memory."]
 
 
@@ -107,7 +105,8 @@ def _turning_sentence(evidence: Mapping[str, Any], better: Mapping[str, str | No
     share = evidence["turning_share"]
     if first and last and first != last and share:
         return (f"It turns at {100 * share['value']:.0f} % of inputs rephrased or noisy (95 % interval "
-                f"{100 * share['low']:.0f}–{100 * share['high']:.0f}): with more of them the {last} scores higher.")
+                f"{100 * share['low']:.0f}–{100 * share['high']:.0f}): with more of them the {last} scores higher, as "
+                "long as neither is changed for them.")
     if first and first == last:
         return f"It does not turn in the range tried, from none to all inputs rephrased or noisy: the {first} scores " \
                "higher at either end."
@@ -116,7 +115,8 @@ def _turning_sentence(evidence: Mapping[str, Any], better: Mapping[str, str | No
 
 def _price_sentence(kind: str, price: Mapping[str, float], who: str | None) -> str:
     return (f"On {kind} inputs the {who}'s longer time pays once a wrong answer costs more than "
-            f"{seconds(price['value'])} of computing (95 % interval {seconds(price['low'])}–{seconds(price['high'])}).")
+            f"{format_duration(price['value'])} of processor time (95 % interval {format_duration(price['low'])}–"
+            f"{format_duration(price['high'])}).")
 
 
 def _determinism_sentences(contestants: Mapping[str, Any]) -> list[str]:
@@ -134,6 +134,15 @@ def _change_sentences(changes: Mapping[str, Any], able: Mapping[str, bool]) -> l
             for who in (PROGRAM, MODEL) if able[who] and changes[who] is not None]
 
 
+def _after_sentence(found: Mapping[str, Any], contestants: Mapping[str, Any], changes: Mapping[str, Any],
+                    p: float) -> str:
+    scores = ", ".join(f"{who} {_percent((changes[who]['accuracy'] or contestants[who]['accuracy'])[NOISY])}"
+                       for who in (PROGRAM, MODEL))
+    who = None if p >= SIGNIFICANT else MODEL if found["value"] > 0 else PROGRAM
+    return ("After the changes " + (f"the {who} scores higher" if who else "no difference is shown")
+            + f" on {NOISY} inputs ({scores}; {_p(p)}).")
+
+
 def _changed(who: str, change: Mapping[str, Any]) -> str:
     bar = f"{100 * change['bar']:.0f} %"
     if not change["accuracy"]:
@@ -141,17 +150,9 @@ def _changed(who: str, change: Mapping[str, Any]) -> str:
     how = "edited and tested (writing the edit is not counted)" if who == PROGRAM else "trained further and tested"
     scores = f"{100 * change['before']:.0f} → {100 * change['after']:.0f} % of the examples, {bar} passes"
     if change["passed"]:
-        after = "" if not change["not_yet_s"] else f" (not yet after {seconds(change['not_yet_s'])})"
-        return f"passed {seconds(change['seconds'])} after the request{after}, {how}: {scores}"
-    return f"did not pass within {seconds(change['seconds'])}, {how}: {scores}"
-
-
-def seconds(value: float) -> str:
-    """In the unit that fits."""
-    for limit, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.2g} s"
+        after = "" if not change["not_yet_s"] else f" (not yet after {format_duration(change['not_yet_s'])})"
+        return f"passed {format_duration(change['seconds'])} after the request{after}, {how}: {scores}"
+    return f"did not pass within {format_duration(change['seconds'])}, {how}: {scores}"
 
 
 def wins(conclusions: Sequence[Mapping[str, Any]], who: str | None) -> int:

@@ -46,7 +46,6 @@ class Contestant(ABC):
     operations: str
     """What an operation is."""
     training: Training | None = None
-    n_threads = 1
 
     @abstractmethod
     def answer(self, text: str) -> str:
@@ -66,26 +65,35 @@ class Contestant(ABC):
         """What has to be kept to answer."""
 
 
-def seconds_of(answer: Callable[[str], str], texts: Sequence[str]) -> list[float]:
-    """Of an answer to each text, one after the other and without a ledger: the median of five."""
-    return [_seconds(answer, text) for text in texts]
+@dataclass(frozen=True)
+class Time:
+    """Of an answer."""
+
+    processor_s: float
+    """Of all threads together. Other programs on the machine do not change it."""
+    wall_s: float
 
 
-def _seconds(answer: Callable[[str], str], text: str) -> float:
+def times_of(answer: Callable[[str], str], texts: Sequence[str]) -> list[Time]:
+    """Of an answer to each text, one after the other and without a ledger: medians of five."""
+    return [_time(answer, text) for text in texts]
+
+
+def _time(answer: Callable[[str], str], text: str) -> Time:
     answer(text)
     n = 1
-    found: list[float] = []
+    found: list[Time] = []
     while len(found) < _ROUNDS:
-        start = time.perf_counter()
+        wall, start = time.perf_counter(), time.process_time()
         for _ in range(n):
             answer(text)
-        seconds = time.perf_counter() - start
+        seconds, wall = time.process_time() - start, time.perf_counter() - wall
         if seconds < _SHORTEST_S:
             n = max(2 * n, math.ceil(n * _SHORTEST_S / max(seconds, 1e-9)))
             found.clear()
         else:
-            found.append(seconds / n)
-    return statistics.median(found)
+            found.append(Time(seconds / n, wall / n))
+    return Time(statistics.median(one.processor_s for one in found), statistics.median(one.wall_s for one in found))
 
 
 @dataclass
@@ -158,7 +166,6 @@ class Writer(Contestant):
                  backwards: bool = False, training: Training | None = None) -> None:
         """``template``: the prompt around a text. ``backwards``: what it writes is read from its end."""
         self.model, self.name, self.training = model, name, training
-        self.n_threads = torch.get_num_threads()
         self._template, self._step = template, -1 if backwards else 1
         self._settings = {"temperature": 0.0, "max_tokens": most_tokens, "stop": ("\n",), "seed": 1}
 
@@ -199,7 +206,6 @@ class Labeller(Contestant):
 
     def __init__(self, classifier: "Classifier", name: str, training: Training | None = None) -> None:
         self.classifier, self.name, self.training = classifier, name, training
-        self.n_threads = torch.get_num_threads()
 
     def answer(self, text: str) -> str:
         return self.classifier.predict([text])[0].label

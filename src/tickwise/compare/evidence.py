@@ -18,6 +18,7 @@ from tickwise.compare.measure import Measured
 from tickwise.evaluation.bootstrap import interval, resample_sums
 from tickwise.evaluation.classification import compare
 
+SIGNIFICANT = 0.05
 _SAMPLES = 20_000
 _Floats = NDArray[numpy.float64]
 
@@ -55,13 +56,13 @@ class Evidence:
     constant: str
     """That answer."""
     time: Estimate
-    """The model's time of an answer over the program's."""
+    """The model's processor time of an answer over the program's."""
     memory: float
     """Likewise; counted."""
     turning_share: Turn | None
     """The share of rephrased or noisy inputs at which expected scores are equal, where they cross."""
     prices: Mapping[str, Turn]
-    """By kind of input: seconds of computing that a wrong answer must cost for the slower one to pay, where that is the
+    """By kind of input: processor seconds that a wrong answer must cost for the slower one to pay, where that is the
     one with the higher score."""
 
 
@@ -101,6 +102,11 @@ def ratio(below: Sequence[float], above: Sequence[float], seed: int) -> Estimate
     pairs = list(zip(below, above, strict=True))
     signs = difference([float(a > b) for a, b in pairs], [float(b > a) for a, b in pairs], seed)
     return Estimate(float(numpy.mean(above) / numpy.mean(below)), spread.low, spread.high, signs.p, "sign test")
+
+
+def may_be_above(found: Estimate) -> bool:
+    """Whether a difference is above 0 before any correction for the number of tests."""
+    return found.value > 0 and found.p < SIGNIFICANT
 
 
 def _means(*columns: _Floats, seed: int) -> _Floats:

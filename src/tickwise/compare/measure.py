@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tickwise.compare.cases import Case, Material
-from tickwise.compare.contestants import Classical, Contestant, Training, seconds_of
+from tickwise.compare.contestants import Classical, Contestant, Time, Training, times_of
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS
 
 _REPEATS = 2
@@ -34,15 +34,17 @@ class Accuracy:
 class Costs:
     """Of one answer to a plain input, on average. ``None``: not known."""
 
-    seconds: float
-    """At its own speed: one answer after the other in this process, without a ledger."""
-    ledger_seconds: float
-    """Under the ledger: each phase's median tick, times the ticks of an answer."""
+    processor_s: float
+    """Of all threads, at its own speed: one answer after the other in this process, without a ledger."""
+    wall_s: float
+    """Likewise, by the clock."""
+    ledger_s: float
+    """By the clock, under the ledger: each phase's median tick, times the ticks of an answer."""
     operations: float | None
     bytes_moved: float | None
     energy_j: float
     energy_source: str
-    """``measured``, or ``modelled from time``: seconds times the watts of so many cores."""
+    """``measured``, or ``modelled from time``: processor seconds times the watts of a core."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Measured:
     scores: Mapping[str, tuple[float, ...]]
     answers: Mapping[str, tuple[str, ...]]
     seconds_each: tuple[float, ...]
-    """Of the answer to each text that was timed."""
+    """Processor time of the answer to each text that was timed."""
 
     def as_json(self) -> dict[str, Any]:
         """All but what belongs to single cases."""
@@ -71,7 +73,7 @@ class Measured:
 
 
 def exact(answer: str, case: Case) -> float:
-    return float(answer.strip() == case.answer)
+    return float(answer == case.answer)
 
 
 def scores_of(contestant: Contestant, cases: Sequence[Case], score: Score) -> tuple[float, ...]:
@@ -86,10 +88,11 @@ def measure(contestant: Contestant, material: Material, score: Score, folder: Pa
     answers = {kind: contestant.answers([case.text for case in cases]) for kind, cases in material.cases.items()}
     scores = {kind: _scores(answers[kind], cases, score) for kind, cases in material.cases.items()}
     timed = [case.text for case in material.cases[material.plain][:n_timed]]
-    seconds = seconds_of(contestant.answer, timed)
+    times = times_of(contestant.answer, timed)
     n_recorded = contestant.record(timed, folder)
     tally = contestant.tally(timed) if isinstance(contestant, Classical) else None
-    costs = costs_of(folder, n_recorded, statistics.fmean(seconds), contestant.n_threads)
+    costs = costs_of(folder, n_recorded, Time(statistics.fmean(one.processor_s for one in times),
+                                              statistics.fmean(one.wall_s for one in times)))
     if tally is not None:
         costs = Costs(**asdict(costs) | {"operations": tally.total / len(timed),
                                          "bytes_moved": (tally.bytes_read + tally.bytes_written) / len(timed)})
@@ -98,7 +101,7 @@ def measure(contestant: Contestant, material: Material, score: Score, folder: Pa
         steps=None if tally is None else {name: n / len(timed) for name, n in tally.steps.items()},
         accuracy={kind: accuracy(values) for kind, values in scores.items()}, costs=costs,
         memory_bytes=contestant.memory_bytes(), deterministic=_deterministic(contestant, material, answers, seed),
-        training=contestant.training, scores=scores, seconds_each=tuple(seconds),
+        training=contestant.training, scores=scores, seconds_each=tuple(one.processor_s for one in times),
         answers={kind: tuple(values) for kind, values in answers.items()})
 
 
@@ -129,11 +132,11 @@ def _deterministic(contestant: Contestant, material: Material, answers: Mapping[
     return sum(same) / len(same)
 
 
-def costs_of(folder: Path, n_answers: int, seconds: float, n_threads: int) -> Costs:
-    """Of a trace with so many answers, which took ``seconds`` each without a ledger. Work is the sum over its ticks;
-    time under the ledger is that of each phase's median tick, times its ticks: other programs on the machine make
-    single ticks longer. Energy is the ledger's where a counter measured it, else that time times the watts of its
-    cores."""
+def costs_of(folder: Path, n_answers: int, time: Time) -> Costs:
+    """Of a trace with so many answers, each of which took that ``time`` without a ledger. Work is the sum over its
+    ticks; time under the ledger is that of each phase's median tick, times its ticks: other programs on the machine
+    make single ticks longer. Energy is the ledger's where a counter measured it, else the processor's time times the
+    watts of a core."""
     import duckdb
 
     ledger = str(folder / "ledger.parquet")
@@ -150,6 +153,7 @@ def costs_of(folder: Path, n_answers: int, seconds: float, n_threads: int) -> Co
     if measured and joules is not None:
         energy, source = joules / n_answers, "measured"
     else:
-        energy, source = seconds * DEFAULT_COEFFICIENTS.idle_watts_per_core * n_threads, FROM_TIME
-    return Costs(seconds, nanoseconds * 1e-9 / n_answers, None if operations is None else operations / n_answers,
-                 moved / n_answers if counted else None, energy, source)
+        energy, source = time.processor_s * DEFAULT_COEFFICIENTS.idle_watts_per_core, FROM_TIME
+    return Costs(time.processor_s, time.wall_s, nanoseconds * 1e-9 / n_answers,
+                 None if operations is None else operations / n_answers, moved / n_answers if counted else None,
+                 energy, source)

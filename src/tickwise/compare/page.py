@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tickwise.compare.cases import NOISY
-from tickwise.compare.conclusions import MODEL, PROGRAM, SIGNIFICANT, seconds, wins
-from tickwise.core.console import format_bytes, format_count
+from tickwise.compare.conclusions import MODEL, PROGRAM, wins
+from tickwise.compare.evidence import SIGNIFICANT
+from tickwise.core.console import format_bytes, format_count, format_duration, format_energy, format_number
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS
 from tickwise.report.data import Figure
 from tickwise.report.figure_page import Section, figure_page
@@ -31,7 +32,7 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
                     "request, to answer rephrased or noisy inputs, to examples that pass.",
                     svg=svg("factors", lambda figure: _draw_factors(figure, jobs), width=9.0,
                             height=1.4 + 0.34 * len(jobs)),
-                    header=("job", "better on plain", "better on rephrased", "turns at", "time ÷", "memory ÷",
+                    header=("job", "better on plain", "better on rephrased", "turns at", "processor time ÷", "memory ÷",
                             "program changed", "model changed"), rows=tuple(map(_overview, jobs)))]
     sections += [section for job in jobs for section in _job_sections(job)]
     notes = [f"{name} was left out: {why}" for name, why in found["skipped"].items()]
@@ -50,14 +51,15 @@ def _method(n_tests: int) -> tuple[str, ...]:
         f"bootstrap, times by a sign test of which one was faster. All {n_tests} tests of this page are corrected "
         f"together (Holm), at {100 * SIGNIFICANT:.0f} %. What they leave open is called no difference shown. Counted "
         "figures (memory, operations, bytes) need no test.",
-        "Time is each contestant's own: one answer after the other in one process, the median of five. The time under "
+        "Time is each contestant's own: one answer after the other in one process, the median of five. The factor is "
+        "of processor time, all threads together, which other programs on the machine do not change. The time under "
         "the ledger, with its marks, stands beside it.",
         "Operations are of one answer. A model's are the FLOPs of its program listing; a program's are the steps of "
         "its algorithm, counted as it runs. The interpreter's instructions are not among them, and the processor's "
         "were not counted: n/a. So the two are different units, and no factor is made of them, nor of bytes, which "
         "for programs are those of the texts, keys and entries that the steps touch.",
-        f"Energy is measured where the machine has a counter. Else it is modelled from time alone ({watts:g} W for "
-        "each core at work): it says nothing that the time does not say, so it has no factor.",
+        "Energy is measured where the machine has a counter. Else it is modelled from processor time alone "
+        f"({watts:g} W): it says nothing that the time does not say, so it has no factor.",
         "Memory is that of weights, or of rules, tables and code; the interpreter and the libraries are left out.",
         "A change passes once examples of such inputs score 95 % of what plain ones did before. Edits of programs were "
         "written beforehand, and the time of whoever wrote them is not counted. Models are trained further in rounds "
@@ -73,13 +75,14 @@ def _headline(jobs: Sequence[dict[str, Any]]) -> list[Figure]:
                                 ("no difference shown", None))]
     factors = sorted(one["time"]["value"] for one in found if one["time"])
     if factors:
-        boxes.append(Figure("time of an answer, model ÷ program", f"{_factor(factors[0])} to {_factor(factors[-1])}",
-                            "measured", f"{len(factors)} of {len(jobs)} jobs"))
+        boxes.append(Figure("processor time of an answer, model ÷ program",
+                            f"{_factor(factors[0])} to {_factor(factors[-1])}", "measured",
+                            f"{len(factors)} of {len(jobs)} jobs"))
     return boxes
 
 
 def _factor(value: float | None) -> str:
-    return _NOT_KNOWN if value is None else f"{format_count(value)} ×" if value >= 1 else f"{value:.2g} ×"
+    return _NOT_KNOWN if value is None else f"{format_number(value)} ×"
 
 
 def _overview(job: dict[str, Any]) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ def _overview(job: dict[str, Any]) -> tuple[str, ...]:
     time, share = one["time"], one["turning_share"]
     unable = [who for who in (PROGRAM, MODEL) if not one["able"][who]]
     if time:
-        factor = f"{_factor(time['value'])} ({format_count(time['low'])}–{format_count(time['high'])})"
+        factor = f"{_factor(time['value'])} ({format_number(time['low'])}–{format_number(time['high'])})"
     else:
         factor = f"{_NOT_KNOWN}: {' and '.join(unable)} not above a constant answer" if unable \
             else "no difference shown"
@@ -107,7 +110,7 @@ def _change(change: Mapping[str, Any] | None, able: bool) -> str:
         return _NOT_KNOWN
     if not change["accuracy"]:
         return "needs none"
-    return seconds(change["seconds"]) if change["passed"] else f"not within {seconds(change['seconds'])}"
+    return ("" if change["passed"] else "not within ") + format_duration(change["seconds"])
 
 
 def _job_sections(job: dict[str, Any]) -> list[Section]:
@@ -164,17 +167,20 @@ def _figures(job: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, ..
         made = one["training"]
         if made is None or made["seconds"] is None:
             return _NOT_KNOWN
-        return seconds(made["seconds"]) + ("" if made["flops"] is None else f", {format_count(made['flops'])} FLOPs")
+        flops = "" if made["flops"] is None else f", {format_count(made['flops'])} FLOPs"
+        return format_duration(made["seconds"]) + flops
 
     return [
         *(row(f"score, {kind} (measured)", lambda one, kind=kind: score(one["accuracy"], kind)) for kind in kinds),
         ("score of " + _short(job["constant"]["name"]) + f", {job['plain']}",
          *([f"{100 * job['constant']['score']:.1f} %"] * len(contestants))),
-        row("time of an answer (measured)", lambda one: seconds(one["costs"]["seconds"])),
-        row("time under the ledger (measured)", lambda one: seconds(one["costs"]["ledger_seconds"])),
+        row("processor time of an answer (measured)", lambda one: format_duration(one["costs"]["processor_s"])),
+        row("time by the clock (measured)", lambda one: format_duration(one["costs"]["wall_s"])),
+        row("time under the ledger, by the clock (measured)", lambda one: format_duration(one["costs"]["ledger_s"])),
         row("operations of an answer (counted)", operations),
         row("bytes moved (counted)", lambda one: of(one["costs"]["bytes_moved"], format_bytes)),
-        row("energy of an answer", lambda one: f"{one['costs']['energy_j']:.3g} J ({one['costs']['energy_source']})"),
+        row("energy of an answer", lambda one:
+            f"{format_energy(one['costs']['energy_j'])} ({one['costs']['energy_source']})"),
         row("memory (counted)", lambda one: format_bytes(one["memory_bytes"])),
         row("same answer every time (measured)", lambda one: f"{100 * one['deterministic']:.4g} %"),
         row("training (measured, counted)", training),
@@ -224,7 +230,7 @@ def _draw_factors(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("language model ÷ classical program; right of 1 the model takes more")
     axes.grid(alpha=0.25, axis="x")
     handles = [axes.scatter([], [], color=colour, s=30, label=label)
-               for label, colour in (("time of an answer", BLUE), ("memory", PURPLE))]
+               for label, colour in (("processor time", BLUE), ("memory", PURPLE))]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

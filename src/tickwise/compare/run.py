@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tickwise.compare.cases import Material
-from tickwise.compare.changes import change
+from tickwise.compare.cases import NOISY, Material
+from tickwise.compare.changes import Changed, change
 from tickwise.compare.conclusions import conclude
 from tickwise.compare.contestants import Contestant
-from tickwise.compare.evidence import weigh
+from tickwise.compare.evidence import difference, may_be_above, weigh
 from tickwise.compare.jobs import JOBS, Job, MissingDataError
 from tickwise.compare.learners import Budget
 from tickwise.compare.measure import Measured, measure, scores_of
@@ -119,11 +119,6 @@ def _measured(comparison: Comparison, job: Job, prepared: Prepared, folder: Path
         return measure(contestant, material, score, folder / f"trace-{name}", n_timed=comparison.n_timed,
                        seed=setting.seed)
 
-    def changed(contestant: Contestant) -> dict[str, Any] | None:
-        found = change(contestant, material, score, learner=None if given is not None else prepared.learner,
-                       folder=folder, budget=budget, most=setting.n)
-        return None if found is None else asdict(found)
-
     by_development = [statistics.fmean(scores_of(program, material.development, score))
                       for program in prepared.programs]
     best = by_development.index(max(by_development))
@@ -132,6 +127,17 @@ def _measured(comparison: Comparison, job: Job, prepared: Prepared, folder: Path
     constant = Constant(material.training, material.development, score)
     scores = [score(constant.constant, case) for case in material.cases[material.plain]]
     everybody = (*programs, written)
+    evidence = weigh(programs[best], written, scores, constant.name, material.plain, setting.seed)
+
+    def changed(contestant: Contestant, who: str) -> Changed | None:
+        if not may_be_above(evidence.learnt[who]):
+            return None  # a job that is not done cannot be changed
+        return change(contestant, material, score, learner=None if given is not None else prepared.learner,
+                      folder=folder, budget=budget, most=setting.n)
+
+    changes = {"program": changed(prepared.programs[best], "program"), "model": changed(model, "model")}
+    noisy = [(one.scores or measured.scores)[NOISY] for one, measured in
+             zip(changes.values(), (programs[best], written), strict=True) if one is not None]
     write_text_atomic(folder / "answers.jsonl", "".join(_answers(material, everybody)))
     return {
         "job": job.name, "title": job.title, "about": material.about, "score": job.scored, "plain": material.plain,
@@ -143,8 +149,9 @@ def _measured(comparison: Comparison, job: Job, prepared: Prepared, folder: Path
         "contestants": [one.as_json() for one in everybody],
         "development": dict(zip([one.name for one in programs], by_development, strict=True)),
         "given": given is not None,
-        "changes": {"program": changed(prepared.programs[best]), "model": changed(model)},
-        "evidence": asdict(weigh(programs[best], written, scores, constant.name, material.plain, setting.seed)),
+        "changes": {who: None if one is None else one.as_json() for who, one in changes.items()},
+        "evidence": asdict(evidence) | {
+            "after_changes": asdict(difference(noisy[0], noisy[1], setting.seed)) if len(noisy) == 2 else None},
     }
 
 
