@@ -16,7 +16,7 @@ Purpose = Literal["language model", "text-to-text model", "classifier", "tagger"
 
 USED_BY: dict[Purpose, tuple[str, ...]] = {
     "language model": ("generate", "trace", "evaluate"),
-    "text-to-text model": ("run translate", "generate", "trace"),
+    "text-to-text model": ("run translate", "run text-to-text", "run summarise", "attention", "generate", "trace"),
     "classifier": ("run classify",),
     "tagger": ("run entities",),
     "autoencoder": ("run sample", "run reconstruct", "run interpolate", "run likelihood"),
