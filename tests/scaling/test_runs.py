@@ -51,6 +51,12 @@ def test_the_highest_losses_are_dropped_with_their_ties(tmp_path):
     assert len(runs.excluded) == 3
 
 
+def test_compute_is_six_times_parameters_times_tokens_however_a_table_counts(tmp_path):
+    counted = [(n, d, loss, 1.4 * 6 * n * d) for n, d, loss in _ROWS]
+    runs = read_runs(write_runs(tmp_path / "runs.csv", (*_HEADER, "flops"), counted))
+    assert runs.flops.tolist() == [6 * n * d for n, d, _ in _ROWS]
+
+
 @pytest.mark.parametrize(("header", "rows", "message"), [
     (("parameters", "tokens"), [(1, 2)], "no column of loss"),
     (("tokens", "loss"), [(1, 2)], "no column of parameters"),

@@ -14,7 +14,7 @@ from tickwise.scaling.runs import list_excluded, read_runs
 from tickwise.scaling.study import as_json, study, write_law
 from tickwise.scaling.sweep_grid import Grid, trials
 from tickwise.scaling.sweep_trial import run_trial
-from tickwise.scaling.sweep_workers import Ended, local_workers
+from tickwise.scaling.sweep_workers import Ended, check_room, local_workers
 from tickwise.training.config import OptimizerOptions, TrainConfig
 
 DATA = sweep.Data(fingerprint="f00d", train_tokens=30_000, vocab_size=97)
@@ -105,6 +105,41 @@ def test_other_settings_or_data_under_the_same_name_are_refused(tmp_path, planne
     with pytest.raises(ConfigError, match=r"begun with another data.fingerprint; take"):
         sweep.lay_out(tmp_path, planned, dataclasses.replace(DATA, fingerprint="beef"))
     sweep.lay_out(tmp_path, planned, DATA)
+
+
+def test_new_trials_are_of_the_text_and_the_kind_that_the_folder_has(tmp_path, planned):
+    sweep.lay_out(tmp_path, planned[:4], DATA)
+    with pytest.raises(ConfigError, match=r"have another data.fingerprint, and one table"):
+        sweep.lay_out(tmp_path, planned[4:], dataclasses.replace(DATA, fingerprint="beef"))
+    longer = [dataclasses.replace(trial, config=dataclasses.replace(trial.config, context=32)) for trial in planned[4:]]
+    with pytest.raises(ConfigError, match=r"have another context, and one table"):
+        sweep.lay_out(tmp_path, longer, DATA)
+    assert len(list((tmp_path / "trials").iterdir())) == 4
+    sweep.lay_out(tmp_path, planned, DATA)
+    assert len(list((tmp_path / "trials").iterdir())) == len(planned), "sizes, batches and rates may differ"
+
+
+def test_a_trial_that_its_scheduler_loses_has_failed(tmp_path, planned):
+    def lost(folder):
+        gone = Future()
+        gone.set_exception(RuntimeError("the node died\nand more"))
+        return gone
+
+    name = planned[0].name
+    assert go(tmp_path, planned[:1], lost) == [f"{name} failed (exit code 1): RuntimeError: the node died"]
+    assert go(tmp_path, planned[:1], Trainer()) == []
+
+
+@pytest.mark.parametrize(("nodes", "threads", "gpus", "enough"), [
+    ([{"CPU": 4.0}], 4, 0.0, True), ([{"CPU": 4.0}], 5, 0.0, False), ([{"CPU": 4.0}], 1, 1.0, False),
+    ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], 4, 1.0, False), ([{"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}], 4, 1.0, True),
+])
+def test_what_no_node_has_is_refused_at_once(nodes, threads, gpus, enough):
+    if enough:
+        check_room(nodes, threads, gpus)
+    else:
+        with pytest.raises(ConfigError, match="no node of Ray has these"):
+            check_room(nodes, threads, gpus)
 
 
 def test_a_folder_takes_one_sweep_at_a_time(tmp_path):

@@ -103,7 +103,7 @@ def _frontier(figure: Any, result: Study) -> None:
         _fill(axes, budgets, shown(optimal_size(fit.resampled[:, None], budgets)), BLUE)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _grid(axes, "training compute (FLOP)", f"compute-optimal {what}")
+        _grid(axes, "training compute C = 6·N·D (FLOP)", f"compute-optimal {what}")
         axes.legend(fontsize=8, loc="upper left")
 
 
@@ -134,7 +134,7 @@ def _loss_over_compute(figure: Any, result: Study) -> None:
     axes.axhline(fit.value("E"), color=GREY, linestyle=":", label=f"E = {fit.value('E'):.3f}")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _grid(axes, "training compute (FLOP)", "loss (nats per token)")
+    _grid(axes, "training compute C = 6·N·D (FLOP)", "loss (nats per token)")
     _plain_losses(axes)
     axes.legend(fontsize=8)
 
@@ -177,7 +177,7 @@ def _iso_flop(figure: Any, result: Study) -> None:
     _grid(axes, "parameters", "loss (nats per token)")
     _plain_losses(axes)
     if result.parabolas:
-        figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="training compute (FLOP)")
+        figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="training compute C = 6·N·D (FLOP)")
 
 
 def _residuals(figure: Any, result: Study) -> None:

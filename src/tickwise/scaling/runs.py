@@ -55,6 +55,7 @@ class Runs:
     parameters: Floats
     tokens: Floats
     flops: Floats
+    """6·N·D, also where a table counts otherwise."""
     losses: Floats
     unique_tokens: Floats | None
     """Tokens of the data that a run repeated; ``None`` where the table does not say."""
@@ -73,7 +74,8 @@ class Runs:
 
 
 def read_runs(path: Path, columns: Columns | None = None, drop_highest: int = 0) -> Runs:
-    """Runs of a table with parameters, a loss, and tokens or FLOPs (each gives the other, by 6·N·D).
+    """Runs of a table with parameters, a loss, and tokens or FLOPs (each gives the other, by 6·N·D; where the table has
+    both, its FLOPs serve to find a wrong unit and for nothing else).
 
     Runs whose loss is missing, NaN or infinite are excluded and listed, as are those with one of the ``drop_highest``
     highest losses and ties with the lowest of these. ``DataError`` for missing columns, words in place of numbers,
@@ -95,6 +97,8 @@ def read_runs(path: Path, columns: Columns | None = None, drop_highest: int = 0)
                         f"{', '.join(names)}; name one with --columns.tokens or --columns.flops")
     runs = _collect(rows, found, path)
     _check_units(runs, path, given_both=found["tokens"] is not None and found["flops"] is not None)
+    # One definition for all approaches, and for the optimum and the plan that follow.
+    runs = dataclasses.replace(runs, flops=FLOPS_PER_PARAMETER_AND_TOKEN * runs.parameters * runs.tokens)
     return _without_highest(runs, drop_highest, path)
 
 

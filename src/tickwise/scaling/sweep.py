@@ -62,7 +62,8 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def lay_out(out: Path, trials: Sequence[Trial], data: Data) -> None:
-    """Write what each trial shall do. ``ConfigError`` where a trial of that name was begun with other settings."""
+    """Write what each trial shall do. ``ConfigError`` where a trial of that name was begun with other settings, and
+    where the folder's trials would not all be of one text and, but for sizes, batches and rates, of one kind."""
     specs = {trial.name: _spec(trial, data) for trial in trials}
     for name, spec in specs.items():
         path = out / "trials" / name / TRIAL_FILE
@@ -71,6 +72,12 @@ def lay_out(out: Path, trials: Sequence[Trial], data: Data) -> None:
             if found:
                 raise ConfigError(f"{out}: trial {name} was begun with another {', '.join(found)}; take the same "
                                   "settings, or another --out")
+    for path in sorted((out / "trials").glob(f"*/{TRIAL_FILE}")):
+        old = read_json(path, "the trial")
+        found = _differing(_common(old), _common(next(iter(specs.values()))))
+        if found:
+            raise ConfigError(f"{out}: its trials (such as {old['name']}) have another {', '.join(found)}, and one "
+                              "table compares them all; take the same settings, or another --out")
     for name, spec in specs.items():
         path = out / "trials" / name / TRIAL_FILE
         if not path.is_file():
@@ -80,6 +87,16 @@ def lay_out(out: Path, trials: Sequence[Trial], data: Data) -> None:
 def _spec(trial: Trial, data: Data) -> dict[str, Any]:
     return {"name": trial.name, "parameters": trial.parameters, "tokens": trial.tokens, "flops": trial.flops,
             "data": dataclasses.asdict(data), "config": to_dict(trial.config)}
+
+
+def _common(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trials of a folder have in common."""
+    def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name not in names}
+
+    config = without(spec["config"], "depth", "batch_size", "max_steps")
+    config |= {"model": without(config["model"], "width"), "optimizer": without(config["optimizer"], "lr")}
+    return {"data": spec["data"], "config": config}
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -204,7 +221,7 @@ def run(out: Path, trials: Sequence[Trial], start: Start, work: Mapping[str, flo
             ended, _ = wait(running, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
             for future in ended:
                 trial = running.pop(future)
-                line = _finish(out, trial, future.result())
+                line = _finish(out, trial, _ended(future))
                 if line is not None:
                     failed.append(line)
                 over += 1
@@ -216,6 +233,14 @@ def run(out: Path, trials: Sequence[Trial], start: Start, work: Mapping[str, flo
             bar.note(f"{over}/{len(trials)} trials")
     write_table(out)
     return failed
+
+
+def _ended(future: "Future[Ended]") -> Ended:
+    """How a trial's process ended; also when whoever ran it lost it."""
+    try:
+        return future.result()
+    except Exception as problem:
+        return Ended(1, f"{type(problem).__name__}: {problem}".strip().splitlines()[0])
 
 
 def _advance(bar: ProgressBar, trial: Trial, share: float, shares: dict[str, float], work: Mapping[str, float]) -> None:

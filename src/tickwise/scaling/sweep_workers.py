@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,15 @@ def ray_workers(workers: int | None, threads: int, gpus: float) -> Iterator[Star
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
     try:
+        check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
         yield lambda folder: task.remote(folder.resolve(), threads).future()
     finally:
         ray.shutdown()
+
+
+def check_room(nodes: Sequence[Mapping[str, float]], threads: int, gpus: float) -> None:
+    """``ConfigError`` when no node has what a trial reserves: Ray would wait for one without a word."""
+    if not any(node.get("CPU", 0.0) >= threads and node.get("GPU", 0.0) >= gpus for node in nodes):
+        have = ", ".join(f"{node.get('CPU', 0.0):g} CPUs and {node.get('GPU', 0.0):g} GPUs" for node in nodes[:3])
+        raise ConfigError(f"a trial reserves {threads} CPUs and {gpus:g} GPUs, and no node of Ray has these (they have "
+                          f"{have}); lower --threads or --gpus, or start a node that has them")
