@@ -6,13 +6,8 @@ import tracemalloc
 import pytest
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
-from tickwise.tasks.knowledge import (
-    KnowledgeGraph,
-    build_graph,
-    facts_of_documents,
-    facts_of_tables,
-    told,
-)
+from tickwise.tasks.graph_facts import facts_of_documents, facts_of_tables, told
+from tickwise.tasks.knowledge import KnowledgeGraph, build_graph
 
 FACTS = [
     ("Ada Lovelace", "born in", "London"), ("London", "located in", "England"), ("England", "is a", "country"),

@@ -14,7 +14,8 @@ from tickwise.cli.task_flags import answer_texts
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tickwise.tasks.knowledge import Fact, GraphAnswer, KnowledgeGraph
+    from tickwise.tasks.graph_facts import Fact
+    from tickwise.tasks.knowledge import GraphAnswer, KnowledgeGraph
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ def run(arguments: Arguments) -> int:
 
 def _graph(arguments: Arguments) -> "KnowledgeGraph":
     from tickwise.core.console import say
-    from tickwise.tasks.knowledge import KnowledgeGraph, build_graph, facts_of_documents, facts_of_tables
+    from tickwise.tasks.graph_facts import facts_of_documents, facts_of_tables
+    from tickwise.tasks.knowledge import KnowledgeGraph, build_graph
 
     if not arguments.documents and not arguments.triples:
         assert arguments.graph is not None
@@ -101,7 +103,7 @@ def _answer(arguments: Arguments, graph: "KnowledgeGraph") -> None:
 
 
 def _told(answer: "GraphAnswer") -> str:
-    from tickwise.tasks.knowledge import told
+    from tickwise.tasks.graph_facts import told
 
     if not answer.answers:
         return f"not found: {answer.reason}"

@@ -13,7 +13,8 @@ from torch import Tensor
 from tickwise.core.stages import Stage
 from tickwise.engine.beam_state import FirstTokens, StoredSources, TreeCache
 from tickwise.layers.attention import keeps_scores
-from tickwise.models.encoder_decoder import EncoderDecoder, Memory
+from tickwise.layers.source_memory import Memory
+from tickwise.models.encoder_decoder import EncoderDecoder
 from tickwise.profiling.ledger import CostTable, Phase, RequestRow, TickCosts
 from tickwise.profiling.program import Program, instruction_json, list_program, stage_costs
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tickwise.layers.attention import PositionBias, full_attention, padding_bias
-from tickwise.models.encoder_decoder import Memory
+from tickwise.layers.source_memory import Memory
 
 _FIRST_COLUMNS = 32
 

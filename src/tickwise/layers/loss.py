@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOSS_CHUNK = 512
+LARGE_VOCABULARY = 2048
+"""From here on the head and its loss are computed in one."""
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 

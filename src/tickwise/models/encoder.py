@@ -20,11 +20,10 @@ from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace
 from tickwise.layers.feed_forward import Activation, FeedForward
 from tickwise.layers.linear import Embedding, Linear
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.rope import rope_tables
 
-_LARGE_VOCABULARY = 2048
 EMBEDDING_DEVIATION = 0.02
 
 
@@ -160,7 +159,7 @@ class Encoder(nn.Module):
     def mlm_loss(self, states_NC: Tensor, words_N: Tensor) -> Tensor:
         """Mean nats of the words at the places with these states; a large vocabulary's logits never all exist."""
         assert self.masked_head is not None, "this encoder has no head for masked words"
-        if self.masked_head.bias is None and self.config.vocab_size >= _LARGE_VOCABULARY:
+        if self.masked_head.bias is None and self.config.vocab_size >= LARGE_VOCABULARY:
             mark(Stage.HEAD)
             return head_and_loss(self.masked_head(states_NC), self.embed_tokens.weight, words_N)
         logits_NV = self.mlm_logits(states_NC).float()

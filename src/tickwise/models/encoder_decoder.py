@@ -8,7 +8,7 @@ H heads, D head width, V vocabulary.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,9 @@ from tickwise.layers.attention import (
     BiasedCache,
     CrossAttention,
     KeyValueCache,
-    PositionBias,
     SelfAttention,
     SourceMemory,
     WholeText,
-    causal_attention,
-    full_attention,
     padding_bias,
 )
 from tickwise.layers.attention_weights import WatchedText
@@ -34,13 +31,12 @@ from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace, ResidualLayer
 from tickwise.layers.feed_forward import Activation, FeedForward
 from tickwise.layers.linear import Embedding, Linear
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.layers.norm import NormKind, make_norm
 from tickwise.layers.packed import PackedTokens
 from tickwise.layers.positions import PositionTables, RelativeBias, sinusoidal_table
 from tickwise.layers.rope import rope_tables
-
-_LARGE_VOCABULARY = 2048
+from tickwise.layers.source_memory import CopiedMemory, EarlierTokens, Memory, RememberedBias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,80 +125,6 @@ class EncoderDecoderConfig:
         for name in ("pad_id", "start_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ConfigError(f"model.{name}: {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
-
-
-class CopiedMemory(Protocol):
-    """What pointing into sources needs of a memory; the names are those of ``Memory``."""
-
-    @property
-    def keys(self) -> Sequence[Tensor]: ...
-
-    @property
-    def padding_B11S(self) -> Tensor | None: ...  # noqa: N802
-
-    @property
-    def tokens_BS(self) -> Tensor | None: ...  # noqa: N802
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the decoder reads of B sources: computed once for each, the same in every step."""
-
-    keys: tuple[Tensor, ...]
-    """For each decoder layer (B, K, S, D)."""
-    values: tuple[Tensor, ...]
-    """For each decoder layer (B, K, S, D)."""
-    lengths_B: Tensor  # noqa: N815
-    """Tokens of each source; what follows is padding."""
-    padding_B11S: Tensor | None  # noqa: N815
-    """What hides the padding, added to scores; ``None``: there is none."""
-    dropout: float = 0.0
-    """Share of the attention's weights that do not count."""
-    tokens_BS: Tensor | None = None  # noqa: N815
-    """Ids of the sources, where the model copies from them."""
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest source, S."""
-        return self.keys[0].shape[2]
-
-    def attend(self, layer: int, q_BHTD: Tensor) -> Tensor:
-        """(B, H, T, D): every query looks at all tokens of its source."""
-        return full_attention(
-            q_BHTD, self.keys[layer], self.values[layer], bias=self.padding_B11S, dropout=self.dropout)
-
-
-class _EarlierTokens(WholeText):
-    """Attention from every token to those before it and to itself."""
-
-    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
-        return causal_attention(q_BHTD, k_BKTD, v_BKTD, dropout=self._dropout)
-
-
-class _Biased:
-    """A cache, with a bias that is computed once for all layers of a call."""
-
-    def __init__(self, cache: BiasedCache, bias: PositionBias) -> None:
-        self._cache, self._bias = cache, bias
-        self._known: list[tuple[slice | Tensor, int, Tensor]] = []
-
-    def positions(self, n_new: int) -> slice | Tensor:
-        return self._cache.positions(n_new)
-
-    def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
-        return self._cache.attend(layer, q_BHTD, k_BKTD, v_BKTD, self._remembered)
-
-    def advance(self, n_new: int) -> None:
-        self._cache.advance(n_new)
-
-    def _remembered(self, positions: slice | Tensor, n_keys: int) -> Tensor:
-        for known, n_known, bias_HTS in self._known:
-            same = known == positions if isinstance(known, slice) else known is positions
-            if same and n_known == n_keys:
-                return bias_HTS
-        bias_HTS = self._bias(positions, n_keys)
-        self._known.append((positions, n_keys, bias_HTS))
-        return bias_HTS
 
 
 class CrossDecoderLayer(ResidualLayer):
@@ -294,7 +216,7 @@ class EncoderDecoder(nn.Module):
         """
         memory = self.encode(source_BS, lengths_B)
         packed = PackedTokens(target_lengths_B, target_BT.shape[1])
-        return self._decode(target_BT, memory, _EarlierTokens(None, self._attention_dropout), packed)
+        return self._decode(target_BT, memory, EarlierTokens(None, self._attention_dropout), packed)
 
     def encode(
         self, source_BS: Tensor, lengths_B: Tensor | None = None, watched: WatchedText | None = None
@@ -340,10 +262,10 @@ class EncoderDecoder(nn.Module):
         asking for more raises ``ConfigError``.
         """
         if cache is None:
-            cache = _EarlierTokens(None, self._attention_dropout)
+            cache = EarlierTokens(None, self._attention_dropout)
         return self._decode(target_BT, memory, cache, None)
 
-    def logits(self, hidden_BTC: Tensor, memory: "CopiedMemory | None" = None) -> Tensor:
+    def logits(self, hidden_BTC: Tensor, memory: CopiedMemory | None = None) -> Tensor:
         """(B, T, V), from the output of ``hidden_states``; a model that copies needs to know from what."""
         mark(Stage.HEAD)
         logits_BTV: Tensor = self.lm_head(self._head_input(hidden_BTC))
@@ -354,7 +276,7 @@ class EncoderDecoder(nn.Module):
         return mixed_log_probabilities(
             logits_BTV, self.copy_gate(hidden_BTC), self._pointed(hidden_BTC, memory), memory.tokens_BS)
 
-    def _pointed(self, hidden_BTC: Tensor, memory: "CopiedMemory") -> Tensor:
+    def _pointed(self, hidden_BTC: Tensor, memory: CopiedMemory) -> Tensor:
         """(B, T, S): where the next token could be copied from."""
         weights_BTS: Tensor = self._decoder_layers[-1].copy_attn(hidden_BTC, memory.keys[-1], memory.padding_B11S)
         return weights_BTS
@@ -363,7 +285,7 @@ class EncoderDecoder(nn.Module):
         """Mean cross-entropy (nats, float32) of the next tokens. A large vocabulary's logits never all exist."""
         mark(Stage.HEAD)
         hidden_NC = self._head_input(hidden_NC)
-        if self.lm_head.bias is None and self.config.vocab_size >= _LARGE_VOCABULARY:
+        if self.lm_head.bias is None and self.config.vocab_size >= LARGE_VOCABULARY:
             return head_and_loss(hidden_NC, self.lm_head.weight, targets_N, label_smoothing)
         logits_NV = self.lm_head(hidden_NC).float()
         mark(Stage.LOSS)
@@ -376,7 +298,7 @@ class EncoderDecoder(nn.Module):
         """``loss`` of the targets' tokens, in the order of ``target_states``, of a model that copies."""
         memory = self.encode(source_BS, lengths_B)
         packed = PackedTokens(target_lengths_B, target_BT.shape[1])
-        hidden_PC = self._decode(target_BT, memory, _EarlierTokens(None, self._attention_dropout), packed)
+        hidden_PC = self._decode(target_BT, memory, EarlierTokens(None, self._attention_dropout), packed)
         mark(Stage.HEAD)
         weights_BTS = self._pointed(packed.pad(hidden_PC), memory)
         labels_BT = packed.spread(labels_P).view(target_BT.shape)
@@ -402,9 +324,9 @@ class EncoderDecoder(nn.Module):
     def _with_distances(self, cache: KeyValueCache, n_new: int) -> KeyValueCache:
         if self.config.positions != "relative":
             return cache
-        if isinstance(cache, _EarlierTokens):
+        if isinstance(cache, EarlierTokens):
             return WholeText(self.decoder.relative(slice(0, n_new), n_new)[None], self._attention_dropout)
-        return _Biased(cast(BiasedCache, cache), self.decoder.relative)
+        return RememberedBias(cast(BiasedCache, cache), self.decoder.relative)
 
     def _embed(
         self, stack: _Stack, ids_BT: Tensor, positions: slice | Tensor, packed: PackedTokens | None

@@ -17,10 +17,9 @@ from tickwise.core.stages import Stage, mark
 from tickwise.layers.clustered_head import ClusteredHead, check_cutoffs
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Embedding, Linear
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.layers.recurrent import CellKind, RecurrentLayers, State, locked_dropout
 
-_LARGE_VOCABULARY = 2048
 _TOKENS_AT_ONCE = 2048
 _WARM_UP = 64
 
@@ -141,7 +140,7 @@ class Recurrent(nn.Module):
             if label_smoothing:
                 raise ConfigError("--label-smoothing: not with model.cutoffs, whose head never sees all words at once")
             return self.clusters.loss(hidden_NC, weight_VC, targets_N)
-        if self.config.vocab_size >= _LARGE_VOCABULARY:
+        if self.config.vocab_size >= LARGE_VOCABULARY:
             return head_and_loss(hidden_NC, weight_VC, targets_N, label_smoothing)
         logits_NV = self.logits(hidden_NC).float()
         mark(Stage.LOSS)

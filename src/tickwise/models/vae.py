@@ -19,7 +19,7 @@ from tickwise.layers.attention import causal_attention
 from tickwise.layers.clustered_head import ClusteredHead, check_cutoffs
 from tickwise.layers.dropout import dropout
 from tickwise.layers.linear import Embedding, Linear
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.layers.norm import make_norm
 from tickwise.layers.recurrent import RecurrentLayers, State, locked_dropout
 from tickwise.layers.rope import rope_tables
@@ -27,7 +27,6 @@ from tickwise.models.decoder import DecoderConfig, DecoderLayer
 from tickwise.models.lockstep import shifted
 
 Network = Literal["lstm", "transformer"]
-_LARGE_VOCABULARY = 2048
 _TOKENS_AT_ONCE = 512
 _ACTIVE_VARIANCE = 0.01
 
@@ -294,7 +293,7 @@ class Vae(nn.Module):
         mark(Stage.HEAD)
         if self.clusters is not None:
             return self.clusters.loss(hidden_NC, self.lm_head.weight, targets_N)
-        if self.config.vocab_size >= _LARGE_VOCABULARY:
+        if self.config.vocab_size >= LARGE_VOCABULARY:
             return head_and_loss(hidden_NC, self.lm_head.weight, targets_N)
         logits_NV = self.logits(hidden_NC).float()
         mark(Stage.LOSS)

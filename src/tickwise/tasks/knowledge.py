@@ -19,24 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_file
-from tickwise.data.passages import read_passages, sentence_spans
-from tickwise.data.rows import open_text
+from tickwise.tasks.graph_facts import MUTUAL, NUMBER, SINGLE, WORD, Fact, Step, key_of_name, relation_name
+from tickwise.tasks.graph_problems import Problems, contradict, contradictions, cycles
 from tickwise.tasks.passage_index import attached
 from tickwise.text.terms import key_of
-from tickwise.text.triples import VERB_OF, triples
+from tickwise.text.triples import VERB_OF
 
 if TYPE_CHECKING:
     import duckdb
 
-SINGLE = frozenset({
-    "capital", "capital of", "born in", "born on", "died in", "died on", "die in", "die on", "father", "mother",
-    "population", "area", "height", "length", "birthplace", "birth date", "date of birth", "death date", "currency",
-    "founded in",
-})
-"""Relations of which a subject has one object of a kind, name or number; two of them contradict each other."""
-MUTUAL = frozenset({"marry", "married to", "spouse", "sibling", "brother", "sister", "friend", "border", "borders",
-                    "near", "know", "knows", "meet", "same as", "adjacent to", "connected to", "related to"})
-"""Relations that hold both ways: there and back is no cycle."""
 _FACT_PRICE, _IDLE_PRICE, _BACKWARDS_PRICE, _WRONG_END_PRICE, _FOUND = 0.02, 0.25, 0.05, 0.3, 0.5
 _WALKS_KEPT = 2000
 _NAME_WORDS = 8
@@ -45,8 +36,6 @@ _ASKING_WORDS = """a an the of in on at to from by for with and or is are was we
     what which who whom whose where when how many much that this it its name tell me s there related connected
     linked"""
 _ASKING = frozenset(_ASKING_WORDS.split())
-_WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"^\W*\d|\b\d{4}\b")
 _PLACE_WORDS = frozenset({"in", "at", "near", "from", "to", "locate", "birthplace", "live"})
 _WHERE, _A_NUMBER = "?where", "?number"  # what a step says besides words
 _ASKS_NUMBER = re.compile(
@@ -56,32 +45,6 @@ _THE_R_OF = re.compile(r"\b(?:is|are|was|were)\s+the\s+(\w+)\s+of\b", re.IGNOREC
 _CONNECTED = re.compile(r"\b(?:related|connected|linked|connection|relation)\b", re.IGNORECASE)
 _VERB_FIRST = frozenset({"is", "are", "was", "were", "did", "does", "do", "has", "have"})
 _DOERS = {"author": "write", "wife": "marry", "husband": "marry", "spouse": "marry", "birthplace": "bear"}
-
-
-class Fact(NamedTuple):
-    """A triple of the graph; ``where`` is the file and line or sentence that says it."""
-
-    id: int
-    subject: str
-    relation: str
-    object: str
-    where: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """A fact as it is walked: from its subject to its object, or ``backwards``."""
-
-    fact: Fact
-    backwards: bool
-
-    @property
-    def start(self) -> str:
-        return self.fact.object if self.backwards else self.fact.subject
-
-    @property
-    def end(self) -> str:
-        return self.fact.subject if self.backwards else self.fact.object
 
 
 @dataclass(frozen=True)
@@ -113,42 +76,6 @@ class GraphAnswer:
                 "answers": [answer.to_json() for answer in self.answers], "reason": self.reason or None}
 
 
-@dataclass(frozen=True)
-class Problems:
-    """What does not fit together: pairs (or more) of facts that contradict each other, and cycles of one relation."""
-
-    contradictions: tuple[tuple[Fact, ...], ...]
-    cycles: tuple[tuple[Fact, ...], ...]
-
-
-def facts_of_documents(sources: Sequence[str], field: str = "text") -> Iterator[tuple[str, str, str, str]]:
-    """(subject, relation, object, where) of the sentences of English documents, by rules (``text/triples.py``)."""
-    for passage in read_passages(sources, field):
-        spans = sentence_spans(passage.text)
-        for fact in triples([passage.text[start:end] for start, end in spans]):
-            yield fact.subject, fact.relation, fact.object, f"{passage.source}, {passage.place}: {fact.sentence}"
-
-
-def facts_of_tables(sources: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
-    """(subject, relation, object, where) of tab-separated files with these three columns. A first line that names them
-    is no fact. ``DataError`` with the line of one that has not three."""
-    for source in sources:
-        path = Path(source)
-        with open_text(path) as stream:
-            try:
-                for number, line in enumerate(stream, start=1):
-                    cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
-                    if not any(cells) or (number == 1 and [c.lower() for c in cells[:3]] == ["subject", "relation",
-                                                                                            "object"]):
-                        continue
-                    if len(cells) != 3 or not all(cells):
-                        raise DataError(f"{path}, line {number}: needs three columns between tabs, subject, relation, "
-                                        f"object, and has {len([c for c in cells if c])}; mend that line")
-                    yield cells[0], cells[1].replace("_", " "), cells[2], f"{path}, line {number}"
-            except UnicodeDecodeError:
-                raise DataError(f"{path}: not UTF-8; convert it first") from None
-
-
 class _Walk(NamedTuple):
     """A path, the wanted words on it, how many of its facts have none, and how many nouns are read backwards."""
 
@@ -168,10 +95,10 @@ class KnowledgeGraph:
 
     def __init__(self, connection: "duckdb.DuckDBPyConnection", single: Iterable[str] = ()) -> None:
         self._connection = connection
-        self._single = SINGLE | {_relation(name) for name in single}
+        self._single = SINGLE | {relation_name(name) for name in single}
         self.n_facts: int = connection.execute("SELECT count(*) FROM facts").fetchall()[0][0]
         relations = connection.execute("SELECT DISTINCT relation FROM facts").fetchall()
-        self._relation_words = {_stem(word) for (relation,) in relations for word in _WORD.findall(relation)}
+        self._relation_words = {_stem(word) for (relation,) in relations for word in WORD.findall(relation)}
 
     @classmethod
     def open(cls, path: Path, single: Iterable[str] = ()) -> "KnowledgeGraph":
@@ -189,7 +116,8 @@ class KnowledgeGraph:
 
     def facts(self, name: str | None = None) -> list[Fact]:
         """All facts, or those about ``name``, in the order in which they came."""
-        condition, values = ("", []) if name is None else ("WHERE subject_key = ? OR object_key = ?", [_key(name)] * 2)
+        condition, values = ("", []) if name is None else (
+            "WHERE subject_key = ? OR object_key = ?", [key_of_name(name)] * 2)
         return [Fact(*row) for row in self._connection.execute(
             f"SELECT id, subject, relation, object, place FROM facts {condition} ORDER BY id", values).fetchall()]
 
@@ -201,7 +129,7 @@ class KnowledgeGraph:
         if hops < 1:
             raise ConfigError(f"--hops {hops}: must be at least 1")
         names, words = self._read(question)
-        first = (_WORD.findall(question.lower()) or [""])[0]
+        first = (WORD.findall(question.lower()) or [""])[0]
         if not names:
             return GraphAnswer(question, (), False, "no name in the question is in the graph")
         if len(names) > 1 and (first in _VERB_FIRST or _CONNECTED.search(question)):
@@ -218,13 +146,13 @@ class KnowledgeGraph:
         for name in names:
             for walk in self._walk(name, wanted, hops):
                 end, score = walk.steps[-1].end, walk.score(wanted)
-                if role and _stem(role[1]) not in map(_stem, _WORD.findall(walk.steps[-1].fact.relation)):
+                if role and _stem(role[1]) not in map(_stem, WORD.findall(walk.steps[-1].fact.relation)):
                     score -= _WRONG_END_PRICE
-                wrong_kind = first in ("who", "where", "when") and bool(_NUMBER.search(end)) != asks_number
-                if _key(end) in names or wrong_kind:
+                wrong_kind = first in ("who", "where", "when") and bool(NUMBER.search(end)) != asks_number
+                if key_of_name(end) in names or wrong_kind:
                     continue
-                if score >= _FOUND and (_key(end) not in found or score > found[_key(end)].score):
-                    found[_key(end)] = PathAnswer(end, walk.steps, score)
+                if score >= _FOUND and (key_of_name(end) not in found or score > found[key_of_name(end)].score):
+                    found[key_of_name(end)] = PathAnswer(end, walk.steps, score)
         return self._best(question, found)
 
     def _best(self, question: str, found: dict[str, PathAnswer]) -> GraphAnswer:
@@ -233,7 +161,7 @@ class KnowledgeGraph:
         most = max(answer.score for answer in found.values())
         best = tuple(answer for answer in found.values() if answer.score >= most - 1e-9)
         last = [answer.path[-1].fact for answer in best]
-        return GraphAnswer(question, best, any(self._contradict(a, b) for a in last for b in last), "")
+        return GraphAnswer(question, best, any(contradict(a, b, self._single) for a in last for b in last), "")
 
     def _connect(self, question: str, names: Sequence[str], wanted: frozenset[str], hops: int,
                  yes_or_no: bool) -> GraphAnswer:
@@ -242,7 +170,7 @@ class KnowledgeGraph:
         backwards = bool(re.search(r"\bby\b", question))
         found: dict[str, PathAnswer] = {}
         for walk in self._walk(names[0], wanted, hops):
-            if _key(walk.steps[-1].end) != names[1]:
+            if key_of_name(walk.steps[-1].end) != names[1]:
                 continue
             right_way = all(s.backwards == backwards or s.fact.relation in MUTUAL for s in walk.steps)
             score = walk.score(wanted)
@@ -257,8 +185,8 @@ class KnowledgeGraph:
     def _read(self, question: str) -> tuple[list[str], list[str]]:
         """Keys of the graph's names in the question (the longest that do not overlap), and stems of the other words
         that may say a relation."""
-        tokens = _WORD.findall(re.sub(r"['’]s\b", " ", question))
-        spans = {(i, j): _key(" ".join(tokens[i:j])) for i in range(len(tokens))
+        tokens = WORD.findall(re.sub(r"['’]s\b", " ", question))
+        spans = {(i, j): key_of_name(" ".join(tokens[i:j])) for i in range(len(tokens))
                  for j in range(i + 1, min(i + _NAME_WORDS, len(tokens)) + 1)}
         known = {key for (key,) in self._connection.execute(
             "SELECT key FROM names WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(set(spans.values()))]).fetchall()}
@@ -284,7 +212,7 @@ class KnowledgeGraph:
         """Walks from a name, no fact twice; of each length the best ones are followed further."""
         walks = [_Walk((), frozenset(), 0, 0)]
         for _ in range(hops):
-            ends = [_key(walk.steps[-1].end) if walk.steps else name for walk in walks]
+            ends = [key_of_name(walk.steps[-1].end) if walk.steps else name for walk in walks]
             steps = self._steps(sorted(set(ends)), wanted)
             # The best so far, the worst of them first; of equal scores the later is the worse.
             best: list[tuple[float, int, _Walk, Step]] = []
@@ -321,87 +249,25 @@ class KnowledgeGraph:
         kinds: dict[str, set[str]] = defaultdict(set)
         for key, kind in self._connection.execute(
             "SELECT subject_key, object FROM facts WHERE relation IN ('is a', 'is', 'type', 'instance of') "
-            "AND subject_key IN (SELECT unnest(?::VARCHAR[]))", [list({_key(step.end) for _, step in found})],
+            "AND subject_key IN (SELECT unnest(?::VARCHAR[]))", [list({key_of_name(step.end) for _, step in found})],
         ).fetchall():
-            kinds[key] |= {_stem(word) for word in _WORD.findall(kind)}
+            kinds[key] |= {_stem(word) for word in WORD.findall(kind)}
         alike: dict[str, dict[tuple[frozenset[str], bool], list[Step]]] = defaultdict(lambda: defaultdict(list))
         for key, step in found:
-            words = self._said(step, kinds[_key(step.end)]) & wanted
+            words = self._said(step, kinds[key_of_name(step.end)]) & wanted
             alike[key][words, _is_against(step)].append(step)
         return {key: [(*kind, steps) for kind, steps in alike[key].items()] for key in keys}
 
     def _said(self, step: Step, kinds: set[str]) -> frozenset[str]:
-        words = {_stem(word) for word in _WORD.findall(step.fact.relation)}
-        is_number = bool(_NUMBER.search(step.end))
+        words = {_stem(word) for word in WORD.findall(step.fact.relation)}
+        is_number = bool(NUMBER.search(step.end))
         if not is_number and words & _PLACE_WORDS:
             words.add(_WHERE)
         return frozenset(words | kinds | ({_A_NUMBER} if is_number else set()))
 
-    # ---------------------------------------------------------------- what does not fit together
-
     def problems(self) -> Problems:
         """Contradictions and cycles of all facts."""
-        return Problems(tuple(self._contradictions()), tuple(self._cycles()))
-
-    def _contradict(self, a: Fact, b: Fact) -> bool:
-        if _key(a.subject) != _key(b.subject):
-            return False
-        if a.relation == b.relation and a.relation in self._single:
-            return _key(a.object) != _key(b.object) and bool(_NUMBER.search(a.object)) == bool(_NUMBER.search(b.object))
-        return _key(a.object) == _key(b.object) and f"not {a.relation}" == b.relation
-
-    def _contradictions(self) -> Iterator[tuple[Fact, ...]]:
-        groups: dict[tuple[str, str, bool], dict[str, Fact]] = defaultdict(dict)
-        for fact in self._facts_where("relation IN (SELECT unnest(?::VARCHAR[]))", [sorted(self._single)]):
-            kind = (_key(fact.subject), fact.relation, bool(_NUMBER.search(fact.object)))
-            groups[kind].setdefault(_key(fact.object), fact)
-        yield from (tuple(group.values()) for group in groups.values() if len(group) > 1)
-        rows = self._connection.execute(
-            "SELECT yes.id, yes.subject, yes.relation, yes.object, yes.place, "
-            "no.id, no.subject, no.relation, no.object, no.place "
-            "FROM facts AS no JOIN facts AS yes ON no.relation = 'not ' || yes.relation AND "
-            "no.subject_key = yes.subject_key AND no.object_key = yes.object_key "
-            "QUALIFY row_number() OVER (PARTITION BY no.id ORDER BY yes.id) = 1 ORDER BY no.id").fetchall()
-        yield from ((Fact(*row[:5]), Fact(*row[5:])) for row in rows)
-
-    def _facts_where(self, condition: str, values: list[Any]) -> list[Fact]:
-        return [Fact(*row) for row in self._connection.execute(
-            f"SELECT id, subject, relation, object, place FROM facts WHERE {condition} ORDER BY id",
-            values).fetchall()]
-
-    def _cycles(self) -> Iterator[tuple[Fact, ...]]:
-        """A cycle for each fact that closes one in a depth-first walk along one relation."""
-        by_relation: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: defaultdict(list))
-        for fact in self.facts():
-            if fact.relation not in MUTUAL:
-                by_relation[fact.relation][_key(fact.subject)].append(fact)
-        for links in by_relation.values():
-            done: set[str] = set()
-            for start in list(links):
-                yield from _cycles_from(start, links, done)
-
-
-def _cycles_from(start: str, links: dict[str, list[Fact]], done: set[str]) -> Iterator[tuple[Fact, ...]]:
-    """Cycles among what can be reached from ``start``, without recursion; names in ``done`` were looked at before."""
-    if start in done:
-        return
-    way: list[Fact] = []  # the facts that lead from each name on the way to the next
-    places = {start: 0}  # of the names on the way, in their order
-    waiting = [iter(links.get(start, ()))]
-    while waiting:
-        fact = next(waiting[-1], None)
-        if fact is None:
-            waiting.pop()
-            done.add(places.popitem()[0])
-            del way[-1:]
-            continue
-        end = _key(fact.object)
-        if end in places:
-            yield (*way[places[end] :], fact)
-        elif end not in done:
-            places[end] = len(places)
-            way.append(fact)
-            waiting.append(iter(links.get(end, ())))
+        return Problems(tuple(contradictions(self._connection, self._single)), tuple(cycles(self.facts())))
 
 
 def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = None, *,
@@ -441,7 +307,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", facts: Iterable[tuple[str, st
     columns: tuple[list[str], ...] = ([], [], [], [], [], [])
     seen: set[tuple[str, str, str]] = set()
     for subject, relation, value, where in facts:
-        key = (_key(subject), _relation(relation), _key(value))
+        key = (key_of_name(subject), relation_name(relation), key_of_name(value))
         if key in seen or not all(key):
             continue
         seen.add(key)
@@ -476,16 +342,7 @@ def _several_times(words: Sequence[str]) -> frozenset[str]:
 
 def _is_against(step: Step) -> bool:
     """Whether a noun is read from the object to the subject."""
-    return step.backwards and not any(word in VERB_OF for word in _WORD.findall(step.fact.relation))
-
-
-def _key(name: str) -> str:
-    """What spellings of a name share."""
-    return " ".join(_WORD.findall(name.casefold()))
-
-
-def _relation(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
+    return step.backwards and not any(word in VERB_OF for word in WORD.findall(step.fact.relation))
 
 
 def _stem(word: str) -> str:
@@ -499,9 +356,3 @@ def _stem(word: str) -> str:
         if word.endswith(("er", "or")) and VERB_OF.get(verb) == verb:
             return verb
     return key_of(word)
-
-
-def told(step: Step) -> str:
-    """A step for people: ``Ada –born in→ London``, ``Hamlet ←write– Shakespeare``."""
-    arrow = f" ←{step.fact.relation}– " if step.backwards else f" –{step.fact.relation}→ "
-    return f"{step.start}{arrow}{step.end}"

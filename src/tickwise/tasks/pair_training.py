@@ -10,13 +10,12 @@ from tickwise.data.pair_batches import EncodedPairs
 from tickwise.models.encoder_decoder import EncoderDecoder
 from tickwise.tasks.text_to_text_options import PairOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.dial import PAIR_ADAMW, peak_lr
 from tickwise.training.text_to_text import TextToTextObjective
 
 if TYPE_CHECKING:
     from tickwise.training.config import LoopConfig
     from tickwise.training.run import TrainResult
-
-_LR = {"muon": 0.012, "adamw": 0.002}
 
 
 def pair_loop_config(options: PairOptions, *, out: Path, width: int | None = None, seed: int = 1,
@@ -27,7 +26,8 @@ def pair_loop_config(options: PairOptions, *, out: Path, width: int | None = Non
     from tickwise.training.config import OptimizerOptions, ScheduleOptions, TaskLoopConfig
     from tickwise.training.run import check_outputs
 
-    lr = options.lr if options.lr is not None else _LR[options.optimizer] * (256 / (width or options.width)) ** 0.5
+    lr = options.lr if options.lr is not None else peak_lr(options.optimizer, width or options.width,
+                                                                        PAIR_ADAMW)
     config = TaskLoopConfig(
         out=Path(out), seed=seed, device=device, dtype=dtype, compile="off", batch_size=1,  # type: ignore[arg-type]
         max_seconds=max_seconds, evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,

@@ -24,6 +24,7 @@ from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import PairOptions, TextToTextOptions
 from tickwise.text.clean import clean
 from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.training.dial import hidden_width
 from tickwise.training.text_to_text import mean_loss
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def model_config(options: PairOptions, tokenizer: Tokenizer) -> EncoderDecoderCo
         vocab_size=tokenizer.vocab_size, source_length=options.longest, context_length=options.longest,
         width=options.width, n_encoder_layers=options.encoder_layers, n_decoder_layers=options.decoder_layers,
         n_heads=options.n_heads, n_kv_heads=options.n_heads, head_dim=options.width // options.n_heads,
-        hidden=options.hidden or -(-8 * options.width // (3 * 32)) * 32, dropout=options.dropout,
+        hidden=options.hidden or hidden_width(options.width, gated=True), dropout=options.dropout,
         pad_id=tokenizer.eos_id, start_id=tokenizer.eos_id, eos_id=tokenizer.eos_id,
     )
 

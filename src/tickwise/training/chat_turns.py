@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
 from tickwise.data.chats import EncodedChats
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.models.decoder import Decoder
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import ShuffledPasses, batches_by_length
 
 _OTHERS = -100
 """The label of what the assistant did not write."""
-_LARGE_VOCABULARY = 2048
 
 
 class ChatTurns(ShuffledPasses):
@@ -78,7 +77,7 @@ def chat_loss(module: Decoder, ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
     places_N = (labels_BT.flatten() != _OTHERS).nonzero().squeeze(1)
     hidden_NC = module.hidden_states(ids_BT).flatten(0, 1).index_select(0, places_N)
     labels_N = labels_BT.flatten().index_select(0, places_N)
-    if module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY:
+    if module.config.logit_soft_cap is None and module.config.vocab_size >= LARGE_VOCABULARY:
         mark(Stage.HEAD)
         return head_and_loss(hidden_NC, module.lm_head.weight, labels_N)
     logits_NV = module.logits(hidden_NC[None])[0].float()

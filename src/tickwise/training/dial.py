@@ -10,6 +10,8 @@ from tickwise.training.config import LoopConfig, ModelOptions, TrainConfig
 
 WIDTH_PER_LAYER = 64
 _BATCH_TOKENS = 4096
+PAIR_ADAMW = 0.002
+"""AdamW's peak learning rate for an encoder–decoder of width 256."""
 _CHINCHILLA_TOKENS_PER_PARAMETER = 20
 MAX_EPOCHS_BY_DEFAULT = 10
 
@@ -67,14 +69,19 @@ def resolve(config: TrainConfig, model: DecoderConfig, n_parameters: int, n_trai
 _Config = TypeVar("_Config", bound=LoopConfig)
 
 
-def with_batch_and_lr(config: _Config, context: int, width: int) -> _Config:
+def peak_lr(optimizer: str, width: int, adamw: float = 0.004) -> float:
+    """The learning rate that goes with a width."""
+    return {"muon": 0.012, "adamw": adamw, "sgd": 0.1}[optimizer] * (256 / width) ** 0.5
+
+
+def with_batch_and_lr(config: _Config, context: int, width: int, adamw: float = 0.004) -> _Config:
     """``config``, with a batch of some thousand tokens and the width's learning rate if it has none."""
     batch = config.batch_size
     if batch is None:
         batch = max(config.accumulate, _BATCH_TOKENS // context // config.accumulate * config.accumulate)
     lr = config.optimizer.lr
     if lr is None:
-        lr = {"muon": 0.012, "adamw": 0.004, "sgd": 0.1}[config.optimizer.name] * (256 / width) ** 0.5
+        lr = peak_lr(config.optimizer.name, width, adamw)
     return dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
 
 

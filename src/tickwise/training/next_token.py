@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
 from tickwise.data.batches import BatchCursor, evaluation_windows
-from tickwise.layers.loss import head_and_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, head_and_loss
 from tickwise.models.decoder import Decoder
 from tickwise.training.objective import Batch
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy
 
 VALIDATION_BATCH_TOKENS = 8_192
-_LARGE_VOCABULARY = 2048
 
 
 def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -30,7 +29,7 @@ def next_token_loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor, labe
     """
     hidden = module.hidden_states(inputs_BT).flatten(0, 1)
     targets = targets_BT.flatten()
-    if module.config.logit_soft_cap is None and module.config.vocab_size >= _LARGE_VOCABULARY:
+    if module.config.logit_soft_cap is None and module.config.vocab_size >= LARGE_VOCABULARY:
         mark(Stage.HEAD)
         return head_and_loss(hidden, module.lm_head.weight, targets, label_smoothing)
     logits = module.logits(hidden).float()

@@ -1,6 +1,5 @@
 """From text or prepared data to an encoder–decoder pre-trained as T5 is: settings, what follows from them, the run."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +14,18 @@ from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import TextConfig, need_positive
-from tickwise.training.dial import MAX_EPOCHS_BY_DEFAULT, WIDTH_PER_LAYER, describe_run, limited
+from tickwise.training.dial import (
+    MAX_EPOCHS_BY_DEFAULT,
+    PAIR_ADAMW,
+    describe_run,
+    hidden_width,
+    limited,
+    width_and_heads,
+    with_batch_and_lr,
+)
 from tickwise.training.run import TrainResult, about_data, train_module
 from tickwise.training.span_corruption import SpanCorruption
 
-_BATCH_TOKENS = 4096
 _SHORTEST = 8
 
 
@@ -73,12 +79,7 @@ class TextToTextTrainConfig(TextConfig):
 def text_to_text_from_dial(config: TextToTextTrainConfig, tokenizer: Tokenizer) -> EncoderDecoderConfig:
     """The encoder–decoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
     options, depth = config.model, config.depth
-    width = options.width if options.width is not None else WIDTH_PER_LAYER * depth
-    n_heads = options.n_heads if options.n_heads is not None else max(1, width // 64 if width >= 256 else width // 32)
-    if width < 1 or n_heads < 1:
-        raise ConfigError(f"--model.width {width}, --model.n-heads {n_heads}: both must be at least 1")
-    if width % n_heads:
-        raise ConfigError(f"--model.n-heads: {n_heads} heads do not divide the width of {width}")
+    width, n_heads = width_and_heads(depth, options.width, options.n_heads)
     if tokenizer.eos_id is None:
         raise ConfigError(f"{config.data}: its tokenizer has no end-of-text token, so targets have no end; give raw "
                           "text")
@@ -86,7 +87,7 @@ def text_to_text_from_dial(config: TextToTextTrainConfig, tokenizer: Tokenizer) 
     return EncoderDecoderConfig(
         vocab_size=tokenizer.vocab_size, source_length=longest, context_length=longest, width=width,
         n_encoder_layers=depth, n_decoder_layers=options.decoder_layers or depth, n_heads=n_heads, n_kv_heads=n_heads,
-        head_dim=width // n_heads, hidden=options.hidden or -(-8 * width // (3 * 32)) * 32, dropout=options.dropout,
+        head_dim=width // n_heads, hidden=options.hidden or hidden_width(width, gated=True), dropout=options.dropout,
         pad_id=tokenizer.eos_id, start_id=tokenizer.eos_id, eos_id=tokenizer.eos_id, copies=options.copies,
     )
 
@@ -106,13 +107,7 @@ def plan_text_to_text(
         raise ConfigError(f"{config.data}: was prepared with another tokenizer than that of {start}; give raw text, or "
                           f"prepare it with --tokenizer-from {start}")
     model = text_to_text_from_dial(config, tokenizer)
-    batch = config.batch_size
-    if batch is None:
-        batch = max(config.accumulate, _BATCH_TOKENS // config.context // config.accumulate * config.accumulate)
-    lr = config.optimizer.lr
-    if lr is None:
-        lr = {"muon": 0.012, "adamw": 0.002, "sgd": 0.1}[config.optimizer.name] * (256 / model.width) ** 0.5
-    config = dataclasses.replace(config, batch_size=batch, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    config = with_batch_and_lr(config, config.context, model.width, PAIR_ADAMW)
     return limited(config, MAX_EPOCHS_BY_DEFAULT * len(data.split("train").tokens)), model, data, tokenizer
 
 
