@@ -1,6 +1,8 @@
 """The memory estimate of serving, by term."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +67,10 @@ def test_layers_too_many_to_count_are_extrapolated(monkeypatch):
     counted = estimate_serving_memory(deep, batch=70, context=64, dtype="fp32", on_cpu=False)
     monkeypatch.setattr("tickwise.engine.memory._COUNTED_LAYERS", 8)
     assert estimate_serving_memory(deep, batch=70, context=64, dtype="fp32", on_cpu=False) == counted
+
+
+def test_the_process_that_stands_for_serving_loads_nothing_that_serving_does_not():
+    """Building a model by way of the meta device loads sympy, 38 MB of it."""
+    code = ("import sys, tickwise.engine.prediction as p; p.run_smallest('bf16'); "
+            "sys.exit('sympy' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

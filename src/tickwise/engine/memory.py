@@ -86,7 +86,7 @@ def _counted(model: DecoderConfig, batch: int, context: int, dtype: str, on_cpu:
     size = EngineOptions.block_size
     lane = -(-context // size)
     with DryRun(simulate_heap=on_cpu) as dry:
-        with _default_dtype(torch_dtype(dtype)):
+        with default_dtype(torch_dtype(dtype)):
             module = Decoder(model).requires_grad_(False).eval()
         weights = dry.now
         runner = DecoderRunner(module, batch * lane, size, lane)
@@ -128,7 +128,8 @@ def _reading(batch: int, context: int) -> list[tuple[int, list[tuple[int, int, i
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """New tensors inside the ``with`` block have this number format where they ask for none."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -12,6 +12,7 @@ from tickwise.core.device import flushed_denormals, torch_dtype
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
 from tickwise.engine.engine import Engine
+from tickwise.engine.memory import default_dtype
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Request
 from tickwise.engine.settings import GenerationSettings
@@ -185,12 +186,12 @@ def submit_texts(engine: Engine, model: DecoderConfig, batch: int, *, n_prompt: 
 
 
 def random_decoder(model: DecoderConfig, dtype: str, device: torch.device) -> Decoder:
-    """A decoder whose weights are all drawn, so that its tokens depend on the text."""
-    with torch.device("meta"):
+    """A decoder whose weights are all drawn, so that its tokens depend on the text.
+
+    Not by way of the meta device: its first use loads 38 MB of Python modules, which no process that serves has.
+    """
+    with torch.random.fork_rng(devices=[]), default_dtype(torch_dtype(dtype)), device:
         module = Decoder(model).to(torch_dtype(dtype))
-    module.to_empty(device=device)
-    if model.tie_embeddings:
-        module.lm_head.weight = module.embed_tokens.weight
     generator = torch.Generator(device).manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():

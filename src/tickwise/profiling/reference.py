@@ -18,7 +18,7 @@ from tickwise.profiling.overheads import announced, clock
 from tickwise.profiling.predict import Correction
 from tickwise.profiling.program import Instruction
 
-_FORMAT_VERSION = 8
+_FORMAT_VERSION = 9
 
 
 class _StageClock:
