@@ -71,7 +71,8 @@ def test_compute_is_six_times_parameters_times_tokens_however_a_table_counts(tmp
     (_HEADER, [(n, d, 3.0) for n, d, _ in _ROWS], "every run has the same loss, 3"),
     (_HEADER, [(n, d, "nan") for n, d, _ in _ROWS], "none of its 3 runs has a loss"),
     (_HEADER, [(n / 1e6, d, loss) for n, d, loss in _ROWS], "a model of 10 parameters; are they counted in millions"),
-    ((*_HEADER, "flops"), [(n, d, loss, 6e-6 * n * d) for n, d, loss in _ROWS], "1 × 10⁻⁶ times 6 × parameters × tokens"),
+    ((*_HEADER, "flops"), [(n, d, loss, 6e-6 * n * d) for n, d, loss in _ROWS],
+     "1 × 10⁻⁶ times 6 × parameters × tokens"),
 ])
 def test_what_cannot_be_fitted_is_refused_in_one_line(tmp_path, header, rows, message):
     with pytest.raises(DataError) as refused:
