@@ -122,7 +122,9 @@ def test_a_change_that_failed_or_was_not_needed_is_called_so():
 
 
 def test_what_the_changes_come_to_needs_a_test_too():
+    assert concluded()["better_after_changes"] == "program"
     found = concluded(evidence__after_changes=estimate(-0.3, 0.4))
+    assert found["better_after_changes"] is None
     assert any(line.startswith("After the changes no difference is shown on") for line in found["sentences"])
     assert not any("After" in line for line in concluded(evidence__after_changes=None)["sentences"])
 

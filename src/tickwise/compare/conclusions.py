@@ -37,6 +37,9 @@ def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> d
     faster = (PROGRAM if evidence["time"]["value"] > 1 else MODEL) if p["time", ""] < SIGNIFICANT else None
     plain = job["plain"]
     turns = both and None not in (better[plain], better.get(NOISY)) and better[plain] != better[NOISY]
+    after = evidence["after_changes"]
+    better_after = None if after is None or p["after changes", NOISY] >= SIGNIFICANT \
+        else MODEL if after["value"] > 0 else PROGRAM
     prices = {kind: price for kind, price in evidence["prices"].items()
               if both and better[kind] is not None and faster is not None and better[kind] != faster}
     return {
@@ -44,14 +47,15 @@ def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> d
         "p": {" ".join(key).strip(): value for key, value in p.items()},
         "time": evidence["time"] if both and faster else None, "memory": evidence["memory"] if both else None,
         "turning_share": evidence["turning_share"] if turns else None, "prices": prices,
+        "better_after_changes": better_after if both else None,
         "sentences": [
             *_score_sentences(job, contestants, better, p), *_unable_sentences(job, contestants, able),
             *(_cost_sentences(evidence, faster) if both else ()),
             *([_turning_sentence(evidence, better, plain)] if both and NOISY in better else ()),
             *(_price_sentence(kind, price, better[kind]) for kind, price in prices.items()),
             *_determinism_sentences(contestants), *_change_sentences(job["changes"], able),
-            *([_after_sentence(evidence["after_changes"], contestants, job["changes"], p["after changes", NOISY])]
-              if both and evidence["after_changes"] is not None else ())],
+            *([_after_sentence(better_after, contestants, job["changes"], p["after changes", NOISY])]
+              if both and after is not None else ())],
     }
 
 
@@ -134,11 +138,9 @@ def _change_sentences(changes: Mapping[str, Any], able: Mapping[str, bool]) -> l
             for who in (PROGRAM, MODEL) if able[who] and changes[who] is not None]
 
 
-def _after_sentence(found: Mapping[str, Any], contestants: Mapping[str, Any], changes: Mapping[str, Any],
-                    p: float) -> str:
+def _after_sentence(who: str | None, contestants: Mapping[str, Any], changes: Mapping[str, Any], p: float) -> str:
     scores = ", ".join(f"{who} {_percent((changes[who]['accuracy'] or contestants[who]['accuracy'])[NOISY])}"
                        for who in (PROGRAM, MODEL))
-    who = None if p >= SIGNIFICANT else MODEL if found["value"] > 0 else PROGRAM
     return ("After the changes " + (f"the {who} scores higher" if who else "no difference is shown")
             + f" on {NOISY} inputs ({scores}; {_p(p)}).")
 

@@ -28,12 +28,17 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
                     svg=svg("differences", lambda figure: _draw_differences(figure, jobs), width=9.0,
                             height=1.6 + 0.22 * sum(len(job["cases"]) for job in jobs))),
             Section("What it costs, and where it turns", "Factors are the model's figure over the program's, with "
-                    "intervals of 95 %. A job that one of the two cannot do has none. A change is the time from the "
-                    "request, to answer rephrased or noisy inputs, to examples that pass.",
+                    "intervals of 95 %. There is none where one of the two, then in brackets, is not shown to be above "
+                    "a constant answer. It turns at a share of rephrased or noisy inputs.",
                     svg=svg("factors", lambda figure: _draw_factors(figure, jobs), width=9.0,
                             height=1.4 + 0.34 * len(jobs)),
-                    header=("job", "better on plain", "better on rephrased", "turns at", "processor time ÷", "memory ÷",
-                            "program changed", "model changed"), rows=tuple(map(_overview, jobs)))]
+                    header=("job", "better on plain", "rephrased", "turns at", "processor time ÷", "memory ÷"),
+                    rows=tuple(map(_overview, jobs))),
+            Section("What a change takes", "The time from the request, to answer rephrased or noisy inputs, to "
+                    "examples that pass, and who scores higher on such inputs then. Measured once; the time of whoever "
+                    "wrote the edit is not counted.",
+                    header=("job", "program", "model", "score of the program", "of the model", "better then"),
+                    rows=tuple(map(_change_row, jobs)))]
     sections += [section for job in jobs for section in _job_sections(job)]
     notes = [f"{name} was left out: {why}" for name, why in found["skipped"].items()]
     sections.append(Section("How this was measured", points=_method(found["tests"])))
@@ -92,21 +97,30 @@ def _overview(job: dict[str, Any]) -> tuple[str, ...]:
     if time:
         factor = f"{_factor(time['value'])} ({format_number(time['low'])}–{format_number(time['high'])})"
     else:
-        factor = f"{_NOT_KNOWN}: {' and '.join(unable)} not above a constant answer" if unable \
-            else "no difference shown"
+        factor = f"{_NOT_KNOWN} ({' and '.join(unable)})" if unable else "no difference shown"
     ends = [one["better"][job["plain"]], one["better"].get(NOISY)]
     turns = f"{100 * share['value']:.0f} % ({100 * share['low']:.0f}–{100 * share['high']:.0f})" if share \
         else _NOT_KNOWN if unable else "not in the range" if ends[0] and ends[0] == ends[1] else "none shown"
-    return (job["title"], *(_who(end) for end in ends), turns, factor, _factor(one["memory"]),
-            *(_change(job["changes"][who], one["able"][who]) for who in (PROGRAM, MODEL)))
+    return job["title"], *(_who(end) for end in ends), turns, factor, _factor(one["memory"])
+
+
+def _change_row(job: dict[str, Any]) -> tuple[str, ...]:
+    one, found = job["conclusion"], job["evidence"]["after_changes"]
+    changes = [job["changes"][who] if one["able"][who] else None for who in (PROGRAM, MODEL)]
+    contestants = [next(other for other in job["contestants"] if other["name"] == one[who]) for who in (PROGRAM, MODEL)]
+    scores = [_NOT_KNOWN if change is None else
+              f"{100 * (change['accuracy'] or contestant['accuracy'])[NOISY]['value']:.1f} %"
+              for change, contestant in zip(changes, contestants, strict=True)]
+    return (job["title"], *map(_change, changes), *scores,
+            _NOT_KNOWN if None in changes or found is None else _who(one["better_after_changes"]))
 
 
 def _who(who: str | None) -> str:
     return who or "none shown"
 
 
-def _change(change: Mapping[str, Any] | None, able: bool) -> str:
-    if change is None or not able:
+def _change(change: Mapping[str, Any] | None) -> str:
+    if change is None:
         return _NOT_KNOWN
     if not change["accuracy"]:
         return "needs none"
@@ -118,6 +132,8 @@ def _job_sections(job: dict[str, Any]) -> list[Section]:
     examples = "; ".join(f"{kind}: “{_short(example['input'])}” → “{_short(example['answer'])}”"
                          for kind, example in job["examples"].items())
     header = ("", *(one["name"] for one in job["contestants"]))
+    edited = job["changes"][PROGRAM]
+    change = f" The edit of the program: {edited['what']}." if edited and edited["accuracy"] else ""
     given = " It is not known what the given model was trained on." if job["given"] else ""
     chosen = f" Of the programs, {job['evidence']['program']} is compared: it was best on the development part." \
         if len(job["development"]) > 1 else ""
@@ -125,7 +141,7 @@ def _job_sections(job: dict[str, Any]) -> list[Section]:
         Section(job["title"], points=tuple(job["conclusion"]["sentences"]),
                 svg=svg(job["job"], lambda figure: _draw_accuracy(figure, job), width=8.4, height=2.8)),
         Section(f"{job['title']}: the figures", f"{_capital(job['about'])}. A score is {job['score']}. {examples}."
-                f"{given}{chosen}", header=header, rows=tuple(_figures(job, kinds))),
+                f"{given}{chosen}{change}", header=header, rows=tuple(_figures(job, kinds))),
     ]
 
 
@@ -158,10 +174,14 @@ def _figures(job: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, ..
         found = values[kind]
         return f"{100 * found['value']:.1f} % ({100 * found['low']:.1f}–{100 * found['high']:.1f})"
 
-    def operations(one: Mapping[str, Any]) -> str:
-        if one["steps"] is not None:
-            return "; ".join(f"{format_count(n)} {kind}" for kind, n in one["steps"].items())
-        return of(one["costs"]["operations"], lambda n: f"{format_count(n)} {one['operations']}")
+    def flops(one: Mapping[str, Any]) -> str:
+        return of(one["costs"]["operations"] if one["steps"] is None else None, format_count)
+
+    def steps(one: Mapping[str, Any], kind: str) -> str:
+        return of((one["steps"] or {}).get(kind), format_number)
+
+    step_kinds = list(dict.fromkeys(kind for one in contestants for kind in one["steps"] or ()))
+    energy_sources = " or ".join(sorted({one["costs"]["energy_source"] for one in contestants}))
 
     def training(one: Mapping[str, Any]) -> str:
         made = one["training"]
@@ -177,17 +197,16 @@ def _figures(job: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, ..
         row("processor time of an answer (measured)", lambda one: format_duration(one["costs"]["processor_s"])),
         row("time by the clock (measured)", lambda one: format_duration(one["costs"]["wall_s"])),
         row("time under the ledger, by the clock (measured)", lambda one: format_duration(one["costs"]["ledger_s"])),
-        row("operations of an answer (counted)", operations),
+        row("FLOPs of an answer (counted)", flops),
+        *(row(f"{kind} for an answer (counted)", lambda one, kind=kind: steps(one, kind)) for kind in step_kinds),
         row("bytes moved (counted)", lambda one: of(one["costs"]["bytes_moved"], format_bytes)),
-        row("energy of an answer", lambda one:
-            f"{format_energy(one['costs']['energy_j'])} ({one['costs']['energy_source']})"),
+        row(f"energy of an answer ({energy_sources})", lambda one: format_energy(one["costs"]["energy_j"])),
         row("memory (counted)", lambda one: format_bytes(one["memory_bytes"])),
         row("same answer every time (measured)", lambda one: f"{100 * one['deterministic']:.4g} %"),
         row("training (measured, counted)", training),
-        changed("change", lambda one: one["what"]),
         changed("examples of the change: before → after, bar", lambda one:
                 f"{100 * one['before']:.1f} → {100 * one['after']:.1f} %, {100 * one['bar']:.1f} %"),
-        changed("time of the change (measured)", lambda one: _change(one, True)),
+        changed("time of the change (measured)", _change),
         *(changed(f"score after the change, {kind}", lambda one, kind=kind: score(one["accuracy"], kind))
           for kind in kinds),
     ]
@@ -210,7 +229,7 @@ def _draw_differences(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
     axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
     axes.set_ylim(place - 0.5, -1)
     axes.set_xlim(-105, 105)
-    axes.set_xlabel("← program better · score of the model less the program's, percentage points · model better →")
+    axes.set_xlabel("← program better · percentage points · model better →")
     axes.grid(alpha=0.25, axis="x")
 
 
@@ -221,6 +240,8 @@ def _draw_factors(figure: Any, jobs: Sequence[dict[str, Any]]) -> None:
         if one["time"]:
             axes.plot([one["time"]["low"], one["time"]["high"]], [place - 0.12] * 2, color=BLUE, linewidth=1.4)
             axes.scatter([one["time"]["value"]], [place - 0.12], color=BLUE, s=30, zorder=3)
+        if not one["time"] and not one["memory"]:
+            axes.text(1.1, place, "no factor", color=GREY, verticalalignment="center")
         if one["memory"]:
             axes.scatter([one["memory"]], [place + 0.12], color=PURPLE, s=30, zorder=3)
     axes.axvline(1, color=GREY, linewidth=1)
