@@ -66,6 +66,7 @@ def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
     written = trace.select("SELECT request_id, count(*) AS n FROM tokens GROUP BY ALL")
     phases = {row["phase"] for row in trace.select("SELECT DISTINCT phase FROM ledger")}
     assert len(written) == 2
+    assert err.count("the answer was cut after 4 tokens") == sum(row["n"] == 4 for row in written)
     assert all(1 <= row["n"] <= 4 for row in written)
     assert "prefill" in phases
     answers = [m["content"] for m in messages if m["role"] == "assistant"]

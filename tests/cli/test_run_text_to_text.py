@@ -1,6 +1,8 @@
 """Text to text from the command line: pre-train on text, fine-tune on tasks, answer, summarise, mistakes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -29,12 +31,19 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert "span corruption, 15% of 26 tokens" in err
     pairs, dialogues = f"next: ={texts / 'pairs.tsv'}", f"summarise: ={texts / 'dialogues.jsonl'}[dialogue,summary]"
     code, out, err = tickwise_cli("run", "text-to-text", "--task", pairs, "--task", dialogues, "--start", pretrained,
-                                  "--test", pairs, "--out", tuned, "--mixture.temperature", 2, *SMALL)
+                                  "--test", pairs, "--out", tuned, "--mixture.temperature", 2, "--beam", 1, *SMALL)
     assert code == 0, err
     assert "warm start" in err
     found = json.loads(out)
     assert set(found["results"]) == {"next: "}
-    assert 0 <= found["results"]["next: "]["exact_match,none"] <= 1
+    (texts / "sources.txt").write_text("".join(f"next: {n} cats\n" for n in range(60)) + "\n", encoding="utf-8")
+    code, out, err = tickwise_cli("run", "text-to-text", tuned, "--input", texts / "sources.txt", "--beam", 1, "--json")
+    assert code == 0, err
+    *written, blank = [row["answer"] for row in json.loads(out)["samples"]]
+    assert blank == ""
+    right = [text == f"{n + 1} cats" for n, text in enumerate(written)]
+    assert found["results"]["next: "]["exact_match,none"] == sum(right) / 60
+    assert found["left_out"] == {"next: ": 0}
     code, out, _ = tickwise_cli("run", "text-to-text", tuned, "next: 4 cats", "--json")
     assert code == 0
     assert isinstance(json.loads(out)["answer"], str)
@@ -80,6 +89,13 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
     code, out, err = tickwise_cli("run", "summarise", out_dir, "word " * 300)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "the model reads at most 63" in err
+
+
+def test_help_needs_no_torch():
+    found = subprocess.run([sys.executable, "-c", "import sys, tickwise.cli.train_text_to_text, tickwise.cli.adapt, "
+                            "tickwise.cli.run_translate; print('torch' in sys.modules)"],
+                           capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -52,6 +52,12 @@ def test_a_temperature_near_zero_is_greedy_without_overflow(temperature):
     assert shape(LOGITS * 1e4, temperature=temperature).tolist() == [[1, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("temperature", [1e39, 1e300])
+def test_a_huge_temperature_makes_all_alike_but_what_is_ruled_out(temperature):
+    logits = torch.tensor([[1.0, -5.0, -math.inf, 3.0]])
+    torch.testing.assert_close(shape(logits, temperature=temperature), torch.tensor([[1 / 3, 1 / 3, 0, 1 / 3]]))
+
+
 def test_top_k_keeps_the_k_most_likely():
     torch.testing.assert_close(shape(LOGITS, top_k=2), torch.tensor([[2 / 3, 1 / 3, 0, 0]]))
 

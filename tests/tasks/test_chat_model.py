@@ -140,17 +140,18 @@ def test_old_turns_are_left_out_when_they_no_longer_fit(trained, capfd):
     assert len(talk.messages) == 13
 
 
-def test_an_answer_that_is_cut_and_a_conversation_that_fills_the_context(trained, capfd):
+def test_an_answer_that_is_cut_and_a_conversation_that_fills_the_context(trained):
     model = load(trained.out, "cpu")
     talk = Conversation(model, dataclasses.replace(GREEDY, max_tokens=2))
     "".join(talk.reply("I am Ada."))
     assert talk.last.finish_reason == "length"
-    assert "the answer was cut after its most tokens (2)" in capfd.readouterr().err
+    assert talk.cut == "the answer was cut after 2 tokens, the most it may have"
     talk.reset()
     n = next(n for n in range(200) if len(encode_chat(model.tokenizer, [
         {"role": "user", "content": "x" * n}], reply=True)) == model.config.context_length)
     "".join(talk.reply("x" * n))
     assert len(talk.last.token_ids) <= 1
+    assert talk.cut in (None, "the answer was cut after 1 tokens: the model's context is full")
     with pytest.raises(ConfigError, match="the text has 65 tokens with its marks, the model reads 64"):
         "".join(Conversation(model, GREEDY).reply("x" * (n + 1)))
 

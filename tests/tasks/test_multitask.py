@@ -61,6 +61,14 @@ def test_what_one_task_is_chosen_by_no_other_is_trained_on(tmp_path, capfd):
     assert "that another task's development part has" in capfd.readouterr().err
 
 
+def test_pairs_to_choose_by_that_are_trained_on_are_counted(tables, capfd):
+    same = f"x: ={tables / 'same.tsv'}"
+    read_tasks(parse_tasks([same]), parse_tasks([same], "--dev"))
+    assert "same.tsv: 500 of its 500 pairs are trained on too" in capfd.readouterr().err
+    read_tasks(parse_tasks([same]), parse_tasks([f"x: ={tables / 'de.tsv'}"], "--dev"))
+    assert "trained on" not in capfd.readouterr().err
+
+
 def test_the_prefix_says_what_to_do(trained):
     model = PrefixedModel.load(trained.out, "cpu")
     assert model.prefixes == ["German: ", "the same: "]

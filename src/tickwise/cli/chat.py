@@ -129,6 +129,8 @@ def _take(talk: "Conversation", line: str, *, show: bool, commands: bool) -> Non
                 print(piece, end="", flush=True)
         if show:
             print(flush=True)
+        if talk.cut is not None:
+            say(talk.cut)
 
 
 def _save(talk: "Conversation", path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
-from tickwise.training.text_to_text_pretraining import TextToTextTrainConfig
+from tickwise.training.text_to_text_config import TextToTextTrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -86,10 +86,15 @@ class Conversation:
         assert answer is not None
         self.last = answer
         self.messages = [*asked, {"role": "assistant", "content": answer.text.strip()}]
-        if answer.finish_reason == "length":
-            longest = "the answer was cut after its most tokens"
-            say(f"{longest} ({settings.max_tokens:,})" if settings.max_tokens == self.settings.max_tokens else
-                f"{longest} that fit the model's context ({settings.max_tokens:,})")
+
+    @property
+    def cut(self) -> str | None:
+        """Why the last answer ends where it does, if not by itself."""
+        if self.last is None or self.last.finish_reason != "length":
+            return None
+        n = len(self.last.token_ids)
+        return (f"the answer was cut after {n:,} tokens, the most it may have" if n == self.settings.max_tokens else
+                f"the answer was cut after {n:,} tokens: the model's context is full")
 
     def _fitting(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], int]:
         """The prompt of as many of the last turns as fit, and how many were left out."""

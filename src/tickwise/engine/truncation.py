@@ -11,7 +11,7 @@ from tickwise.engine.settings import GenerationSettings
 
 # Sorting a large vocabulary costs more than a small model's whole tick; the nucleus seldom needs more.
 _NUCLEUS_CANDIDATES = 256
-_SMALLEST_TEMPERATURE = torch.finfo(torch.float32).tiny
+_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 _SMALLEST_MASS = torch.finfo(torch.float32).tiny
 
 
@@ -23,7 +23,7 @@ def candidates(logits_BV: Tensor, settings: GenerationSettings) -> tuple[Tensor,
     """
     # Shifting by the maximum first keeps a temperature near 0 from overflowing.
     logits_BV = logits_BV.float()
-    temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
+    temperature = min(max(settings.temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
     scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / temperature
     n_vocab = scaled_BV.shape[-1]
     ids_BK: Tensor | None = None

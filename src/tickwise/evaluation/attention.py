@@ -72,6 +72,9 @@ def translation_maps(
     read to write them, the start mark first.
     """
     config = module.config
+    if len(target) > config.context_length:
+        raise ConfigError(f"the target has {len(target):,} tokens and the model writes at most "
+                          f"{config.context_length:,}; shorten it")
     read, written = [*source, config.eos_id], [*target, config.eos_id][: config.context_length]
     begun = [config.start_id, *written[:-1]]
     n, m = len(read), len(written)

@@ -28,7 +28,7 @@ from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.prefixed_options import PrefixedOptions
-from tickwise.tasks.text_to_text import PairParts, TextToText, model_config, own_test, read_parts
+from tickwise.tasks.text_to_text import PairParts, TextToText, model_config, own_test, read_parts, say_shared
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 from tickwise.training.span_corruption import SpanCorruption
@@ -82,7 +82,9 @@ def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()
             raise ConfigError(f"--task '{task.prefix}': twice, with different columns; put its pairs into one table")
         own = [dev for dev in development if dev.prefix == task.prefix]
         if own:
-            parts[task.prefix] = PairParts(read_pairs(task.names, task.read), _read_all(own, "validation"), None)
+            training, developing = read_pairs(task.names, task.read), _read_all(own, "validation")
+            say_shared(training, developing)
+            parts[task.prefix] = PairParts(training, developing, None)
         else:
             parts[task.prefix] = read_parts(task.names, (), task.read, 0, targets_repeat=True)
     return {prefix: _without_others(own, [parts[other].development for other in parts if other != prefix])

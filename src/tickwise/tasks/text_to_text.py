@@ -58,10 +58,19 @@ def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs
         developing = read_pairs(development or own, read, split="validation")
         if held_out is not None:
             developing = _without(developing, held_out)
+        say_shared(training, developing)
         return PairParts(training, developing, held_out)
     n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
     training, developing = hold_out(training, n, "validation", targets_repeat=targets_repeat)
     return PairParts(training, developing, held_out)
+
+
+def say_shared(training: Pairs, development: Pairs) -> None:
+    """Say how many pairs of the development part are trained on too."""
+    learned = set(zip(training.sources, training.targets, strict=True))
+    if n := sum(pair in learned for pair in zip(development.sources, development.targets, strict=True)):
+        say(f"{development.name}: {n:,} of its {len(development):,} pairs are trained on too; what chooses the model "
+            "says less of new texts so")
 
 
 def _without(development: Pairs, held_out: Pairs) -> Pairs:
