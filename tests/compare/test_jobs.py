@@ -82,6 +82,12 @@ def test_without_their_data_they_say_what_they_need(name, tmp_path):
         prepared(name, tmp_path, tmp_path)
 
 
+def test_texts_that_differ_in_capitals_and_spaces_are_one():
+    cases = [Case(text, "ham") for text in ("See you", "see  YOU ", "later", "Later", "no", "yes")]
+    train, dev = split_off(cases, 0.3, random.Random(1))
+    assert len(train) + len(dev) == 4
+
+
 def test_no_label_loses_its_last_texts_to_the_part_that_chooses():
     cases = [Case(f"text {i}", str(i // 4)) for i in range(80)] + [Case("alone", "lonely")]
     train, dev = split_off(cases, 0.05, random.Random(1), keeps=3)

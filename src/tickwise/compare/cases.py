@@ -61,10 +61,16 @@ def one_error(word: str, rng: random.Random) -> str:
                        word[:at] + word[at] + word[at:]))
 
 
+def same(text: str) -> str:
+    """What two texts have in common that differ in capitals and spaces only: nobody should be tested on such a one."""
+    return " ".join(text.casefold().split())
+
+
 def split_off(cases: Sequence[Case], share: float, rng: random.Random,
               keeps: int = 0) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The cases without that share, and the share: no text is in both, and an answer keeps at least so many cases."""
-    texts = {case.text: case for case in cases}
+    """The cases without that share, and the share: no text is twice in them, and an answer keeps at least so many
+    cases."""
+    texts = {same(case.text): case for case in cases}
     kept: list[Case] = []
     off: list[Case] = []
     left = Counter(case.answer for case in texts.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tickwise.compare import generated
-from tickwise.compare.cases import NEW, NOISY, SEEN, Case, Material, drawn, in_typing_errors, split_off
+from tickwise.compare.cases import NEW, NOISY, SEEN, Case, Material, drawn, in_typing_errors, same, split_off
 from tickwise.compare.contestants import Classical
 from tickwise.compare.learners import ANSWERS, Translators, WordClassifiers, line_writer
 from tickwise.compare.next_word import next_word
@@ -79,8 +79,8 @@ def _held_out(training: Sequence[Case], test: Sequence[Case], setting: Setting, 
     """Real texts: a part of the training is for the development, and the test has no text of either."""
     rng = random.Random(setting.seed)
     training, development = split_off(training, _DEVELOPMENT_SHARE, rng, keeps)
-    known = {case.text for case in (*training, *development)}
-    new = drawn([case for case in test if case.text not in known], setting.n, rng)
+    known = {same(case.text) for case in (*training, *development)}
+    new = drawn([case for case in test if same(case.text) not in known], setting.n, rng)
     return Material(training, development, {SEEN: drawn(training, setting.n, rng), NEW: new,
                                             NOISY: in_typing_errors(new, rng)},
                     in_typing_errors(training, rng), in_typing_errors(development, rng), about)

@@ -56,7 +56,8 @@ def _method(n_tests: int) -> tuple[str, ...]:
         f"bootstrap, times by a sign test of which one was faster. All {n_tests} tests of this page are corrected "
         f"together (Holm), at {100 * SIGNIFICANT:.0f} %. What they leave open is called no difference shown. Counted "
         "figures (memory, operations, bytes) need no test.",
-        "Time is each contestant's own: one answer after the other in one process, the median of five. The factor is "
+        "Time is each contestant's own: one answer after the other in one process, the median of five; models run in "
+        "tickwise's engine, programs in Python. The factor is "
         "of processor time, all threads together, which other programs on the machine do not change. The time under "
         "the ledger, with its marks, stands beside it.",
         "Operations are of one answer. A model's are the FLOPs of its program listing; a program's are the steps of "
