@@ -72,8 +72,8 @@ class GenerationSettings(KnownFields):
     ignore_eos: bool = False
     """Go on after the end-of-text token, up to the most tokens."""
     seed: int | None = None
-    """Same seed, same text (but for --speculate draft above temperature 0, which guesses as time allows). Left out, a new
-    seed is drawn and reported."""
+    """Same seed, same text (but for --speculate draft above temperature 0, which guesses as time allows). Left out, a
+    new seed is drawn and reported."""
     n: int = 1
     """Samples. Each depends on the seed and its own number only, not on how many there are."""
     logprobs: int | None = None
