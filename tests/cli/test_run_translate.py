@@ -120,6 +120,7 @@ def test_looking_inside_a_translation(tickwise_cli, files, tmp_path):
         (["run", "translate", out, "--input", english, "--attention", tmp_path / "a.html"], "--attention: is for one"),
         (["run", "translate", out, "--test", pairs, "--write", english / "x"], "is a file"),
         (["attention", out, " "], "the text is empty"),
+        (["attention", out, "two one", "--target", long, "--out", tmp_path / "c.html"], "the model writes at most 40"),
         (["attention", out, long, "--out", tmp_path / "c.html"], "the model reads at most"),
     ):
         code, printed, err = tickwise_cli(*words)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from tickwise.cli.pair_flags import PairFlags, figures_of
-from tickwise.cli.task_flags import answer_texts
+from tickwise.cli.task_flags import print_answers
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.data.mixture_options import MixtureOptions
@@ -64,7 +64,8 @@ def run(arguments: Arguments) -> int:
         if arguments.json:
             print(json.dumps(figures))
         return 0
-    _answer(arguments, model)
+    beam = arguments.beam_options()
+    print_answers(arguments, lambda texts, number: model.answer(texts, beam, first_number=number), "answer")
     return 0
 
 
@@ -89,26 +90,6 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
     if arguments.text is not None and not arguments.text.strip():
         raise ConfigError("the text is empty; give one behind its prefix")
-
-
-def _answer(arguments: Arguments, model: "PrefixedModel") -> None:
-    """An answer per text to stdout, a line each."""
-    answers: list[dict[str, Any]] = []
-    beam, n_done = arguments.beam_options(), 0
-
-    def answer(texts: list[str]) -> None:
-        nonlocal n_done
-        found = model.answer(texts, beam, first_number=n_done + 1)
-        n_done += len(texts)
-        for text, written in zip(texts, found, strict=True):
-            if arguments.json:
-                answers.append({"text": text, "answer": written})
-            else:
-                print(" ".join(written.split()), flush=True)
-
-    answer_texts(arguments, answer)
-    if arguments.json:
-        print(json.dumps(answers[0] if len(answers) == 1 else {"samples": answers}, ensure_ascii=False))
 
 
 def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pairs"]) -> dict[str, Any]:

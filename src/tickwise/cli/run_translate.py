@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.pair_flags import PairFlags, figures_of
-from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.cli.task_flags import TaskArguments, check_task, print_answers
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.core.paths import check_file_output
@@ -137,24 +137,10 @@ def _reading(arguments: Arguments) -> "ReadPairs":
 
 def _answer(arguments: Arguments, model: "TextToText") -> None:
     """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
-    answers: list[dict[str, Any]] = []
     beam = arguments.beam_options()
-    n_done = 0
-
-    def answer(texts: list[str]) -> None:
-        nonlocal n_done
-        translations = model.translate(texts, beam, first_number=n_done + 1, advance=bar.advance if bar else None)
-        n_done += len(texts)
-        for text, translation in zip(texts, translations, strict=True):
-            if arguments.json:
-                answers.append({"text": text, "translation": translation})
-            else:
-                print(" ".join(translation.split()), flush=True)
-
     with _progress(arguments) as bar:
-        answer_texts(arguments, answer)
-    if arguments.json:
-        print(json.dumps(answers[0] if len(answers) == 1 else {"samples": answers}, ensure_ascii=False))
+        print_answers(arguments, lambda texts, number: model.translate(
+            texts, beam, first_number=number, advance=bar.advance if bar else None), "translation")
 
 
 def _progress(arguments: Arguments) -> contextlib.AbstractContextManager[console.ProgressBar | None]:

@@ -66,15 +66,13 @@ def translation_maps(
     module: EncoderDecoder, tokenizer: "Tokenizer", source: list[int], target: list[int]
 ) -> list[AttentionMap]:
     """``cross``: where each token of the target was written from; ``encoder``: the source's tokens among themselves;
-    ``decoder``: the target's tokens and those before them. ``source`` and ``target`` are without marks.
+    ``decoder``: the target's tokens and those before them. ``source`` and ``target`` are without marks; of a
+    target that is longer than the model writes, the beginning counts.
 
     The rows of ``cross`` are the tokens that were written, the end mark last; those of ``decoder`` the tokens that were
     read to write them, the start mark first.
     """
     config = module.config
-    if len(target) > config.context_length:
-        raise ConfigError(f"the target has {len(target):,} tokens and the model writes at most "
-                          f"{config.context_length:,}; shorten it")
     read, written = [*source, config.eos_id], [*target, config.eos_id][: config.context_length]
     begun = [config.start_id, *written[:-1]]
     n, m = len(read), len(written)
