@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -52,9 +53,11 @@ def difference(one: Path, other: Path) -> dict[str, float]:
     return {"largest": max(abs(a[step] - b[step]) for step in a), "last": abs(a[STEPS] - b[STEPS])}
 
 
-def train_and_kill(text: Path, out: Path, after: int, *extra: str) -> int:
-    """Kill the second rank when ``after`` steps are logged; returns how many were by then."""
-    launcher = subprocess.Popen(command(text, out, *extra), stderr=subprocess.PIPE, text=True)
+def train_and_kill(text: Path, out: Path, after: int, *extra: str) -> dict[str, int]:
+    """Kill the second rank when ``after`` steps are logged; returns how many were by then, and with which checkpoint
+    the ranks went on: the last one."""
+    told = [word for word in command(text, out, *extra) if word != "--quiet"]
+    launcher = subprocess.Popen(told, stderr=subprocess.PIPE, text=True)
     log = out / "metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") >= after):
         assert launcher.poll() is None, launcher.communicate()
@@ -63,7 +66,10 @@ def train_and_kill(text: Path, out: Path, after: int, *extra: str) -> int:
     done = log.read_text().count("\n")
     _, said = launcher.communicate(timeout=900)
     assert launcher.returncode == 0, said
-    return done
+    resumed = [int(number) for number in re.findall(r"resumed from \S+step-(\d+)", said)]
+    assert len(resumed) == 1, said
+    assert (done - 1) // EVERY * EVERY <= resumed[0] <= done, "the last checkpoint that was whole"
+    return {"after_steps": done, "resumed_from_step": resumed[0]}
 
 
 def rank_process(launcher: int, rank: int) -> int:
@@ -133,12 +139,12 @@ def main() -> None:
         "muon_fsdp": [*ranks, "--parallel.strategy", "fsdp"],
     }.items():
         subprocess.run(command(text, out / name, *extra), check=True)
-    killed_at = train_and_kill(text, out / "killed", STEPS // 2, *adamw, *ranks)
+    killed = train_and_kill(text, out / "killed", STEPS // 2, *adamw, *ranks)
     found = {
         "ddp": difference(out / "one", out / "ddp"), "fsdp": difference(out / "one", out / "fsdp"),
         "muon_ddp": difference(out / "muon_one", out / "muon_ddp"),
         "muon_fsdp": difference(out / "muon_one", out / "muon_fsdp"),
-        "killed": difference(out / "ddp", out / "killed") | {"after_steps": killed_at},
+        "killed": difference(out / "ddp", out / "killed") | killed,
     }
     this, torchrun = str(Path(__file__)), ["-m", "torch.distributed.run", "--nproc-per-node", "4", "--rdzv-backend",
                                            "c10d", "--rdzv-endpoint", "localhost:0"]

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from small_runs import FLAGS, TINY, losses, metrics
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, MemoryLimitError
 from tickwise.training.config import LoopConfig, ModelOptions, ParallelOptions, TrainConfig
 from tickwise.training.distributed.launch import command, launch_of, without_launch_flags
 from tickwise.training.distributed.ranks import check_split, is_restart, launcher
-from tickwise.training.distributed.traffic import rank_memory, step_traffic
+from tickwise.training.distributed.traffic import check_ranks_fit, rank_memory, step_traffic
 from tickwise.training.memory import estimate_training_memory
 
 PLAIN = ["--dtype", "fp32", "--compile", "off", "--optimizer.name", "adamw"]
@@ -95,6 +95,23 @@ def test_a_killed_rank_costs_no_more_than_the_steps_since_the_last_checkpoint(sm
     assert re.search(r"resumed from .*step-[123]0 ", said)
     assert "Traceback" not in said
     assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_ranks_after_their_step_and_saves(small_text, tmp_path):
+    flags = ["--max-steps", "5000", "--checkpoint-every", "5000", "--evaluate-every", "5000", "--ranks", "2"]
+    launcher = subprocess.Popen(words(small_text, tmp_path / "run", *flags), stderr=subprocess.PIPE, text=True)
+    wait_for_steps(launcher, tmp_path / "run", 5)
+    ranks = psutil.Process(launcher.pid).children()
+    launcher.send_signal(signal.SIGINT)
+    _, said = launcher.communicate(timeout=240)
+    assert launcher.returncode == 130, said
+    assert not psutil.wait_procs(ranks, timeout=20)[1]
+    step = int(re.search(r"interrupted: saved step ([\d,]+) in", said).group(1).replace(",", ""))
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step}" / "training.json").exists()
+    assert "finishing this step, then saving" in said
+    assert "start again" not in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
@@ -238,8 +255,24 @@ def test_a_share_of_a_model_needs_less_memory_and_more_traffic_than_all_of_it():
     assert fsdp.weights < ddp.weights
     assert fsdp.optimizer * 7 < ddp.optimizer
     total = sum(p.numel() for p in _decoder(model).parameters())
-    assert step_traffic(model, config, "fp32", 8, "ddp") == {"all_reduce_gradients": 2 * 7 * 4 * total // 8}
-    assert sum(step_traffic(model, config, "fp32", 8, "fsdp").values()) > 2 * 7 * 4 * total // 8
+    assert step_traffic(model, config, "fp32", 8, "ddp", cpu) == {"all_reduce_gradients": 2 * 7 * 4 * total // 8}
+    on_gpus = step_traffic(model, config, "fp32", 8, "fsdp", torch.device("cuda"))
+    assert sum(on_gpus.values()) > 2 * 7 * 4 * total // 8
+    # Gloo has no reduce-scatter.
+    assert sum(step_traffic(model, config, "fp32", 8, "fsdp", cpu).values()) == pytest.approx(
+        sum(on_gpus.values()) + on_gpus["reduce_scatter_gradients"], abs=2)
+
+
+def test_ranks_of_one_machine_must_fit_into_it_together(monkeypatch):
+    model, config = small_plan()
+    cpu = torch.device("cpu")
+    one = rank_memory(model, config, "fp32", cpu, 8, "ddp").total
+    monkeypatch.setattr("tickwise.training.memory.memory_bytes", lambda: (4 * one, 3 * one))
+    assert one < estimate_training_memory(model, config, 0, "fp32", cpu).total
+    check_ranks_fit(model, config, "fp32", cpu, 8, 3)
+    with pytest.raises(MemoryLimitError, match="out of memory"):
+        check_ranks_fit(model, config, "fp32", cpu, 8, 4)
+    check_ranks_fit(model, config, "fp32", torch.device("cuda"), 8, 8)
 
 
 def _decoder(model):

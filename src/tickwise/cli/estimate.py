@@ -316,7 +316,7 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
 
         for name in ("energy_j", "cost", "cost_per_million_tokens"):  # all ranks together
             found[name] = None if found[name] is None else arguments.ranks * found[name]
-        sent = step_traffic(plan.model, config, dtype, arguments.ranks, arguments.strategy)
+        sent = step_traffic(plan.model, config, dtype, arguments.ranks, arguments.strategy, machine.device)
         found |= {"ranks": arguments.ranks, "strategy": arguments.strategy,
                   "communication_bytes": sent | {"total": sum(sent.values())}}
     steps = config.max_steps

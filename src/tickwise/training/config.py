@@ -76,10 +76,10 @@ class ParallelOptions:
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """ddp: every rank holds the model and its optimizer state; fsdp: each holds a share and gathers a layer at a time
-    (FSDP2), which takes less memory; each rank still builds the whole model at its start."""
+    (FSDP2), which takes less memory."""
     timeout_seconds: float = 600.0
-    """A rank that lets the others wait longer than this counts as hung: the run ends with its name (and starts again
-    from its last checkpoint)."""
+    """When a rank lets the others wait longer than this, the run ends with its name and whether it hangs or is slow (and
+    starts again from its last checkpoint)."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _parameters(model: DecoderConfig) -> tuple[int, int, int, int]:
 
 
 def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks: int,
-                 strategy: Strategy) -> dict[str, int]:
+                 strategy: Strategy, device: torch.device) -> dict[str, int]:
     """Bytes that each rank sends in a step, by collective, when they go round in a ring: (n - 1)/n of what is gathered
     or scattered, and twice that of what is reduced to all (Patarasuk & Yuan 2009). Uneven shares are padded; that, and
     the few numbers on which ranks agree, are left out. Gloo, on CPUs, has no reduce-scatter and reduces to all."""
@@ -37,8 +37,12 @@ def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks:
     layers = model.n_layers * layer
     # A layer's weights are gathered for its forward pass and again for its backward pass, the others once for both.
     gathered = config.accumulate * ((total - layers) + 2 * layers) * compute_bytes
-    traffic = {"all_gather_weights": round(share * gathered),
-               "reduce_scatter_gradients": round(share * total * _FP32_BYTES)}
+    reduced = share * total * _FP32_BYTES
+    traffic = {"all_gather_weights": round(share * gathered)}
+    if device.type == "cpu":
+        traffic["all_reduce_gradients"] = round(2 * reduced)
+    else:
+        traffic["reduce_scatter_gradients"] = round(reduced)
     if config.optimizer.name == "muon":
         traffic["all_gather_updates"] = round(share * matrices * _FP32_BYTES)
     return traffic
