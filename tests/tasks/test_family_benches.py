@@ -28,16 +28,18 @@ def seqgan(monkeypatch):
     return module
 
 
-def test_the_gain_of_seqgan_is_over_the_best_epoch_of_maximum_likelihood(seqgan, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("best_by", ["oracle", "development"])
+def test_the_gain_of_seqgan_is_over_the_best_epoch_of_maximum_likelihood(best_by, seqgan, tmp_path, monkeypatch,
+                                                                         capsys):
     out = tmp_path / "seqgan.json"
     monkeypatch.setattr("sys.argv", [
         "bench", "--seeds", "1", "--epochs", "4", "--batch-size", "16", "--likelihood-lr", "0.3", "--steps", "2",
         "--rollouts", "1", "--discriminator-first", "2", "--discriminator-steps", "1", "--samples", "40", "--every",
-        "1", "--width", "8", "--hidden", "8", "--json", str(out)])
+        "1", "--width", "8", "--hidden", "8", "--best-by", best_by, "--json", str(out)])
     seqgan.main()
     result = json.loads(out.read_text())
     run = result["runs"][0]
-    losses = {row["epoch"]: row["development_nll"] for row in run["likelihood_curve"]}
+    losses = {row["epoch"]: row[f"{best_by}_nll"] for row in run["likelihood_curve"]}
     assert run["likelihood_epoch"] == min(losses, key=losses.get)
     assert [row["step"] for row in run["curve"]] == [1, 2]
     assert run["gain"] == pytest.approx(run["likelihood"]["oracle_nll"] - run["adversarial"]["oracle_nll"])
@@ -59,7 +61,7 @@ def test_the_game_starts_from_the_best_epoch(seqgan):
     rates, set_rate = iter([0.01, 0.01, 30.0, 30.0, 30.0]), game.set_rate
     game.set_rate = lambda _: set_rate(next(rates))
     curve = seqgan.likelihood(game, oracle, development, argparse.Namespace(epochs=5, likelihood_lr=0.01,
-                                                                           validate_every=1))
+                                                                           validate_every=1, best_by="development"))
     losses = [row["development_nll"] for row in curve]
     assert losses[-1] > min(losses)
     assert seqgan.nats(generator, development) == pytest.approx(min(losses), rel=1e-5)
