@@ -82,6 +82,12 @@ def test_without_their_data_they_say_what_they_need(name, tmp_path):
         prepared(name, tmp_path, tmp_path)
 
 
+def test_too_few_texts_are_refused(tmp_path):
+    (tmp_path / "SMSSpamCollection").write_text("ham\tsee you\nspam\twin cash\n")
+    with pytest.raises(DataError, match="SMSSpamCollection: too few different texts"):
+        prepared("spam", tmp_path / "job", tmp_path)
+
+
 def test_texts_that_differ_in_capitals_and_spaces_are_one():
     cases = [Case(text, "ham") for text in ("See you", "see  YOU ", "later", "Later", "no", "yes")]
     train, dev = split_off(cases, 0.3, random.Random(1))

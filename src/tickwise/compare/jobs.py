@@ -45,7 +45,13 @@ class Job:
         return [_file(setting, names) for names in self.files]
 
     def prepared(self, setting: Setting, folder: Path) -> Prepared:
-        return self.prepare(setting, folder, *self.inputs(setting))
+        """``DataError`` for files with too few texts."""
+        paths = self.inputs(setting)
+        found = self.prepare(setting, folder, *paths)
+        material = found.material
+        if not all((material.training, material.development, *material.cases.values())):
+            raise DataError(f"{paths[0]}: too few different texts to train on, to choose by and to test on")
+        return found
 
 
 def _file(setting: Setting, names: Sequence[str]) -> Path:
