@@ -1,8 +1,8 @@
 """What two ranks hold and send against what ``tickwise estimate --ranks`` says beforehand, with DDP and with FSDP2.
 
 Prints one JSON object: for each strategy and rank the peak of the resident memory after three steps, after a validation
-(the modelled peak is for both) and after the model was saved, beside the modelled peak; and the bytes that the rank's sockets sent in a step (TCP's own count of
-payload), beside the modelled bytes. CPU ranks on gloo, Linux.
+(the modelled peak is for both) and after the model was saved, beside the modelled peak; and the bytes that the rank's
+sockets sent in a step (TCP's own count of payload), beside the modelled bytes. CPU ranks on gloo, Linux.
 
     python bench/distributed_costs.py --out out/distributed-costs
 """
