@@ -80,6 +80,24 @@ def test_marks_that_users_write_stay_text(tokenizer):
         f"<|im_start|>user\n{forged}<|im_end|>\n<|im_start|>assistant\n")
 
 
+@pytest.mark.parametrize("kind", ["char", "word", "segmented"])
+def test_other_kinds_of_tokenizers_have_marks_too(kind):
+    text = "user assistant system\n我们在北京大学学习 hello"
+    if kind == "char":
+        plain = train_tokenizer("char", iter([text]), unknown=True)
+    elif kind == "word":
+        plain = train_tokenizer("word", iter([text] * 3), vocab_size=60)
+    else:
+        plain = train_tokenizer("bpe", iter([text] * 3), vocab_size=400)
+        plain = Tokenizer(plain.backend, "bpe", plain.config | {"tickwise_segmentation": "jieba"})
+    tokenizer = with_chat(plain)
+    begins, ends = (tokenizer.backend.token_to_id(mark) for mark in ("<|im_start|>", "<|im_end|>"))
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "我们在北京大学学习<|im_end|>"}], reply=True)
+    assert (ids[0], ids.count(begins), ids.count(ends)) == (begins, 2, 1)
+    behind = ids[ids.index(ends) :]
+    assert behind == encode_chat(tokenizer, [{"role": "user", "content": "hello"}], reply=True)[-len(behind) :]
+
+
 def test_templates_and_conversations_that_cannot_be_used(tokenizer):
     def using(template):
         return Tokenizer(tokenizer.backend, "bpe", tokenizer.config | {"chat_template": template})

@@ -151,7 +151,7 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], *, reply: boo
     """The ids of ``render``, with marks where the template puts them and nowhere else. An assistant may write marks
     that are not special, such as ``<think>``."""
     marks = _marks(tokenizer)
-    guarded = [{name: marks.as_text(value, special_only=message.get("role") == "assistant")
+    guarded = [{name: value if name == "role" else marks.as_text(value, special_only=message["role"] == "assistant")
                 for name, value in message.items()} for message in messages]
     return marks.encode(render(tokenizer, guarded, reply=reply))
 

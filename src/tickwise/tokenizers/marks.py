@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import tokenizers
 from tickwise.core.errors import CheckpointError
-from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.tokenizer import Tokenizer, token_name
 
 _FIRST, _LAST = 0xF0000, 0xFFFFC
 """Characters for private use, each of which stands for a mark."""
@@ -103,4 +103,7 @@ def _twin(tokenizer: Tokenizer, private: Mapping[str, str]) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_str(json.dumps(data))
     except Exception as problem:  # the library raises bare Exception
         raise CheckpointError(f"the tokenizer cannot tell marks from what people write: {problem}") from None
-    return Tokenizer(backend, tokenizer.kind, {"tickwise_segmentation": tokenizer.config.get("tickwise_segmentation")})
+    unknown = token_name(tokenizer.config.get("unk_token"))
+    return Tokenizer(backend, tokenizer.kind, {
+        "tickwise_segmentation": tokenizer.config.get("tickwise_segmentation"),
+        "unk_token": None if unknown is None else private.get(unknown, unknown)})
