@@ -42,7 +42,8 @@ class Arguments(PairFlags):
     summary: str = "summary"
     """Key of the summary in the rows of --test; keys like summary1, summary2 are further references."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Texts with summaries to evaluate on: .jsonl, or the name of a known data set."""
+    """Texts with summaries to evaluate on: a table (.jsonl, .json, .csv, .tsv, .parquet), or the name of a known data
+    set."""
     references: Literal["best", "mean"] = "best"
     """Which of several references counts for ROUGE: the best of each kind, or their mean."""
     max_tokens: int = 128
