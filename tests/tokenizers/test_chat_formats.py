@@ -217,6 +217,14 @@ def test_pieces_that_look_like_marks_are_not_taken_for_them(tmp_path):
     assert [tokenizer.backend.id_to_token(i) for i in ids] == [*"a </s> b", "</s>"]
 
 
+def test_a_tokenizer_that_loses_marks_is_refused(tmp_path):
+    backend = byte_level(normalizers.BertNormalizer(clean_text=True, lowercase=False))
+    backend.add_special_tokens([AddedToken("<|end|>", normalized=True, special=True)])
+    tokenizer = Tokenizer.load(write(tmp_path / "m", backend, "{{ messages[0].content }}<|end|>", eos_token="<|end|>"))
+    with pytest.raises(CheckpointError, match="cannot tell its mark"):
+        encode_chat(tokenizer, CHAT)
+
+
 def test_what_templates_do_wrong_is_one_line(tmp_path):
     backend = byte_level()
     backend.add_special_tokens(["<|end|>"])

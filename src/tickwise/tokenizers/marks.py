@@ -36,6 +36,11 @@ class Marks:
         # What no longer stands in the model's own vocabulary has another id in the twin.
         self._own_ids = {self._twin.backend.token_to_id(self._private.get(token.content, token.content)): number
                          for number, token in added.items()}
+        alone = self._twin.encode_by(self._twin.backend, list(self._private.values()))
+        for name, ids in zip(self._private, alone, strict=True):
+            if self._ids[name] not in [self._own_ids.get(number, number) for number in ids]:
+                raise CheckpointError(f"the tokenizer cannot tell its mark {name!r} from what people write; its "
+                                      "normalizer takes away characters for private use")
         self._all = _Names(self._ids)
         self._special = _Names([token.content for token in added.values() if token.special])
 
