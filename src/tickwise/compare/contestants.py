@@ -70,7 +70,7 @@ class Time:
     """Of an answer."""
 
     processor_s: float
-    """Of all threads together. Other programs on the machine do not change it."""
+    """Of all threads together. Other programs on the machine change it little."""
     wall_s: float
 
 

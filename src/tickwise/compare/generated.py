@@ -105,14 +105,15 @@ def looking_up(n: int, seed: int) -> Material:
 
     seen = drawn(plain, n, rng)
     cases = {SEEN: seen, NOISY: tuple(map(noisy, seen)), ABSENT: tuple(absent() for _ in range(n))}
-    development = drawn(plain, n // 2, rng)
+    development = drawn(plain, n, rng)
     change_development = tuple(map(noisy, development))
     held_out = used - set(table)
     change_training = [Case(one_error(case.text, rng), case.answer) for case in plain * (_CHANGE_TRAINING // _KEYS)]
     lines = plain * round(0.9 * _TRAINING / _KEYS) + [absent() for _ in range(round(0.1 * _TRAINING))]
     rng.shuffle(lines)
     return Material(
-        tuple(lines), (*development, *(absent() for _ in range(n // 2))), cases,
+        # As many keys that are not stored as the training has: a model that has learnt the keys expects no others.
+        tuple(lines), (*development, *(absent() for _ in range(n // 10))), cases,
         tuple(case for case in change_training if case.text not in held_out), change_development,
         f"{_KEYS} keys of six letters, each with a value of four digits; with a typing error, the value that was meant")
 

@@ -24,7 +24,7 @@ def comparison_page(found: Mapping[str, Any], command: str) -> str:
         sections = [
             Section("Where each kind of computer does better", "Mean score of the model less that of the program, in "
                     "percentage points, with intervals of 95 %: right of 0 the model is better. Hollow and grey: no "
-                    "difference is shown.",
+                    "difference is shown. An interval is of one comparison, its test is corrected for all of them.",
                     svg=svg("differences", lambda figure: _draw_differences(figure, jobs), width=9.0,
                             height=1.6 + 0.22 * sum(len(job["cases"]) for job in jobs))),
             Section("What it costs, and where it turns", "Factors are the model's figure over the program's, with "
@@ -58,7 +58,7 @@ def _method(n_tests: int) -> tuple[str, ...]:
         "figures (memory, operations, bytes) need no test.",
         "Time is each contestant's own: one answer after the other in one process, the median of five; models run in "
         "tickwise's engine, programs in Python. The factor is "
-        "of processor time, all threads together, which other programs on the machine do not change. The time under "
+        "of processor time, all threads together, which other programs on the machine change little. The time under "
         "the ledger, with its marks, stands beside it.",
         "Operations are of one answer. A model's are the FLOPs of its program listing; a program's are the steps of "
         "its algorithm, counted as it runs. The interpreter's instructions are not among them, and the processor's "
@@ -193,7 +193,7 @@ def _figures(job: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, ..
 
     return [
         *(row(f"score, {kind} (measured)", lambda one, kind=kind: score(one["accuracy"], kind)) for kind in kinds),
-        ("score of " + _short(job["constant"]["name"]) + f", {job['plain']}",
+        (f"score of a constant answer, {job['plain']}",
          *([f"{100 * job['constant']['score']:.1f} %"] * len(contestants))),
         row("processor time of an answer (measured)", lambda one: format_duration(one["costs"]["processor_s"])),
         row("time by the clock (measured)", lambda one: format_duration(one["costs"]["wall_s"])),

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from tickwise.compare.cases import UNKNOWN, Case, one_error_away
 
-_CONSTANTS = 200
+_CONSTANTS, _SHOWN = 200, 40
 
 
 @dataclass
@@ -79,7 +79,8 @@ class Constant:
         answers = [answer for answer, _ in Counter(case.answer for case in training).most_common(_CONSTANTS)]
         tried = development[:_CONSTANTS]
         self.constant = max(answers, key=lambda answer: sum(score(answer, case) for case in tried))
-        self.name = f"always “{self.constant}”"
+        shown = self.constant if len(self.constant) <= _SHOWN else self.constant[: _SHOWN - 1] + "…"
+        self.name = f"always “{shown}”"
 
     def answer(self, text: str, tally: Tally | None = None) -> str:
         return self.constant
