@@ -25,7 +25,7 @@ def contestant(name, kind, score, steps):
 
 def job(title, p_learnt):
     changed = {"what": "an edit <b>", "bar": 0.8, "before": 0.3, "after": 0.9, "passed": True, "seconds": 2e-3,
-               "not_yet_s": 0.0, "accuracy": dict.fromkeys(KINDS, {"value": 0.95, "low": 0.9, "high": 1.0})}
+               "not_yet_s": 0.0, "accuracy": {key: {"value": 0.95, "low": 0.9, "high": 1.0} for key in KINDS}}
     return {
         "job": title.lower(), "title": title, "about": "a job", "score": "right", "plain": NEW, "given": False,
         "cases": dict.fromkeys(KINDS, 100), "examples": {NEW: {"input": "1<2", "answer": "3"}},
