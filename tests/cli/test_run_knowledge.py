@@ -80,7 +80,7 @@ def test_scores_of_summaries(tickwise_cli, tmp_path):
 def test_mistakes_of_summarise_are_one_line(tickwise_cli, tmp_path):
     (tmp_path / "empty.txt").write_text("", encoding="utf-8")
     for words, said in (([""], "empty"), (["x", "--sentences", 0], "--sentences"), (["--input", tmp_path / "empty.txt"],
-                        "empty"), (["x", "--test", "y"], "one of"), (["--test", tmp_path / "empty.txt"], "no texts")):
+                        "empty"), (["x", "--test", "y"], "one of"), (["--test", tmp_path / "empty.txt"], "no table")):
         code, out, err = tickwise_cli("run", "summarise", *words)
         assert (code, out) == (2, ""), words
         assert len(err.strip().splitlines()) == 1, err

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError
+from tickwise.data.batches import BatchCursor
 from tickwise.data.encoder_inputs import marks_of, with_marks
 from tickwise.data.word_borders import WordBorders
 from tickwise.interop.directory import load_module
-from tickwise.models.encoder import Electra, ElectraConfig
+from tickwise.models.encoder import Electra, ElectraConfig, Encoder, EncoderConfig
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, cooccurrence_rows, train_encoder
-from tickwise.training.masked_language import WholeWordMasks, electra_losses
+from tickwise.training.masked_language import MaskedLanguage, WholeWordMasks, electra_losses
+from tickwise.training.parallel import Alone
 
 TEXT = "the unbelievable cat didn't see 1999 dogs, did it? "
 
@@ -213,3 +215,17 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         EncoderTrainConfig(data=tmp_path, mask_share=1.0)
     with pytest.raises(ConfigError, match="--context"):
         EncoderTrainConfig(data=tmp_path, context=4)
+
+
+def test_parts_of_a_batch_that_are_not_equal_weigh_what_they_have(tokenizer):
+    shape = EncoderConfig(vocab_size=tokenizer.vocab_size, context_length=18, width=16, n_layers=1, n_heads=1,
+                          head_dim=16, hidden=16)
+    module = Encoder(shape).initialise(1)
+    tokens = np.array(tokenizer.encode(TEXT * 20))
+    masked = MaskedLanguage(BatchCursor(tokens, batch_size=5, context=16, seed=1), None, masks_for(tokenizer),
+                            marks_of(tokenizer))
+    batch = masked.next_batch()
+    parts = Alone().parts(masked, batch, 3)
+    assert [part.batch.n_tokens for part in parts] == [36, 36, 18]
+    found = sum(masked.loss(module, *part.batch.inputs)[0] / part.divisor for part in parts)
+    torch.testing.assert_close(found, masked.loss(module, *batch.inputs)[0])

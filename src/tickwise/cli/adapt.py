@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.pair_flags import RunFlags
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
@@ -29,7 +30,7 @@ _NO_TEST = {"embed": "the development pairs show how many partners are found",
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(RunFlags):
+class _Own(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model or run directory of an encoder (tickwise train encoder, or one in BERT's format); for chat, of a decoder
     (tickwise train, or one in the format of Llama, Qwen or GPT-2)."""
@@ -57,6 +58,11 @@ class Arguments(RunFlags):
     tuning: FineTuneOptions = dataclasses.field(default_factory=FineTuneOptions)
     options: TagReading = dataclasses.field(default_factory=TagReading)
     answer: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(RunFlags, _Own):
+    """The verb's own flags, and those of a training behind them."""
 
 
 def run(arguments: Arguments) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.tasks.prefixed_options import SummaryOptions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(PairFlags):
+class _Own(CommonArguments):
     words: tyro.conf.Positional[tuple[str, ...]] = ()
     """[MODEL] TEXT: a model directory, if the summary is to be learned, and the text; - or no text reads standard
     input."""
@@ -55,6 +56,11 @@ class Arguments(PairFlags):
     start: Path | None = None
     """With --train: encoder–decoder to go on from, such as one of tickwise train text-to-text."""
     options: SummaryOptions = dataclasses.field(default_factory=SummaryOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(PairFlags, _Own):
+    """The verb's own flags, and those of a training behind them."""
 
 
 def run(arguments: Arguments) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.cli.task_flags import print_answers
 from tickwise.core import console
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(PairFlags):
+class _Own(CommonArguments):
     model: tyro.conf.Positional[Path | None] = None
     """Model directory, or run directory (its best model); left out with --task."""
     text: tyro.conf.Positional[str | None] = None
@@ -47,6 +48,11 @@ class Arguments(PairFlags):
     """Encoder–decoder to go on from, such as one of tickwise train text-to-text; its shape and tokenizer stay."""
     options: PrefixedOptions = dataclasses.field(default_factory=PrefixedOptions)
     mixture: MixtureOptions = dataclasses.field(default_factory=MixtureOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(PairFlags, _Own):
+    """The verb's own flags, and those of a training behind them."""
 
 
 def run(arguments: Arguments) -> int:

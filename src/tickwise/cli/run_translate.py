@@ -35,7 +35,7 @@ _EXAMPLE_TOKENS = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(TaskArguments, PairFlags):
+class _Own(TaskArguments):
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Pairs to train on: --train x.en --train x.de (parallel files, or just x with --source en --target de), a table,
     or the name of a known data set."""
@@ -51,9 +51,6 @@ class Arguments(TaskArguments, PairFlags):
     hold_out: int = 0
     """Keep so many pairs of --train out of the training to test on; neither side of them occurs in it. They are
     written to OUT/held-out.jsonl."""
-    lowercase: bool = False
-    """With --train: read and write everything in lower case, which stays with the model. With --test: score without
-    regard to case, as a lower-case model always is."""
     tokenize: Literal["auto", "13a", "intl", "zh", "char", "none"] = "auto"
     """How BLEU splits texts into words: zh for Chinese, 13a for others; auto goes by the references."""
     write: Path | None = None
@@ -62,6 +59,15 @@ class Arguments(TaskArguments, PairFlags):
     """Also show where the translation of the text was written from, as a page (.html) or a picture (.svg, .png): which
     tokens every head of every layer looks at."""
     options: TextToTextOptions = dataclasses.field(default_factory=TextToTextOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(PairFlags, _Own):
+    lowercase: bool = False
+    """With --train: read and write everything in lower case, which stays with the model. With --test: score without
+    regard to case, as a lower-case model always is."""
+    trace: Path | None = None
+    """Folder for a trace: every step of the search, or every training step, stage by stage (tickwise trace show)."""
 
 
 def run(arguments: Arguments) -> int:
