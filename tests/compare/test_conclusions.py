@@ -59,6 +59,7 @@ def test_who_wins_by_what_factor_and_where_it_turns():
     assert "1,000 times the program's processor time (95 % interval 900–1,100); it keeps 50 times the program" in text
     assert "It turns at 33 % of inputs rephrased or noisy (95 % interval 28–39): with more of them the model" in text
     assert "After the changes the program scores higher on rephrased or noisy inputs (program 70.0 %, model 70" in text
+    assert "On rephrased or noisy inputs, as long as neither is changed for them, the model's longer time" in text
     assert "longer time pays once a wrong answer costs more than 2.5 ms of processor time (95 % interval 2" in text
     assert "the program passed 2 ms after the request, edited and tested (writing the edit is not counted)" in text
     assert "the model passed 12 s after the request (not yet after 6 s)" in text

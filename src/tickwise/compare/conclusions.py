@@ -118,7 +118,8 @@ def _turning_sentence(evidence: Mapping[str, Any], better: Mapping[str, str | No
 
 
 def _price_sentence(kind: str, price: Mapping[str, float], who: str | None) -> str:
-    return (f"On {kind} inputs the {who}'s longer time pays once a wrong answer costs more than "
+    unchanged = ", as long as neither is changed for them," if kind == NOISY else ""
+    return (f"On {kind} inputs{unchanged} the {who}'s longer time pays once a wrong answer costs more than "
             f"{format_duration(price['value'])} of processor time (95 % interval {format_duration(price['low'])}–"
             f"{format_duration(price['high'])}).")
 
