@@ -51,7 +51,7 @@ def measure(text: Path, out: Path, strategy: str) -> None:
     from tickwise.training.checkpoint import save_best_model
     from tickwise.training.config import ModelOptions, OptimizerOptions, ParallelOptions, TrainConfig
     from tickwise.training.distributed.join import join_ranks, spread
-    from tickwise.training.distributed.traffic import rank_memory, step_traffic
+    from tickwise.training.distributed.traffic import engine_bytes, rank_memory, step_traffic
     from tickwise.training.loop import gradient, update, validation_figures
     from tickwise.training.run import build, open_data, plan
 
@@ -80,9 +80,9 @@ def measure(text: Path, out: Path, strategy: str) -> None:
     validation_figures(training)
     in_run = peak_bytes()
     save_best_model(training)
-    found = {"memory": {"modelled": modelled.total + process_term("train", made.dtype), "measured": in_run,
-                        "measured in steps": in_steps, "measured with saving": peak_bytes(),
-                        "terms": asdict(modelled)},
+    process = process_term("train", made.dtype) + engine_bytes(config.parallel.strategy)
+    found = {"memory": {"modelled": modelled.total + process, "measured": in_run, "measured in steps": in_steps,
+                        "measured with saving": peak_bytes(), "terms": asdict(modelled) | {"process": process}},
              "bytes_sent_in_a_step": {"modelled": sum(traffic.values()), "measured": sorted(sent)[STEPS // 2]},
              "parameters": made.n_parameters}
     for figures in (found["memory"], found["bytes_sent_in_a_step"]):
@@ -105,10 +105,12 @@ def main() -> None:
     chooser = random.Random(7)
     words = ["the", "cat", "dog", "sees", "hears", "follows", "a", "bird"]
     text.write_text(" ".join(chooser.choice(words) for _ in range(20_000)) + "\n", encoding="utf-8")
-    subprocess.run([sys.executable, "-c", "from tickwise.cli.estimate import process_term; process_term('train', "
-                                          "'fp32')"], check=True)  # measured once, before the ranks share the cores
     found = {}
     for strategy in ("ddp", "fsdp"):
+        # Measured once, and before the ranks share the cores.
+        subprocess.run([sys.executable, "-c", "from tickwise.core.allocator import tune; tune(); from "
+                        "tickwise.cli.estimate import process_term; from tickwise.training.distributed.traffic import "
+                        f"engine_bytes; process_term('train', 'fp32'); engine_bytes('{strategy}')"], check=True)
         subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), "--rdzv-backend",
                         "c10d", "--rdzv-endpoint", "localhost:0", str(Path(__file__)), "--out", str(out), "--measure",
                         strategy], check=True)

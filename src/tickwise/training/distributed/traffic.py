@@ -1,5 +1,6 @@
 """What a rank holds and sends, modelled: memory at its peak, bytes of every collective of a step."""
 
+import importlib
 from dataclasses import replace
 from typing import Literal
 
@@ -46,6 +47,26 @@ def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks:
     if config.optimizer.name == "muon":
         traffic["all_gather_updates"] = round(share * matrices * _FP32_BYTES)
     return traffic
+
+
+def engine_bytes(strategy: Strategy) -> int:
+    """What a rank's process has loaded besides what training alone has, on this machine's CPU: measured once, then
+    kept."""
+    from tickwise.profiling.reference import process_bytes
+
+    return process_bytes(f"ranks-{strategy}", f"{__name__}:load_engine('{strategy}')")
+
+
+def load_engine(strategy: Strategy) -> int:
+    """Bytes by which this process grows."""
+    import psutil
+
+    before = int(psutil.Process().memory_info().rss)
+    importlib.import_module("torch._dynamo")  # DDP and FSDP2 load it where they are made
+    if strategy == "fsdp":
+        importlib.import_module("tickwise.training.distributed.sharded")
+        importlib.import_module("torch.distributed.fsdp")
+    return int(psutil.Process().memory_info().rss) - before
 
 
 def check_ranks_fit(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
