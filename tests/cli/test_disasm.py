@@ -150,6 +150,12 @@ def test_the_table_says_what_is_counted_and_ends_with_totals(own, tickwise_cli):
     by_layer = tickwise_cli("disasm", own, "--context", 20, "--by", "layer")[1].splitlines()
     assert sum(line.split()[:2] == ["1", "ffn"] for line in by_layer) == 1
     assert by_layer[-1] == lines[-1]
+    of_stage, of_layer = (json.loads(tickwise_cli("disasm", own, "--context", 20, "--by", by, "--json")[1])
+                          for by in ("stage", "layer"))
+    assert "instructions" not in of_stage.keys() | of_layer.keys()
+    assert sum(row["flops"] for row in of_layer["by_layer"]) == of_stage["totals"]["flops"] > 0
+    assert of_layer["by_stage"] == of_stage["by_stage"]
+    assert {row["layer"] for row in of_layer["by_layer"]} > {0, 1}
 
 
 @pytest.mark.parametrize(("words", "hint"), [

@@ -1,7 +1,10 @@
 """tickwise estimate: what it answers, and how it refuses. On hardware that is not here, so nothing is measured."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -213,9 +216,9 @@ def test_the_deepest_model_that_fits_is_found_by_two_dry_runs_of_its_depth(estim
 
 
 def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, small_text, monkeypatch):
-    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 400_000_000 if "training" in name else 0)
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 400_000_000 if name == "train-fp32" else 0)
     words = ("train", small_text, "--depth", 1, "--model.width", 32, "--context", 16, "--tokenizer", "char",
-             "--dry-run")
+             "--dtype", "fp32", "--dry-run")
     code, out, _ = tickwise_cli(*words, "--json")
     assert code == 0
     memory = json.loads(out)["memory_bytes"]
@@ -233,7 +236,7 @@ def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, 
 ])
 def test_the_dry_run_of_train_says_what_compiling_takes(tickwise_cli, small_text, monkeypatch, flags, tried):
     monkeypatch.setattr(compilation_memory, "compilation_possible", lambda device, compiler: (True, ""))
-    sizes = {"training": 400_000_000, "compiler": 500_000_000}
+    sizes = {"train": 450_000_000, "training": 400_000_000, "compiler": 500_000_000}
     monkeypatch.setattr(reference, "process_bytes", lambda name, function: sizes[name.partition("-")[0]])
     monkeypatch.setattr(overheads, "is_cached", lambda: False)
     words = ("train", small_text, "--depth", 2, "--model.width", 32, "--context", 16, "--tokenizer", "char",
@@ -255,6 +258,29 @@ def test_a_run_that_is_known_to_be_long_has_the_term_in_its_estimate(monkeypatch
     cpu = torch.device("cpu")
     for seconds, tried in ((1.1, False), (1.3, True), (None, None)):
         assert compilation_memory.compilation_memory(config, 1, "fp32", cpu, seconds).tried is tried
+
+
+@pytest.mark.parametrize("compile_it", ["off", "on"])
+def test_what_fits_counts_compilation_as_the_estimate_does(tickwise_cli, tmp_path, monkeypatch, compile_it):
+    from tickwise.cli import estimate as module
+
+    monkeypatch.setattr(compilation_memory, "compilation_possible", lambda device, compiler: (True, ""))
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 0)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"depth: 1\nmodel:\n  width: 32\nvocab_size: 300\ncontext: 16\ncompile: '{compile_it}'\n")
+    arguments = module.Arguments(model=recipe, purpose="train", dtype="fp32", batch=2)
+    machine = SimpleNamespace(is_here=True, device=torch.device("cpu"))
+    total = module._total(arguments, module._plan(arguments), machine, "fp32")
+    assert (total > 70_000_000) == (compile_it == "on")
+
+
+def test_the_process_that_stands_for_a_training_is_one_from_the_command_line():
+    code = ("import sys; from tickwise.cli.estimate_process import train_smallest; n = train_smallest('fp32'); "
+            "print(n, 'torch.utils.tensorboard' in sys.modules, 'sympy' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    n_bytes, has_events, has_sympy = done.stdout.split()[-3:]
+    assert 200_000_000 < int(n_bytes) < 500_000_000, done.stderr
+    assert (has_events, has_sympy) == ("True", "False")
 
 
 def test_a_stage_that_takes_next_to_nothing_is_not_said_to_take_nothing(tickwise_cli):

@@ -40,7 +40,7 @@ class Arguments(CommonArguments):
     context: int | None = None
     """Tokens of each text. Default: as many as the model takes, at most 1024."""
     by: Literal["op", "stage", "layer"] = "op"
-    """One line per operation, per stage, or per layer and stage."""
+    """One line per operation, per stage, or per layer and stage; in JSON instructions, by_stage alone, or by_layer."""
     views: bool = False
     """Also list views, which read and write nothing."""
     dtype: DType = "fp32"
@@ -148,6 +148,12 @@ def _as_json(
 ) -> dict[str, Any]:
     from tickwise.profiling.program import instruction_json
 
+    more = {
+        "op": lambda: {"instructions": [instruction_json(i) for i in shown]},
+        "layer": lambda: {"by_layer": [{"layer": layer, "stage": str(stage), **_figures(cost)}
+                                       for (layer, stage), cost in _layers(program)]},
+        "stage": dict[str, Any],
+    }[arguments.by]()
     return {
         "model": str(arguments.model),
         "architecture": type(module).__name__,
@@ -157,7 +163,7 @@ def _as_json(
         "context": context,
         "dtype": arguments.dtype,
         "kind": program.kind,
-        "instructions": [instruction_json(i) for i in shown],
+        **more,
         "by_stage": [{"stage": stage, **_figures(cost)} for stage, cost in _stages(program)],
         "totals": _figures(program.total),
     }
@@ -190,8 +196,8 @@ def _lines(
         yield ""
     elif arguments.by == "layer":
         yield f"{'layer':>5}  {'stage':<15}  {figures}"
-        for (layer, stage), cost in program.grouped(lambda i: (i.layer, i.stage)).items():
-            yield f"{'' if layer is None else layer:>5}  {stage:<15}  {_row(cost)}"
+        for (number, name), cost in _layers(program):
+            yield f"{'' if number is None else number:>5}  {name:<15}  {_row(cost)}"
         yield ""
     yield f"{'stage':<15}  {figures}  {'of FLOPs':>8}  {'of bytes':>8}"
     total = program.total
@@ -204,6 +210,10 @@ def _lines(
 def _stages(program: "Program") -> "list[tuple[str, Cost]]":
     """Those that do more than make views."""
     return [(str(stage), cost) for stage, cost in program.by_stage().items() if cost.intensity is not None]
+
+
+def _layers(program: "Program") -> "Iterable[tuple[tuple[int | None, str], Cost]]":
+    return program.grouped(lambda i: (i.layer, i.stage)).items()
 
 
 def _operation(instruction: "Instruction") -> str:

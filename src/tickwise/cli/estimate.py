@@ -21,6 +21,7 @@ from tickwise.core.errors import ConfigError, MemoryLimitError
 if TYPE_CHECKING:
     from tickwise.models.decoder import DecoderConfig
     from tickwise.profiling.predict import Machine, Prediction
+    from tickwise.training.compilation_memory import CompilationMemory
     from tickwise.training.config import TrainConfig
 
 _MOST = 1 << 24
@@ -187,14 +188,32 @@ def _dtype(arguments: Arguments, machine: "Machine") -> str:
     return "bf16" if "bf16" in machine.hardware.flops_per_s else "fp32"
 
 
-def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, int | None]:
+def _compilation(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str,
+                 step_seconds: float | None = None) -> "CompilationMemory | None":
+    """``None`` where it is not told: of serving, of other machines, of several ranks. A step's time is predicted where
+    it matters and is not given."""
+    from tickwise.training.compilation_memory import compilation_memory
+    from tickwise.training.prediction import predict_step
+
+    if arguments.purpose != "train" or not machine.is_here or arguments.ranks > 1:
+        return None
+    config, n_layers = plan.training, plan.model.n_layers
+    found = compilation_memory(config, n_layers, dtype, machine.device, step_seconds)
+    if found.tried is None and step_seconds is None and (config.max_steps, config.max_tokens) != (None, None):
+        seconds = predict_step(plan.model, config, dtype, machine).seconds
+        return compilation_memory(config, n_layers, dtype, machine.device, seconds)
+    return found
+
+
+def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str,
+            compilation: "CompilationMemory | None") -> dict[str, int | None]:
     """Bytes by term; ``total`` is the sum of those that are known.
 
     On this machine's CPU it is the peak of the resident memory of the whole process, with what Python and PyTorch take
     (measured); elsewhere that comes on top, as does what an allocator that is not here leaves unused.
     """
     from tickwise.engine.memory import estimate_serving_memory
-    from tickwise.training.distributed.traffic import rank_memory
+    from tickwise.training.distributed.traffic import engine_bytes, rank_memory
     from tickwise.training.memory import estimate_training_memory
 
     is_our_cpu = machine.is_here and machine.device.type == "cpu"
@@ -213,9 +232,12 @@ def _memory(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -
         terms = {"weights": serve.weights, "activations": serve.activations, "kv_cache": serve.kv_cache,
                  "fragmentation": serve.fragmentation}
     if is_our_cpu:
-        terms["process"] = process_term(arguments.purpose, dtype)
+        engine = engine_bytes(arguments.strategy) if arguments.ranks > 1 else 0
+        terms["process"] = process_term(arguments.purpose, dtype) + engine
     else:
         terms |= {"fragmentation": None, "process": None}
+    if compilation is not None:
+        terms |= compilation.term
     return terms | {"total": sum(size for size in terms.values() if size is not None)}
 
 
@@ -223,12 +245,14 @@ def process_term(purpose: Literal["train", "serve"], dtype: str) -> int:
     """Bytes of a process besides its model, on this machine's CPU: measured once, then kept."""
     from tickwise.profiling.reference import process_bytes
 
-    room = "training" if purpose == "train" else "engine"
-    return process_bytes(f"{room}-{dtype}", f"tickwise.{room}.prediction:run_smallest('{dtype}')")
+    if purpose == "train":
+        return process_bytes(f"train-{dtype}", f"tickwise.cli.estimate_process:train_smallest('{dtype}')")
+    return process_bytes(f"engine-{dtype}", f"tickwise.engine.prediction:run_smallest('{dtype}')")
 
 
 def _total(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> int:
-    return _memory(arguments, plan, machine, dtype)["total"] or 0
+    compilation = _compilation(arguments, plan, machine, dtype)
+    return _memory(arguments, plan, machine, dtype, compilation)["total"] or 0
 
 
 def _fitting(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> tuple[Arguments, _Plan]:
@@ -298,19 +322,15 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
     config = plan.training
     assert config.batch_size is not None
     tokens = config.batch_size * config.context
-    found = _common(arguments, plan, machine, dtype) | {"batch": config.batch_size, "context": config.context}
     check_split(config, arguments.ranks)
     own = dataclasses.replace(config, batch_size=config.batch_size // arguments.ranks)
     prediction = predict_step(plan.model, own, dtype, machine)
+    compilation = _compilation(arguments, plan, machine, dtype, prediction.seconds)
+    found = _common(arguments, plan, machine, dtype, compilation)
+    found |= {"batch": config.batch_size, "context": config.context}
     found |= _figures(prediction, machine, dtype, tokens, arguments)
-    if machine.is_here and arguments.ranks == 1:
-        from tickwise.training.compilation_memory import compilation_memory
-
-        compilation = compilation_memory(config, plan.model.n_layers, dtype, machine.device, prediction.seconds)
-        memory = found["memory_bytes"] | compilation.term
-        memory["total"] = found["memory_bytes"]["total"] + sum(compilation.term.values())
-        found |= {"memory_bytes": {name: memory[name] for name in sorted(memory, key="total".__eq__)},
-                  "compilation": dataclasses.asdict(compilation) | {"note": compilation.sentence}}
+    if compilation is not None:
+        found["compilation"] = dataclasses.asdict(compilation) | {"note": compilation.sentence}
     if arguments.ranks > 1:
         from tickwise.training.distributed.traffic import step_traffic
 
@@ -343,12 +363,14 @@ def _serving(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
     return found
 
 
-def _common(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) -> dict[str, Any]:
+def _common(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str,
+            compilation: "CompilationMemory | None" = None) -> dict[str, Any]:
     hardware = machine.hardware
     return {
         "for": arguments.purpose, "hardware": hardware.name, "hardware_source": hardware.source,
         "hardware_kind": hardware.kind, "dtype": dtype, "model": dataclasses.asdict(plan.model), "kind": "modelled",
-        "memory_bytes": _memory(arguments, plan, machine, dtype), "memory_available_bytes": machine.memory_bytes,
+        "memory_bytes": _memory(arguments, plan, machine, dtype, compilation),
+        "memory_available_bytes": machine.memory_bytes,
     }
 
 

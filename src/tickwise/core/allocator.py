@@ -54,6 +54,13 @@ def is_tuned() -> bool:
     return _is_tuned
 
 
+def give_back() -> None:
+    """Return freed memory to the system, wherever it lies; after work whose memory nothing else will need. Nothing
+    happens without glibc."""
+    if os.name == "posix" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+
+
 def state() -> str:
     """What large tensors live in, or why the C library decides; in one line."""
     if _is_tuned:

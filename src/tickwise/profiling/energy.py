@@ -5,8 +5,9 @@ which packages do not include), or NVML on NVIDIA accelerators (library ``nvidia
 They advance about every millisecond, so they are read over stretches of at least ``MEASURE_EVERY_NS`` and divided
 among the rows of a stretch by time.
 
-Modelled: ``FLOPs · J/FLOP + bytes · J/byte + seconds · idle watts``. This leaves out what instructions themselves cost,
-so it is a lower bound; it compares stages and number formats, not machines.
+Modelled: ``FLOPs · J/FLOP + bytes · J/byte + seconds · idle watts``. Rough, and wrong both ways: what
+instructions themselves cost is left out, and every counted byte costs what one of DRAM does, also where a cache served
+it. It compares stages and number formats, not machines.
 """
 
 import dataclasses

@@ -90,9 +90,9 @@ def by_stage(instructions: Sequence[Instruction]) -> dict[Stage, list[Instructio
 
 
 def process_bytes(name: str, function: str, refresh: bool = False) -> int:
-    """What a process takes besides its model: the resident memory of a fresh one after ``function``
-    (``module:call()``), which runs the smallest model there is. From the cache (``name``), or measured now, in up to
-    a minute.
+    """What a process takes besides its model: the resident memory of a fresh one in which ``function``
+    (``module:call()``) has run the smallest model there is: what it returns, or, of ``None``, what there is after it.
+    From the cache (``name``), or measured now, in up to a minute.
     """
     allocator = "tuned-" if is_tuned() else ""
     path = cache_directory() / f"process-{_FORMAT_VERSION}-{allocator}{name}-{fingerprint()}.json"
@@ -102,9 +102,10 @@ def process_bytes(name: str, function: str, refresh: bool = False) -> int:
     say(f"measuring what a process takes besides its model, up to a minute; once: kept in {path.parent}")
     module, _, call = function.partition(":")
     tuning = "from tickwise.core.allocator import tune; tune(); " if is_tuned() else ""
-    code = f"{tuning}import psutil, {module} as m; m.{call}; print(psutil.Process().memory_info().rss)"
+    code = f"{tuning}import psutil, {module} as m; found = m.{call}; "
+    code += "print(psutil.Process().memory_info().rss if found is None else found)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    found = int(done.stdout)
+    found = int(done.stdout.split()[-1])
     with contextlib.suppress(OutputError, OSError):
         write_text_atomic(path, json.dumps({"bytes": found}) + "\n")
     return found

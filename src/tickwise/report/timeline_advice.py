@@ -8,7 +8,8 @@ _WHATEVER_HOLDS_IT_BACK = {
     "host": "It is Python between the operations: fewer, larger operations, or more requests per tick, which share it.",
     "schedule": "It is the engine choosing its work: more tokens per tick (larger batches) spread it over more tokens.",
     "draft": "A smaller draft model, fewer tokens per guess, or guesses from the text itself.",
-    "sample": "Cheaper sampling: greedy or a small top-k, no penalties or grammar that the task does not need.",
+    "sample": "No penalties, probabilities or grammar that the task does not need; greedy or a small top-k, where the "
+              "run is not greedy already.",
     "detokenize": "Sending text less often, in larger pieces.",
     "tokenize": "Tokenising before the tick, in another thread, or reusing the ids of a prompt seen before.",
     "data": "Preparing the data ahead of the step, and reading it from a local disk.",
@@ -21,7 +22,6 @@ def machine_advice(threads: int | None) -> str:
     """What helps where other programs took the time of a run with so many ``threads`` (``None``: not known)."""
     fewer = "" if threads == 1 else ", or with fewer threads than cores"
     return f"Nothing in the model: another program held the core. Measure on a machine with nothing else to do{fewer}."
-
 
 
 def advice(phase: str, stage: str, bound: str, number_format: str) -> str:

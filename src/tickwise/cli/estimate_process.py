@@ -1,0 +1,31 @@
+"""A training of the smallest model from the command line: what its process holds is what any training's holds besides
+its model."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_TEXT = "abcdefgh ijklmnop qrstuvwx\n" * 400
+
+
+def train_smallest(dtype: str) -> int:
+    """Resident bytes at the last step of ``tickwise train`` on prepared data, with a validation, as the run says.
+
+    All of it, since a run opens data, estimates itself and writes events, and what these import is some 25 MB. What
+    the drawing of its loss takes comes when the memory of the steps has been given back.
+    """
+    from tickwise.cli import main
+    from tickwise.data.config import PrepareConfig
+    from tickwise.data.prepare import prepare
+
+    with TemporaryDirectory() as folder:
+        source, data, out = (Path(folder) / name for name in ("text.txt", "data", "run"))
+        source.write_text(_TEXT, encoding="utf-8")
+        prepare(PrepareConfig(sources=(str(source),), out=data, tokenizer="char"))
+        words = ["train", str(data), "--depth", "1", "--model.width", "32", "--context", "64", "--batch-size", "1",
+                 "--max-steps", "4", "--evaluate-every", "2", "--log-every", "1", "--dtype", dtype, "--compile", "off",
+                 "--out", str(out), "--quiet"]
+        if main(words) != 0:
+            raise RuntimeError("the smallest training failed")
+        last = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        return int(json.loads(last)["memory_bytes"])
