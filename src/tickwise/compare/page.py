@@ -82,7 +82,7 @@ def _headline(jobs: Sequence[dict[str, Any]]) -> list[Figure]:
     factors = sorted(one["time"]["value"] for one in found if one["time"])
     if factors:
         boxes.append(Figure("processor time of an answer, model ÷ program",
-                            f"{_factor(factors[0])} to {_factor(factors[-1])}", "measured",
+                            " to ".join(dict.fromkeys((_factor(factors[0]), _factor(factors[-1])))), "measured",
                             f"{len(factors)} of {len(jobs)} jobs"))
     return boxes
 

@@ -151,7 +151,8 @@ def _measured(comparison: Comparison, job: Job, prepared: Prepared, folder: Path
         "given": given is not None,
         "changes": {who: None if one is None else one.as_json() for who, one in changes.items()},
         "evidence": asdict(evidence) | {
-            "after_changes": asdict(difference(noisy[0], noisy[1], setting.seed)) if len(noisy) == 2 else None},
+            "after_changes": asdict(difference(noisy[0], noisy[1], setting.seed))
+            if len(noisy) == 2 and any(one is not None and one.scores for one in changes.values()) else None},
     }
 
 
