@@ -58,6 +58,10 @@ def test_interrupted_tokens_do_not_pass_for_a_difference(make_trace):
     busy = next(phase for phase in difference(a, everywhere).phases if phase.phase == "decode")
     assert busy.compared == busy.matched
     assert "figures of a busy machine" in busy.warning
+    assert busy.disturbed
+    assert not busy.is_worth_the_name
+    assert busy.sentence == ("B takes 8 ms for a typical token where A takes 1.41 µs, with what other programs took: "
+                             "record both again with nothing else running to see who pays")
     older = open_trace(make_trace("d", n_ticks=20, usage=False))
     unknown = next(phase for phase in difference(a, older).phases if phase.phase == "decode")
     assert (unknown.a_interrupted, unknown.b_interrupted, unknown.warning) == (0, None, "")

@@ -1,11 +1,11 @@
 """The difference between two traces, token by token, or tick by tick where nothing is written."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tickwise.core.console import format_duration
 from tickwise.core.errors import ConfigError
-from tickwise.core.typical import ENOUGH, Ticks, typical
+from tickwise.core.typical import ENOUGH, Ticks, Typical, typical
 from tickwise.profiling.trace_phases import STAGE_ORDER, check_has_ticks
 from tickwise.profiling.trace_store import Trace
 
@@ -52,11 +52,15 @@ class PhaseDifference:
     stages: tuple[StageDifference, ...]
     warning: str
     """What other programs did to the figures; empty where they did nothing, or where that is not known."""
+    disturbed: bool
+    """Whether other programs took much of even the typical ones (``core/typical.py``)."""
     sentence: str
 
     @property
     def is_worth_the_name(self) -> bool:
-        return min(self.a_ns, self.b_ns) > 0 and not 1 / _NO_DIFFERENCE < self.b_ns / self.a_ns < _NO_DIFFERENCE
+        if self.disturbed or min(self.a_ns, self.b_ns) <= 0:
+            return False
+        return not 1 / _NO_DIFFERENCE < self.b_ns / self.a_ns < _NO_DIFFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +152,15 @@ def _phase_difference(phase: str, unit: str, in_a: _Units, in_b: _Units) -> Phas
     chosen = calm if len(calm) >= ENOUGH else list(range(len(matched)))
     hit = [None if any(one.interruptions is None for one in side) else sum(bool(one.interruptions) for one in side)
            for side in (a, b)]
+    disturbed = bool(chosen) and any(_typical([side[place] for place in chosen]).blames_the_machine for side in (a, b))
     stages = _stages([a[place] for place in chosen], [b[place] for place in chosen])
     a_ns, b_ns = sum(s.a_ns for s in stages), sum(s.b_ns for s in stages)
     return PhaseDifference(
         phase=phase, unit=unit, matched=len(matched), only_a=len(in_a) - len(matched), only_b=len(in_b) - len(matched),
         compared=len(chosen), a_interrupted=hit[0], b_interrupted=hit[1], a_ns=a_ns, b_ns=b_ns,
         a_all_ns=_all_ns(a), b_all_ns=_all_ns(b), stages=tuple(stages),
-        warning=_warning(hit, len(matched), unit, left_out=chosen is calm),
-        sentence=_who_pays(stages, a_ns, b_ns, unit),
+        warning=_warning(hit, len(matched), unit, left_out=chosen is calm), disturbed=disturbed,
+        sentence=_who_pays(stages, a_ns, b_ns, unit, disturbed=disturbed),
     )  # fmt: skip
 
 
@@ -164,7 +169,7 @@ def _stages(a: list[_Unit], b: list[_Unit]) -> list[StageDifference]:
     if not a:
         return []
     names = sorted({stage for unit in (*a, *b) for stage in unit.stages}, key=STAGE_ORDER.__getitem__)
-    typical_a, typical_b = _typical_stages(a), _typical_stages(b)
+    typical_a, typical_b = _typical(a).stages, _typical(b).stages
     found = []
     for name in names:
         a_flops, a_bytes = _mean_work(a, name)
@@ -174,11 +179,11 @@ def _stages(a: list[_Unit], b: list[_Unit]) -> list[StageDifference]:
     return found
 
 
-def _typical_stages(units: list[_Unit]) -> Mapping[str, float]:
+def _typical(units: list[_Unit]) -> Typical:
     return typical(Ticks(
         stages=[{name: round(figures[0]) for name, figures in unit.stages.items()} for unit in units],
         interruptions=[unit.interruptions for unit in units], cpu_ns=[unit.cpu_ns for unit in units],
-    )).stages  # fmt: skip
+    ))  # fmt: skip
 
 
 def _all_ns(units: list[_Unit]) -> float:
@@ -200,18 +205,21 @@ def _warning(hit: list[int | None], matched: int, unit: str, *, left_out: bool) 
     told = [f"{n:,} in {name}" for n, name in zip(hit, "AB", strict=True) if n]
     if not told:
         return ""
-    text = f"of the {matched:,} {unit}s, other programs interrupted {' and '.join(told)}"
+    of_them = "of one" if matched == 1 else f"of the {matched:,}"
+    text = f"{of_them} {unit}{'s' if matched > 1 else ''}, other programs interrupted {' and '.join(told)}"
     return f"{text}; " + ("they are left out" if left_out else
                           "too few were not, so these are figures of a busy machine")
 
 
-def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str) -> str:
+def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str, *, disturbed: bool) -> str:
     if not stages or a_ns <= 0 or b_ns <= 0:
         return f"nothing to compare: the traces have no {unit} in common"
     change = b_ns - a_ns
     slower = change > 0
     ratio = b_ns / a_ns if slower else a_ns / b_ns
-    text = f"B takes {b_ns / 1e3:,.0f} µs for a typical {unit} where A takes {a_ns / 1e3:,.0f} µs"
+    text = f"B takes {format_duration(b_ns * 1e-9)} for a typical {unit} where A takes {format_duration(a_ns * 1e-9)}"
+    if disturbed:
+        return f"{text}, with what other programs took: record both again with nothing else running to see who pays"
     if ratio < _NO_DIFFERENCE:
         return f"{text}: no difference worth the name"
     text += f": {ratio:.2f}× as {'slow' if slower else 'fast'}"
