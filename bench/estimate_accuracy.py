@@ -13,11 +13,11 @@ a slow spell of the machine meets calibration and measurement alike; of ``--roun
 ratio counts. A time is the mean of the fastest quarter. With one thread, times are processor times, which other
 programs on a busy machine do not add to.
 
-Peak memory is the peak of the resident set (VmHWM, what ``/usr/bin/time -v`` prints) of a fresh process that trains for
-three steps with a validation, or serves texts that fill their contexts. Predicted is the ``total`` of ``tickwise
-estimate``: what a process with the smallest model takes, measured once (Python, torch and their code), and the model's
-terms. ``ratio_beyond_process`` compares the model's terms alone with what is above that process: the harder test, on
-which no bar is set.
+Peak memory is the peak of the resident set (VmHWM, what ``/usr/bin/time -v`` prints) of a fresh process: of ``python -m
+tickwise train`` from prepared data for thirty steps with a validation, or of one that serves texts that fill their
+contexts. Predicted is the ``total`` of ``tickwise estimate``: what a process with the smallest model takes, measured
+once (Python, torch and their code), and the model's terms. ``ratio_beyond_process`` compares the model's terms alone
+with what is above that process: the harder test, on which no bar is set.
 
 Prints progress on stderr and one line of JSON on stdout, with every configuration's prediction, measurement and ratio.
 """
@@ -32,6 +32,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tickwise.core import allocator
@@ -40,6 +41,9 @@ allocator.tune()  # as the command line does, before PyTorch is there
 
 import torch
 
+from tickwise.cli.estimate import process_term
+from tickwise.data.config import PrepareConfig
+from tickwise.data.prepare import prepare
 from tickwise.engine.memory import estimate_serving_memory
 from tickwise.engine.prediction import _REFERENCES as SERVING_REFERENCES
 from tickwise.engine.prediction import (
@@ -53,12 +57,12 @@ from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.overheads import clock
 from tickwise.profiling.predict import find_machine
-from tickwise.profiling.reference import _BUDGET_S, _ROUNDS, process_bytes, typical_seconds
+from tickwise.profiling.reference import _BUDGET_S, _ROUNDS, typical_seconds
 from tickwise.training.config import ModelOptions, TrainConfig
 from tickwise.training.dial import decoder_from_dial, resolve
 from tickwise.training.memory import estimate_training_memory
 from tickwise.training.prediction import _REFERENCES as TRAINING_REFERENCES
-from tickwise.training.prediction import predict_step, run_steps, step_runner, training_corrections
+from tickwise.training.prediction import predict_step, step_runner, training_corrections
 
 CPU = torch.device("cpu")
 
@@ -208,17 +212,18 @@ def peak_memory(cases: list[Case], purpose: str) -> dict[str, Any]:
     measured: dict[Case, float] = {}
     predicted: dict[Case, float] = {}
     beyond: dict[Case, float] = {}
-    room = "training" if purpose == "train" else "engine"
     for case in cases:
-        words = [sys.executable, __file__, "--child", json.dumps([purpose, *dataclasses.astuple(case)])]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
-        measured[case] = float(done.stdout)
+        if purpose == "train":
+            measured[case] = trained_peak(case)
+        else:
+            words = [sys.executable, __file__, "--child", json.dumps(dataclasses.astuple(case))]
+            measured[case] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
         if purpose == "train":
             model = estimate_training_memory(case.model(), case.training(), 0, case.dtype, CPU).total
         else:
             model = estimate_serving_memory(case.model(), batch=case.batch, context=case.context,
                                             dtype=case.dtype).total
-        process = process_bytes(f"{room}-{case.dtype}", f"tickwise.{room}.prediction:run_smallest('{case.dtype}')")
+        process = process_term("train" if purpose == "train" else "serve", case.dtype)
         predicted[case] = process + model
         beyond[case] = round(model / (measured[case] - process), 3)
         progress(f"peak bytes ({purpose}): {predicted[case] / measured[case]:.3f}, beyond the process itself "
@@ -229,12 +234,35 @@ def peak_memory(cases: list[Case], purpose: str) -> dict[str, Any]:
     return found | {"median_error_beyond_process": round(statistics.median(abs(r - 1) for r in beyond.values()), 4)}
 
 
-def peak_of(purpose: str, case: Case) -> int:
-    """The peak of this process's resident set, in bytes, when it has worked through the configuration."""
-    if purpose == "train":
-        run_steps(case.model(), case.training(), case.dtype)
-    else:
-        run_texts(case.model(), case.batch, case.context, case.dtype)
+def trained_peak(case: Case) -> int:
+    """The peak of the resident set of ``tickwise train``, in bytes."""
+    with TemporaryDirectory() as folder:
+        data, out = Path(folder) / "data", Path(folder) / "run"
+        write_data(data, case.vocabulary, 100_000)  # a whole validation batch
+        words = [sys.executable, "-m", "tickwise", "train", data, "--depth", case.depth, "--model.width", case.width,
+                 "--model.architecture", case.architecture, "--context", case.context, "--batch-size", case.batch,
+                 "--dtype", case.dtype, "--compile", "off", "--max-steps", 30, "--out", out, "--quiet"]
+        if case.kv_heads is not None:
+            words += ["--model.n-kv-heads", case.kv_heads]
+        process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, words
+        return usage.ru_maxrss * 1024
+
+
+def write_data(folder: Path, vocabulary: int, n_tokens: int) -> None:
+    """Prepared data of about that many tokens, whose tokenizer has a character for every entry."""
+    generator = torch.Generator().manual_seed(1)
+    letters = [chr(0x4E00 + index) for index in range(vocabulary)]
+    drawn = torch.randint(vocabulary, (n_tokens,), generator=generator).tolist()
+    source = folder.with_suffix(".txt")
+    source.write_text("".join([*letters, *(letters[index] for index in drawn)]), encoding="utf-8")
+    prepare(PrepareConfig(sources=(str(source),), out=folder, tokenizer="char", min_frequency=1))
+
+
+def served_peak(case: Case) -> int:
+    """The peak of this process's resident set, in bytes, when it has served the configuration's texts."""
+    run_texts(case.model(), case.batch, case.context, case.dtype)
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
@@ -252,8 +280,7 @@ def main() -> int:
     use_cores()
     torch.set_flush_denormal(True)
     if arguments.child is not None:
-        purpose, *values = json.loads(arguments.child)
-        print(peak_of(purpose, Case(*values)))
+        print(served_peak(Case(*json.loads(arguments.child))))
         return 0
     check_unseen()
     parts = arguments.part or ["train", "serve", "memory"]
