@@ -78,8 +78,8 @@ class ParallelOptions:
     """ddp: every rank holds the model and its optimizer state; fsdp: each holds a share and gathers a layer at a time
     (FSDP2), which takes less memory."""
     timeout_seconds: float = 600.0
-    """When a rank lets the others wait longer than this, the run ends with its name and whether it hangs or is slow (and
-    starts again from its last checkpoint)."""
+    """When a rank lets the others wait longer than this, the run ends with its name and whether it hangs or is slow;
+    it starts again from its last checkpoint, --restarts times."""
 
 
 @dataclass(frozen=True)
