@@ -14,14 +14,17 @@ from tickwise.profiling import ledger as ledger_module
 from tickwise.profiling.energy import EnergyModel
 from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.trace_store import TraceWriter
+from tickwise.profiling.usage import Usage
 
 
 @dataclass(frozen=True)
 class Used:
     """What a process has used: one involuntary switch for every interrupted tick, and as good as no processor time."""
 
-    ru_nivcsw: int
-    ru_utime: float
+    ru_nivcsw: int = 0
+    ru_nvcsw: int = 0
+    ru_majflt: int = 0
+    ru_utime: float = 0.0
     ru_stime: float = 0.0
 
 
@@ -50,11 +53,11 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
                               (Stage.HEAD, None): (20_000, 1_000, 100)}, {(Stage.HEAD, None): (0, 10, 0)})
         energy = EnergyModel(joules_per_flop=1e-12, joules_per_byte=1e-10, idle_watts=1.0)
         ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy, usage=(lambda: used) if usage else None)
-        used = Used(0, 0.0)
+        used = Usage(Used(), 0, 1)
         for tick in range(n_ticks):
             waits = dict((late or {}).get(tick, []))
             if waits:
-                used = Used(used.ru_nivcsw + 1, used.ru_utime)
+                used = Usage(Used(used.counted.ru_nivcsw + 1), used.core_wait_ns + sum(waits.values()), 1)
             factor = 10.0 if tick == slow else 1.0
             stretches = [(stage, layer, round(ns * ffn_factor * (factor if layer == 1 else 1)) if stage is Stage.FFN
                           else ns) for stage, layer, ns in STRETCHES]

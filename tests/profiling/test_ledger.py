@@ -9,6 +9,7 @@ from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling import ledger as ledger_module
 from tickwise.profiling.energy import EnergyModel
 from tickwise.profiling.ledger import STAGES, Ledger
+from tickwise.profiling.usage import Usage
 
 
 class Sink:
@@ -226,7 +227,7 @@ def test_asking_the_system_belongs_to_the_tick_as_a_clock_around_it_says(sink, c
 
     def usage():
         clock.passes(10_000)
-        return types.SimpleNamespace(ru_nivcsw=0, ru_utime=0.0, ru_stime=0.0)
+        return Usage(types.SimpleNamespace(ru_nivcsw=0, ru_majflt=0, ru_utime=0.0, ru_stime=0.0), None, None)
 
     ledger = Ledger(sink, roofline=ROOF, usage=usage)
     walls = []

@@ -10,8 +10,6 @@ On an accelerator, which works behind the program's back, every mark waits for i
 Shapes: N ticks with the same marks, M marks of a tick, R rows of a tick, K stages with counted work.
 """
 
-import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from tickwise.core.stages import Stage
 from tickwise.profiling.energy import MEASURE_EVERY_NS, EnergyMeter, EnergyModel
 from tickwise.profiling.roofline import PYTHON_STAGES, Roofline, place
+from tickwise.profiling.usage import Usage, usage_columns
 
 if TYPE_CHECKING:
     import torch
@@ -152,31 +151,8 @@ class Rows:
     works: Sequence[Work]
     """Of the ticks, in order; ``first_tick`` is the number of the first."""
     first_tick: int
-    interruptions: NDArray[numpy.int64] | None
-    """Of each tick: how often a thread of this process had to leave its core although it had work to do; ``None``
-    where the system does not count that."""
-    cpu_ns: NDArray[numpy.int64] | None
-    """Of each tick: processor time of all threads of this process."""
-
-
-class Usage(Protocol):
-    """What a process has used since it began, all of its threads together (``resource.getrusage``)."""
-
-    @property
-    def ru_nivcsw(self) -> int: ...  # involuntary context switches
-    @property
-    def ru_utime(self) -> float: ...  # seconds of processor time
-    @property
-    def ru_stime(self) -> float: ...
-
-
-def usage_reader() -> Callable[[], Usage] | None:
-    """How to read this process's ``Usage``, in about a microsecond; ``None`` where the system does not say it all."""
-    if not sys.platform.startswith("linux"):
-        return None
-    import resource
-
-    return functools.partial(resource.getrusage, resource.RUSAGE_SELF)
+    used: Mapping[str, NDArray[numpy.float64]]
+    """Of each tick, by the names of ``USAGE``: what the system says about it."""
 
 
 class RowSink(Protocol):
@@ -354,18 +330,8 @@ class Ledger:
             energy_j=self._row_energy(tick, times[starts], times[last_marks], duration_ns, flops,
                                       bytes_read + bytes_written, python),
             energy_measured=self._has_meter,
-            works=works, first_tick=self._n_flushed, **self._usages(),
+            works=works, first_tick=self._n_flushed, used=usage_columns((tick[3], tick[4]) for tick in self._ticks),
         )
-
-    def _usages(self) -> dict[str, NDArray[numpy.int64] | None]:
-        spans = [(tick[3], tick[4]) for tick in self._ticks]
-        switches = [after.ru_nivcsw - before.ru_nivcsw for before, after in spans if before and after]
-        cpu_s = [after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-                 for before, after in spans if before and after]
-        if len(switches) < len(spans):
-            return {"interruptions": None, "cpu_ns": None}
-        return {"interruptions": numpy.array(switches, dtype=numpy.int64),
-                "cpu_ns": (1e9 * numpy.array(cpu_s)).astype(numpy.int64)}
 
     def _columns(
         self, layout: "_Layout", ticks: NDArray[numpy.int64], times: NDArray[numpy.int64],

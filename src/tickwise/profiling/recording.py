@@ -16,9 +16,10 @@ from tickwise.core.paths import atomic_directory, remove_temporaries
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients, energy_model, find_meter
-from tickwise.profiling.ledger import CostModel, Ledger, synchronizer, usage_reader
+from tickwise.profiling.ledger import CostModel, Ledger, synchronizer
 from tickwise.profiling.roofline import roofline_of
 from tickwise.profiling.trace_store import TraceWriter, check_trace_output
+from tickwise.profiling.usage import usage_reader
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,8 @@ def _header(model: str, number_format: str, limits: Ceilings) -> dict[str, Any]:
         "ceilings": to_dict(limits),
         "versions": {"tickwise": __version__, "torch": limits.torch_version},
         "kinds": {"duration_ns": "measured", "flops": "counted", "bytes_read": "counted", "bytes_written": "counted",
-                  "bound": "modelled", "roofline_share": "modelled", "interruptions": "counted", "cpu_ns": "measured"},
+                  "bound": "modelled", "roofline_share": "modelled", "interruptions": "counted", "cpu_ns": "measured",
+                  "core_wait_ns": "measured", "major_faults": "counted"},
         "timing": "every mark reads the clock" if limits.device == "cpu" else
                   "every mark waits for the accelerator, so the run is slower than without a trace",
     }  # fmt: skip

@@ -18,6 +18,7 @@ import numpy
 from tickwise.core.config import read_json
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.profiling.ledger import NO_LAYER, STAGES, Rows, Token
+from tickwise.profiling.usage import USAGE
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,7 +31,9 @@ LEDGER_COLUMNS = (
     "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
 )
 TOKEN_COLUMNS = ("tick", "request_id", "position", "token_id", "text")
-TICK_COLUMNS = ("tick", "interruptions", "cpu_ns")
+TICK_COLUMNS = ("tick", *USAGE)
+_LATER_COLUMNS = ("core_wait_ns", "major_faults")
+"""Unknown in older traces."""
 _SECTIONS = ("roofline", "ceilings", "machine", "energy", "kinds", "versions", "recording", "counts")
 _INSTRUCTION = {"stage", "layer", "op", "flops", "bytes_read", "bytes_written"}
 _HEADER, _LEDGER, _TOKENS, _TICKS = "trace.json", "ledger.parquet", "tokens.parquet", "ticks.parquet"
@@ -51,8 +54,7 @@ def _schemas() -> tuple["pyarrow.Schema", "pyarrow.Schema", "pyarrow.Schema"]:
                         ("token_id", pa.int64()), ("text", pa.string())])
     assert tuple(ledger.names) == LEDGER_COLUMNS
     assert tuple(tokens.names) == TOKEN_COLUMNS
-    ticks = pa.schema([("tick", pa.int64()), ("interruptions", pa.int64()), ("cpu_ns", pa.int64())])
-    assert tuple(ticks.names) == TICK_COLUMNS
+    ticks = pa.schema([(name, pa.int64()) for name in TICK_COLUMNS])
     return ledger, tokens, ticks
 
 
@@ -98,9 +100,7 @@ class TraceWriter:
         self._ledger.write_table(table)
         n = len(rows.works)
         self._ticks.write_table(pa.Table.from_arrays([
-            pa.array(numpy.arange(rows.first_tick, rows.first_tick + n)),
-            *(pa.nulls(n, pa.int64()) if column is None else pa.array(column)
-              for column in (rows.interruptions, rows.cpu_ns)),
+            pa.array(numpy.arange(rows.first_tick, rows.first_tick + n)), *(_whole(rows.used[name]) for name in USAGE),
         ], schema=self._tick_schema))
         said = [(tick, token) for tick, of_tick in tokens for token in of_tick]
         if said:
@@ -120,10 +120,6 @@ class TraceWriter:
 
         def words(names: Sequence[str | None], codes: Any) -> pa.Array:
             return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names, pa.string()))
-
-        def whole(values: Any) -> pa.Array:
-            unknown = numpy.isnan(values)
-            return pa.array(numpy.where(unknown, 0, values).astype(numpy.int64), mask=unknown)
 
         def number(values: Any) -> pa.Array:
             return pa.array(values, mask=numpy.isnan(values))
@@ -147,7 +143,7 @@ class TraceWriter:
             pa.array(rows.layer.astype(numpy.int32), mask=rows.layer == NO_LAYER),
             words([str(stage) for stage in STAGES], rows.stage.astype(numpy.int8)),
             pa.array(rows.start_ns), pa.array(rows.duration_ns),
-            whole(rows.flops), whole(rows.bytes_read), whole(rows.bytes_written),
+            _whole(rows.flops), _whole(rows.bytes_read), _whole(rows.bytes_written),
             pa.array(numpy.array([work.kv_tokens for work in works], dtype=numpy.int64)).take(of_tick),
             words(bounds, pa.array(bound_codes.astype(numpy.int8), mask=rows.bound == None)),  # noqa: E711
             number(rows.roofline_share), number(rows.energy_j),
@@ -166,6 +162,14 @@ class TraceWriter:
                   "tick_rows": self.n_ticks}
         text = json.dumps({"format": FORMAT, "run": self._run, **header, "counts": counts}, indent=2)
         (self._folder / _HEADER).write_text(text + "\n", encoding="utf-8")
+
+
+def _whole(values: Any) -> "pyarrow.Array":
+    """Whole numbers; null for NaN."""
+    import pyarrow as pa
+
+    unknown = numpy.isnan(values)
+    return pa.array(numpy.where(unknown, 0, values).astype(numpy.int64), mask=unknown)
 
 
 def _readable(text: str) -> str:
@@ -284,6 +288,9 @@ def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
     except (OSError, pyarrow.ArrowException) as problem:
         first = (str(problem).splitlines() or [""])[0]
         raise DataError(f"{path}: is damaged or cut off ({first}); record the trace again") from None
+    for field in schema:
+        if field.name in _LATER_COLUMNS and field.name not in table.column_names:
+            table = table.append_column(field, pyarrow.nulls(table.num_rows, field.type))
     if not table.schema.equals(schema):
         raise DataError(f"{path}: its columns are not those of a trace; record it again")
     return table
