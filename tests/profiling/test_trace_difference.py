@@ -34,15 +34,15 @@ def test_the_difference_names_the_stage_that_pays(make_trace):
     changes = {stage.stage: stage.difference_ns for stage in decode.stages}
     assert changes.pop("ffn") == pytest.approx(900)
     assert all(change == pytest.approx(0) for change in changes.values())
-    assert "1.64× as slow; ffn pays most" in decode.sentence
+    assert "1.64× as slow (95 %: 1.64 to 1.64); ffn pays most" in decode.sentence
     assert "100 % of the difference" in decode.sentence
     ffn = next(stage for stage in decode.stages if stage.stage == "ffn")
     assert ffn.a_flops == ffn.b_flops == 16_000
     back = next(phase for phase in difference(b, a).phases if phase.phase == "decode")
-    assert "1.64× as fast; ffn gains most" in back.sentence
+    assert "1.64× as fast (95 %: 1.64 to 1.64); ffn gains most" in back.sentence
     same = next(phase for phase in difference(a, a).phases if phase.phase == "decode")
-    assert "no difference worth the name" in same.sentence
-    assert not same.is_worth_the_name
+    assert same.sentence.endswith("no stage stands out: no difference of the program shown")
+    assert same.stands_out == ()
 
 
 def test_interrupted_tokens_do_not_pass_for_a_difference(make_trace):
@@ -54,14 +54,87 @@ def test_interrupted_tokens_do_not_pass_for_a_difference(make_trace):
     assert (decode.matched, decode.compared, decode.a_interrupted, decode.b_interrupted) == (19, 11, 0, 8)
     assert decode.warning == "of the 19 tokens, other programs interrupted 8 in B; they are left out"
     assert decode.b_all_ns - decode.a_all_ns == 8 * 8_000_000
+    assert (decode.a_left_out_ns, decode.b_left_out_ns) == (8 * TICK_NS, 8 * (TICK_NS + 8_000_000))
     everywhere = open_trace(make_trace("c", n_ticks=20, late={tick: [(Stage.FFN, 8_000_000)] for tick in range(20)}))
     busy = next(phase for phase in difference(a, everywhere).phases if phase.phase == "decode")
     assert busy.compared == busy.matched
     assert "figures of a busy machine" in busy.warning
     assert busy.disturbed
-    assert not busy.is_worth_the_name
+    assert busy.stands_out == ()
     assert busy.sentence == ("B takes 8 ms for a typical token where A takes 1.41 µs, with what other programs took: "
                              "record both again with nothing else running to see who pays")
     older = open_trace(make_trace("d", n_ticks=20, usage=False))
     unknown = next(phase for phase in difference(a, older).phases if phase.phase == "decode")
     assert (unknown.a_interrupted, unknown.b_interrupted, unknown.warning) == (0, None, "")
+
+
+def paced(path, pace, seed, ffn=1.0):
+    """The trace as a machine would have recorded it that is so many times as slow, with some noise."""
+    trace = open_trace(path)
+    noise = f"exp(0.1 * sin(tick * tick * {7 + seed} + {seed}))"
+    trace.select(f"UPDATE ledger SET duration_ns = round(1000 * duration_ns * {pace} * {noise} * "
+                 f"CASE stage WHEN 'ffn' THEN {ffn} ELSE 1 END)::BIGINT")
+    return trace
+
+
+def decode_of(a, b):
+    return next(phase for phase in difference(a, b).phases if phase.phase == "decode")
+
+
+def test_a_slower_machine_is_no_slower_program(make_trace):
+    path = make_trace("a", n_ticks=60, command="tickwise trace m --out a")
+    a = paced(path, 1, 1)
+    same = decode_of(a, paced(path, 1, 2))
+    assert same.stands_out == ()
+    assert "no difference of the program shown" in same.sentence
+    assert "the machine" not in same.sentence
+    slower = decode_of(a, paced(path, 1.5, 2))
+    assert slower.stands_out == ()
+    assert "× as slow (95 %: 1." in slower.sentence
+    assert "all stages take about 1.5" in slower.sentence
+    assert slower.sentence.endswith("at the same FLOPs and bytes: the machine was slower; no stage stands out: "
+                                    "no difference of the program shown")
+    both = decode_of(a, paced(path, 1.5, 2, ffn=2))
+    assert both.stands_out == ("ffn",)
+    assert "the others take about 1.5" in both.sentence
+    assert "the machine was slower; ffn pays most beyond that (+1," in both.sentence
+    other = open_trace(make_trace("b", n_ticks=60, command="tickwise trace m --dtype bf16 --out a", threads=2))
+    other.select("UPDATE ledger SET duration_ns = 3000 * duration_ns")
+    assert "slower, or what was set differently acts on all alike" in decode_of(a, other).sentence
+
+
+def test_of_one_tick_there_is_no_verdict(make_trace):
+    path = make_trace("a", n_ticks=60)
+    prefill = next(one for one in difference(paced(path, 1, 1), paced(path, 4, 2)).phases if one.phase == "prefill")
+    assert prefill.ratio is None
+    assert "for the token where A takes" in prefill.sentence
+    assert prefill.sentence.endswith(": no verdict from one tick, it takes 8 to know how they scatter")
+
+
+def test_a_token_is_a_part_of_its_tick_and_the_tick_is_shown_beside(make_trace):
+    a, b = open_trace(make_trace("a", n_ticks=20)), open_trace(make_trace("b", n_ticks=20))
+    b.select("UPDATE ledger SET duration_ns = 2 * duration_ns")
+    b.select("INSERT INTO tokens SELECT tick, 'b', position, token_id, text FROM tokens WHERE tick > 0")
+    b.select("UPDATE ledger SET phase = 'prefill' WHERE tick = 1")
+    found = difference(a, b)
+    prefill, decode = found.phases
+    assert (decode.a_ns, decode.b_ns) == (TICK_NS, TICK_NS)
+    assert (decode.a_tick_ns, decode.b_tick_ns) == (TICK_NS, 2 * TICK_NS)
+    assert ("(time of a tick ÷ tokens written in it); the tick itself, for which each text waits, takes 2.81 µs where "
+            "it took 1.41 µs") in decode.sentence
+    beside = "a tick that reads any prompt counts as prefill, also for the texts that go on in it"
+    assert decode.unmatched == ("only in A: 1 that B wrote in a prefill tick; only in B: 18 that A does not have; "
+                                f"{beside}")
+    assert prefill.unmatched == f"only in B: 1 that A wrote in a decode tick and 1 that A does not have; {beside}"
+
+
+def test_guesses_are_counted_from_what_the_head_read(make_trace):
+    path = make_trace("a", n_ticks=20)
+    plain, guessing = open_trace(path), open_trace(path)
+    guessing.select("UPDATE ledger SET flops = 20000 WHERE stage = 'head'")
+    guessing.select("UPDATE ledger SET flops = 5 * 20000 WHERE stage = 'head' AND tick IN (4, 7)")
+    guessing.select("UPDATE ledger SET stage = 'draft' WHERE stage = 'sample' AND tick > 3")
+    guessing.select("INSERT INTO tokens SELECT tick, request_id, position, token_id, 'x' FROM tokens WHERE tick = 7")
+    first, second = difference(plain, guessing).guesses
+    assert first is None
+    assert (second.made, second.accepted) == (8, 1)

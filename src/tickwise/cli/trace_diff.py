@@ -10,7 +10,8 @@ import tyro
 from tickwise.cli.common_flags import CommonArguments
 
 if TYPE_CHECKING:
-    from tickwise.profiling.trace_difference import PhaseDifference
+    from tickwise.profiling.scatter import Ratio
+    from tickwise.profiling.trace_difference import Guesses, PhaseDifference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ def run(arguments: Arguments) -> int:
         return 0
     for name, (in_a, in_b) in found.settings.items():
         print(f"{name}: {_plain(in_a)} → {_plain(in_b)}")
+    if any(found.guesses):
+        print(f"guesses accepted: {_guesses(found.guesses[0])} in A, {_guesses(found.guesses[1])} in B")
     for phase in found.phases:
         print()
         _print_phase(phase)
@@ -39,6 +42,10 @@ def run(arguments: Arguments) -> int:
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _guesses(guesses: "Guesses | None") -> str:
+    return "none made" if guesses is None else f"{guesses.accepted:,} of {guesses.made:,}"
 
 
 def _print_phase(phase: "PhaseDifference") -> None:
@@ -50,23 +57,29 @@ def _print_phase(phase: "PhaseDifference") -> None:
         print(f"{title}: nothing to compare")
         return
     title += f"; figures of a typical one of {phase.compared:,}" if phase.compared > 1 else ""
-    found = table("stage", "A", "B", "B − A", "of the difference", "FLOPs", "bytes", right=6)
-    total = phase.b_ns - phase.a_ns
-    differs = phase.is_worth_the_name
+    found = table("stage", "A", "B", "B − A", "B ÷ A", "95 %", "FLOPs", "bytes", right=7)
     for stage in phase.stages:
         found.add_row(stage.stage, shown_time(stage.a_ns), shown_time(stage.b_ns),
-                      f"{stage.difference_ns / 1e3:+,.1f} µs",
-                      f"{100 * stage.difference_ns / total:.0f} %" if differs else "n/a",
+                      f"{stage.difference_ns / 1e3:+,.1f} µs", _ratio(stage.a_ns, stage.b_ns), _interval(stage.ratio),
                       _ratio(stage.a_flops, stage.b_flops), _ratio(stage.a_bytes, stage.b_bytes))
-    found.add_row("all", shown_time(phase.a_ns), shown_time(phase.b_ns), f"{total / 1e3:+,.1f} µs",
-                  "100 %" if differs else "n/a", "", "")
+    found.add_row("all", shown_time(phase.a_ns), shown_time(phase.b_ns), f"{(phase.b_ns - phase.a_ns) / 1e3:+,.1f} µs",
+                  _ratio(phase.a_ns, phase.b_ns), _interval(phase.ratio), "", "")
     show(title, found)
-    if phase.warning:
-        print(phase.warning)
-    print(phase.sentence)
+    for line in (phase.unmatched, phase.warning, phase.sentence):
+        if line:
+            print(line)
     if phase.matched > 1:
+        left_out = ""
+        if phase.compared < phase.matched:
+            left_out = (f"; {shown_time(phase.a_left_out_ns)} and {shown_time(phase.b_left_out_ns)} of that in the "
+                        f"{phase.matched - phase.compared:,} that were interrupted in one of them and are not in the "
+                        "figures above")
         print(f"all {plural(phase.matched, phase.unit)} together: {shown_time(phase.a_all_ns)} in A, "
-              f"{shown_time(phase.b_all_ns)} in B")
+              f"{shown_time(phase.b_all_ns)} in B{left_out}")
+
+
+def _interval(ratio: "Ratio | None") -> str:
+    return "n/a" if ratio is None else f"{ratio.low:.2f}–{ratio.high:.2f}"
 
 
 def _ratio(a: float | None, b: float | None) -> str:

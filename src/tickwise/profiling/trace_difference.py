@@ -1,19 +1,24 @@
 """The difference between two traces, token by token, or tick by tick where nothing is written."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
+
+import numpy
 
 from tickwise.core.console import format_duration
 from tickwise.core.errors import ConfigError
-from tickwise.core.typical import ENOUGH, Ticks, Typical, typical
+from tickwise.core.typical import ENOUGH, Ticks, typical
+from tickwise.profiling.scatter import FEWEST, Floats, Ratio, Scatter, middle, scatter
 from tickwise.profiling.trace_phases import STAGE_ORDER, check_has_ticks
 from tickwise.profiling.trace_store import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageDifference:
-    """A stage of the typical token (tick, where nothing is written) of two traces; work is the mean. ``None``: not
-    counted."""
+    """A stage of the typical token (tick, where nothing is written) of two traces; work is the median. ``None``:
+    not counted."""
 
     stage: str
     a_ns: float
@@ -22,10 +27,21 @@ class StageDifference:
     b_flops: float | None
     a_bytes: float | None
     b_bytes: float | None
+    ratio: Ratio | None
+    """B's time over A's; ``None``: too few ticks to know its interval, or it did not run in both."""
 
     @property
     def difference_ns(self) -> float:
         return self.b_ns - self.a_ns
+
+    @property
+    def has_equal_work(self) -> bool:
+        """Whether what was counted of it is the same in both, to 1 %."""
+        return all(_equal(a, b) for a, b in ((self.a_flops, self.b_flops), (self.a_bytes, self.b_bytes)))
+
+
+def _equal(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and abs(a - b) <= 0.01 * max(a, b))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +65,32 @@ class PhaseDifference:
     a_all_ns: float
     """All matched ones together."""
     b_all_ns: float
+    a_left_out_ns: float
+    """Of these, the ones that were interrupted in either trace and are not compared."""
+    b_left_out_ns: float
+    a_tick_ns: float
+    """The tick that the typical one was written in, which may have written others too."""
+    b_tick_ns: float
+    ratio: Ratio | None
+    """Of the typical ones; ``None``: too few ticks to know its interval."""
     stages: tuple[StageDifference, ...]
+    stands_out: tuple[str, ...]
+    """Stages that moved by more than the scatter, and more than the stages of equal work did."""
+    unmatched: str
+    """Why some are only in one of them; empty where none are."""
     warning: str
     """What other programs did to the figures; empty where they did nothing, or where that is not known."""
     disturbed: bool
     """Whether other programs took much of even the typical ones (``core/typical.py``)."""
     sentence: str
 
-    @property
-    def is_worth_the_name(self) -> bool:
-        if self.disturbed or min(self.a_ns, self.b_ns) <= 0:
-            return False
-        return not 1 / _NO_DIFFERENCE < self.b_ns / self.a_ns < _NO_DIFFERENCE
+
+@dataclass(frozen=True)
+class Guesses:
+    """Tokens that were guessed and checked, and those of them that became text."""
+
+    made: int
+    accepted: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +100,8 @@ class TraceDifference:
     settings: dict[str, tuple[Any, Any]]
     """What was set differently, by name: (in A, in B)."""
     phases: tuple[PhaseDifference, ...]
+    guesses: tuple[Guesses | None, Guesses | None]
+    """In A and in B, as the FLOPs of the head tell; ``None``: nothing was guessed, or that is not known."""
 
 
 _PER_TOKEN = """
@@ -79,16 +111,24 @@ WITH stages AS (SELECT tick, phase, stage, sum(duration_ns) AS ns, sum(flops)::D
         row_number() OVER (PARTITION BY request_id ORDER BY tick, position) - 1 AS place,
         count(*) OVER (PARTITION BY tick) AS in_tick
         FROM tokens JOIN (SELECT request_id, min(tick) AS first_tick FROM tokens GROUP BY ALL) USING (request_id))
-SELECT phase, request, place, stage, tick, ns / in_tick AS ns, flops / in_tick AS flops, bytes / in_tick AS bytes
-FROM numbered JOIN stages USING (tick)
+SELECT phase, request, place, stage, tick, in_tick, ns / in_tick AS ns, flops / in_tick AS flops,
+    bytes / in_tick AS bytes FROM numbered JOIN stages USING (tick) ORDER BY tick, request, place
 """
 _PER_TICK = """
 SELECT phase, 0 AS request, dense_rank() OVER (PARTITION BY phase ORDER BY tick) - 1 AS place, stage,
-    tick, sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops, sum(bytes_read + bytes_written)::DOUBLE AS bytes
-FROM ledger WHERE tick NOT IN (SELECT tick FROM tokens) GROUP BY phase, tick, stage
+    tick, 1 AS in_tick, sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops,
+    sum(bytes_read + bytes_written)::DOUBLE AS bytes
+FROM ledger WHERE tick NOT IN (SELECT tick FROM tokens) GROUP BY phase, tick, stage ORDER BY tick
 """
-_NO_DIFFERENCE = 1.02
-"""Times whose ratio is less than this do not differ."""
+# The head reads the last token of every text, and the guesses behind it; the first tick of a text has no guesses.
+_GUESSES = """
+WITH written AS (SELECT tick, count(*) AS tokens, count(DISTINCT request_id) AS texts FROM tokens GROUP BY tick),
+    heads AS (SELECT tick, sum(flops)::DOUBLE AS flops FROM ledger WHERE stage = 'head' GROUP BY tick),
+    ticks AS (SELECT tokens - texts AS accepted, texts, flops, min(flops / texts) OVER () AS each
+        FROM written JOIN heads USING (tick))
+SELECT sum(accepted)::BIGINT AS accepted, sum(greatest(0, round(flops / each) - texts))::BIGINT AS made FROM ticks
+WHERE EXISTS (FROM ledger WHERE stage = 'draft')
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +138,13 @@ class _Unit:
     stages: dict[str, tuple[float, float | None, float | None]]
     interruptions: int | None
     cpu_ns: int | None
+    tick: int
+    in_tick: int
+    """As many were written in its tick, which are equal parts of it."""
+
+    @property
+    def ns(self) -> float:
+        return sum(figures[0] for figures in self.stages.values())
 
 
 _Units = dict[tuple[int, int], _Unit]
@@ -113,17 +160,34 @@ def difference(a: Trace, b: Trace) -> TraceDifference:
     if not set(in_both[0]) & set(in_both[1]):
         has = [f"{trace.path} has {' and '.join(names)} ticks" for trace, names in zip((a, b), in_both, strict=True)]
         raise ConfigError(f"{has[0]}, {has[1].replace(' has ', ' ', 1)}: nothing to compare")
-    for unit, sql in (("token", _PER_TOKEN), ("tick", _PER_TICK)):
-        in_a, in_b = _units(a, sql), _units(b, sql)
-        for phase in dict.fromkeys([*in_a, *in_b]):
-            phases.append(_phase_difference(phase, unit, in_a.get(phase, {}), in_b.get(phase, {})))
-    if not any(phase.matched for phase in phases):
-        raise ConfigError(f"{a.path} and {b.path} have no token or tick in common (one of them wrote by beam search, "
-                          "which settles its tokens at the end): nothing to compare")
     names = ("model", "dtype", "device", "threads", "machine", "versions", "command")
     settings = {name: (a.header.get(name), b.header.get(name)) for name in names
                 if a.header.get(name) != b.header.get(name)}
-    return TraceDifference(settings=settings, phases=tuple(phases))
+    alike = not set(settings) - {"command"} and _without_output(a) == _without_output(b)
+    for unit, sql in (("token", _PER_TOKEN), ("tick", _PER_TICK)):
+        in_a, in_b = _units(a, sql), _units(b, sql)
+        for phase in dict.fromkeys([*in_a, *in_b]):
+            phases.append(_phase_difference(phase, unit, in_a, in_b, alike=alike))
+    if not any(phase.matched for phase in phases):
+        raise ConfigError(f"{a.path} and {b.path} have no token or tick in common (one of them wrote by beam search, "
+                          "which settles its tokens at the end): nothing to compare")
+    return TraceDifference(settings=settings, phases=tuple(phases), guesses=(_guesses(a), _guesses(b)))
+
+
+def _without_output(trace: Trace) -> list[str]:
+    """The command without the folder that the trace went to."""
+    try:
+        words = shlex.split(str(trace.header.get("command")))
+    except ValueError:
+        return [str(trace.header.get("command"))]
+    return [word for place, word in enumerate(words)
+            if not word.startswith(("--out=", "--trace=")) and word not in ("--out", "--trace", "--overwrite")
+            and (not place or words[place - 1] not in ("--out", "--trace"))]
+
+
+def _guesses(trace: Trace) -> Guesses | None:
+    (row,) = trace.select(_GUESSES)
+    return None if row["made"] is None else Guesses(row["made"], row["accepted"])
 
 
 def _phases(trace: Trace) -> list[str]:
@@ -140,63 +204,102 @@ def _units(trace: Trace, sql: str) -> dict[str, _Units]:
         units = found.setdefault(row["phase"], {})
         key = (row["request"], row["place"])
         if key not in units:
-            units[key] = _Unit({}, *usage.get(row["tick"], (None, None)))
+            units[key] = _Unit({}, *usage.get(row["tick"], (None, None)), row["tick"], row["in_tick"])
         units[key].stages[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
     return found
 
 
-def _phase_difference(phase: str, unit: str, in_a: _Units, in_b: _Units) -> PhaseDifference:
+def _phase_difference(phase: str, unit: str, all_a: dict[str, _Units], all_b: dict[str, _Units], *,
+                      alike: bool) -> PhaseDifference:
+    in_a, in_b = all_a.get(phase, {}), all_b.get(phase, {})
     matched = [key for key in in_a if key in in_b]
     a, b = [in_a[key] for key in matched], [in_b[key] for key in matched]
     calm = [place for place in range(len(matched)) if a[place].interruptions == b[place].interruptions == 0]
-    chosen = calm if len(calm) >= ENOUGH else list(range(len(matched)))
+    left_out = len(calm) >= ENOUGH
+    chosen = calm if left_out else list(range(len(matched)))
     hit = [None if any(one.interruptions is None for one in side) else sum(bool(one.interruptions) for one in side)
            for side in (a, b)]
-    disturbed = bool(chosen) and any(_typical([side[place] for place in chosen]).blames_the_machine for side in (a, b))
-    stages = _stages([a[place] for place in chosen], [b[place] for place in chosen])
-    a_ns, b_ns = sum(s.a_ns for s in stages), sum(s.b_ns for s in stages)
-    return PhaseDifference(
+    of_a, of_b = [a[place] for place in chosen], [b[place] for place in chosen]
+    disturbed = bool(chosen) and any(_blames_the_machine(side) for side in (of_a, of_b))
+    stages, found = _stages(of_a, of_b)
+    names = [stages[place].stage for place in found.stands_out] if found and not disturbed else []
+    ticks = [float(middle(numpy.array([[one.ns * one.in_tick] for one in side]))[0]) if side else 0.0
+             for side in (of_a, of_b)]
+    difference = PhaseDifference(
         phase=phase, unit=unit, matched=len(matched), only_a=len(in_a) - len(matched), only_b=len(in_b) - len(matched),
-        compared=len(chosen), a_interrupted=hit[0], b_interrupted=hit[1], a_ns=a_ns, b_ns=b_ns,
-        a_all_ns=_all_ns(a), b_all_ns=_all_ns(b), stages=tuple(stages),
-        warning=_warning(hit, len(matched), unit, left_out=chosen is calm), disturbed=disturbed,
-        sentence=_who_pays(stages, a_ns, b_ns, unit, disturbed=disturbed),
+        compared=len(chosen), a_interrupted=hit[0], b_interrupted=hit[1], a_ns=sum(s.a_ns for s in stages),
+        b_ns=sum(s.b_ns for s in stages), a_all_ns=sum(one.ns for one in a), b_all_ns=sum(one.ns for one in b),
+        a_left_out_ns=sum(one.ns for one in a) - sum(one.ns for one in of_a),
+        b_left_out_ns=sum(one.ns for one in b) - sum(one.ns for one in of_b), a_tick_ns=ticks[0], b_tick_ns=ticks[1],
+        ratio=found.whole if found else None, stages=tuple(stages), stands_out=tuple(names),
+        unmatched=_unmatched(phase, unit, all_a, all_b), disturbed=disturbed,
+        warning=_warning(hit, len(matched), unit, left_out=left_out), sentence="",
     )  # fmt: skip
+    shares = any(one.in_tick > 1 for one in (*of_a, *of_b))
+    return replace(difference, sentence=_sentence(difference, found, _n_ticks(of_a, of_b), shares=shares, alike=alike))
 
 
-def _stages(a: list[_Unit], b: list[_Unit]) -> list[StageDifference]:
-    """Of the typical unit of each side; both sides hold the same units."""
+def _n_ticks(a: list[_Unit], b: list[_Unit]) -> int:
+    return min(len({one.tick for one in side}) for side in (a, b))
+
+
+def _stages(a: list[_Unit], b: list[_Unit]) -> tuple[list[StageDifference], Scatter | None]:
+    """Of the typical unit of each side, and what their scatter says; both sides hold the same units, in order."""
     if not a:
-        return []
+        return [], None
     names = sorted({stage for unit in (*a, *b) for stage in unit.stages}, key=STAGE_ORDER.__getitem__)
-    typical_a, typical_b = _typical(a).stages, _typical(b).stages
-    found = []
-    for name in names:
-        a_flops, a_bytes = _mean_work(a, name)
-        b_flops, b_bytes = _mean_work(b, name)
-        found.append(StageDifference(stage=name, a_ns=typical_a.get(name, 0.0), b_ns=typical_b.get(name, 0.0),
-                                     a_flops=a_flops, b_flops=b_flops, a_bytes=a_bytes, b_bytes=b_bytes))
-    return found
+    a_US, b_US = _times(a, names), _times(b, names)
+    stages = []
+    for name, a_ns, b_ns in zip(names, middle(a_US), middle(b_US), strict=True):
+        a_flops, a_bytes = _work(a, name)
+        b_flops, b_bytes = _work(b, name)
+        stages.append(StageDifference(stage=name, a_ns=float(a_ns), b_ns=float(b_ns), a_flops=a_flops, b_flops=b_flops,
+                                      a_bytes=a_bytes, b_bytes=b_bytes, ratio=None))
+    counted = [s for s in stages if s.a_bytes is not None or s.b_bytes is not None]
+    same = all(s.has_equal_work for s in counted)  # else nobody knows what the uncounted ones did
+    found = scatter(a_US, b_US, [s.has_equal_work and (same or s in counted) for s in stages], _n_ticks(a, b))
+    if found is None:
+        return stages, None
+    return [replace(stage, ratio=ratio) for stage, ratio in zip(stages, found.stages, strict=True)], found
 
 
-def _typical(units: list[_Unit]) -> Typical:
+def _times(units: list[_Unit], names: list[str]) -> Floats:
+    nothing = (0.0, None, None)
+    return numpy.array([[unit.stages.get(name, nothing)[0] for name in names] for unit in units], dtype=numpy.float64)
+
+
+def _blames_the_machine(units: list[_Unit]) -> bool:
     return typical(Ticks(
         stages=[{name: round(figures[0]) for name, figures in unit.stages.items()} for unit in units],
         interruptions=[unit.interruptions for unit in units], cpu_ns=[unit.cpu_ns for unit in units],
-    ))  # fmt: skip
+    )).blames_the_machine  # fmt: skip
 
 
-def _all_ns(units: list[_Unit]) -> float:
-    return sum(figures[0] for unit in units for figures in unit.stages.values())
+def _unmatched(phase: str, unit: str, all_a: dict[str, _Units], all_b: dict[str, _Units]) -> str:
+    """Why some are in one trace only."""
+    said, beside_prompts = [], False
+    for name, mine, other, theirs in (("A", all_a, "B", all_b), ("B", all_b, "A", all_a)):
+        only = [key for key in mine.get(phase, {}) if key not in theirs.get(phase, {})]
+        elsewhere = [where for key in only for where, units in theirs.items() if where != phase and key in units]
+        parts = [f"{elsewhere.count(where):,} that {other} wrote in a {where} tick"
+                 for where in dict.fromkeys(elsewhere)]
+        if len(only) > len(elsewhere):
+            parts.append(f"{len(only) - len(elsewhere):,} that {other} does not have")
+        if parts:
+            said.append(f"only in {name}: {' and '.join(parts)}")
+        beside_prompts = beside_prompts or bool(elsewhere)
+    if beside_prompts:
+        said.append("a tick that reads any prompt counts as prefill, also for the texts that go on in it")
+    return "; ".join(said)
 
 
-def _mean_work(units: list[_Unit], stage: str) -> tuple[float | None, float | None]:
+def _work(units: list[_Unit], stage: str) -> tuple[float | None, float | None]:
     """FLOPs and bytes; a unit without the stage did nothing in it."""
 
     def known(column: int) -> float | None:
-        counted = [figures[column] for unit in units if (figures := unit.stages.get(stage)) is not None]
-        found = [value for value in counted if value is not None]
-        return sum(found) / len(units) if found else None
+        done = [unit.stages.get(stage, (0.0, 0.0, 0.0))[column] for unit in units]
+        found = [value for value in done if value is not None]
+        return median(found) if found else None
 
     return known(1), known(2)
 
@@ -211,20 +314,56 @@ def _warning(hit: list[int | None], matched: int, unit: str, *, left_out: bool) 
                           "too few were not, so these are figures of a busy machine")
 
 
-def _who_pays(stages: list[StageDifference], a_ns: float, b_ns: float, unit: str, *, disturbed: bool) -> str:
-    if not stages or a_ns <= 0 or b_ns <= 0:
+def _sentence(found: PhaseDifference, judged: Scatter | None, ticks: int, *, shares: bool, alike: bool) -> str:
+    """What is compared, and what can be said of it."""
+    unit, a_ns, b_ns = found.unit, found.a_ns, found.b_ns
+    if not found.stages or min(a_ns, b_ns) <= 0:
         return f"nothing to compare: the traces have no {unit} in common"
-    change = b_ns - a_ns
-    slower = change > 0
-    ratio = b_ns / a_ns if slower else a_ns / b_ns
-    text = f"B takes {format_duration(b_ns * 1e-9)} for a typical {unit} where A takes {format_duration(a_ns * 1e-9)}"
-    if disturbed:
+    typical_one = f"the {unit}" if found.compared == 1 else f"a typical {unit}"
+    text = f"B takes {_shown(b_ns)} for {typical_one} where A takes {_shown(a_ns)}"
+    if shares:
+        text += (f" (time of a tick ÷ tokens written in it); the tick itself, for which each text waits, takes "
+                 f"{_shown(found.b_tick_ns)} where it took {_shown(found.a_tick_ns)}")
+    if judged is None:
+        few = "one tick" if ticks == 1 else f"{ticks} ticks"
+        return f"{text}: no verdict from {few}, it takes {FEWEST} to know how they scatter"
+    if found.disturbed:
         return f"{text}, with what other programs took: record both again with nothing else running to see who pays"
-    if ratio < _NO_DIFFERENCE:
-        return f"{text}: no difference worth the name"
-    text += f": {ratio:.2f}× as {'slow' if slower else 'fast'}"
-    most = max(stages, key=lambda stage: stage.difference_ns * (1 if slower else -1))
-    share = most.difference_ns / change
-    verb = "pays" if slower else "gains"
-    moved = f"{most.difference_ns / 1e3:+,.0f} µs, {100 * share:.0f} % of the difference"
-    return f"{text}; {most.stage} {verb} most ({moved})"
+    whole, common = judged.whole, judged.common
+    moved = common if common is not None and common.differs else None
+    text += f": {_times_as(whole)}" if whole.differs else (
+        f": no difference of the whole (B ÷ A is between {whole.low:.2f} and {whole.high:.2f}, 95 %, by the scatter)")
+    if moved:
+        pace = f"the machine was {'slower' if moved.value > 1 else 'faster'}"
+        which = "the others" if found.stands_out else "all stages"
+        text += (f"; {which} take about {moved.value:.2f}× as long (from {judged.common_from:.2f}× to "
+                 f"{judged.common_to:.2f}×) at the same FLOPs and bytes: {pace}"
+                 + ("" if alike else ", or what was set differently acts on all alike"))
+    if found.stands_out:
+        return f"{text}; {_who_pays(found, moved)}"
+    if all(stage.has_equal_work for stage in found.stages):
+        return f"{text}; no stage stands out: no difference of the program shown"
+    return f"{text}; no stage stands out"
+
+
+def _shown(nanoseconds: float) -> str:
+    return format_duration(nanoseconds * 1e-9)
+
+
+def _times_as(ratio: Ratio) -> str:
+    """``1.64× as slow (95 %: 1.60 to 1.68)``."""
+    if ratio.value > 1:
+        return f"{ratio.value:.2f}× as slow (95 %: {ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{1 / ratio.value:.2f}× as fast (95 %: {1 / ratio.high:.2f} to {1 / ratio.low:.2f})"
+
+
+def _who_pays(found: PhaseDifference, common: Ratio | None) -> str:
+    """The stage that moved most beyond the others."""
+    most = next(stage for stage in found.stages if stage.stage == found.stands_out[0])
+    excess_ns = most.b_ns - most.a_ns * (common.value if common else 1.0)
+    text = f"{most.stage} {'pays' if excess_ns > 0 else 'gains'} most{' beyond that' if common else ''}"
+    text += f" ({excess_ns / 1e3:+,.0f} µs"
+    if not common and found.ratio is not None and found.ratio.differs:
+        text += f", {100 * most.difference_ns / (found.b_ns - found.a_ns):.0f} % of the difference"
+    then = found.stands_out[1:3]
+    return f"{text})" + (f", then {' and '.join(then)}" if then else "")
