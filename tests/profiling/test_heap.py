@@ -87,3 +87,38 @@ def test_no_byte_is_lost_or_held_twice(seed, tuned):
         assert heap.resident >= sum(n for _, n in live)
         taken = sorted((b.start, b.start + b.size) for b, _ in live if not b.is_mapped)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(taken))
+
+
+def test_what_is_given_back_is_resident_again_only_when_it_is_used():
+    heap = Heap()
+    heap.free(heap.allocate(LARGEST_RECYCLED - MB))
+    blocks = [heap.allocate(n * MB) for n in (1, 4, 1)]
+    heap.free(blocks[1])
+    before = heap.resident
+    heap.give_back()
+    assert before - 4 * MB <= heap.resident < before - 3.9 * MB
+    small = heap.resident
+    kept = heap.allocate(MB)
+    assert small + MB - 8 * KB <= heap.resident < small + 1.1 * MB
+    heap.free(kept)
+    assert heap.resident < small + 1.1 * MB
+    heap.give_back()
+    assert abs(heap.resident - small) < 16 * KB
+    heap.free(blocks[2])
+    heap.free(blocks[0])
+    assert 0 <= heap.resident < 8 * MB
+
+
+def test_a_hole_that_was_given_back_serves_the_top_again():
+    heap = Heap()
+    heap.free(heap.allocate(LARGEST_RECYCLED - MB))
+    first, second = heap.allocate(MB), heap.allocate(8 * MB)
+    last = heap.allocate(MB)
+    heap.free(second)
+    heap.give_back()
+    heap.free(last)
+    low = heap.resident
+    assert low < 3.5 * MB
+    heap.allocate(8 * MB)
+    assert heap.resident > low + 6 * MB
+    heap.free(first)

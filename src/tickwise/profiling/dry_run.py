@@ -58,6 +58,11 @@ class DryRun(TorchDispatchMode):
         for heap in self._heaps:
             heap.reset_peak()
 
+    def give_back(self) -> None:
+        """What ``core.allocator.give_back`` does to the process."""
+        for heap in self._heaps:
+            heap.give_back()
+
     @property
     def simulates_heap(self) -> bool:
         return bool(self._heaps)

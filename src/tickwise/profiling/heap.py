@@ -38,6 +38,8 @@ class Block:
     size: int
     is_free: bool = False
     is_mapped: bool = False
+    returned: int = 0
+    """Bytes of a hole that the system has back."""
     before: "Block | None" = None
     after: "Block | None" = None
 
@@ -51,7 +53,7 @@ class Heap:
 
     def __init__(self, phase: float = 0.0, *, tuned: bool = False) -> None:
         self.resident = self.peak = 0
-        self._mapped = 0
+        self._mapped = self._returned = 0
         self._holes: list[tuple[int, int, Block]] = []  # by size, then address
         self._last: Block | None = None  # the highest block in use or hole below the top
         self._end = 0  # where the top ends
@@ -91,8 +93,18 @@ class Heap:
             self._release(block)
         self._count()
 
+    def give_back(self) -> None:
+        """``malloc_trim``: the whole pages of every hole go back to the system, and what is free above the last block."""
+        for size, start, block in self._holes:
+            pages = max(0, (start + size) // _PAGE - -(-start // _PAGE)) * _PAGE
+            self._returned += pages - block.returned
+            block.returned = pages
+        end = 0 if self._last is None else self._last.start + self._last.size
+        self._touched = min(self._touched, end)
+        self._count()
+
     def _count(self) -> None:
-        self.resident = self._mapped + self._touched
+        self.resident = self._mapped + self._touched - self._returned
         self.peak = max(self.peak, self.resident)
 
     def _from_hole(self, size: int) -> Block | None:
@@ -101,12 +113,17 @@ class Heap:
             return None
         block = self._holes.pop(index)[2]
         block.is_free = False
+        self._returned -= block.returned
         if block.size - size >= 32:
-            rest = Block(block.start + size, block.size - size, is_free=True, before=block, after=block.after)
+            still = min(block.returned, (block.size - size) // _PAGE * _PAGE)
+            rest = Block(block.start + size, block.size - size, is_free=True, before=block, after=block.after,
+                         returned=still)
+            self._returned += still
             block.size = size
             self._link(block, rest)
             self._link(rest, rest.after)
             bisect.insort(self._holes, (rest.size, rest.start, rest))
+        block.returned = 0
         return block
 
     def _link(self, before: Block, after: Block | None) -> None:
@@ -137,6 +154,7 @@ class Heap:
                 del self._holes[bisect.bisect_left(self._holes, (neighbour.size, neighbour.start))]
                 block.start = min(block.start, neighbour.start)
                 block.size += neighbour.size
+                block.returned += neighbour.returned
                 if neighbour is block.before:
                     block.before = neighbour.before
                     if block.before is not None:
@@ -150,6 +168,8 @@ class Heap:
         self._last = block.before
         if self._last is not None:
             self._last.after = None
+        self._returned -= block.returned
+        self._touched = max(block.start, self._touched - block.returned)
         top = self._end - block.start
         if block.size >= _TRIM_AFTER and top >= self._trim_above:
             self._end -= max(0, (top - _TOP_PAD - 32) // _PAGE * _PAGE)

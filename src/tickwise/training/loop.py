@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tickwise.core import allocator
 from tickwise.core.errors import NumericsError
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.interop.directory import checkpoint_paths
@@ -164,6 +165,7 @@ def validation_figures(training: Training) -> dict[str, float]:
     """The objective's figures on its validation part, with averaged weights if any."""
     module = training.module
     module.eval()
+    allocator.give_back()  # the steps leave holes of other sizes than a validation needs
     with training.weights.replaced_by(training.average), training.parallel.whole():
         figures = training.objective.validate(module, training.device, training.config.evaluate_tokens)
     module.train()
