@@ -64,6 +64,15 @@ def test_a_decode_tick_grows_by_its_cache_and_nothing_else(own, tickwise_cli):
     assert long["totals"]["bytes_read"] - short["totals"]["bytes_read"] == LAYERS * 32 * 2 * 2 * 8 * 4
 
 
+def test_context_counts_the_tokens_in_view_as_a_trace_does(own, tickwise_cli):
+    """Of a decode tick, those in the cache and the new one: the model's whole context is one of its ticks."""
+    for n in (1, 20, LONGEST):
+        rows = listed(tickwise_cli, own, "--context", n)["instructions"]
+        attention = sum(row["flops"] for row in rows if row["stage"] == "attention")
+        assert attention == LAYERS * n * 4 * HEADS * 8
+    assert listed(tickwise_cli, own)["context"] == LONGEST
+
+
 def test_bf16_halves_what_is_read(own, tickwise_cli):
     whole, half = (listed(tickwise_cli, own, "--dtype", dtype)["totals"] for dtype in ("fp32", "bf16"))
     assert half["flops"] == whole["flops"]
@@ -91,6 +100,8 @@ def test_architectures_of_transformers(tmp_path, tickwise_cli, name, phase):
         assert sum(row["bytes_read"] for row in loss) > 2 * 12 * VOCAB * 4
         assert not any("softmax" in row["op"] for row in found["instructions"] if row["stage"] == "head")
     if phase == "decode":
+        assert tickwise_cli("disasm", tmp_path, "--library", "transformers", "--phase", phase, "--context", 1) == (
+            2, "", "tickwise: --context 1: a decode tick has a token in its cache and reads one more; give 2 or more\n")
         head = next(row for row in found["instructions"] if row["stage"] == "head" and row["flops"])
         assert head["flops"] == 2 * WIDTH * VOCAB
 
@@ -137,7 +148,7 @@ def test_the_table_says_what_is_counted_and_ends_with_totals(own, tickwise_cli):
     assert code == 0
     lines = out.splitlines()
     assert "elementwise work counts 0" in lines[1]
-    assert any("scaled_dot_product_attention" in line and "1×2×21×8" in line for line in lines)
+    assert any("scaled_dot_product_attention" in line and "1×2×20×8" in line for line in lines)
     assert not any(" view " in line for line in lines)
     assert lines[-1].startswith("total")
     assert "100.0%" in lines[-1]
@@ -159,7 +170,7 @@ def test_the_table_says_what_is_counted_and_ends_with_totals(own, tickwise_cli):
 
 
 @pytest.mark.parametrize(("words", "hint"), [
-    (["--context", "65"], "the model takes 64 tokens"), (["--context", "64"], "and a new one"),
+    (["--context", "65"], "the model takes 64 tokens, not 65"),
     (["--context", "0"], "--context"), (["--batch", "-1"], "--batch"), (["--phase", "sleep"], "phase"),
 ])
 def test_mistakes_are_one_line(own, tickwise_cli, words, hint):
@@ -224,4 +235,4 @@ def test_a_decode_tick_attends_to_its_target_and_its_source(translator, tickwise
     keys = {stage: [row["shapes"][1] for row in found["instructions"]
                     if row["stage"] == stage and row["op"] == "scaled_dot_product_attention"]
             for stage in ("attention", "cross_attention")}
-    assert keys == {"attention": [[1, HEADS, 13, 8]] * LAYERS, "cross_attention": [[1, HEADS, 12, 8]] * LAYERS}
+    assert keys == {"attention": [[1, HEADS, 12, 8]] * LAYERS, "cross_attention": [[1, HEADS, 12, 8]] * LAYERS}

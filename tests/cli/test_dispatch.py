@@ -1,6 +1,9 @@
 """What the command line says to mistakes: one line, exit code 2, and suggestions only where they are near."""
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +56,14 @@ def test_completion_has_help(capsys):
     assert "bash|zsh|tcsh" in capsys.readouterr().out
     assert said(capsys, "completion").endswith("say for which shell: bash, zsh, tcsh")
     assert "no shell 'fish'" in said(capsys, "completion", "fish")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["doctor", "--help"], ["completion", "bash"], ["data", "ls"]])
+def test_a_reader_that_has_gone_is_no_mistake(words):
+    """As ``| head -1`` leaves: whatever is said then, is said to nobody."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tickwise", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

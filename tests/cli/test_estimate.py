@@ -63,6 +63,9 @@ def test_the_table_says_what_is_modelled_and_from_where(tickwise_cli):
     for text in ("Memory, modelled", "data-sheet: NVIDIA", "at best", "fits into 24 GB", "per million tokens",
                  "fragmentation n/a", "not in the total: fragmentation, process"):
         assert text in flat
+    assert "backward" not in flat
+    of_training = tickwise_cli("estimate", *PLAN, "--for", "train", "--hardware", "rtx4090")[1]
+    assert "each stage with its backward pass" in of_training
 
 
 def test_cost_follows_from_the_price(estimate):

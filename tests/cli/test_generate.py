@@ -48,6 +48,18 @@ def test_what_was_read_of_a_long_prompt_is_told(model_path, capsys):
     assert (result["prompt_tokens"], result["prompt_tokens_kept"]) == (100, 23)
 
 
+def test_a_text_that_may_outgrow_the_context_is_announced_before_it_is_written(model_path, capsys):
+    flags = ["generate", model_path, "--prompt", "abc", "--stop", "a", "--seed", "1"]
+    assert dispatch([*flags, "--max-tokens", "1000000"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "up to 1,000,000 tokens, in a context of 32:" in first
+    assert "slides on" in first
+    assert dispatch([*flags, "--max-tokens", "32"]) == 0
+    assert "slides on" not in capsys.readouterr().err
+    assert dispatch([*flags, "--max-tokens", "1000000", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def on_one_screen(*words):
     """A process whose text and notes arrive in one stream, as on a terminal."""
     command = [sys.executable, "-m", "tickwise", "generate", *map(str, words)]
@@ -60,7 +72,9 @@ def test_no_note_lands_inside_the_text(model_path):
         assert process.stdout is not None
         screen = process.stdout.read().decode()
     text = load(model_path).generate("abc", max_tokens=80, ignore_eos=True, seed=3).text
-    assert screen.startswith(text.removesuffix("\n") + "\nthe text is longer than the model's context")
+    announced, _, written = screen.partition("\n")
+    assert announced.startswith("up to 80 tokens, in a context of 32")
+    assert written.startswith(text.removesuffix("\n") + "\nthe text is longer than the model's context")
 
 
 def test_a_note_on_the_prompt_comes_before_the_text(model_path):

@@ -77,8 +77,16 @@ def test_a_request_needs_a_prompt():
     assert copy.deepcopy(request) == pickle.loads(pickle.dumps(request)) == request
 
 
-def test_a_huge_max_tokens_is_only_a_number():
-    assert GenerationSettings(max_tokens=10**30).max_tokens == 10**30
+def test_a_grammar_in_another_notation_is_told_which_one_is_read():
+    with pytest.raises(ConfigError, match="looks like GBNF: write it in Lark's notation"):
+        GenerationSettings(grammar='root ::= "yes" | "no"')
+
+
+def test_a_max_tokens_that_nobody_means_is_refused():
+    assert GenerationSettings(max_tokens=10**9).max_tokens == 10**9
+    for huge in (10**9 + 1, 10**30, 10**5000):
+        with pytest.raises(ConfigError, match=r"^max_tokens: at most 1,000,000,000; .*end mark"):
+            GenerationSettings(max_tokens=huge)
 
 
 def test_a_single_string_is_not_taken_as_its_letters():

@@ -36,20 +36,31 @@ def python_block(guide, part):
 
 
 def test_the_engine_s_example_writes_both_requests_tick_by_tick(tmp_path, monkeypatch, capsys):
-    example = python_block("quickstart.md", "tickwise.Engine(")
+    save_small_model(tmp_path / "out" / "mine")
+    monkeypatch.chdir(tmp_path)
+    exec(python_block("quickstart.md", "temperature=0.8"), {})
+    lines = [line.split(" ", 3) for line in capsys.readouterr().out.splitlines()]
+    assert {line[1] for line in lines} == {"request-1", "request-2"}
+    assert sum(line[2] == "Generation" for line in lines) == 2
+    assert max(int(line[0]) for line in lines) == 20, "both are written in the same ticks"
+
+
+def test_a_deadline_and_a_cancellation_end_endless_texts_as_the_guide_says(tmp_path, monkeypatch, capsys):
+    save_small_model(tmp_path / "out" / "mine")
+    monkeypatch.chdir(tmp_path)
+    exec(python_block("quickstart.md", "engine.cancel("), {})
+    ended = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
+    assert ended == {"request-1": "deadline", "request-2": "cancelled"}
+
+
+def save_small_model(folder):
     tokenizer = char_tokenizer(Counter("Once upon a time hill."), vocab_size=None, end_of_text=False, unknown=False)
     torch.manual_seed(0)
     module = Decoder(DecoderConfig(
         vocab_size=tokenizer.vocab_size, context_length=64, width=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
         hidden=32,
     ))
-    save_model(tmp_path / "out" / "mine", module, tokenizer)
-    monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    lines = [line.split(" ", 3) for line in capsys.readouterr().out.splitlines()]
-    assert {line[1] for line in lines} == {"request-1", "request-2"}
-    assert sum(line[2] == "Generation" for line in lines) == 2
-    assert max(int(line[0]) for line in lines) == 20, "both are written in the same ticks"
+    save_model(folder, module, tokenizer)
 
 
 def save_one_of_each(folder, text):

@@ -5,6 +5,7 @@
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,17 @@ def load_verb(verb: str) -> tuple[type, Callable[[Any], int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _answer(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # not only as Python ends, where nothing catches what a pipe says that is closed (head)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _answer(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if arguments else 2

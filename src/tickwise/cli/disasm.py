@@ -32,13 +32,14 @@ class Arguments(CommonArguments):
     model: tyro.conf.Positional[Path]
     """Model or run directory, or a config.json: tickwise's own, or of any architecture of transformers."""
     phase: Literal["auto", "prefill", "decode", "train"] = "auto"
-    """Read --context tokens; read one more with --context tokens in the cache; or go forward and backward over them.
-    An encoder–decoder has sources of --context tokens too.
+    """Read --context tokens; read the last of them, with the others in the cache; or go forward and backward over
+    them. An encoder–decoder has sources of --context tokens too.
     Auto: decode, or prefill for models that answer in one pass."""
     batch: int = 1
     """Texts in the tick."""
     context: int | None = None
-    """Tokens of each text. Default: as many as the model takes, at most 1024."""
+    """Tokens in view of each text, the new ones included, as in traces and estimate. Default: as many as the model
+    takes, at most 1024."""
     by: Literal["op", "stage", "layer"] = "op"
     """One line per operation, per stage, or per layer and stage; in JSON instructions, by_stage alone, or by_layer."""
     views: bool = False
@@ -85,12 +86,10 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
         longest = min(module.config.source_length, module.config.context_length)
     else:
         longest = None if hasattr(module, "example_inputs") else longest_text(module)
-    more = 1 if arguments.phase == "decode" else 0
     if arguments.context is None:
-        return max(1, min(_CONTEXT, longest - more)) if longest is not None else _CONTEXT
-    if longest is not None and arguments.context + more > longest:
-        one = " and a new one" if more else ""
-        raise ConfigError(f"--context: the model takes {longest:,} tokens, not {arguments.context:,}{one}")
+        return max(1, min(_CONTEXT, longest)) if longest is not None else _CONTEXT
+    if longest is not None and arguments.context > longest:
+        raise ConfigError(f"--context: the model takes {longest:,} tokens, not {arguments.context:,}")
     return arguments.context
 
 
@@ -139,7 +138,7 @@ def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "P
 def _tick(phase: Literal["prefill", "decode"], batch: int, context: int) -> "TickWork":
     from tickwise.engine.work import RowWork, TickWork
 
-    n_new, n_cached = (context, 0) if phase == "prefill" else (1, context)
+    n_new, n_cached = (context, 0) if phase == "prefill" else (1, context - 1)
     return TickWork(tuple(RowWork(str(index), n_new, n_cached, phase) for index in range(batch)))
 
 
@@ -177,7 +176,8 @@ def _lines(
     module: "nn.Module", arguments: Arguments, context: int, program: "Program", shown: "list[Instruction]"
 ) -> Iterable[str]:
     parameters = sum(p.numel() for p in module.parameters())
-    work = {"prefill": f"reads {context:,} tokens", "decode": f"reads 1 token, {context:,} in the cache",
+    work = {"prefill": f"reads {context:,} tokens",
+            "decode": f"reads 1 token, {context - 1:,} in the cache: {context:,} in view",
             "train": f"forward and backward over {context:,} tokens, without the optimizer"}[arguments.phase]
     texts = "1 text" if arguments.batch == 1 else f"{arguments.batch:,} texts"
     yield (f"{type(module).__name__}, {format_count(parameters)} parameters, {arguments.dtype}; {arguments.phase}: "

@@ -162,9 +162,7 @@ def dispatch(arguments: Sequence[str]) -> int:
             console.set_verbosity(console.QUIET)
         elif getattr(parsed, "verbose", False):
             console.set_verbosity(console.VERBOSE)
-        result = load_verb(verb)[1](parsed)
-        sys.stdout.flush()
-        return int(result or 0)
+        return int(load_verb(verb)[1](parsed) or 0)
     except UserError as error:
         line = f"tickwise: {' '.join(str(error).removeprefix('tickwise ').split())}"
         if "TORCHELASTIC_RUN_ID" in os.environ and not isinstance(error, RankError):
@@ -182,9 +180,6 @@ def dispatch(arguments: Sequence[str]) -> int:
         print("tickwise: out of memory: ask for less at once (--batch-size, --context, --n, --max-tokens) or use a "
               "smaller model", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("tickwise: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 _MOST = 1 << 24
 _DEEPEST = 1024
 _FEW_LAYERS = 2, 4
+ON_TOP = {
+    "train": "not in it: preparing text in the same process, at its first use, and recording with --trace: up to some "
+             "100 MB each",
+    "serve": "not in it: recording with --trace, some 80 MB, or with tickwise trace, which also shows it, some 160 MB",
+}
+"""What a process of each purpose may do besides, in words: measured (see docs/trace.md), and no term of the sum."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -451,6 +457,8 @@ def _print_tables(found: dict[str, Any]) -> None:
         elif size:
             memory.add_row(name, format_bytes(size), f"{100 * size / total:.0f} %")
     console.print(memory)
+    if found["memory_bytes"]["process"] is not None:
+        console.print(ON_TOP[found["for"]])
     unknown = [name for name, size in found["memory_bytes"].items() if size is None]
     if unknown:
         console.print(f"not in the total: {', '.join(unknown)}, which are known of this machine's processor only")
@@ -465,6 +473,8 @@ def _print_tables(found: dict[str, Any]) -> None:
     for name, seconds in found["time_s"].items():
         times.add_row(name, _microseconds(seconds), f"{100 * seconds / found['time_s']['total']:.0f} %")
     console.print(times)
+    if found["for"] == "train":
+        console.print("each stage with its backward pass, which the trace of a training shows apart, as backward")
     console.print(f"{format_count(found['tokens_per_s'])} tokens/s")
     if "communication_bytes" in found:
         parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(size)}"

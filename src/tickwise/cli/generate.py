@@ -247,10 +247,14 @@ def _print_answer(answer: "Answer", prompt: Prompt, out: TextIO) -> None:
 
 def _stream(model: "LanguageModel", prompt: str, settings: GenerationSettings) -> "Generation":
     """Print the text while it is written. What there is to say meanwhile follows on lines of its own."""
-    from tickwise.engine.generation import TextPiece
+    from tickwise.engine.generation import TextPiece, past_context_of
 
     events = model.events(prompt, settings)
     event = next(events)
+    longest = model.module.config.context_length
+    if settings.max_tokens > longest and past_context_of(model.module, settings) == "slide":
+        say(f"up to {settings.max_tokens:,} tokens, in a context of {longest:,}: a text that fills it slides on "
+            "through it (from its last half)")
     last, notes = "", io.StringIO()
     try:
         with redirect_stderr(notes):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ADVISED = 3
 _WIDTH_OF_A_FILE = 120
+_WIDEST = 10_000
 _FAR_FROM_TYPICAL = 0.1
 """Share of a phase's time beyond typical ticks from which on it is said where it went."""
 _WORTH_A_WORD = 0.02
@@ -99,13 +100,16 @@ def table(*columns: str, right: int) -> "Table":
 
 
 def show(title: str, body: "Table") -> None:
-    """Print a table under its title, and everything in it as it is."""
+    """Print a table under its title, and everything in it as it is: where it is too wide, text folds and no number
+    does."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     print(title)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_A_FILE)  # what a file holds is not cut off
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=_WIDEST), body).minimum)
     console.print(body)
 
 
@@ -246,7 +250,8 @@ def _print_verdict(report: "TickReport", number_format: str, threads: int | None
     print(f"    why: {report.why or report.summaries[stage.stage].sentence}")
     remedy = report.slow.remedy
     if not remedy and report.slow.on_a_busy_machine and blamed.bound == "overhead":
-        remedy = machine_advice(threads)
+        usual = report.slow.phase.typical
+        remedy = machine_advice(threads, usual.wall_ns, usual.cpu_ns)
     print(f"    faster: {remedy or advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
 
 
@@ -295,7 +300,8 @@ def _advice(phase: "PhaseSummary", stage: "StageSummary", number_format: str, th
     from tickwise.report.timeline_advice import advice, machine_advice
 
     if phase.blames_the_machine and stage.bound == "overhead":
-        return machine_advice(threads)
+        typical = phase.typical
+        return machine_advice(threads, typical.wall_ns / typical.ticks, typical.cpu_ns)
     return advice(phase.phase, stage.stage, stage.bound or "unknown", number_format)
 
 
@@ -342,12 +348,13 @@ def _print_tick(report: "TickReport", number_format: str, request: int | None, t
     more = [shown_time(slow.usual_wall_ns), _more(slow.wall_ns - slow.usual_wall_ns)] if compared else []
     found.add_row("all", shown_time(slow.wall_ns), "100.0 %", *more, "")
     wrote = f", wrote {_wrote(report, request)}" if report.written else ""
-    show(f"tick {report.tick} ({report.phase}){wrote}: {shown_time(slow.wall_ns)}{_against(report)}; batch "
-         f"{report.batch}, {report.kv_tokens:,} tokens in view", found)
+    print(f"tick {report.tick} ({report.phase}){wrote}: {shown_time(slow.wall_ns)}{_against(report)}; batch "
+          f"{report.batch}, {report.kv_tokens:,} tokens in view")
     used = _processor(report)
     if used:
         print(used)
     _print_verdict(report, number_format, threads)
+    show("\nits stages:", found)
 
 
 def _more(nanoseconds: float) -> str:

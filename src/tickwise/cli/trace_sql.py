@@ -34,6 +34,9 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({"columns": columns, "rows": [[_json(value) for value in row] for row in rows]}, default=str))
         return 0
     found = table(*columns, right=0)
+    for column, values in zip(found.columns, zip(*rows, strict=True), strict=False):
+        column.no_wrap = all(value is None or isinstance(value, int | float | Decimal) for value in values)
+        column.justify = "right" if column.no_wrap else "left"
     for row in rows:
         found.add_row(*map(_text, row))
     show(plural(len(rows), "row"), found)

@@ -59,6 +59,7 @@ def _step_time(made: "Plan", seconds: float | None) -> str:
 
 def run(arguments: Arguments) -> int:
     launch = arguments.launch()  # before PyTorch is imported
+    from tickwise.cli.estimate import ON_TOP
     from tickwise.core.console import format_bytes
     from tickwise.training.dial import describe
     from tickwise.training.run import check_outputs, open_data, plan, run_plan
@@ -90,6 +91,8 @@ def run(arguments: Arguments) -> int:
                 print(line)
             terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items() if name != "total")
             print(f"memory (modelled): {format_bytes(memory['total'])}: {terms}")
+            if "process" in memory:
+                print(f"    {ON_TOP['train']}")
             if compilation.sentence:
                 print(f"    {compilation.sentence}")
             print(f"time (modelled): {_step_time(made, step_seconds)}")

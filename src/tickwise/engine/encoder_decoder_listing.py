@@ -18,14 +18,14 @@ def list_encoder_decoder_tick(
     module: EncoderDecoder, phase: Literal["prefill", "decode", "train"], batch: int, context: int
 ) -> Program:
     """``prefill``: read sources of ``context`` tokens, and the first token of each target. ``decode``: read one more
-    token of each target, with ``context`` tokens before it and sources of ``context`` tokens. ``train``: forward and
+    token of each target, the last of ``context`` in view, with sources of ``context`` tokens. ``train``: forward and
     backward pass over sources and targets of ``context`` tokens, none of them padding."""
     if phase == "train":
         if module.config.copies:
             raise ConfigError("a model that copies from its source has no listing of its training; --phase prefill and "
                               "decode say which search serves it")
         return list_training_program(module.train(), torch.zeros(batch, context, dtype=torch.long), call=_loss)
-    n_new, n_cached = (context + 1, 0) if phase == "prefill" else (1, 2 * context)
+    n_new, n_cached = (context + 1, 0) if phase == "prefill" else (1, 2 * context - 1)
     rows = tuple(RowWork(str(row), n_new, n_cached, phase, n_source=context) for row in range(batch))
     return EncoderDecoderCosts(module, EngineOptions.block_size).listing(TickWork(rows))
 

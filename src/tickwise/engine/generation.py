@@ -73,7 +73,7 @@ def generate_events(
     prompt_ids = encode_source(tokenizer, prompt) if has_source else encode_prompt(tokenizer, prompt)
     options = options_for(module, len(prompt_ids), settings)
     engine = Engine(module, tokenizer, options=options, ledger=ledger, draft=draft)
-    past_context = _past_context(module, settings)
+    past_context = past_context_of(module, settings)
     engine.submit(Request(prompt=prompt_ids, settings=settings, past_context=past_context), since=started)
     while not engine.idle:
         for event in engine.step():
@@ -132,7 +132,7 @@ def generate_batch(
         use_cache=settings.use_cache, speculate=settings.speculate,
     ))
     say_once = SayOnce()
-    left, past_context = enumerate(prompts), _past_context(module, settings)
+    left, past_context = enumerate(prompts), past_context_of(module, settings)
     submitting: dict[int, Future[str]] = {}
     written: dict[int, list[Generation]] = {}
     with ThreadPoolExecutor(max_workers=1) as tokenising:
@@ -172,7 +172,8 @@ def all_samples(written: list[Generation], settings: GenerationSettings) -> list
     return sorted(written, key=lambda generation: generation.sample)
 
 
-def _past_context(module: LanguageModule, settings: GenerationSettings) -> PastContext:
+def past_context_of(module: LanguageModule, settings: GenerationSettings) -> PastContext:
+    """What ``generate`` does with a text that fills the context."""
     return "stop" if settings.beam_width > 1 or isinstance(module, EncoderDecoder) else "slide"
 
 

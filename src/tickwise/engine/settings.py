@@ -14,6 +14,8 @@ StructureKind = Literal["json_schema", "regex", "choice", "grammar"]
 BAN = -100.0
 """A logit bias of this much rules the token out."""
 _MOST_SAMPLES = 1024
+_MOST_TOKENS = 10**9
+"""More than a year of writing 30 tokens a second: nobody means a larger number."""
 _NOT_IN_BEAMS = {
     "min_tokens": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": (),
     "stop_token_ids": (), "logprobs": None,
@@ -106,6 +108,9 @@ class GenerationSettings(KnownFields):
         ):
             object.__setattr__(self, name, value)
         _whole("max_tokens", self.max_tokens, 1)
+        if self.max_tokens > _MOST_TOKENS:
+            raise ConfigError(f"max_tokens: at most {_MOST_TOKENS:,}; a text for which the model writes an end mark "
+                              "ends there, however many tokens it may have")
         _whole("min_tokens", self.min_tokens, 0)
         _whole("top_k", self.top_k, 0)
         _whole("n", self.n, 1, _MOST_SAMPLES)

@@ -121,6 +121,9 @@ def compile_constraint(settings: GenerationSettings, tokenizer: "Tokenizer") -> 
     return constraint
 
 
+_IN_LARK = "; this looks like GBNF: write it in Lark's notation, as in start: \"yes\" | \"no\""
+
+
 def checked_grammar(kind: StructureKind, text: str) -> str:
     """The library's own form of what is asked. Raises ``ConfigError`` in one line for what can be seen to be wrong
     without a tokenizer, so that settings are refused where they are made."""
@@ -135,7 +138,8 @@ def checked_grammar(kind: StructureKind, text: str) -> str:
     grammar = _grammar(kind, text)
     problem = _problem(grammar)
     if problem:
-        raise ConfigError(f"{kind}: {problem}")
+        gbnf = kind == "grammar" and "::=" in text
+        raise ConfigError(f"{kind}: {problem}{_IN_LARK if gbnf else ''}")
     return grammar
 
 

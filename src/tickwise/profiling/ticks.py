@@ -27,12 +27,12 @@ def longest_text(module: nn.Module) -> int | None:
 
 
 def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context: int) -> Program:
-    """``prefill``: read ``context`` tokens. ``decode``: read one more, with ``context`` tokens in the cache.
+    """``prefill``: read ``context`` tokens. ``decode``: read the last of them, with the others in the cache.
     ``train``: forward and backward pass over ``context`` tokens with the model's own loss.
 
     An encoder-decoder reads a source of ``context`` tokens in its encoder; its decoder reads one token in a prefill,
-    ``context`` in training, and has ``context`` in its cache for a decode tick. ``ConfigError`` for a phase that the
-    model does not have.
+    ``context`` in training, and the last of ``context`` in a decode tick. ``ConfigError`` for a phase that the model
+    does not have, and for a decode tick with nothing in its cache.
     """
     config: Any = module.config
     two_texts = bool(getattr(config, "is_encoder_decoder", False))
@@ -59,9 +59,11 @@ def list_transformers_tick(module: nn.Module, phase: Phase, batch: int, context:
     name = next((name for name in _STATES if name in takes), None)
     if name is None or "use_cache" not in takes:
         raise no_cache
+    if context < 2:
+        raise ConfigError("--context 1: a decode tick has a token in its cache and reads one more; give 2 or more")
 
     def cached(run: Callable[..., Any]) -> Mapping[str, Any]:
-        output = run(**source, **{**options, read: ids(context)})
+        output = run(**source, **{**options, read: ids(context - 1)})
         if getattr(output, name, None) is None:
             raise no_cache
         state: dict[str, Any] = {name: getattr(output, name)}

@@ -109,6 +109,8 @@ def find_files(sources: Sequence[str]) -> list[str]:
                 console.say(f"{source}: {len(known)} files, {other} of other types left out")
             files += known
         else:
+            if path.exists():
+                raise DataError(f"{source}: neither a file with text nor a folder")
             raise DataError(f"{source}: no such file or folder, and no data set of that name (see tickwise data ls)")
     return files
 
