@@ -109,7 +109,8 @@ def show(title: str, body: "Table") -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_A_FILE)  # what a file holds is not cut off
-    console.width = max(console.width, Measurement.get(console, console.options.update(width=_WIDEST), body).minimum)
+    needed = Measurement.get(console, console.options.update(width=_WIDEST), body).minimum
+    console.width = max(console.width, needed + 2 * len(body.columns))  # it leaves out some of the space between them
     console.print(body)
 
 
