@@ -2,20 +2,21 @@
 
 import pytest
 
-from tickwise.core.slow_ticks import PhaseOfTicks, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, Used, compared
 from tickwise.core.typical import Ticks, typical
 
 MS = 1_000_000
 USUAL = {"ffn": MS, "host": MS // 10}
 
 
-def slow_tick(ffn_ns, interruptions, cpu_ns):
-    n = 20
-    ordinary = typical(Ticks(stages=[USUAL] * n, interruptions=[0] * n, cpu_ns=[11 * MS // 10] * n))
-    phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=dict.fromkeys(USUAL, n), mean_flops=100.0)
-    rows = [{"stage": stage, "duration_ns": ns, "flops": 50, "bound": "overhead"}
-            for stage, ns in (("ffn", ffn_ns), ("host", USUAL["host"]))]
-    return compared(rows, phase, interruptions, cpu_ns)
+def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", **used):
+    stages = {**USUAL, "validation": 0}
+    ordinary = typical(Ticks(stages=[stages] * n, interruptions=[0] * n, cpu_ns=[11 * MS // 10] * n))
+    ran = {**dict.fromkeys(USUAL, n), "validation": 0}
+    phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=ran, mean_flops=100.0, first=0)
+    rows = [{"tick": number, "stage": stage, "duration_ns": ns, "flops": 50, "bound": "overhead"}
+            for stage, ns in ((ffn, ffn_ns), ("host", USUAL["host"]))]
+    return compared(rows, phase, Used(**used))
 
 
 def test_what_the_program_itself_computed_is_not_blamed_on_others():
@@ -29,12 +30,58 @@ def test_what_the_program_itself_computed_is_not_blamed_on_others():
 
 
 def test_what_others_took_alone_is_nothing_in_the_model():
-    slow = slow_tick(661 * MS, interruptions=115, cpu_ns=3 * MS // 2)
+    slow = slow_tick(661 * MS, interruptions=115, cpu_ns=3 * MS // 2, core_wait_ns=659 * MS)
     assert "itself" not in slow.why
     assert "interrupted 115 times" in slow.why
-    assert slow.remedy == "nothing in the model; without that 100 % less"
+    assert slow.remedy == "nothing in the model; without the other programs 100 % less"
 
 
 def test_a_wait_without_interruption_names_all_that_it_may_have_been():
     slow = slow_tick(50 * MS, interruptions=0, cpu_ns=2 * MS)
     assert "another thread, memory or a disk, or for a core after that" in slow.why
+
+
+def test_one_interruption_does_not_make_all_waiting_another_programs():
+    """As Linux counted it in a cold start: the queue for a core, and pages that were read from a disk."""
+    slow = slow_tick(59 * MS, n=1, number=0, interruptions=1, cpu_ns=18 * MS, core_wait_ns=10 * MS, major_faults=27)
+    assert "another program held the core for 10 ms (interrupted once), and it waited for 31.1 ms" in slow.why
+    assert "(27 major faults); for 41.1 ms of its 59.1 ms no thread of this program ran" in slow.why
+    assert slow.remedy.startswith("a cold start: the libraries' pages were read from disk; the next ticks do not pay")
+    assert "warm up" in slow.remedy
+    assert slow.remedy.endswith("without other programs and the disk 70 % less")
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_waiting_is_not_blamed_on_others_where_the_queue_was_short(n):
+    slow = slow_tick(59 * MS, n=n, interruptions=1, cpu_ns=2 * MS, core_wait_ns=MS, major_faults=0)
+    assert "another program" not in slow.why
+    assert "it waited for 56.1 ms, for its own threads, a file or a device" in slow.why
+    later = slow_tick(59 * MS, n=n, interruptions=0, cpu_ns=2 * MS, core_wait_ns=0, major_faults=1)
+    assert "for a disk or memory (1 major fault)" in later.why
+    assert "cold start" not in later.remedy
+    assert "pages were read from disk" in later.remedy
+
+
+def test_where_the_queue_is_not_known_both_are_named():
+    slow = slow_tick(59 * MS, interruptions=3, cpu_ns=2 * MS)
+    assert "another program held the processor, or it waited (interrupted 3 times)" in slow.why
+    assert "other programs" not in slow.remedy
+    known = slow_tick(59 * MS, interruptions=3, cpu_ns=2 * MS, core_wait_ns=57 * MS)
+    assert "without the other programs" in known.remedy
+
+
+def test_a_step_that_validates_says_what_others_took_too():
+    """Validation is what the step was slow by, and yet for most of its time no thread of the program ran."""
+    slow = slow_tick(8_300 * MS, ffn="validation", interruptions=523, cpu_ns=2_000 * MS, core_wait_ns=6_300 * MS)
+    assert "in validation, which most ticks do without; another program held the core (interrupted 523" in slow.why
+    assert "for 6.3 s of its 8.3 s no thread of this program ran" in slow.why
+
+
+def test_what_the_tick_waited_is_shared_out_to_the_stages_that_took_longer():
+    slow = slow_tick(59 * MS, interruptions=1, cpu_ns=2 * MS, core_wait_ns=57 * MS)
+    assert sum(slow.off_by_stage.values()) == pytest.approx(slow.off_ns)
+    assert slow.off_by_stage["ffn"] == pytest.approx(slow.off_ns)
+    alone = slow_tick(59 * MS, n=1, interruptions=1, cpu_ns=2 * MS, core_wait_ns=57 * MS)
+    assert sum(alone.off_by_stage.values()) == pytest.approx(alone.off_ns)
+    assert 0 < alone.off_by_stage["host"] < USUAL["host"]
+    assert slow_tick(59 * MS, interruptions=1, cpu_ns=58 * MS).off_by_stage == {}

@@ -41,7 +41,8 @@ def test_a_busy_machine_is_named_and_the_typical_token_is_an_undisturbed_one(sho
     for number in range(30):
         late = {"norm": 30_000_000} if number % 3 else None
         trace.tick("decode", ["a"], 1, 10, [("a", number, "x")], pauses=late)
-    usage = [{"tick": number, "interruptions": 2 if number % 3 else 0, "cpu_ns": 1_000_000} for number in range(30)]
+    usage = [{"tick": number, "interruptions": 2 if number % 3 else 0, "cpu_ns": 1_000_000,
+              "core_wait_ns": 40_000_000} for number in range(30)]
     page = show(trace, usage=usage)
     typical = page.locator(".answer.typical[data-phase=decode]").inner_text()
     assert "20 of 30 ticks were interrupted by other programs" in typical
@@ -56,24 +57,26 @@ def test_a_busy_machine_is_named_and_the_typical_token_is_an_undisturbed_one(sho
     everywhere = show(trace, usage=[{**one, "interruptions": 2} for one in usage])
     typical = everywhere.locator(".answer.typical[data-phase=decode]").inner_text()
     assert "every tick was interrupted by other programs" in typical.lower()
-    assert "another program held the core" in typical
+    assert "Other programs interrupted it" in typical
+    assert "off the tick" not in typical
 
 
 def test_a_prompt_that_was_interrupted_is_no_fault_of_the_model(show):
     trace = synthetic_trace.Trace()
     trace.tick("prefill", ["a"], 40, 0, [("a", 0, "x")], pauses={"norm": 28_200_000})
     wall_ns = wall(trace, 0)
-    usage = [{"tick": 0, "interruptions": 5, "cpu_ns": wall_ns - 28_200_000}]
+    usage = [{"tick": 0, "interruptions": 5, "cpu_ns": wall_ns - 28_200_000, "core_wait_ns": 28_200_000}]
     answer = show(trace, usage=usage).locator(".answer.slowest").inner_text()
     assert "norm" in answer
-    assert "Another program held the core (interrupted 5 times); for 28.2 of its" in answer
-    assert "Nothing in the model; without that" in answer
+    assert "Another program held the core (interrupted 5 times); for 28.2 ms of its" in answer
+    assert "Nothing in the model; without the other programs" in answer
     assert "Fewer, larger operations" not in answer
     little = show(trace, usage=[{**usage[0], "cpu_ns": round(0.93 * wall_ns)}]).locator(".answer.slowest").inner_text()
-    assert "Nothing in the model: another program held the core" in little
+    assert "Other programs interrupted it: its own processor time was" in little
+    assert "off the tick" not in little
     assert "Every tick was interrupted by other programs" in little
-    known = show(trace, usage=[{**usage[0], "interruptions": 0}]).locator(".answer.slowest").inner_text()
-    assert "Fewer, larger operations" in known
+    waited = show(trace, usage=[{**usage[0], "interruptions": 0, "core_wait_ns": 0}])
+    assert "Fewer, larger operations" in waited.locator(".answer.slowest").inner_text()
 
 
 def test_a_click_on_a_token_shows_its_tick_as_lanes_that_add_up_to_it(show, conversation):
@@ -197,7 +200,7 @@ def test_a_tick_that_was_slow_all_over_is_blamed_on_the_machine(show):
     answer = show(trace).locator(".answer.slowest[data-phase=decode]").inner_text()
     assert "tick 12" in answer
     assert "another program" in answer
-    assert "Nothing in the model; without that 6" in answer
+    assert "Nothing in the model; in its usual time 6" in answer
 
 
 def test_a_stage_that_often_takes_long_for_no_more_work_is_no_fault_of_the_model(show):
@@ -362,3 +365,29 @@ def test_a_thinned_trace_says_so(show, conversation, monkeypatch):
     notice = page.locator("#thinned").inner_text()
     assert f"of the trace's {len({row['tick'] for row in conversation.ledger})} ticks" in notice
     assert page.locator(".gap").count() > 3
+
+
+def test_what_no_thread_ran_for_is_said_at_every_level_and_never_python_s(show):
+    trace = synthetic_trace.Trace()
+    for number in range(30):
+        trace.tick("decode", ["a"], 1, 10, [("a", number, "x")], pauses={"host": 4_000_000} if number == 12 else None)
+    waits = [4_000_000 * (number == 12) for number in range(30)]
+    usage = [{"tick": number, "interruptions": int(wait > 0), "core_wait_ns": wait,
+              "cpu_ns": wall(trace, number) - wait} for number, wait in enumerate(waits)]
+    page = show(trace, usage=usage)
+    page.locator('.token[data-tick="12"]').click()
+    for name in ("token", "layer", "op"):
+        assert level(page) == name
+        said = page.locator("#detail").inner_text()
+        assert "another program held the core" in said.lower()
+        assert "of that fell into this part's" in said
+        page.locator("#zoom .part[data-stage=host]").first.click() if name != "op" else None
+    assert "Python's" not in page.locator("#zoom").inner_text()
+
+
+def test_the_caption_follows_the_chosen_figure(show, conversation):
+    page = show(conversation)
+    assert "bar: time of the tick that gave the token, measured" in page.locator("#tokens-note").inner_text()
+    page.keyboard.press("2")
+    note = page.locator("#tokens-note").inner_text()
+    assert "bar: FLOPs of the tick that gave the token, counted; warmer is more" in note

@@ -19,7 +19,7 @@ from tickwise.profiling.usage import Usage
 
 @dataclass(frozen=True)
 class Used:
-    """What a process has used: one involuntary switch for every interrupted tick, and as good as no processor time."""
+    """What a process has used: one involuntary switch for every interrupted tick, and all time that others left it."""
 
     ru_nivcsw: int = 0
     ru_nvcsw: int = 0
@@ -52,12 +52,16 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
         costs = linear_costs({(Stage.FFN, 0): (8_000, 2_000, 500), (Stage.FFN, 1): (8_000, 2_000, 500),
                               (Stage.HEAD, None): (20_000, 1_000, 100)}, {(Stage.HEAD, None): (0, 10, 0)})
         energy = EnergyModel(joules_per_flop=1e-12, joules_per_byte=1e-10, idle_watts=1.0)
-        ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy, usage=(lambda: used) if usage else None)
-        used = Usage(Used(), 0, 1)
+
+        def usage_now() -> Usage:
+            return Usage(Used(interruptions, ru_utime=(clock() - waited_ns) * 1e-9), waited_ns, 1)
+
+        ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy, usage=usage_now if usage else None)
+        interruptions = waited_ns = 0
         for tick in range(n_ticks):
             waits = dict((late or {}).get(tick, []))
             if waits:
-                used = Usage(Used(used.counted.ru_nivcsw + 1), used.core_wait_ns + sum(waits.values()), 1)
+                interruptions, waited_ns = interruptions + 1, waited_ns + sum(waits.values())
             factor = 10.0 if tick == slow else 1.0
             stretches = [(stage, layer, round(ns * ffn_factor * (factor if layer == 1 else 1)) if stage is Stage.FFN
                           else ns) for stage, layer, ns in STRETCHES]

@@ -309,8 +309,8 @@ def test_a_trace_from_before_waits_were_recorded_does_not_know_them(make_trace):
     path = make_trace(n_ticks=3) / "ticks.parquet"
     table = parquet.read_table(path)
     parquet.write_table(table.drop_columns(["core_wait_ns", "major_faults"]), path)
-    assert open_trace(path.parent).ticks()[1] == {
-        "tick": 1, "interruptions": 0, "cpu_ns": 0, "core_wait_ns": None, "major_faults": None}
+    older = open_trace(path.parent).ticks()[1]
+    assert older == {**table.to_pylist()[1], "core_wait_ns": None, "major_faults": None}
     parquet.write_table(table.drop_columns(["cpu_ns"]), path)
     with pytest.raises(DataError, match="columns are not those of a trace"):
         open_trace(path.parent)

@@ -126,9 +126,3 @@ def test_a_tick_of_its_own_kind_is_judged_by_its_time_on_the_processor(make_trac
     assert report.slow.remedy.startswith("nothing in the model")
     (calm,) = tick_reports(open_trace(make_trace("calm", n_ticks=2)), [1])
     assert (calm.why, calm.slow.remedy) == ("", "")
-
-
-def test_waiting_for_long_is_not_blamed_on_one_interruption(make_trace):
-    trace = open_trace(make_trace(n_ticks=2, late={1: [(Stage.SAMPLE, 800_000_000)]}))
-    (report,) = tick_reports(trace, [1])
-    assert report.why == ""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tickwise.core.console import format_duration
@@ -37,6 +37,25 @@ class StageTime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Used:
+    """What the system says about a tick; ``None``: not known."""
+
+    interruptions: int | None = None
+    """How often a thread of the program had to leave its core although it had work to do."""
+    cpu_ns: int | None = None
+    """Processor time of all of the program's threads."""
+    core_wait_ns: int | None = None
+    """How long the thread that runs the ticks was ready to run and had no core."""
+    major_faults: int | None = None
+    """Pages that a disk was read for."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Used":
+        """Of a row that may have more columns, or fewer."""
+        return cls(**{field.name: row.get(field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseOfTicks:
     """What one tick of a phase is compared with."""
 
@@ -45,6 +64,8 @@ class PhaseOfTicks:
     ran: Mapping[str, int]
     """In how many ticks each stage ran."""
     mean_flops: float | None
+    first: int | None = None
+    """Number of the first of them."""
 
     @property
     def has_typical(self) -> bool:
@@ -59,11 +80,18 @@ class SlowTick:
     wall_ns: int
     phase: PhaseOfTicks
     flops: int | None
-    interruptions: int | None
-    """How often a thread of the program had to leave its core; ``None``: not counted."""
-    cpu_ns: int | None
-    """Processor time of all of the program's threads; ``None``: not measured."""
+    used: Used
     stages: tuple[StageTime, ...]
+    first: bool
+    """Whether it is the first of its phase."""
+
+    @property
+    def interruptions(self) -> int | None:
+        return self.used.interruptions
+
+    @property
+    def cpu_ns(self) -> int | None:
+        return self.used.cpu_ns
 
     @property
     def usual_wall_ns(self) -> float:
@@ -87,6 +115,53 @@ class SlowTick:
     def off_ns(self) -> int | None:
         """How long at least no thread of the program ran; ``None``: not known."""
         return None if self.cpu_ns is None else max(0, self.wall_ns - self.cpu_ns)
+
+    @property
+    def held_ns(self) -> int | None:
+        """How much of that it waited for a core, which another program then had; ``None``: not known."""
+        wait_ns = self.used.core_wait_ns
+        return None if wait_ns is None or self.off_ns is None else min(wait_ns, self.off_ns)
+
+    @property
+    def waited_ns(self) -> int:
+        """How much of that it waited for something else; 0 where that is not known."""
+        return 0 if self.held_ns is None else (self.off_ns or 0) - self.held_ns
+
+    @property
+    def off_by_stage(self) -> dict[str, float]:
+        """About how much of ``off_ns`` fell into each stage: shared out over what each took longer than usual, and
+        what is more than that over all of their time. Empty where it is not worth a word."""
+        off_ns = float(self.off_ns or 0)
+        if not self._away:
+            return {}
+        excess = {stage.stage: max(0.0, stage.excess_ns) if self.phase.has_typical else 0.0 for stage in self.stages}
+        longer_ns = sum(excess.values())
+        of_excess = min(1.0, off_ns / longer_ns) if longer_ns else 0.0
+        of_rest = (off_ns - of_excess * longer_ns) / max(1.0, self.wall_ns - of_excess * longer_ns)
+        return {stage.stage: of_excess * excess[stage.stage]
+                + of_rest * (stage.duration_ns - of_excess * excess[stage.stage])
+                for stage in self.stages if stage.duration_ns}
+
+    @property
+    def _away(self) -> bool:
+        """Whether it was off its core for long enough to be worth a word."""
+        return (self.off_ns or 0) >= _WORTH_THE_NAME * max(1, self.wall_ns)
+
+    @property
+    def _least_ns(self) -> float:
+        """What a cause has to take to be worth a word."""
+        return max(1.0, _WORTH_THE_NAME * (self._over_ns or self.wall_ns))
+
+    @property
+    def _cold(self) -> bool:
+        """Whether it waited long while pages were read from a disk."""
+        return bool(self.used.major_faults) and self.waited_ns >= self._least_ns
+
+    @property
+    def _several_threads(self) -> bool:
+        """Whether threads worked side by side, of which only one's wait for a core is known."""
+        usual = self.phase.typical
+        return max((self.cpu_ns or 0) / max(1, self.wall_ns), (usual.cpu_ns or 0) / max(1.0, usual.wall_ns)) > 1.05
 
     @property
     def own_ns(self) -> float:
@@ -137,7 +212,9 @@ class SlowTick:
     @property
     def _taken(self) -> bool:
         """Whether it was interrupted where it lost most, and neither bytes nor arithmetic held that stage back."""
-        part = self.slowest_part
+        part, wait_ns = self.slowest_part, self.used.core_wait_ns
+        if wait_ns is not None and wait_ns < self._least_ns and not self._several_threads:
+            return False
         return bool(self.interruptions) and not part.seldom and part.bound in (None, "overhead")
 
     @property
@@ -147,10 +224,12 @@ class SlowTick:
 
     @property
     def _held(self) -> bool:
-        """Whether other programs kept it off the processor for long, and neither bytes nor arithmetic nor a stage that
-        few ticks have made it slow."""
-        off_ns = self.off_ns or 0
-        long = _WORTH_THE_NAME * self.wall_ns <= off_ns <= _LONGEST_TURN_NS * (self.interruptions or 0)
+        """Whether other programs, or a disk that pages were read from, kept it off the processor for long, and neither
+        bytes nor arithmetic nor a stage that few ticks have made it slow."""
+        if self.held_ns is None:
+            long = self._away and (self.off_ns or 0) <= _LONGEST_TURN_NS * (self.interruptions or 0)
+        else:
+            long = self._away and (self.held_ns >= self._least_ns or self._cold)
         return long and not self.blamed.seldom and self.slowest_stage.bound in (None, "overhead")
 
     @property
@@ -171,7 +250,7 @@ class SlowTick:
     def unusual_ns(self) -> float:
         """What it would save if what was ``unusual`` had not been; without what the program itself computed longer."""
         if not self._explained:
-            return float(self.off_ns or 0)
+            return float(self.off_ns or 0) - (0 if self._cold else self.waited_ns)
         own_ns = self.own_ns if self._computed_longer else 0.0
         if self._everywhere or not self._in_stages:
             return self._over_ns - own_ns
@@ -182,10 +261,9 @@ class SlowTick:
         """Why it took longer than it had to, in a sentence; empty where nothing says so. Where it is not ``unusual``,
         what holds the ``blamed`` stage back belongs behind it, unless few ticks have that stage."""
         over_ns, part = self._over_ns, self.slowest_part
-        if self._held and not self._explained:
-            return self._cause()
-        if not over_ns:
-            return ""
+        away = self._cause() if self._away else ""
+        if not over_ns or (self._held and not self._explained):
+            return away
         if self._explained and self._everywhere:
             return f"nearly every stage took longer than usual, for no more work than usual: {self._cause('processor')}"
         if self._explained and self._in_stages and len(self._stretched) > 1:
@@ -200,9 +278,9 @@ class SlowTick:
         of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
         text = f"{of_it} of the {above} in {part.stage}"
         if part.seldom:
-            return f"{text}, which most ticks do without"
-        if not self._explained:
-            return text
+            text += ", which most ticks do without"
+        if part.seldom or not self._explained:
+            return f"{text}; {away}" if away else text
         if not self._in_stages:
             return f"{text}: {self._cause()}"
         return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time for no more "
@@ -222,25 +300,52 @@ class SlowTick:
         if self._explained and self._computed_longer:
             return (f"without the interruptions {less}; the rest is what this program computed in {self.blamed.stage}: "
                     "look what it did there")
-        return f"nothing in the model; without that {less}"
+        held = self.held_ns is not None and self.held_ns >= self._least_ns
+        if self._cold:
+            what = ("a cold start: the libraries' pages were read from disk; the next ticks do not pay that; warm up "
+                    "with a short run first" if self.first else
+                    "pages were read from disk: leave more memory free, or read everything once before")
+            return f"{what}; without {'other programs and the disk' if held else 'the waiting'} {less}"
+        without = "without the other programs" if held else "without the waiting" if self._away else "in its usual time"
+        return f"nothing in the model; {without} {less}"
 
     def _cause(self, of: str = "core") -> str:
-        off_ns = self.off_ns or 0
-        off = (f"for {format_duration(off_ns * 1e-9)} of its {format_duration(self.wall_ns * 1e-9)} no thread of this "
-               "program ran" if off_ns >= _WORTH_THE_NAME * self.wall_ns else "")
-        if self.interruptions is None:
+        """What kept it, as far as the system says; and for how long no thread of the program ran."""
+        n, held_ns, off_ns = self.interruptions, self.held_ns, self.off_ns or 0
+        if n is None:
             return ("most likely another program used the processor" if of == "processor" else
                     "most likely an interruption or a first use")
-        if self.interruptions:
-            text = f"another program held the {of} (interrupted {times(self.interruptions)})"
-            if self._explained and self._computed_longer:
-                text += (f", and this one computed for {format_duration((self.cpu_ns or 0) * 1e-9)} itself, "
-                         f"{(self.cpu_ns or 0) / max(1.0, self.phase.typical.cpu_ns or 0):.0f} × as long as usual")
-            return f"{text}; {off}" if off else text
-        if off:
-            return (f"{off}: it waited, for another thread, memory or a disk, or for a core after that; no other "
-                    "program interrupted it")
-        return "most likely a first use, or waiting for memory; no other program interrupted it"
+        often = f" (interrupted {times(n)})" if n else ""
+        if held_ns is None and self._away:
+            text = (f"another program held the {of}, or it waited{often}" if n else
+                    "it waited, for another thread, memory or a disk, or for a core after that; no other program "
+                    "interrupted it")
+        elif held_ns is not None and max(held_ns, self.waited_ns) >= self._least_ns:
+            text = self._kept(of, often)
+        elif n and self._taken:
+            text = f"most likely another program held the {of}{'' if of == 'processor' else ' of a thread'}{often}"
+        else:
+            few = f"interrupted {times(n)}, but not for long" if n else "no other program interrupted it"
+            text = (f"most likely another program used the processor; {few}" if of == "processor" else
+                    f"most likely a first use, or waiting for memory; {few}")
+        if self._explained and self._computed_longer:
+            text += (f", and this one computed for {format_duration((self.cpu_ns or 0) * 1e-9)} itself, "
+                     f"{(self.cpu_ns or 0) / max(1.0, self.phase.typical.cpu_ns or 0):.0f} × as long as usual")
+        return text if not self._away else (f"{text}; for {format_duration(off_ns * 1e-9)} of its "
+                                            f"{format_duration(self.wall_ns * 1e-9)} no thread of this program ran")
+
+    def _kept(self, of: str, often: str) -> str:
+        """Of a tick whose wait for a core is known: what held it, and what it waited for."""
+        held_ns, waited_ns = self.held_ns or 0, self.waited_ns
+        faults = self.used.major_faults
+        waited = f"it waited for {format_duration(waited_ns * 1e-9)}, " + (
+            f"for a disk or memory ({faults:,} major fault{'' if faults == 1 else 's'})" if faults else
+            "for its own threads, a file or a device (no page of memory had to be read)")
+        if held_ns < self._least_ns:
+            return waited
+        if waited_ns < self._least_ns:
+            return f"another program held the {of}{often}"
+        return f"another program held the {of} for {format_duration(held_ns * 1e-9)}{often}, and {waited}"
 
 
 def times(count: int) -> str:
@@ -248,13 +353,13 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def compared(
-    rows: Iterable[Mapping[str, Any]], phase: PhaseOfTicks, interruptions: int | None, cpu_ns: int | None
-) -> SlowTick:
-    """The tick of these ledger rows (``stage, duration_ns, flops, bound``) beside the typical one of its phase."""
+def compared(rows: Iterable[Mapping[str, Any]], phase: PhaseOfTicks, used: Used) -> SlowTick:
+    """The tick of these ledger rows (``tick, stage, duration_ns, flops, bound``) beside the typical tick of its phase.
+    """
     times_ns: dict[str, dict[str | None, int]] = defaultdict(lambda: defaultdict(int))
-    counted = []
+    counted, number = [], None
     for row in rows:
+        number = row["tick"]
         times_ns[row["stage"]][row["bound"]] += int(row["duration_ns"])
         if row["flops"] is not None:
             counted.append(int(row["flops"]))
@@ -263,7 +368,7 @@ def compared(
                    key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
     return SlowTick(
         wall_ns=sum(sum(by_bound.values()) for by_bound in times_ns.values()), phase=phase,
-        flops=sum(counted) if counted else None, interruptions=interruptions, cpu_ns=cpu_ns,
+        flops=sum(counted) if counted else None, used=used, first=number is not None and number == phase.first,
         stages=tuple(_stage_time(name, times_ns.get(name, {}), phase) for name in names),
     )  # fmt: skip
 

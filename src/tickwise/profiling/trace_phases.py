@@ -44,6 +44,8 @@ class TypicalTick:
     uninterrupted: bool
     """Whether the ``chosen_from`` ticks are those that no other program interrupted, and not all of the phase."""
     wall_ns: int
+    cpu_ns: float | None
+    """Processor time of all threads, of one tick; ``None``: not measured."""
     stages: tuple[StageSummary, ...]
     """Their durations add up to ``wall_ns``."""
 
@@ -120,6 +122,7 @@ def _typical_tick(trace: Trace, chosen: list[int], middle: Typical, roof: Roofli
                         [chosen])
     wall_ns = sum(row["duration_ns"] for row in rows)
     return TypicalTick(ticks=len(chosen), chosen_from=middle.chosen_from, uninterrupted=middle.calm, wall_ns=wall_ns,
+                       cpu_ns=middle.cpu_ns,
                        stages=tuple(stage_summary(row, wall_ns, roof) for row in _in_order(rows)))
 
 

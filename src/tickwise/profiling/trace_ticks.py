@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, Used, compared
 from tickwise.profiling.trace_phases import (
     SUMS,
     StageSummary,
@@ -14,6 +14,7 @@ from tickwise.profiling.trace_phases import (
     typical_ticks,
 )
 from tickwise.profiling.trace_store import Trace
+from tickwise.profiling.usage import USAGE
 
 
 def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict[str, Any]]:
@@ -30,9 +31,7 @@ def ticks_as_json(trace: Trace, ticks: Iterable[int] | None = None) -> list[dict
         tick = found.setdefault(row["tick"], {
             "tick": row["tick"], "phase": row["phase"], "wall_ns": 0, "batch": row["batch"],
             "kv_tokens": row["kv_tokens"], "request_ids": row["request_ids"], "tokens": said.get(row["tick"], []),
-            "interruptions": usage.get(row["tick"], {}).get("interruptions"),
-            "cpu_ns": usage.get(row["tick"], {}).get("cpu_ns"),
-            "stages": [],
+            **{name: usage.get(row["tick"], {}).get(name) for name in USAGE}, "stages": [],
         })  # fmt: skip
         tick["wall_ns"] += row["duration_ns"]
         tick["stages"].append({key: row[key] for key in (
@@ -129,7 +128,7 @@ def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
         for token in trace.select(f"SELECT request, text FROM ({_NUMBERED}) WHERE tick = ? ORDER BY place", [tick]):
             written[token["request"]] = written.get(token["request"], "") + token["text"]
         used = usage.get(tick, {})
-        slow = compared(rows, phases[rows[0]["phase"]], used.get("interruptions"), used.get("cpu_ns"))
+        slow = compared(rows, phases[rows[0]["phase"]], Used.of(used))
         reports.append(TickReport(
             tick=tick, phase=rows[0]["phase"], batch=rows[0]["batch"], kv_tokens=rows[0]["kv_tokens"],
             written=written, slow=slow,
@@ -146,5 +145,6 @@ def phases_of_ticks(trace: Trace) -> dict[str, PhaseOfTicks]:
     ran: dict[str, dict[str, int]] = {}
     for row in trace.select("SELECT phase, stage, count(DISTINCT tick)::BIGINT AS n FROM ledger GROUP BY ALL"):
         ran.setdefault(row["phase"], {})[row["stage"]] = row["n"]
-    return {phase: PhaseOfTicks(ticks=len(numbers), typical=middle, ran=ran[phase], mean_flops=flops[phase])
+    return {phase: PhaseOfTicks(ticks=len(numbers), typical=middle, ran=ran[phase], mean_flops=flops[phase],
+                                first=numbers[0])
             for phase, (numbers, middle) in typical_ticks(trace).items()}

@@ -139,8 +139,15 @@ function setWidth(key) {
   if (key === "energy" && !trace.energy_kind) { announce("Energy is n/a: this trace has no figures for it."); return; }
   state.width = key;
   for (const node of $("widths").children) node.setAttribute("aria-checked", String(node.dataset.width === key));
+  noteWidth();
   repaintCells();
   drawZoom();
+}
+function noteWidth() {
+  const onlyTraining = trace.phases.every((phase) => phase.name === "train");
+  $("tokens-note").textContent = `bar: ${nameOf(state.width)} of the ${onlyTraining ? "step" : "tick that gave the token"}, ${kindOf(state.width)}; `
+    + `warmer is ${state.width === "time" ? "slower" : "more"} than usual`
+    + (trace.cells.some((cell) => cell.text === null && cell.tick.phase === "decode") ? "; –: a tick whose text was settled later, as in beam search" : "");
 }
 const announce = (text) => { $("detail").replaceChildren(el("p", {}, text)); };
 
@@ -161,8 +168,7 @@ function drawFrame() {
     $("thinned").textContent = `This page holds ${integer(trace.thinned.kept)} of the trace's ${integer(trace.thinned.of)} ticks: the slowest ones, `
       + "and evenly spaced others. Totals, medians and the table of the whole run are of all of them; ⋯ marks tokens left out.";
   }
-  $("tokens-note").textContent = `bar: time of the ${onlyTraining ? "step" : "tick that gave the token"}, measured; warmer is slower than usual`
-    + (trace.cells.some((cell) => cell.text === null && cell.tick.phase === "decode") ? "; –: a tick whose text was settled later, as in beam search" : "");
+  noteWidth();
   $("widths").replaceChildren(...WIDTHS.map(({ key, name, kind }, index) => el("button", {
     type: "button", role: "radio", "data-width": key, "aria-checked": String(key === state.width),
     "aria-disabled": key === "energy" && !trace.energy_kind ? "true" : null, click: () => setWidth(key),

@@ -31,7 +31,7 @@ def timeline_page(
 
     ``ledger``: one row per (tick, layer, stage) with the columns of a ledger. ``tokens``: ``tick, request_id, position,
     token_id, text``. ``meta``: a trace's ``trace.json``, of which every key may be absent. ``listing``: instructions of
-    one tick for the zoom into operations. ``usage``: ``tick, interruptions, cpu_ns``, where the system counted them.
+    one tick for the zoom into operations. ``usage``: rows of ``ticks.parquet``, where there are any.
     ``DataError`` without rows. A trace of more than 400,000 rows is thinned out, and the page says so.
     """
     data = compact(ledger, tokens, usage)
@@ -40,7 +40,8 @@ def timeline_page(
     data["advice"] = advice_table(
         (phase["name"] for phase in data["phases"]), data["stages"], data["bounds"], number_format
     )
-    data["advice"]["machine"] = machine_advice(meta.get("threads"))
+    for phase in data["phases"]:
+        phase["machine"] = machine_advice(meta.get("threads"), phase["typical"]["wall"], phase["typical"]["cpu"])
     data["listing"] = None if listing is None else compact_listing(listing, data["stages"])
     here = files("tickwise.report")
     script = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from tickwise.core.console import format_duration
+
 _SMALLER_FORMAT = {"fp32": "bf16 halves them", "bf16": "int8 halves them", "fp16": "int8 halves them"}
 _WEIGHTS = ("qkv", "out", "ffn", "head", "cross_attention", "recurrent")
 _WHATEVER_HOLDS_IT_BACK = {
@@ -18,10 +20,14 @@ _WHATEVER_HOLDS_IT_BACK = {
 }
 
 
-def machine_advice(threads: int | None) -> str:
-    """What helps where other programs took the time of a run with so many ``threads`` (``None``: not known)."""
+def machine_advice(threads: int | None, wall_ns: float, cpu_ns: float | None) -> str:
+    """What helps where other programs took the time of a run with so many ``threads``, whose typical tick took so long
+    and had so much processor time (``None``: not known)."""
     fewer = "" if threads == 1 else ", or with fewer threads than cores"
-    return f"Nothing in the model: another program held the core. Measure on a machine with nothing else to do{fewer}."
+    computed = "" if cpu_ns is None or cpu_ns > wall_ns else (
+        f": its own processor time was {format_duration(cpu_ns * 1e-9)} of {format_duration(wall_ns * 1e-9)} "
+        f"(measured), so without them and without waiting it takes {100 * (1 - cpu_ns / max(1.0, wall_ns)):.0f} % less")
+    return f"Other programs interrupted it{computed}. Measure on a machine with nothing else to do{fewer}."
 
 
 def advice(phase: str, stage: str, bound: str, number_format: str) -> str:

@@ -338,8 +338,9 @@ function operationTable(trace, tick, stage, layer, width) {
     return { op, shapes, flops: flops ?? NaN, read: read ?? NaN, written: written ?? NaN, bytes, time: ideal, energy: NaN };
   });
   if (!rows.length) {
+    const sum = stageSums(trace, [tick], (row) => trace.stage[row] === stage && trace.layer[row] === layer)[0];
     return el("p", { class: "notice" }, listing
-      ? "The listing has no operations here: this time is Python's, outside the model."
+      ? `The listing has no operations here. ${(sum && awayText(trace, tick, sum)) || "This time is Python's, outside the model."}`
       : trace.listing ? `n/a: the trace has no listing of a ${tick.phase} tick.` : "n/a: the trace has no listing of operations.");
   }
   const most = Math.max(...rows.map((row) => row[width] || 0)) || 1;

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tickwise.core.errors import DataError
-from tickwise.core.slow_ticks import PhaseOfTicks, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, Used, compared
 from tickwise.core.stages import Stage
 from tickwise.core.typical import Ticks, typical
 
@@ -168,7 +168,7 @@ def _compared_with(name: str, ticks: list[_Tick], usage: Mapping[int, Mapping[st
     flops = [_sum(_known(row["flops"]) for row in tick.rows) for tick in ticks]
     counted = [one for one in flops if one is not None]
     return PhaseOfTicks(ticks=len(ticks), typical=middle, ran=ran,
-                        mean_flops=statistics.fmean(counted) if counted else None)
+                        mean_flops=statistics.fmean(counted) if counted else None, first=ticks[0].number)
 
 
 def _phase(phase: _Phase, stages: list[str]) -> dict[str, Any]:
@@ -181,6 +181,7 @@ def _phase(phase: _Phase, stages: list[str]) -> dict[str, Any]:
         "name": phase.name, "ticks": len(ticks), "wall": sum(tick.wall_ns for tick in ticks), "stages": totals,
         "typical": {
             "ticks": len(middle.ticks), "of": middle.chosen_from, "calm": middle.calm, "wall": middle.wall_ns,
+            "cpu": middle.cpu_ns,
             "stages": _totals([ticks[place] for place in middle.ticks], stages),
         },
         "disturbance": middle.sentence(len(ticks)), "busy": middle.blames_the_machine,
@@ -192,13 +193,14 @@ def _cause(
 ) -> dict[str, Any] | None:
     """Why the tick took longer than it had to (``core/slow_ticks``), if anything says so. Behind ``why`` belongs what
     holds the ``blamed`` stage back, where that is asked for (``goes_on``)."""
-    slow = compared(tick.rows, phase, usage.get("interruptions"), usage.get("cpu_ns"))
+    slow = compared(tick.rows, phase, Used.of(usage))
     if not slow.why:
         return None
     return {
         "why": slow.why, "remedy": slow.remedy, "blamed": stages.index(slow.blamed.stage),
         "goes_on": not slow.unusual and not slow.blamed.seldom,
         "stages": [stages.index(name) for name in slow.concerned],
+        "away": [[stages.index(name), round(ns)] for name, ns in slow.off_by_stage.items()],
     }  # fmt: skip
 
 

@@ -224,13 +224,22 @@ function verdict(trace, tick, phase, sum, whole) {
   const all = trace.phaseOf[phase];
   if (tick?.cause?.stages.includes(sum.stage)) return { why: sentence(tick.cause.why), help: sentence(tick.cause.remedy) };
   const machine = all.busy && sum.bound === 3 && (!tick || all.ticks < 3);  // of so few ticks none is typical
-  const help = machine ? trace.advice.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
+  const help = machine ? all.machine : trace.advice[`${phase}/${trace.stages[sum.stage]}/${trace.bounds[sum.bound]}`] ?? "n/a";
   const { ran } = all.stages.find((one) => one.stage === sum.stage);
   if (tick && 2 * ran < all.ticks) {
     const often = `It runs in only ${integer(ran)} of ${plural(all.ticks, `${phase} tick`)}.`;
     return { why: sum.bound ? `${often} ${reason(trace, sum)}` : often, help };
   }
-  return { why: reason(trace, sum), help: `${help} ${saving(sum, whole)}`.trim() };
+  return { why: reason(trace, sum), help: machine ? help : `${help} ${saving(sum, whole)}`.trim() };
+}
+
+// What of a part of a tick no thread of the program ran for, in words; "" where that hardly matters. The time is
+// measured for the tick alone, and shared out to its stages (core/slow_ticks.py), and to their layers by their time.
+function awayText(trace, tick, sum) {
+  const [, ns] = tick?.cause?.away.find(([stage]) => stage === sum.stage) ?? [0, 0];
+  if (!ns) return "";
+  const off = ns * sum.time / stageSums(trace, [tick], (row) => trace.stage[row] === sum.stage)[0].time;
+  return off < 0.1 * sum.time ? "" : `${sentence(tick.cause.why)} About ${duration(off)} of that fell into this part's ${duration(sum.time)} (estimated).`;
 }
 
 // What the system says about the processor in a tick; "" where it says nothing.

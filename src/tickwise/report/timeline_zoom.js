@@ -170,11 +170,12 @@ function describePart(row) {
   const all = stageSums(trace, [tick], (other) => trace.stage[other] === stage)[0], part = rowSum(trace, row);
   const within = state.level === "layer" || state.level === "op", sum = within ? part : all;
   const { why, help } = verdict(trace, tick, tick.phase, all, tick.sums.time);
+  const away = awayText(trace, tick, sum);
   const place = layer < 0 ? "This part" : `Layer ${layer}`;
   $("detail").replaceChildren(
     el("h3", {}, el("i", { class: `bound-${sum.bound}` }), trace.stages[stage] + (within && layer >= 0 ? ` of layer ${layer}` : ""),
        el("small", {}, partFigures(trace, sum))),
-    el("p", {}, within ? reason(trace, part) : why, " ", el("b", {}, "Faster: "), help),
+    el("p", {}, away || (within ? reason(trace, part) : why), " ", el("b", {}, "Faster: "), away && tick.cause.remedy ? sentence(tick.cause.remedy) : help),
     all.time < part.time + 0.5 ? "" : el("p", { class: "soft" }, within ? `In the whole tick: ${partFigures(trace, all)}`
       : `${place} of it: ${partFigures(trace, part)}`));
 }
