@@ -94,7 +94,7 @@ class Heap:
         self._count()
 
     def give_back(self) -> None:
-        """``malloc_trim``: the whole pages of every hole go back to the system, and what is free above the last block."""
+        """``malloc_trim``: whole pages of every hole go back to the system, and what is free above the last block."""
         for size, start, block in self._holes:
             pages = max(0, (start + size) // _PAGE - -(-start // _PAGE)) * _PAGE
             self._returned += pages - block.returned

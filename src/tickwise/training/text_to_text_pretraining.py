@@ -26,7 +26,6 @@ from tickwise.training.span_corruption import SpanCorruption
 from tickwise.training.text_to_text_config import TextToTextTrainConfig
 
 
-
 def text_to_text_from_dial(config: TextToTextTrainConfig, tokenizer: Tokenizer) -> EncoderDecoderConfig:
     """The encoder–decoder of that depth; explicit options win. ``ConfigError`` where they contradict each other."""
     options, depth = config.model, config.depth
