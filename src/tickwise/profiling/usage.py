@@ -41,7 +41,8 @@ class Usage(NamedTuple):
 
 class UsageReader:
     """Reads ``Usage`` in some five microseconds. The queue is looked at (another six) only after a thread of the
-    process has left its core since the last time: before, nothing can have waited for one, so that no time is missed."""
+    process has left its core since the last time: before, nothing can have waited for one, so that no time is
+    missed."""
 
     def __init__(self, counted: Callable[[], Counted], scheduling: str = _SCHEDULING) -> None:
         self._counted, self._path = counted, scheduling
