@@ -147,8 +147,12 @@ def test_a_token_of_a_batch_is_shown_for_the_request_it_belongs_to(tickwise_cli,
     place = tokens.index(own[2])
     assert tickwise_cli("trace", "show", tmp_path / "t", "--token", place)[1].splitlines()[0] == out.splitlines()[0]
     code, out, _ = tickwise_cli("trace", "show", tmp_path / "t")
-    assert " requests): " in out
-    assert "slowest tick (number " in out
+    (slow,) = open_trace(tmp_path / "t").select(  # on a busy machine a request may begin a tick after the others
+        "SELECT tick FROM ledger WHERE phase = 'decode' GROUP BY tick ORDER BY sum(duration_ns) DESC LIMIT 1")
+    writers = sum(token["tick"] == slow["tick"] for token in tokens)
+    several = f"slowest tick (number {slow['tick']}, which wrote "
+    assert (several if writers > 1 else "slowest token ") in out
+    assert (f" for {writers} requests): " if writers > 1 else f" (tick {slow['tick']}): ") in out
     for flags, message in ((("--token", 3, "--request", 3), "request 3 has tokens 0 to 2"),
                            (("--token", 0, "--request", 5), "requests 0 to 4"), (("--request", 1), "give --token too")):
         code, _, err = tickwise_cli("trace", "show", tmp_path / "t", *flags)
