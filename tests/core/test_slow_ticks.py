@@ -2,8 +2,8 @@
 
 import pytest
 
-from tickwise.core.slow_ticks import PhaseOfTicks, Used, compared
-from tickwise.core.typical import Ticks, typical
+from tickwise.core.slow_ticks import PhaseOfTicks, compared
+from tickwise.core.typical import Ticks, Used, typical
 
 MS = 1_000_000
 USUAL = {"ffn": MS, "host": MS // 10}
@@ -11,7 +11,7 @@ USUAL = {"ffn": MS, "host": MS // 10}
 
 def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", **used):
     stages = {**USUAL, "validation": 0}
-    ordinary = typical(Ticks(stages=[stages] * n, interruptions=[0] * n, cpu_ns=[11 * MS // 10] * n))
+    ordinary = typical(Ticks(stages=[stages] * n, used=[Used(interruptions=0, cpu_ns=11 * MS // 10)] * n))
     ran = {**dict.fromkeys(USUAL, n), "validation": 0}
     phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=ran, mean_flops=100.0, first=0)
     rows = [{"tick": number, "stage": stage, "duration_ns": ns, "flops": 50, "bound": "overhead"}

@@ -2,7 +2,6 @@
 
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,6 @@ from tickwise.profiling.energy import EnergyModel
 from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.trace_store import TraceWriter
 from tickwise.profiling.usage import Usage
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a process has used: one involuntary switch for every interrupted tick, and all time that others left it."""
-
-    ru_nivcsw: int = 0
-    ru_nvcsw: int = 0
-    ru_majflt: int = 0
-    ru_utime: float = 0.0
-    ru_stime: float = 0.0
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def make_trace(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
         energy = EnergyModel(joules_per_flop=1e-12, joules_per_byte=1e-10, idle_watts=1.0)
 
         def usage_now() -> Usage:
-            return Usage(Used(interruptions, ru_utime=(clock() - waited_ns) * 1e-9), waited_ns, 1)
+            return Usage(clock() - waited_ns, interruptions, 0, waited_ns, 1)
 
         ledger = Ledger(writer, roofline=ROOF, costs=costs, energy=energy, usage=usage_now if usage else None)
         interruptions = waited_ns = 0

@@ -1,5 +1,4 @@
 import time
-import types
 
 import numpy
 import pytest
@@ -227,7 +226,7 @@ def test_asking_the_system_belongs_to_the_tick_as_a_clock_around_it_says(sink, c
 
     def usage():
         clock.passes(10_000)
-        return Usage(types.SimpleNamespace(ru_nivcsw=0, ru_majflt=0, ru_utime=0.0, ru_stime=0.0), None, None)
+        return Usage(0, 0, 0, None, 1)
 
     ledger = Ledger(sink, roofline=ROOF, usage=usage)
     walls = []

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.console import format_duration
 from tickwise.core.stages import Stage
-from tickwise.core.typical import Typical
+from tickwise.core.typical import Typical, Used
 
 _ORDER = {str(stage): place for place, stage in enumerate(Stage)}
 _ENOUGH_TICKS = 3
@@ -34,25 +34,6 @@ class StageTime:
     @property
     def excess_ns(self) -> float:
         return self.duration_ns - self.usual_ns
-
-
-@dataclass(frozen=True, kw_only=True)
-class Used:
-    """What the system says about a tick; ``None``: not known."""
-
-    interruptions: int | None = None
-    """How often a thread of the program had to leave its core although it had work to do."""
-    cpu_ns: int | None = None
-    """Processor time of all of the program's threads."""
-    core_wait_ns: int | None = None
-    """How long the thread that runs the ticks was ready to run and had no core."""
-    major_faults: int | None = None
-    """Pages that a disk was read for."""
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Used":
-        """Of a row that may have more columns, or fewer."""
-        return cls(**{field.name: row.get(field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy
 from numpy.typing import NDArray
 
-from tickwise.core.stages import Stage
+from tickwise.core.stages import Notes, Stage
 from tickwise.profiling.energy import MEASURE_EVERY_NS, EnergyMeter, EnergyModel
 from tickwise.profiling.roofline import PYTHON_STAGES, Roofline, place
 from tickwise.profiling.usage import Usage, usage_columns
@@ -202,11 +202,11 @@ class Ledger:
         self._energy_times_ns: list[int] = []
         self._energy_j: list[float] = []
         self._measure_energy(self.origin_ns)
-        self.mark = _recorder(self._marks, self._now)  # type: ignore[method-assign]
+        self.notes = Notes(self._marks.extend, self._now)
 
     def mark(self, stage: Stage, layer: int | None = None) -> None:
-        """From here on time belongs to ``stage``. (``__init__`` puts a faster twin in its place.)"""
-        raise AssertionError
+        """From here on time belongs to ``stage``."""
+        self._marks.extend((self._now(), stage, layer))
 
     @property
     def ticks(self) -> int:
@@ -436,16 +436,6 @@ def _clock(synchronize: Callable[[], None] | None) -> Callable[[], int]:
         return time.perf_counter_ns()
 
     return now
-
-
-def _recorder(marks: list[int | Stage | None], now: Callable[[], int]) -> Callable[..., None]:
-    """``Ledger.mark`` without looking up any attribute: it runs dozens of times in every tick."""
-    extend = marks.extend
-
-    def mark(stage: Stage, layer: int | None = None) -> None:
-        extend((now(), stage, layer))
-
-    return mark
 
 
 def synchronizer(device: "torch.device") -> Callable[[], None] | None:

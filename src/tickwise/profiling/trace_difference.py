@@ -9,7 +9,7 @@ import numpy
 
 from tickwise.core.console import format_duration
 from tickwise.core.errors import ConfigError
-from tickwise.core.typical import ENOUGH, Ticks, typical
+from tickwise.core.typical import ENOUGH, Ticks, Used, typical
 from tickwise.profiling.scatter import FEWEST, Floats, Ratio, Scatter, middle, scatter
 from tickwise.profiling.trace_phases import STAGE_ORDER, check_has_ticks
 from tickwise.profiling.trace_store import Trace
@@ -136,8 +136,7 @@ class _Unit:
     """A token or tick: its stages as (ns, FLOPs, bytes), and what the system said of its tick."""
 
     stages: dict[str, tuple[float, float | None, float | None]]
-    interruptions: int | None
-    cpu_ns: int | None
+    used: Used
     tick: int
     in_tick: int
     """As many were written in its tick, which are equal parts of it."""
@@ -198,13 +197,13 @@ def _phases(trace: Trace) -> list[str]:
 
 def _units(trace: Trace, sql: str) -> dict[str, _Units]:
     """phase → (request, place) → what happened there."""
-    usage = {row["tick"]: (row["interruptions"], row["cpu_ns"]) for row in trace.ticks()}
+    usage = {row["tick"]: Used.of(row) for row in trace.ticks()}
     found: dict[str, _Units] = {}
     for row in trace.select(sql):
         units = found.setdefault(row["phase"], {})
         key = (row["request"], row["place"])
         if key not in units:
-            units[key] = _Unit({}, *usage.get(row["tick"], (None, None)), row["tick"], row["in_tick"])
+            units[key] = _Unit({}, usage.get(row["tick"], Used()), row["tick"], row["in_tick"])
         units[key].stages[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
     return found
 
@@ -214,11 +213,11 @@ def _phase_difference(phase: str, unit: str, all_a: dict[str, _Units], all_b: di
     in_a, in_b = all_a.get(phase, {}), all_b.get(phase, {})
     matched = [key for key in in_a if key in in_b]
     a, b = [in_a[key] for key in matched], [in_b[key] for key in matched]
-    calm = [place for place in range(len(matched)) if a[place].interruptions == b[place].interruptions == 0]
+    calm = [place for place in range(len(matched)) if a[place].used.interruptions == b[place].used.interruptions == 0]
     left_out = len(calm) >= ENOUGH
     chosen = calm if left_out else list(range(len(matched)))
-    hit = [None if any(one.interruptions is None for one in side) else sum(bool(one.interruptions) for one in side)
-           for side in (a, b)]
+    hit = [None if any(one.used.interruptions is None for one in side)
+           else sum(bool(one.used.interruptions) for one in side) for side in (a, b)]
     of_a, of_b = [a[place] for place in chosen], [b[place] for place in chosen]
     disturbed = bool(chosen) and any(_blames_the_machine(side) for side in (of_a, of_b))
     stages, found = _stages(of_a, of_b)
@@ -270,8 +269,8 @@ def _times(units: list[_Unit], names: list[str]) -> Floats:
 
 def _blames_the_machine(units: list[_Unit]) -> bool:
     return typical(Ticks(
-        stages=[{name: round(figures[0]) for name, figures in unit.stages.items()} for unit in units],
-        interruptions=[unit.interruptions for unit in units], cpu_ns=[unit.cpu_ns for unit in units],
+        stages=[{name: round(figures[0] * unit.in_tick) for name, figures in unit.stages.items()} for unit in units],
+        used=[unit.used for unit in units],
     )).blames_the_machine  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tickwise.core.config import from_dict
 from tickwise.core.errors import DataError
 from tickwise.core.stages import Stage
-from tickwise.core.typical import Ticks, Typical, typical
+from tickwise.core.typical import Ticks, Typical, Used, typical
 from tickwise.profiling.roofline import Roofline, StageWork, judge
 from tickwise.profiling.trace_store import Trace
 
@@ -132,12 +132,11 @@ def typical_ticks(trace: Trace) -> dict[str, tuple[list[int], Typical]]:
     for row in trace.select("SELECT phase, tick, stage, sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY ALL "
                             "ORDER BY tick"):
         phases.setdefault(row["phase"], {}).setdefault(row["tick"], {})[row["stage"]] = row["ns"]
-    usage = {row["tick"]: (row["interruptions"], row["cpu_ns"]) for row in trace.ticks()}
+    usage = {row["tick"]: Used.of(row) for row in trace.ticks()}
     found = {}
     for phase, ticks in phases.items():
-        used = [usage.get(tick, (None, None)) for tick in ticks]
         found[phase] = list(ticks), typical(Ticks(
-            stages=list(ticks.values()), interruptions=[one for one, _ in used], cpu_ns=[two for _, two in used],
+            stages=list(ticks.values()), used=[usage.get(tick, Used()) for tick in ticks],
             same_work=phase != "prefill",
         ))  # fmt: skip
     return found

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, Used, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, compared
+from tickwise.core.typical import Used
 from tickwise.profiling.trace_phases import (
     SUMS,
     StageSummary,

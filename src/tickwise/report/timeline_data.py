@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tickwise.core.errors import DataError
-from tickwise.core.slow_ticks import PhaseOfTicks, Used, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, compared
 from tickwise.core.stages import Stage
-from tickwise.core.typical import Ticks, typical
+from tickwise.core.typical import Ticks, Used, typical
 
 BOUNDS = ("unknown", "compute", "memory", "overhead")
 """A row's bound is stored as its place here; ``unknown`` stands for ``None``."""
@@ -162,9 +162,8 @@ def _compared_with(name: str, ticks: list[_Tick], usage: Mapping[int, Mapping[st
         by_stage.append(here)
         for stage in here:
             ran[stage] += 1
-    used = [usage.get(tick.number, {}) for tick in ticks]
-    middle = typical(Ticks(stages=by_stage, interruptions=[one.get("interruptions") for one in used],
-                           cpu_ns=[one.get("cpu_ns") for one in used], same_work=name != "prefill"))
+    middle = typical(Ticks(stages=by_stage, used=[Used.of(usage.get(tick.number, {})) for tick in ticks],
+                           same_work=name != "prefill"))
     flops = [_sum(_known(row["flops"]) for row in tick.rows) for tick in ticks]
     counted = [one for one in flops if one is not None]
     return PhaseOfTicks(ticks=len(ticks), typical=middle, ran=ran,
