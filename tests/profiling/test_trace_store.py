@@ -305,15 +305,26 @@ def test_each_tick_knows_how_often_it_was_interrupted_and_older_traces_do_not(ma
         open_trace(path)
 
 
-def test_a_trace_from_before_waits_were_recorded_does_not_know_them(make_trace):
+def test_a_trace_from_before_a_column_was_recorded_does_not_know_it(make_trace):
     path = make_trace(n_ticks=3) / "ticks.parquet"
     table = parquet.read_table(path)
-    parquet.write_table(table.drop_columns(["core_wait_ns", "major_faults"]), path)
-    older = open_trace(path.parent).ticks()[1]
-    assert older == {**table.to_pylist()[1], "core_wait_ns": None, "major_faults": None}
+    later = ["core_wait_ns", "major_faults", "start_ns", "wall_ns"]
+    for missing in (later, later[:2], later[2:]):
+        parquet.write_table(table.drop_columns(missing), path)
+        older = open_trace(path.parent).ticks()[1]
+        assert older == {**table.to_pylist()[1], **dict.fromkeys(missing)}
     parquet.write_table(table.drop_columns(["cpu_ns"]), path)
     with pytest.raises(DataError, match="columns are not those of a trace"):
         open_trace(path.parent)
+
+
+def test_the_rows_of_a_tick_add_up_to_the_time_between_its_ends(make_trace):
+    trace = open_trace(make_trace(n_ticks=5, slow=3))
+    sums = trace.select("SELECT tick, min(start_ns) AS start_ns, sum(duration_ns)::BIGINT AS ns FROM ledger "
+                        "GROUP BY tick ORDER BY tick")
+    ticks = trace.ticks()
+    assert [(row["start_ns"], row["ns"]) for row in sums] == [(tick["start_ns"], tick["wall_ns"]) for tick in ticks]
+    assert ticks[3]["wall_ns"] > ticks[2]["wall_ns"] > 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts them")

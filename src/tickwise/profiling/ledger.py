@@ -153,6 +153,9 @@ class Rows:
     first_tick: int
     used: Mapping[str, NDArray[numpy.float64]]
     """Of each tick, by the names of ``USAGE``: what the system says about it."""
+    tick_start_ns: NDArray[numpy.int64]
+    tick_wall_ns: NDArray[numpy.int64]
+    """Of each tick, between the clock's readings at its two ends."""
 
 
 class RowSink(Protocol):
@@ -331,6 +334,7 @@ class Ledger:
                                       bytes_read + bytes_written, python),
             energy_measured=self._has_meter,
             works=works, first_tick=self._n_flushed, used=usage_columns((tick[3], tick[4]) for tick in self._ticks),
+            tick_start_ns=times[starts], tick_wall_ns=times[last_marks] - times[starts],
         )
 
     def _columns(

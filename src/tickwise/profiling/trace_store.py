@@ -31,8 +31,8 @@ LEDGER_COLUMNS = (
     "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
 )
 TOKEN_COLUMNS = ("tick", "request_id", "position", "token_id", "text")
-TICK_COLUMNS = ("tick", *USAGE)
-_LATER_COLUMNS = ("core_wait_ns", "major_faults")
+TICK_COLUMNS = ("tick", *USAGE, "start_ns", "wall_ns")
+_LATER_COLUMNS = ("core_wait_ns", "major_faults", "start_ns", "wall_ns")
 """Unknown in older traces."""
 _SECTIONS = ("roofline", "ceilings", "machine", "energy", "kinds", "versions", "recording", "counts")
 _INSTRUCTION = {"stage", "layer", "op", "flops", "bytes_read", "bytes_written"}
@@ -101,6 +101,7 @@ class TraceWriter:
         n = len(rows.works)
         self._ticks.write_table(pa.Table.from_arrays([
             pa.array(numpy.arange(rows.first_tick, rows.first_tick + n)), *(_whole(rows.used[name]) for name in USAGE),
+            pa.array(rows.tick_start_ns), pa.array(rows.tick_wall_ns),
         ], schema=self._tick_schema))
         said = [(tick, token) for tick, of_tick in tokens for token in of_tick]
         if said:
@@ -226,7 +227,8 @@ class Trace:
         return self.select("SELECT * FROM tokens ORDER BY rowid")
 
     def ticks(self) -> list[dict[str, Any]]:
-        """What the system said about each tick: ``TICK_COLUMNS``. Empty for older traces."""
+        """When each tick began and how long it took by the clock, and what the system said about it:
+        ``TICK_COLUMNS``. Empty for older traces."""
         return self.select("SELECT * FROM ticks ORDER BY rowid")
 
     def listing(self) -> list[dict[str, Any]] | None:
@@ -291,6 +293,8 @@ def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
     for field in schema:
         if field.name in _LATER_COLUMNS and field.name not in table.column_names:
             table = table.append_column(field, pyarrow.nulls(table.num_rows, field.type))
+    if sorted(table.column_names) == sorted(schema.names):
+        table = table.select(schema.names)
     if not table.schema.equals(schema):
         raise DataError(f"{path}: its columns are not those of a trace; record it again")
     return table
