@@ -77,6 +77,27 @@ def scatter(a_US: Floats, b_US: Floats, equal_work: Sequence[bool], ticks: int) 
     a_S, b_S = middle(a_US), middle(b_US)
     if ticks < FEWEST or not a_S.any() or not b_S.any():
         return None
+    draws_a, draws_b = _resampled(a_US, b_US, ticks)
+    moved = _moved(a_S, b_S, draws_a, draws_b, equal_work)
+    excess_S = b_S - a_S * numpy.exp(moved.common)
+    least = (NO_DIFFERENCE - 1) * min(a_S.sum(), b_S.sum())
+    in_both_S = numpy.logical_and(a_US.any(axis=0), b_US.any(axis=0))  # if not always, their means tell nothing
+    found = [place for place in range(len(a_S)) if abs(excess_S[place]) >= least
+             and (moved.beyond_the_others(place) if moved.ran[place] else not in_both_S[place])]
+    others = [place for place in moved.controls if place not in found]
+    span = numpy.exp(moved.point[others]) if others else numpy.ones(1)
+    return Scatter(
+        whole=_ratio(float(numpy.log(b_S.sum() / a_S.sum())), numpy.log(draws_b.sum(axis=1) / draws_a.sum(axis=1))),
+        stages=tuple(_ratio(float(moved.point[place]), moved.drawn[:, place]) if moved.ran[place] else None
+                     for place in range(len(a_S))),
+        common=_ratio(moved.common, moved.common_drawn) if len(moved.controls) else None,
+        common_from=float(span.min()), common_to=float(span.max()),
+        stands_out=tuple(sorted(found, key=lambda place: -abs(excess_S[place]))),
+    )  # fmt: skip
+
+
+def _resampled(a_US: Floats, b_US: Floats, ticks: int) -> tuple[Floats, Floats]:
+    """``(draws, stages)`` of each: the typical unit of blocks that were drawn alike from both."""
     step = -(-len(a_US) // _AT_MOST)
     kept_a, kept_b = a_US[::step], b_US[::step]
     n = len(kept_a)
@@ -89,41 +110,48 @@ def scatter(a_US: Floats, b_US: Floats, equal_work: Sequence[bool], ticks: int) 
         places = (starts[:, None] + offsets).ravel()[:n]
         draws_a.append(middle(kept_a[places]))
         draws_b.append(middle(kept_b[places]))
+    return numpy.array(draws_a), numpy.array(draws_b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moved:
+    """How far S stages moved from A to B, and in each of D draws, in logarithms of the ratio.
+
+    Shapes: ``point`` and ``ran`` (S,), ``drawn`` (D, S), ``common_drawn`` (D,).
+    """
+
+    point: Floats
+    drawn: Floats
+    ran: NDArray[numpy.bool_]
+    """Whether a stage ran in every draw of both."""
+    controls: NDArray[numpy.intp]
+    """Places of the stages of equal work; empty where they are too few."""
+    common: float
+    """How far these moved; 0 without them."""
+    common_drawn: Floats
+
+    def beyond_the_others(self, place: int) -> bool:
+        """Whether a stage moved further than chance and the scatter of the stages of equal work explain."""
+        error = float(numpy.std(self.drawn[:, place] - self.common_drawn))
+        others = self.controls[self.controls != place]
+        spread = 1.4826 * float(numpy.median(numpy.abs(self.point[others] - self.common))) if len(others) else 0.0
+        beyond = abs(self.point[place] - self.common)
+        return bool(beyond > max(float(numpy.log(_LEAST_BEYOND)), _ERRORS * error, _SPREADS * spread))
+
+
+def _moved(a_S: Floats, b_S: Floats, draws_a: Floats, draws_b: Floats, equal_work: Sequence[bool]) -> _Moved:
     with numpy.errstate(divide="ignore", invalid="ignore"):
         point_S = numpy.log(b_S) - numpy.log(a_S)
-        drawn_DS = numpy.log(numpy.array(draws_b)) - numpy.log(numpy.array(draws_a))
+        drawn_DS = numpy.log(draws_b) - numpy.log(draws_a)
     ran_S = numpy.isfinite(point_S) & numpy.isfinite(drawn_DS).all(axis=0)
     large_S = numpy.maximum(a_S / a_S.sum(), b_S / b_S.sum()) >= _LEAST_SHARE
-    whole = _ratio(float(numpy.log(b_S.sum() / a_S.sum())),
-                   numpy.log(numpy.array(draws_b).sum(axis=1) / numpy.array(draws_a).sum(axis=1)))
     controls = numpy.flatnonzero(ran_S & large_S & numpy.array(equal_work, dtype=bool))
-    shared = len(controls) >= _CONTROLS
-    common = float(numpy.median(point_S[controls])) if shared else 0.0
-    common_D = numpy.median(drawn_DS[:, controls], axis=1) if shared else numpy.zeros(_DRAWS)
-    excess_S = b_S - a_S * numpy.exp(common)
-    found = []
-    for place in range(len(a_S)):
-        if abs(excess_S[place]) < (NO_DIFFERENCE - 1) * min(a_S.sum(), b_S.sum()):
-            continue
-        if ran_S[place]:
-            beyond = abs(point_S[place] - common)
-            error = float(numpy.std(drawn_DS[:, place] - common_D))
-            others = controls[controls != place]
-            spread = 1.4826 * float(numpy.median(numpy.abs(point_S[others] - common))) if shared else 0.0
-            if beyond <= max(float(numpy.log(_LEAST_BEYOND)), _ERRORS * error, _SPREADS * spread):
-                continue
-        elif a_US[:, place].any() and b_US[:, place].any():
-            continue  # some ticks of both have it: nothing can be told from their mean
-        found.append(place)
-    of_common = [place for place in controls if place not in found] if shared else []
-    span = numpy.exp(point_S[of_common]) if of_common else numpy.ones(1)
-    return Scatter(
-        whole=whole, common=_ratio(common, common_D) if shared else None,
-        stages=tuple(_ratio(float(point_S[place]), drawn_DS[:, place]) if ran_S[place] else None
-                     for place in range(len(a_S))),
-        common_from=float(span.min()), common_to=float(span.max()),
-        stands_out=tuple(sorted(found, key=lambda place: -abs(excess_S[place]))),
-    )  # fmt: skip
+    if len(controls) < _CONTROLS:
+        return _Moved(point=point_S, drawn=drawn_DS, ran=ran_S, controls=controls[:0], common=0.0,
+                      common_drawn=numpy.zeros(_DRAWS))
+    return _Moved(point=point_S, drawn=drawn_DS, ran=ran_S, controls=controls,
+                  common=float(numpy.median(point_S[controls])),
+                  common_drawn=numpy.median(drawn_DS[:, controls], axis=1))
 
 
 def _ratio(point: float, drawn_D: Floats) -> Ratio:
