@@ -59,7 +59,7 @@ def _step_time(made: "Plan", seconds: float | None) -> str:
 
 def run(arguments: Arguments) -> int:
     launch = arguments.launch()  # before PyTorch is imported
-    from tickwise.cli.estimate import ON_TOP
+    from tickwise.cli.estimate_show import ON_TOP
     from tickwise.core.console import format_bytes
     from tickwise.training.dial import describe
     from tickwise.training.run import check_outputs, open_data, plan, run_plan
