@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_the_text_comes_whole_and_a_cancelled_beam_gives_what_it_has(tiny_decode
 
 
 def test_an_ended_text_stays_until_nothing_can_beat_it():
-    beam = BeamSearch(width=2, length_penalty=0.0, eos_id=0, max_tokens=10)
+    beam = BeamSearch(width=2, length_penalty=0.0, end_ids=(0,), max_tokens=10)
     logits = torch.tensor([[0.6, 0.3, 0.1]]).log()
     assert beam.advance(logits) == [(0, 1), (0, 2)]
     assert [h.token_ids for h in beam.finished] == [()]
@@ -99,3 +100,9 @@ def test_an_ended_text_stays_until_nothing_can_beat_it():
     beam.advance(torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1]]).log())
     assert [h.token_ids for h in beam.finished] == [(), (1,)]
     assert beam.done
+
+
+def test_a_text_has_several_ways_to_end():
+    beam = BeamSearch(width=2, length_penalty=0.0, end_ids=(0, 1), max_tokens=10)
+    assert beam.advance(torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()) == [(0, 2), (0, 3)]
+    assert [h.score for h in beam.finished] == pytest.approx([math.log(0.4), math.log(0.3)])

@@ -309,6 +309,19 @@ def test_the_end_of_text_is_ruled_out_before_min_tokens():
     assert row.end == "eos"
 
 
+def test_every_end_that_the_models_own_settings_name_ends_the_text():
+    tokenizer = characters("abc", end_of_text=True)
+    tokenizer.end_ids = (2,)
+    logits = torch.tensor([[0.0, 1.0, 3.0, 2.0]])
+    row = chooser(tokenizer, min_tokens=1, temperature=0)
+    assert choose(logits, [row])[0].token_id == 1, "neither end before min_tokens"
+    choose(logits, [row])
+    assert row.end == "eos"
+    row = chooser(tokenizer, ignore_eos=True, temperature=0)
+    assert choose(logits, [row])[0].token_id == 2
+    assert row.end is None
+
+
 def test_a_stop_token_ends_the_text_and_an_ignored_end_of_text_does_not():
     tokenizer = characters("abc", end_of_text=True)
     row = chooser(tokenizer, stop_token_ids=[1], ignore_eos=True)

@@ -60,8 +60,8 @@ class Admission:
             state.rows.append(row)
         state.forked = n_rows == 1
         if settings.beam_width > 1:
-            eos_id = None if settings.ignore_eos else self._tokenizer.eos_id
-            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, eos_id, settings.max_tokens)
+            end_ids = frozenset() if settings.ignore_eos else self._tokenizer.endings
+            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, end_ids, settings.max_tokens)
         if self._prefix_cache:
             # What is stored of a source's token depends on the whole source.
             source = next_digest(b"", prompt_ids[:n_source]).hex() if n_source else ""

@@ -177,7 +177,7 @@ class _Batch:
         logits_B1V = self._module.logits(self._module.hidden_states(start_B1, memory, cache=first), memory)
         mark(Stage.SAMPLE)
         scores_B1 = torch.zeros(len(sources), 1, device=self._device)
-        searches = [BeamSearch(options.width, options.length_penalty, config.eos_id,
+        searches = [BeamSearch(options.width, options.length_penalty, (config.eos_id,),
                                options.longest(len(ids), config.context_length), options.normalise)
                     for _, ids in sources]
         for search, candidates in zip(searches, self._candidates(logits_B1V, scores_B1), strict=True):

@@ -1,7 +1,7 @@
 """Beam search: the few most likely texts, kept side by side (Graves 2012; Wu et al. 2016 for the length penalty)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -45,10 +45,11 @@ class BeamSearch:
     """
 
     def __init__(
-        self, width: int, length_penalty: float, eos_id: int | None, max_tokens: int, normalise: LengthNorm = "power"
+        self, width: int, length_penalty: float, end_ids: Collection[int], max_tokens: int,
+        normalise: LengthNorm = "power",
     ) -> None:
         self.width = width
-        self._length_penalty, self._eos_id, self._max_tokens = length_penalty, eos_id, max_tokens
+        self._length_penalty, self._end_ids, self._max_tokens = length_penalty, end_ids, max_tokens
         self._normalise = normalise
         self.scores = [0.0]
         """Log-probabilities of ``texts``."""
@@ -69,13 +70,15 @@ class BeamSearch:
             raise LogitsError(bad)
         totals_WV = log_probabilities_WV + torch.tensor(self.scores, device=logits_WV.device)[:, None]
         n_vocab = totals_WV.shape[1]
-        # Every text has one way to end, so that width others remain among twice as many.
-        top, flat_ids = totals_WV.flatten().topk(min(2 * self.width, totals_WV.numel()))
+        # Beside every text's ways to end, width others remain among so many.
+        most = self.width * (1 + max(1, len(self._end_ids)))
+        top, flat_ids = totals_WV.flatten().topk(min(most, totals_WV.numel()))
         return self.take([Candidate(score, *divmod(flat_id, n_vocab))
                           for score, flat_id in zip(top.tolist(), flat_ids.tolist(), strict=True)])
 
     def take(self, candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
-        """As ``advance``, from the ``2 · width`` most likely ways to go on over all texts, most likely first."""
+        """As ``advance``, from the most likely ways to go on over all texts, most likely first: ``width``
+        of them, and as many for every token that ends a text."""
         length = len(self.texts[0]) + 1
         is_last = length >= self._max_tokens
         going_on: list[Candidate] = []
@@ -83,7 +86,7 @@ class BeamSearch:
             score, parent, token_id = candidate
             if score == -math.inf:  # fewer ways than asked for
                 break
-            if token_id == self._eos_id:
+            if token_id in self._end_ids:
                 if rank < self.width:
                     self._finish(score, length, self.texts[parent], ended=True)
             elif len(going_on) < self.width:

@@ -82,8 +82,8 @@ class TokenChooser:
         """Why the text ends with the token chosen last, as far as tokens can tell. ``grammar``: that token completes
         the text. ``eos``, ``stop_token``: that token is not part of the text."""
         self._generator: numpy.random.Generator | None = None
-        self._eos_id = None if settings.ignore_eos else tokenizer.eos_id
-        self._ending = _ending_ids(settings, tokenizer)
+        self._eos_ids = frozenset() if settings.ignore_eos else tokenizer.endings
+        self._ending = self._eos_ids | _stop_ids(settings, tokenizer)
         self.occurrences = occurrences_for(settings, prompt_ids)
         """The tokens that penalties apply to; ``None`` without penalties."""
         self._grammar = None if constraint is None else constraint.start()
@@ -146,7 +146,7 @@ class TokenChooser:
             self._allowed_V = None
             self._grammar.advance(token_id)
         if token_id in self._ending:
-            self.end = "eos" if token_id == self._eos_id else "stop_token"
+            self.end = "eos" if token_id in self._eos_ids else "stop_token"
         elif self._grammar is not None and self._grammar.complete:
             self.end = "grammar"
 
@@ -325,11 +325,10 @@ def _generator(seed: int, sample_index: int) -> numpy.random.Generator:
     return numpy.random.default_rng(numpy.random.SeedSequence([seed, sample_index]))
 
 
-def _ending_ids(settings: GenerationSettings, tokenizer: "Tokenizer") -> frozenset[int]:
+def _stop_ids(settings: GenerationSettings, tokenizer: "Tokenizer") -> frozenset[int]:
     for token_id in settings.stop_token_ids:
         _check_id("stop_token_ids", token_id, tokenizer)
-    eos = () if settings.ignore_eos or tokenizer.eos_id is None else (tokenizer.eos_id,)
-    return frozenset((*settings.stop_token_ids, *eos))
+    return frozenset(settings.stop_token_ids)
 
 
 def _resolved_bias(settings: GenerationSettings, tokenizer: "Tokenizer") -> dict[int, float]:

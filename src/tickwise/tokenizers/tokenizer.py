@@ -53,9 +53,14 @@ class Tokenizer:
         self.unk_id: int | None = _special_id(self.config, "unk_token", vocabulary)
         self.end_ids: tuple[int, ...] = tuple(
             number for number in self.config.get(END_IDS) or () if 0 <= number < self.vocab_size)
-        """Ids that end an answer besides ``eos_id``."""
+        """Ids that end a text besides ``eos_id``."""
         self._special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
         self.segments_chinese = bool(self.config.get("tickwise_segmentation"))
+
+    @property
+    def endings(self) -> frozenset[int]:
+        """All ids that end a text."""
+        return frozenset((*self.end_ids, *(() if self.eos_id is None else (self.eos_id,))))
 
     # ---------------------------------------------------------------- text to ids
 
