@@ -63,8 +63,9 @@ class NextToken:
         return Batch((ids_BT, ids_BT), ids_BT.numel())
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
+        """Windows in up to ``n`` parts; each weighs as many as it has."""
         pieces = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(inputs, batch.n_tokens // n) for inputs in pieces]
+        return [Batch(inputs, inputs[0].numel(), weight=len(inputs[0])) for inputs in pieces]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         inputs_BT, targets_BT = inputs
