@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tickwise.core.errors import ConfigError
-from tickwise.data.tagged import iobes_labels, may_follow
+from tickwise.data.tagged import iobes_labels
 from tickwise.models.tagger import CharacterCNN, Tagger, TaggerConfig, allowed_by_iobes
 
 LABELS = iobes_labels(["LOC", "PER"])
@@ -38,12 +38,14 @@ def test_the_characters_behind_a_word_count_for_nothing():
         torch.testing.assert_close(cnn(word), cnn(longer))
 
 
-def test_the_scheme_s_rules_are_the_data_s():
+def test_which_tag_may_follow_which():
     allowed = allowed_by_iobes(LABELS)
-    names = [*LABELS, None]
-    for i, before in enumerate(names):
-        for j, after in enumerate(names):
-            assert allowed[i][j] == may_follow(before, after), (before, after)
+    names = [*LABELS, "border"]
+    begins = {"O", "B-LOC", "B-PER", "S-LOC", "S-PER", "border"}
+    for before, row in zip(names, allowed, strict=True):
+        inside = before[:2] in ("B-", "I-")
+        expected = {f"I{before[1:]}", f"E{before[1:]}"} if inside else begins
+        assert {after for after, may in zip(names, row, strict=True) if may} == expected, before
 
 
 def test_the_same_seed_gives_the_same_weights(tagger):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from tickwise.core.errors import DataError
+from tickwise.core.tags import may_follow, split_tag
 from tickwise.text.sources import STANDARD_INPUT, decode
 
 Scheme = Literal["iob1", "bio", "iobes", "bmes", "bilou"]
@@ -47,12 +48,6 @@ class TaggedSentence:
     entities: tuple[Span, ...]
     line: int = 1
     document: int = 0
-
-
-def split_tag(tag: str) -> tuple[str, str]:
-    """``B-PER`` as ``("B", "PER")``; ``O`` as ``("O", "")``."""
-    prefix, _, kind = tag.partition("-")
-    return prefix, kind
 
 
 def chunks(tags: Sequence[str]) -> list[Span]:
@@ -93,15 +88,6 @@ def to_tags(n_tokens: int, entities: Sequence[Span], scheme: Scheme = "iobes") -
             continue
         tags[start:end] = [f"{begin}-{kind}", *[f"{middle}-{kind}"] * (end - start - 2), f"{last}-{kind}"]
     return tags
-
-
-def may_follow(before: str | None, after: str | None) -> bool:
-    """Whether IOBES allows tag ``after`` right after ``before``; ``None`` is the border of a sentence."""
-    prefix, kind = split_tag(before or "O")
-    next_prefix, next_kind = split_tag(after or "O")
-    if prefix in ("B", "I"):  # the entity goes on
-        return next_prefix in ("I", "E") and next_kind == kind
-    return next_prefix in ("O", "B", "S")
 
 
 def detect_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
+from tickwise.core.tags import may_follow
 from tickwise.layers.crf import LinearChainCRF
 from tickwise.layers.recurrent import RecurrentLayers, locked_dropout
 
@@ -48,15 +49,9 @@ class TaggerConfig:
 
 def allowed_by_iobes(labels: tuple[str, ...]) -> list[list[bool]]:
     """(K + 1) rows of (K + 1): which label may follow which; last come the sentence's borders."""
+    around = [*labels, None]
+    return [[may_follow(before, after) for after in around] for before in around]
 
-    def follows(before: str, after: str) -> bool:
-        (prefix, _, kind), (next_prefix, _, next_kind) = before.partition("-"), after.partition("-")
-        if prefix in ("B", "I"):
-            return next_prefix in ("I", "E") and next_kind == kind
-        return next_prefix in ("O", "B", "S")
-
-    around = [*labels, "O"]
-    return [[follows(before, after) for after in around] for before in around]
 
 
 def _locked(x_BTC: Tensor, rate: float, training: bool) -> Tensor:
