@@ -19,6 +19,7 @@ class Sink:
 
     def add(self, rows, tokens):
         self.flushes += 1
+        self.used = rows.used
         for i in range(len(rows.tick)):
             self.rows.append({
                 "tick": int(rows.tick[i]), "stage": STAGES[rows.stage[i]],
@@ -238,6 +239,32 @@ def test_asking_the_system_belongs_to_the_tick_as_a_clock_around_it_says(sink, c
     ledger.flush()
     sums = [sum(row["duration_ns"] for row in sink.rows if row["tick"] == tick) for tick in range(3)]
     assert sums == walls == [sum(ns for *_, ns in STRETCHES) + 5 + 20_000] * 3
+
+
+def test_a_program_that_runs_while_the_system_is_asked_is_held_against_the_same_tick(sink, clock):
+    """Each end of a tick has two readings, of the clock and of the system: both have it, or neither."""
+    asked = held = 0
+
+    def usage():
+        nonlocal asked, held
+        told = Usage(0, held, 0, 7_000_000 * held, 1)
+        clock.passes(10_000)
+        if asked in held_at:  # once the system has answered, another program runs
+            clock.passes(7_000_000)
+            held += 1
+        asked += 1
+        return told
+
+    # the first tick's readings are 0 and 1, and 2 again; the second's (no gap) 3, and 4 again
+    held_at = {1, 3}
+    ledger = Ledger(sink, roofline=ROOF, usage=usage)
+    for _ in range(3):
+        run_tick(ledger, clock, STRETCHES)
+    ledger.flush()
+    walls = [sum(row["duration_ns"] for row in sink.rows if row["tick"] == tick) for tick in range(3)]
+    assert [round(wall / 1e6) for wall in walls] == [7, 7, 0]
+    assert sink.used["core_wait_ns"].tolist() == [7_000_000, 7_000_000, 0]
+    assert sink.used["interruptions"].tolist() == [1, 1, 0]
 
 
 def test_ticks_whose_costs_have_tables_of_their_own_leave_nothing_behind(sink, clock):

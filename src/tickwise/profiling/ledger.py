@@ -41,6 +41,8 @@ _CODE = {stage: code for code, stage in enumerate(STAGES)}
 _PYTHON_CODES = numpy.array(sorted(_CODE[stage] for stage in PYTHON_STAGES))
 _GAP_NS = 1_000_000
 """Between two ticks: what happened in a longer one is not held against the tick that follows."""
+_BETWEEN_READINGS_NS, _READINGS = 200_000, 3
+"""Asking the system takes some ten microseconds: what took longer than that was interrupted. Tried so often."""
 _END = (0, None, None)
 """Room for a tick's last nanosecond."""
 _LONG_AGO_NS = -(1 << 62)
@@ -225,8 +227,18 @@ class Ledger:
         if now_ns > self._look_at_ns:
             now_ns = self._look_after(now_ns)
         if now_ns - self._ended_ns > _GAP_NS and self._usage is not None:
-            self._used = self._usage()  # some microseconds of the tick, which a clock around it sees too
+            self._used, now_ns = self._used_by(self._usage)
         marks.extend((now_ns, _HOST, None))
+
+    def _used_by(self, usage: Callable[[], Usage]) -> tuple[Usage, int]:
+        """What was used until now, and the time before asking. The two readings are no single one: where another
+        program ran between them, they are repeated, lest its time is one tick's and what it did another's."""
+        for _ in range(_READINGS):
+            since_ns = self._now()
+            used = usage()
+            if self._now() - since_ns < _BETWEEN_READINGS_NS:
+                break
+        return used, since_ns
 
     def _drop_unfinished(self) -> None:
         """Forget marks between ticks, and a tick that was broken off, be it in the middle of its end."""
@@ -269,7 +281,7 @@ class Ledger:
         length = len(marks) + 3
         before = self._used
         if self._usage is not None:
-            self._used = self._usage()
+            self._used, _ = self._used_by(self._usage)
         self._ticks.append((length, work, tokens, before, self._used))
         marks.extend(_END)
         # The clock is read last, and nothing is made after it: the garbage collector's turn, and the growth of the
