@@ -9,12 +9,12 @@ MS = 1_000_000
 USUAL = {"ffn": MS, "host": MS // 10}
 
 
-def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", **used):
+def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", flops=50, bound="overhead", **used):
     stages = {**USUAL, "validation": 0}
     ordinary = typical(Ticks(stages=[stages] * n, used=[Used(interruptions=0, cpu_ns=11 * MS // 10)] * n))
     ran = {**dict.fromkeys(USUAL, n), "validation": 0}
-    phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=ran, mean_flops=100.0, first=0)
-    rows = [{"tick": number, "stage": stage, "duration_ns": ns, "flops": 50, "bound": "overhead"}
+    phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=ran, typical_flops=100.0, first=0)
+    rows = [{"tick": number, "stage": stage, "duration_ns": ns, "flops": flops, "bound": bound}
             for stage, ns in ((ffn, ffn_ns), ("host", USUAL["host"]))]
     return compared(rows, phase, Used(**used))
 
@@ -85,3 +85,22 @@ def test_what_the_tick_waited_is_shared_out_to_the_stages_that_took_longer():
     assert sum(alone.off_by_stage.values()) == pytest.approx(alone.off_ns)
     assert 0 < alone.off_by_stage["host"] < USUAL["host"]
     assert slow_tick(59 * MS, interruptions=1, cpu_ns=58 * MS).off_by_stage == {}
+
+
+def test_more_work_is_said_before_anybody_is_blamed():
+    """A first evaluation tick of 64 windows, where the others have few."""
+    slow = slow_tick(18 * MS, flops=800, interruptions=0, cpu_ns=18 * MS, core_wait_ns=0)
+    assert slow.why == "it did 16.0 × the work of the typical tick"
+    assert not slow.unusual
+    assert slow.blamed.stage == "ffn"
+    held = slow_tick(60 * MS, flops=800, bound="compute", interruptions=9, cpu_ns=18 * MS, core_wait_ns=40 * MS)
+    assert "typical tick; another program held the core (interrupted 9 times); for 42.1 ms of its 60.1 ms" in held.why
+    assert held.remedy.startswith("nothing in the model; without the other programs")
+
+
+def test_own_computing_is_told_where_others_took_far_more():
+    """A step that imported a library for half a second while others had the core for eight."""
+    slow = slow_tick(9000 * MS, interruptions=500, cpu_ns=5 * MS, core_wait_ns=8900 * MS)
+    assert "for no more counted work" in slow.why
+    assert "this one computed for 5 ms itself, 5 × as long as usual" in slow.why
+    assert "nothing in the model" not in slow.remedy

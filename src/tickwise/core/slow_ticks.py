@@ -1,7 +1,7 @@
 """Why a tick took longer than others of its phase: one rule for the tables and for the page."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ _ENOUGH_TICKS = 3
 """Of a phase, for its typical tick to mean something."""
 _WORTH_THE_NAME = 0.1
 """Share of the typical tick by which a slow one is longer; and of a tick in which none of the program's threads ran."""
+_MORE_WORK = 1.25
+"""Times the typical tick's FLOPs from which on a tick did more work."""
+_MUCH_LONGER = 3.0
+"""Times the typical tick's processor time from which on a tick computed longer, whatever else happened to it."""
 _LONGEST_TURN_NS = 50_000_000
 """What an interruption takes at most: what is longer, the program has waited for by itself."""
 
@@ -44,7 +48,8 @@ class PhaseOfTicks:
     typical: Typical
     ran: Mapping[str, int]
     """In how many ticks each stage ran."""
-    mean_flops: float | None
+    typical_flops: float | None
+    """Of the typical tick; ``None``: not counted."""
     first: int | None = None
     """Number of the first of them."""
 
@@ -90,7 +95,7 @@ class SlowTick:
     @property
     def blamed(self) -> StageTime:
         """The stage that a remedy has to begin with."""
-        return self.slowest_part if self._over_ns else self.slowest_stage
+        return self.slowest_part if self._over_ns and self._same_work else self.slowest_stage
 
     @property
     def off_ns(self) -> int | None:
@@ -156,11 +161,22 @@ class SlowTick:
     @property
     def _computed_longer(self) -> bool:
         """Whether that is worth a word beside what other programs took."""
-        return self.own_ns >= _WORTH_THE_NAME * max(1.0, self._over_ns) and self.own_ns > self.usual_wall_ns
+        much = (self.cpu_ns or 0) > _MUCH_LONGER * (self.phase.typical.cpu_ns or 0)
+        return self.own_ns > self.usual_wall_ns and (
+            much or self.own_ns >= _WORTH_THE_NAME * max(1.0, self._over_ns))
+
+    @property
+    def _work(self) -> float:
+        """Times the typical tick's work; 1 where that is not known."""
+        return self.flops / self.phase.typical_flops if self.flops and self.phase.typical_flops else 1.0
 
     @property
     def _same_work(self) -> bool:
-        return self.flops is None or self.flops <= 1.25 * (self.phase.mean_flops or 0)
+        return self._work <= _MORE_WORK
+
+    @property
+    def _no_more(self) -> str:
+        return "for no more counted work" if self._computed_longer else "for no more work"
 
     @property
     def _over_ns(self) -> float:
@@ -211,7 +227,8 @@ class SlowTick:
             long = self._away and (self.off_ns or 0) <= _LONGEST_TURN_NS * (self.interruptions or 0)
         else:
             long = self._away and (self.held_ns >= self._least_ns or self._cold)
-        return long and not self.blamed.seldom and self.slowest_stage.bound in (None, "overhead")
+        most = 2 * (self.off_ns or 0) >= self.wall_ns  # then a ceiling that it reached nevertheless is too low
+        return long and not self.blamed.seldom and (most or self.slowest_stage.bound in (None, "overhead"))
 
     @property
     def unusual(self) -> bool:
@@ -243,17 +260,20 @@ class SlowTick:
         what holds the ``blamed`` stage back belongs behind it, unless few ticks have that stage."""
         over_ns, part = self._over_ns, self.slowest_part
         away = self._cause() if self._away else ""
+        if over_ns and not self._same_work:
+            text = f"it did {self._work:.1f} × the work of the typical tick"
+            return f"{text}; {away}" if away else text
         if not over_ns or (self._held and not self._explained):
             return away
         if self._explained and self._everywhere:
-            return f"nearly every stage took longer than usual, for no more work than usual: {self._cause('processor')}"
+            return f"nearly every stage took longer than usual, {self._no_more} than usual: {self._cause('processor')}"
         if self._explained and self._in_stages and len(self._stretched) > 1:
             few = self._stretched[:3]
             names = f"{', '.join(stage.stage for stage in few[:-1])} and {few[-1].stage}"
             took, n = sum(stage.duration_ns for stage in few), "two" if len(few) == 2 else "three"
             times = took / max(1.0, sum(stage.usual_ns for stage in few))
             return (f"{n} stages took far longer than usual: {names} hold {format_duration(took * 1e-9)} of the "
-                    f"{format_duration(self.wall_ns * 1e-9)}, {times:,.0f} × their usual time for no more work: "
+                    f"{format_duration(self.wall_ns * 1e-9)}, {times:,.0f} × their usual time {self._no_more}: "
                     f"{self._cause()}")
         above = f"{over_ns / 1e3:,.0f} µs above the typical tick are"
         of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
@@ -264,8 +284,8 @@ class SlowTick:
             return f"{text}; {away}" if away else text
         if not self._in_stages:
             return f"{text}: {self._cause()}"
-        return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time for no more "
-                f"work: {self._cause()}")
+        return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time "
+                f"{self._no_more}: {self._cause()}")
 
     @property
     def on_a_busy_machine(self) -> bool:
@@ -327,6 +347,12 @@ class SlowTick:
         if waited_ns < self._least_ns:
             return f"another program held the {of}{often}"
         return f"another program held the {of} for {format_duration(held_ns * 1e-9)}{often}, and {waited}"
+
+
+def typical_flops(flops: Sequence[float | None], typical: Typical) -> float | None:
+    """Of the ticks that stand for the typical one, out of those of all ticks of the phase; ``None``: not counted."""
+    counted = [one for place in typical.ticks if (one := flops[place]) is not None]
+    return sum(counted) / len(counted) if counted else None
 
 
 def times(count: int) -> str:

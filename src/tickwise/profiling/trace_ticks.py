@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, compared, typical_flops
 from tickwise.core.typical import Used
 from tickwise.profiling.trace_phases import (
     SUMS,
@@ -140,12 +140,11 @@ def tick_reports(trace: Trace, ticks: Iterable[int]) -> list[TickReport]:
 
 def phases_of_ticks(trace: Trace) -> dict[str, PhaseOfTicks]:
     """What the ticks of each phase are compared with."""
-    flops = {row["phase"]: row["flops"] for row in trace.select(
-        "SELECT phase, avg(flops) AS flops FROM (SELECT phase, sum(flops) AS flops FROM ledger GROUP BY phase, tick) "
-        "GROUP BY phase")}
+    flops = {row["tick"]: row["flops"] for row in trace.select(
+        "SELECT tick, sum(flops)::DOUBLE AS flops FROM ledger GROUP BY tick HAVING count(flops) > 0")}
     ran: dict[str, dict[str, int]] = {}
     for row in trace.select("SELECT phase, stage, count(DISTINCT tick)::BIGINT AS n FROM ledger GROUP BY ALL"):
         ran.setdefault(row["phase"], {})[row["stage"]] = row["n"]
-    return {phase: PhaseOfTicks(ticks=len(numbers), typical=middle, ran=ran[phase], mean_flops=flops[phase],
-                                first=numbers[0])
+    return {phase: PhaseOfTicks(ticks=len(numbers), typical=middle, ran=ran[phase], first=numbers[0],
+                                typical_flops=typical_flops([flops.get(number) for number in numbers], middle))
             for phase, (numbers, middle) in typical_ticks(trace).items()}

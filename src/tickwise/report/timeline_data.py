@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tickwise.core.errors import DataError
-from tickwise.core.slow_ticks import PhaseOfTicks, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, compared, typical_flops
 from tickwise.core.stages import Stage
 from tickwise.core.typical import Ticks, Used, typical
 
@@ -165,9 +165,8 @@ def _compared_with(name: str, ticks: list[_Tick], usage: Mapping[int, Mapping[st
     middle = typical(Ticks(stages=by_stage, used=[Used.of(usage.get(tick.number, {})) for tick in ticks],
                            same_work=name != "prefill"))
     flops = [_sum(_known(row["flops"]) for row in tick.rows) for tick in ticks]
-    counted = [one for one in flops if one is not None]
     return PhaseOfTicks(ticks=len(ticks), typical=middle, ran=ran,
-                        mean_flops=statistics.fmean(counted) if counted else None, first=ticks[0].number)
+                        typical_flops=typical_flops(flops, middle), first=ticks[0].number)
 
 
 def _phase(phase: _Phase, stages: list[str]) -> dict[str, Any]:
