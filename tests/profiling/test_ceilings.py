@@ -7,7 +7,7 @@ import torch
 
 from tickwise.profiling import ceilings as module
 from tickwise.profiling import machine
-from tickwise.profiling.ceilings import Ceilings, ceilings, fingerprint, measure_ceilings
+from tickwise.profiling.ceilings import Ceilings, _Clock, ceilings, fingerprint, measure_ceilings
 
 CPU = torch.device("cpu")
 FIGURES = ("read_bandwidth", "fp32", "bf16", "int8")
@@ -205,3 +205,16 @@ def test_a_cpu_quota_is_read_in_cores(tmp_path):
 def test_memory_is_within_what_the_machine_has():
     total, available = machine.memory_bytes()
     assert 0 < available <= total
+
+
+@pytest.mark.parametrize(("threads", "counts"), [(1, False), (2, True)])
+def test_of_one_thread_only_the_time_on_the_core_counts(threads, counts):
+    """Sleeping stands for what other programs take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds, share = _Clock(CPU, 0.01).calls(lambda: time.sleep(0.05), 1)
+    finally:
+        torch.set_num_threads(before)
+    assert (seconds >= 0.05) is counts
+    assert share < 0.5 if counts else share == 1

@@ -230,7 +230,10 @@ class _Clock:
             torch.mps.synchronize()
 
     def calls(self, function: Callable[[], object], n: int) -> tuple[float, float | None]:
-        """Seconds that ``n`` calls took, and the share of torch's threads' time that the process got."""
+        """Seconds that ``n`` calls took, and the share of torch's threads' time that the process got.
+
+        One thread's seconds are those that it had the core for: what other programs took does not lower the rate.
+        """
         import torch
 
         if self.device.type == "cuda":
@@ -248,7 +251,10 @@ class _Clock:
         self._synchronize()
         seconds = time.perf_counter() - start
         cpu_seconds = time.process_time() - cpu_start
-        share = min(1.0, cpu_seconds / (seconds * torch.get_num_threads()))
+        threads = torch.get_num_threads()
+        if threads == 1 and self.device.type == "cpu":
+            seconds = min(seconds, max(cpu_seconds, 1e-9))
+        share = min(1.0, cpu_seconds / (seconds * threads))
         return seconds, share if self.device.type == "cpu" else None
 
     def window(self, function: Callable[[], object]) -> tuple[float, float | None]:

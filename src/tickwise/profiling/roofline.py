@@ -144,7 +144,7 @@ def _compute_sentence(work: StageWork, roof: Roofline, share: float) -> str:
     amount = f"{count[:-1]} {count[-1]}FLOP" if count[-1].isalpha() else f"{count} FLOP"
     peak = f"this machine's measured {roof.number_format} peak"
     if share <= 1:
-        return f"compute-bound: {amount} at {100 * share:.0f} % of {peak}"
+        return f"compute-bound: {amount} at {100 * share:.0f} % of {peak}{_doubt(roof)}"
     masked = work.stage in (Stage.ATTENTION, Stage.FORWARD, Stage.BACKWARD)
     why = ("attention counts in full, and its kernel leaves out what the causal mask hides" if masked
            else _TOO_LOW if roof.disturbed else "the peak was measured on matrices that suit this machine less")
@@ -160,7 +160,10 @@ def _memory_sentence(work: StageWork, roof: Roofline, share: float) -> str:
     if work.stage is Stage.FORWARD:
         did += " (counted before compilation, which moves less)"
     if share <= 1:
-        return f"{did} at {100 * share:.0f} % of this machine's measured bandwidth"
+        return f"{did} at {100 * share:.0f} % of this machine's measured bandwidth{_doubt(roof)}"
     rate, ceiling = (f"{format_bytes(value)}/s" for value in (moved / (work.duration_ns * 1e-9), roof.bytes_per_s or 0))
-    doubt = f" ({_TOO_LOW})" if roof.disturbed else ""
-    return f"{did} from cache, at {rate}; main memory gives {ceiling}{doubt}"
+    return f"{did} from cache, at {rate}; main memory gives {ceiling}{_doubt(roof)}"
+
+
+def _doubt(roof: Roofline) -> str:
+    return f" ({_TOO_LOW})" if roof.disturbed else ""

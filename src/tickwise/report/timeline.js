@@ -176,7 +176,8 @@ function drawFrame() {
   $("legend").replaceChildren(el("li", {}, "bound by"), ...[1, 2, 3, 0].map((bound) => el("li", {}, el("i", { class: `bound-${bound}` }),
     bound ? trace.bounds[bound] : "n/a")));
   $("machine").textContent = [meta.machine, meta.timing, meta.energy].filter(Boolean).join(" · ");
-  const box = (name, value) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "kind" }, value === "n/a" ? "" : "measured"));
+  const box = (name, value) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "kind" },
+    value === "n/a" ? "" : meta.busy ? "measured on a busy machine: may be too low" : "measured"));
   $("ceilings").replaceChildren(box("read bandwidth", quantity(meta.bandwidth ?? NaN, "B/s")),
     ...Object.entries(meta.peaks).map(([name, value]) => box(name, quantity(value, "FLOP/s"))));
   $("started").textContent = meta.started ? `started ${visible(meta.started)}` : "";

@@ -82,6 +82,7 @@ def _meta(meta: Mapping[str, Any], number_format: str) -> dict[str, Any]:
         "bandwidth": bandwidth if _positive(bandwidth) else None,
         "peaks": peaks,
         "peak": peaks.get(number_format),
+        "busy": bool((meta.get("roofline") or {}).get("disturbed")),
         "machine": _machine(meta),
         "started": None if meta.get("started") is None else str(meta["started"]),
         "timing": None if meta.get("timing") is None else str(meta["timing"]),

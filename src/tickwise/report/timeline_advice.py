@@ -60,7 +60,8 @@ def _fewer_bytes(phase: str, stage: str, number_format: str) -> str:
 
 def _less_to_compute(phase: str, stage: str, number_format: str) -> str:
     less = {
-        "prefill": "Computing less: a shorter prompt, or a shared beginning that the prefix cache already holds",
+        "prefill": "Computing less: shorter texts to read, or prompts with a shared beginning that the prefix cache "
+                   "already holds",
         "train": "A smaller model or a shorter context",
     }.get(phase, "Fewer requests per tick if latency matters more than throughput, or a smaller model")
     faster = ", or bf16 where the machine computes it faster" if number_format == "fp32" else ""

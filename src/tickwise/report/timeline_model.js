@@ -180,21 +180,22 @@ const largest = (sums) => sums.reduce((best, sum) => (sum.time > best.time ? sum
 // Why a stage took its time, from its sums.
 function reason(trace, sum) {
   const { meta } = trace;
+  const doubt = meta.busy ? " That was measured on a busy machine and may be too low." : "";
   const rate = (value) => value / (sum.known / 1e9);
   if (sum.bound === 2) {
     const moved = `Memory-bound: moved ${quantity(sum.bytes, "B")} in ${duration(sum.known)}`;
     const ceiling = meta.bandwidth ? quantity(meta.bandwidth, "B/s") : "n/a";
-    if (sum.share > 1) return `${moved}, from cache: ${quantity(rate(sum.bytes), "B/s")}, where main memory gives ${ceiling}.`;
-    return `${moved}, ${percent(sum.share)} of this machine's measured bandwidth (${ceiling}).`;
+    if (sum.share > 1) return `${moved}, from cache: ${quantity(rate(sum.bytes), "B/s")}, where main memory gives ${ceiling}.${doubt}`;
+    return `${moved}, ${percent(sum.share)} of this machine's measured bandwidth (${ceiling}).${doubt}`;
   }
   if (sum.bound === 1) {
     const did = `Compute-bound: ${quantity(sum.flops, "FLOP")} in ${duration(sum.known)}`;
     const ceiling = meta.peak ? ` (${quantity(meta.peak, "FLOP/s")})` : "";
     if (sum.share > 1) {
       return `${did}, more than this machine's measured ${meta.dtype ?? ""} peak allows${ceiling}: attention counts in full, `
-        + "though its kernel leaves out what a causal mask hides, or the peak was measured too low.";
+        + "though its kernel leaves out what a causal mask hides, or the peak was measured too low." + doubt;
     }
-    return `${did}, ${percent(sum.share)} of this machine's measured ${meta.dtype ?? ""} peak${ceiling}.`;
+    return `${did}, ${percent(sum.share)} of this machine's measured ${meta.dtype ?? ""} peak${ceiling}.${doubt}`;
   }
   if (sum.bound === 3) {
     return "Overhead-bound: " + (Number.isFinite(sum.share)
@@ -204,9 +205,10 @@ function reason(trace, sum) {
   return "What holds it back is n/a: its FLOPs and bytes, or the machine's ceilings, are not known.";
 }
 
-// What the stage's time would be at the ceilings, against the whole it is part of. Modelled.
-function saving(sum, whole) {
-  if (!Number.isFinite(sum.share)) return "";
+// What the stage's time would be at the ceilings, against the whole it is part of. Modelled, and not said of ceilings
+// that may be too low.
+function saving(trace, sum, whole) {
+  if (!Number.isFinite(sum.share) || trace.meta.busy) return "";
   if (sum.share > 0.85) {
     return sum.bound === 2
       ? `It runs near the ceiling already; half the bytes: about ${percent(sum.time / 2 / whole)} off the tick (modelled).`
@@ -230,7 +232,7 @@ function verdict(trace, tick, phase, sum, whole) {
     const often = `It runs in only ${integer(ran)} of ${plural(all.ticks, `${phase} tick`)}.`;
     return { why: sum.bound ? `${often} ${reason(trace, sum)}` : often, help };
   }
-  return { why: reason(trace, sum), help: machine ? help : `${help} ${saving(sum, whole)}`.trim() };
+  return { why: reason(trace, sum), help: machine ? help : `${help} ${saving(trace, sum, whole)}`.trim() };
 }
 
 // What of a part of a tick no thread of the program ran for, in words; "" where that hardly matters. The time is
