@@ -73,6 +73,13 @@ def test_compute_is_six_times_parameters_times_tokens_however_a_table_counts(tmp
     (_HEADER, [(n / 1e6, d, loss) for n, d, loss in _ROWS], "a model of 10 parameters; are they counted in millions"),
     ((*_HEADER, "flops"), [(n, d, loss, 6e-6 * n * d) for n, d, loss in _ROWS],
      "1 × 10⁻⁶ times 6 × parameters × tokens"),
+    (_HEADER, [(n, d / 1e9, loss) for n, d, loss in _ROWS], "are tokens counted in millions or billions"),
+    (("parameters", "flops", "loss"), [(n, 6e-9 * n * d, loss) for n, d, loss in _ROWS],
+     "are FLOPs counted in millions or billions"),
+    (_HEADER, [*_ROWS, (1e8, 1e10, 3, 4, 5)], "row 4: 5 cells under 3 headings"),
+    ((*_HEADER, "loss"), [(*row, 2.0) for row in _ROWS], "2 columns are named 'loss'"),
+    ((*_HEADER, "Loss"), [(*row, 2.0) for row in _ROWS],
+     "2 columns could be meant: 'loss', 'Loss'; name one with --columns.loss"),
 ])
 def test_what_cannot_be_fitted_is_refused_in_one_line(tmp_path, header, rows, message):
     with pytest.raises(DataError) as refused:
@@ -85,6 +92,9 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(tmp_path, header, rows, me
     ("runs.txt", b"x", "ends in .csv"), ("runs.jsonl", b"{", "line 1: not valid JSON"),
     ("runs.jsonl", b"[1]", "line 1: not a"),
     ("runs.parquet", b"PAR", "not a readable Parquet file"), ("runs.csv", b"\xff\xfe,", "not UTF-8"),
+    ("runs.csv", b"parameters;tokens;loss\n1e7;1e9;3\n", "separated by semicolons"),
+    ("runs.csv", b"parameters\ttokens\tloss\n1e7\t1e9\t3\n", "separated by tabs;.* name it .tsv"),
+    ("runs.tsv", b"parameters,tokens,loss\n1e7,1e9,3\n", "separated by commas;.* name it .csv"),
 ])
 def test_files_that_are_no_tables_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -92,6 +102,8 @@ def test_files_that_are_no_tables_are_refused(tmp_path, name, content, message):
         read_runs(tmp_path / name)
     with pytest.raises(DataError, match="no such file"):
         read_runs(tmp_path / "missing.csv")
+    with pytest.raises(DataError, match="a folder; give a table"):
+        read_runs(tmp_path)
 
 
 def test_the_vocabulary_is_that_of_all_runs(tmp_path):

@@ -1,5 +1,6 @@
 """Known laws are found again, on made-up runs and on those of Chinchilla."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -148,6 +149,13 @@ def test_a_law_is_written_and_read(known_runs, tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"format": "x"}), encoding="utf-8")
     with pytest.raises(ConfigError, match="not a law"):
         read_law(tmp_path / "other.json")
+    kaplan = found.kaplan
+    values = numpy.where(numpy.array(kaplan.names) == "N_c", numpy.inf, kaplan.values)
+    endless = dataclasses.replace(found, kaplan=dataclasses.replace(kaplan, values=values))
+    write_law(tmp_path / "endless.json", as_json(endless))
+    read = json.loads((tmp_path / "endless.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert read["kaplan"]["coefficients"]["N_c"]["value"] is None
+    assert read["kaplan"]["coefficients"]["D_c"]["value"] > 0
 
 
 def test_the_same_seed_gives_the_same_intervals(known_runs):

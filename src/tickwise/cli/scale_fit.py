@@ -52,10 +52,11 @@ def run(arguments: Arguments) -> int:
     seconds = time.perf_counter() - start
     found = {**as_json(result), "table": str(arguments.table), "seconds": seconds}
     pictures = study_figures(result)
+    page = _page(arguments, found, pictures)  # everything is made before the first file is written
+    write_law(arguments.out / "fit.json", found)
+    write_text_atomic(arguments.out / "report.html", page)
     for name, (_, picture) in pictures.items():
         write_text_atomic(arguments.out / f"{name}.svg", picture)
-    write_text_atomic(arguments.out / "report.html", _page(arguments, found, pictures))
-    write_law(arguments.out / "fit.json", found)
     if arguments.json:
         shown = {**found, "parametric": {k: v for k, v in found["parametric"].items()
                                          if k not in ("draws", "residuals_log")}}
@@ -70,7 +71,9 @@ def run(arguments: Arguments) -> int:
 def _figure(value: dict[str, Any]) -> tuple[str, str, str]:
     """Value, standard error and interval as words."""
     stderr, interval = value["stderr"], value["interval_95"]
-    return (format_number(value['value'], 5), "n/a" if stderr is None else format_number(stderr, 2),
+    number = value["value"]
+    return ("n/a" if number is None else format_number(number, 5),
+            "n/a" if stderr is None else format_number(stderr, 2),
             "n/a" if interval is None else f"{format_number(interval[0], 4)} to {format_number(interval[1], 4)}")
 
 

@@ -202,7 +202,8 @@ class PowerLaw:
     used: NDArray[numpy.intp]
 
     def loss(self, x: Floats) -> Floats:
-        return numpy.asarray((self.critical / x) ** self.exponent)
+        with numpy.errstate(all="ignore"):
+            return numpy.asarray((self.critical / x) ** self.exponent)
 
 
 def best_so_far_law(of: str, x_n: Floats, losses_n: Floats, counts_Sn: Floats) -> PowerLaw | None:

@@ -78,8 +78,11 @@ def _budgets(result: Study, beyond: float = 10.0) -> Floats:
 def _band(draws_SF: Floats) -> tuple[Floats, Floats] | None:
     if len(draws_SF) < 20:
         return None
-    low, high = numpy.nanquantile(draws_SF, (0.025, 0.975), axis=0)
-    return low, high
+    known = numpy.where(numpy.isfinite(draws_SF), draws_SF, numpy.nan)
+    enough = numpy.isfinite(known).any(axis=0)
+    band = numpy.full((2, known.shape[1]), numpy.nan)
+    band[:, enough] = numpy.nanquantile(known[:, enough], (0.025, 0.975), axis=0)
+    return band[0], band[1]
 
 
 def _frontier(figure: Any, result: Study) -> None:

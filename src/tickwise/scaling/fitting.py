@@ -28,8 +28,9 @@ class Fit:
     residuals: Floats
     """log of the measured loss minus log of the predicted one."""
     resampled: Floats
-    """Coefficients of the bootstrap resamples that converged."""
+    """Coefficients of the bootstrap resamples that converged to finite ones."""
     failed_draws: int
+    """Those that did not."""
     n_starts: int
     agreeing_starts: int
     """Starts that ended within 1e-5 of the best objective."""
@@ -94,11 +95,12 @@ def fit_law(law: Law, losses_n: Floats, what: str, counts_Sn: Floats) -> Fit:
     predicted, derivatives = law.log_losses(theta)
     values = law.coefficients(theta)[0]
     draws = _resampled(law, log_losses, counts_Sn, _distinct(found, order))
-    usable = draws.converged & numpy.isfinite(draws.points).all(axis=1)
+    resampled = law.coefficients(draws.points)
+    usable = draws.converged & numpy.isfinite(resampled).all(axis=1)
     condition, weakest = _condition(numpy.stack([column[0] for column in derivatives], axis=1), law.names)
     return Fit(
         names=law.names, values=values, objective=float(found.values[best]) * HUBER_DELTA * n,
-        residuals=log_losses - predicted[0], resampled=law.coefficients(draws.points[usable]),
+        residuals=log_losses - predicted[0], resampled=resampled[usable],
         failed_draws=int((~usable).sum()), n_starts=len(starts),
         agreeing_starts=int((found.values <= found.values[best] * (1 + _SAME_OBJECTIVE) + _NO_OBJECTIVE).sum()),
         condition=condition, weakest=weakest,

@@ -25,7 +25,8 @@ class Law(Protocol):
         """Inner coefficients to start from (S, P)."""
 
     def coefficients(self, theta_SP: Floats) -> Floats:
-        """The coefficients as published (S, P), in the order of ``names``."""
+        """The coefficients as published (S, P), in the order of ``names``; infinite where they are too large for a
+        number."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Parametric:
 
     def coefficients(self, theta_SP: Floats) -> Floats:
         a, b, e, alpha, beta = theta_SP.T
-        return numpy.stack([numpy.exp(e), numpy.exp(a + alpha * self.middle[0]), numpy.exp(b + beta * self.middle[1]),
-                            alpha, beta], axis=1)
+        with numpy.errstate(over="ignore"):
+            return numpy.stack([numpy.exp(e), numpy.exp(a + alpha * self.middle[0]),
+                                numpy.exp(b + beta * self.middle[1]), alpha, beta], axis=1)
 
 
 def parametric_loss(coefficients_S5: Floats, n: Floats | float, d: Floats | float) -> Floats:
@@ -108,8 +110,8 @@ class KaplanJoint:
 
     def coefficients(self, theta_SP: Floats) -> Floats:
         at_n, at_d, alpha_n, log_alpha_d = theta_SP.T
-        alpha_d = numpy.exp(log_alpha_d)
-        with numpy.errstate(over="ignore", divide="ignore"):
+        with numpy.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            alpha_d = numpy.exp(log_alpha_d)
             return numpy.stack([numpy.exp(at_n / alpha_n + self.middle[0]), numpy.exp(at_d / alpha_d + self.middle[1]),
                                 alpha_n, alpha_d], axis=1)
 
@@ -167,9 +169,11 @@ class DataConstrained:
 
     def coefficients(self, theta_SP: Floats) -> Floats:
         a, b, e, log_alpha, log_beta, log_r_d, log_r_n = theta_SP.T
-        alpha, beta = numpy.exp(log_alpha), numpy.exp(log_beta)
-        return numpy.stack([numpy.exp(e), numpy.exp(a + alpha * self.middle[0]), numpy.exp(b + beta * self.middle[1]),
-                            alpha, beta, numpy.exp(log_r_d), numpy.exp(log_r_n)], axis=1)
+        with numpy.errstate(over="ignore", invalid="ignore"):
+            alpha, beta = numpy.exp(log_alpha), numpy.exp(log_beta)
+            return numpy.stack([numpy.exp(e), numpy.exp(a + alpha * self.middle[0]),
+                                numpy.exp(b + beta * self.middle[1]), alpha, beta, numpy.exp(log_r_d),
+                                numpy.exp(log_r_n)], axis=1)
 
 
 def _worth(log_unique: Floats, log_all: Floats, log_half_life: Floats) -> tuple[Floats, Floats, Floats]:

@@ -25,6 +25,8 @@ _KNOWN = {
 }
 _FEWEST_PARAMETERS = 1000
 _LARGEST_MISMATCH = 30.0
+_FEWEST_TOKENS_PER_PARAMETER = 1e-3
+"""Of the run in the middle: hundreds of times fewer than any published study of the loss has."""
 _LISTED = 3
 
 
@@ -96,7 +98,8 @@ def read_runs(path: Path, columns: Columns | None = None, drop_highest: int = 0)
         raise DataError(f"{path}: no column of tokens or FLOPs (such as 'tokens' or 'flops'); it has: "
                         f"{', '.join(names)}; name one with --columns.tokens or --columns.flops")
     runs = _collect(rows, found, path)
-    _check_units(runs, path, given_both=found["tokens"] is not None and found["flops"] is not None)
+    _check_units(runs, path, given_both=found["tokens"] is not None and found["flops"] is not None,
+                 tokens_from="tokens" if found["tokens"] is not None else "FLOPs")
     # One definition for all approaches, and for the optimum and the plan that follow.
     runs = dataclasses.replace(runs, flops=FLOPS_PER_PARAMETER_AND_TOKEN * runs.parameters * runs.tokens)
     return _without_highest(runs, drop_highest, path)
@@ -153,12 +156,17 @@ def _cell(row: Row, column: str, index: int, path: Path) -> float | None:
         raise DataError(f"{path}, row {index}: {column} is '{row[column]}'; it must be a number") from None
 
 
-def _check_units(runs: Runs, path: Path, *, given_both: bool) -> None:
-    """Parameters in thousands, millions or billions, told by their size or by FLOPs that do not match."""
+def _check_units(runs: Runs, path: Path, *, given_both: bool, tokens_from: str) -> None:
+    """Parameters or tokens in thousands, millions or billions, told by their size, by each other or by FLOPs that do
+    not match."""
     smallest = float(runs.parameters.min())
     if smallest < _FEWEST_PARAMETERS:
         raise DataError(f"{path}: a model of {smallest:g} parameters; are they counted in millions or billions? give "
                         "the number itself")
+    per_parameter = float(numpy.median(runs.tokens / runs.parameters))
+    if not given_both and per_parameter < _FEWEST_TOKENS_PER_PARAMETER:
+        raise DataError(f"{path}: {format_number(per_parameter)} training tokens for each parameter in the run in the "
+                        f"middle; are {tokens_from} counted in millions or billions? give the number itself")
     if not given_both:
         return
     ratios = runs.flops / (FLOPS_PER_PARAMETER_AND_TOKEN * runs.parameters * runs.tokens)

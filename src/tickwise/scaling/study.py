@@ -63,12 +63,19 @@ def study(runs: Runs, resamples: int = 1000, seed: int = 1) -> Study:
                         f"B/D^β; add runs of other sizes and token counts")
     counts = bootstrap_counts(len(runs), resamples, seed)
     parametric = fit_law(law, runs.losses, "L(N, D) = E + A/N^α + B/D^β", counts)
+    if endless := _not_finite(parametric):
+        raise DataError(f"the runs do not determine L(N, D) = E + A/N^α + B/D^β: {endless} grows beyond all numbers; "
+                        "add runs of other sizes and token counts")
     kaplan = fit_law(KaplanJoint(log_n, log_d), runs.losses, "Kaplan's L(N, D)", counts)
     candidates = [best_so_far_law(of, x, runs.losses, counts) for of, x in
                   (("parameters", runs.parameters), ("tokens", runs.tokens), ("flops", runs.flops))]
     by_envelope = envelope(runs, resamples, seed)
     by_parabolas, parabolas = iso_flop(runs, counts)
     warnings = [*_what_is_missing(runs, by_envelope, by_parabolas), *_unidentified(runs, parametric)]
+    if endless := _not_finite(kaplan):
+        warnings.append(f"Kaplan's L(N, D): the runs cannot identify {endless}, which grows beyond all numbers")
+    if kaplan.failed_draws:
+        warnings.append(f"Kaplan's L(N, D): {_left_out(kaplan)}")
     data_constrained = None
     if runs.unique_tokens is not None:
         data_constrained = _fit_data_constrained(runs, counts, warnings)
@@ -111,6 +118,15 @@ def _fit_data_constrained(runs: Runs, counts: Floats, warnings: list[str]) -> Fi
     return fit
 
 
+def _not_finite(fit: Fit) -> str:
+    """Names of the coefficients that are too large for a number."""
+    return " and ".join(name for name in fit.names if not math.isfinite(fit.value(name)))
+
+
+def _left_out(fit: Fit) -> str:
+    return f"{fit.failed_draws} bootstrap resamples did not converge to finite coefficients and are left out"
+
+
 def _what_is_missing(runs: Runs, by_envelope: Allocation | None, by_parabolas: Allocation | None) -> list[str]:
     lines = list_excluded(runs.excluded)
     if by_envelope is None:
@@ -150,7 +166,7 @@ def _unidentified(runs: Runs, fit: Fit) -> list[str]:
     if fit.agreeing_starts < _FEW_AGREEING * fit.n_starts:
         lines.append(f"only {fit.agreeing_starts} of {fit.n_starts} starts reach the best objective")
     if fit.failed_draws:
-        lines.append(f"{fit.failed_draws} bootstrap resamples did not converge and are left out")
+        lines.append(_left_out(fit))
     return lines
 
 
@@ -164,9 +180,10 @@ def _range(found: tuple[float, float] | None) -> str:
 
 
 def as_json(result: Study) -> dict[str, Any]:
-    """Everything but the figures, JSON-ready. What ``read_law`` needs is in it."""
+    """Everything but the figures, JSON-ready: what is infinite or undefined is ``None``. What ``read_law`` needs is in
+    it."""
     runs = result.runs
-    return {
+    found: dict[str, Any] = _finite({
         "format": FORMAT,
         "runs": len(runs),
         "vocab_size": runs.vocab_size,
@@ -183,19 +200,25 @@ def as_json(result: Study) -> dict[str, Any]:
         "envelope": _allocation_json(result.envelope),
         "iso_flop": _allocation_json(result.iso_flop),
         "parabolas": [
-            {"flops": p.flops, "runs": len(p.members), "best_parameters": _finite(p.best_size),
-             "best_loss": _finite(p.best_loss), "minimum_inside": p.inside} for p in result.parabolas
+            {"flops": p.flops, "runs": len(p.members), "best_parameters": p.best_size, "best_loss": p.best_loss,
+             "minimum_inside": p.inside} for p in result.parabolas
         ],
         "kaplan": None if result.kaplan is None else _fit_json(result.kaplan),
         "power_laws": {law.of: {"exponent": _with_interval(law.exponent, law.exponent_draws),
-                                "critical": _finite(law.critical), "runs": len(law.used)} for law in result.power_laws},
+                                "critical": law.critical, "runs": len(law.used)} for law in result.power_laws},
         "data_constrained": None if result.data_constrained is None else _fit_json(result.data_constrained),
         "warnings": list(result.warnings),
-    }
+    })
+    return found
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    """The same with ``None`` in place of numbers that JSON does not have, at any depth."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_interval(value: float, draws: Floats) -> dict[str, Any]:
@@ -206,7 +229,7 @@ def _fit_json(fit: Fit) -> dict[str, Any]:
     return {
         "coefficients": {name: _with_interval(fit.value(name), fit.draws(name)) for name in fit.names},
         "objective": fit.objective, "resamples": len(fit.resampled), "resamples_failed": fit.failed_draws,
-        "starts": fit.n_starts, "starts_agreeing": fit.agreeing_starts, "condition": _finite(fit.condition),
+        "starts": fit.n_starts, "starts_agreeing": fit.agreeing_starts, "condition": fit.condition,
         "residual_rms": float(numpy.sqrt((fit.residuals**2).mean())),
     }
 

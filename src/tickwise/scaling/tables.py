@@ -1,6 +1,7 @@
 """Tables of any of the common formats as rows of named cells."""
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -17,8 +18,11 @@ Row = dict[str, Any]
 def read_table(path: Path) -> list[Row]:
     """The rows of a CSV (or tab-separated), JSON-lines or Parquet file, told apart by the ending.
 
-    ``DataError`` for a file that is missing, empty, without rows, or not of its format.
+    ``DataError`` for a file that is missing, empty, without rows, or not of its format, for two columns of one name,
+    and for a row with more cells than there are columns.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; give a table (.csv, .tsv, .jsonl or .parquet)")
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a table (.csv, .tsv, .jsonl or .parquet)")
     ending = path.suffix.lower()
@@ -48,10 +52,29 @@ def _separated(path: Path, separator: str) -> list[Row]:
     csv.field_size_limit(1 << 27)
     lines = _text(path).splitlines(keepends=True)
     try:
-        rows = list(csv.DictReader(lines, delimiter=separator))
+        names, *rows = [row for row in csv.reader(lines, delimiter=separator) if row] or [[]]
     except csv.Error as problem:
         raise DataError(f"{path}: not valid CSV ({problem})") from None
-    return [{name: cell for name, cell in row.items() if name is not None} for row in rows]
+    _check_separator(names, separator, path)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(f"{path}: {names.count(name)} columns are named '{name}'; rename all but one")
+    for number, row in enumerate(rows, start=1):
+        if any(row[len(names) :]):
+            raise DataError(f"{path}, row {number}: {len(row)} cells under {len(names)} headings; put quotation marks "
+                            "around a cell that holds the separator")
+    return [dict(itertools.zip_longest(names, row[: len(names)])) for row in rows]
+
+
+def _check_separator(names: list[str], separator: str, path: Path) -> None:
+    """``DataError`` where a single heading holds another separator."""
+    if len(names) != 1:
+        return
+    for other, what, mend in ((";", "semicolons", "convert it"), ("\t", "tabs", "name it .tsv"),
+                              (",", "commas", "name it .csv"), ("|", "bars", "convert it")):
+        if other != separator and other in names[0]:
+            raise DataError(f"{path}: its columns are separated by {what}; those of a .csv are by commas and those of "
+                            f"a .tsv by tabs: {mend}")
 
 
 def _json_lines(path: Path) -> list[Row]:
@@ -86,17 +109,24 @@ def plain_name(column: str) -> str:
 
 
 def find_column(columns: Sequence[str], known: Sequence[str], asked: str | None, flag: str, path: Path) -> str | None:
-    """The column that ``flag`` names, else the first whose plain name is one of ``known``; ``None`` without one.
+    """The column that ``flag`` names, else the one whose plain name is the first of ``known`` that there is; ``None``
+    without one.
 
-    ``DataError`` when the flag names a column that is not there.
+    ``DataError`` when the flag names a column that is not there, or two columns have that plain name.
     """
     if asked is not None:
         if asked not in columns:
             raise DataError(f"{path}: {flag}: no column '{asked}'{closest(asked, columns)}; it has: "
                             f"{', '.join(columns)}")
         return asked
-    plain = {plain_name(column): column for column in reversed(columns)}
-    return next((plain[name] for name in known if name in plain), None)
+    plain: dict[str, list[str]] = {}
+    for column in columns:
+        plain.setdefault(plain_name(column), []).append(column)
+    found = next((plain[name] for name in known if name in plain), [])
+    if len(found) > 1:
+        mend = f"name one with {flag}" if flag else "rename all but one"
+        raise DataError(f"{path}: {len(found)} columns could be meant: {', '.join(map(repr, found))}; {mend}")
+    return found[0] if found else None
 
 
 def number(cell: Any) -> float | None:
