@@ -38,7 +38,7 @@ def job(title, p_learnt):
             "program": "rules", "model": "decoder", "constant": "x",
             "differences": {SEEN: estimate(-0.3, 1e-9), NEW: estimate(-0.3, 1e-9), NOISY: estimate(0.4, 1e-9)},
             "learnt": {"program": estimate(0.8, 1e-9), "model": estimate(0.5, p_learnt)},
-            "time": estimate(1000.0, 1e-9), "memory": 50.0, "after_changes": estimate(-0.1, 0.5),
+            "time": estimate(1000.0, 1e-9), "timed": 40, "memory": 50.0, "after_changes": estimate(-0.1, 0.5),
             "turning_share": {"value": 0.43, "low": 0.37, "high": 0.5}, "prices": {}}}
 
 

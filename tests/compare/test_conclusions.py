@@ -32,7 +32,7 @@ JOB = {
         "differences": {NEW: estimate(-0.2, 1e-6), NOISY: estimate(0.4, 1e-9)},
         "learnt": {"program": estimate(0.9, 1e-9), "model": estimate(0.7, 1e-9)},
         "after_changes": estimate(-0.3, 1e-9),
-        "time": estimate(1000.0, 1e-6, 900.0, 1100.0), "memory": 50.0,
+        "time": estimate(1000.0, 2.0**-19, 900.0, 1100.0), "timed": 20, "memory": 50.0,
         "turning_share": {"value": 1 / 3, "low": 0.28, "high": 0.39},
         "prices": {NOISY: {"value": 2.5e-3, "low": 2e-3, "high": 3e-3}},
     },
@@ -56,7 +56,8 @@ def test_who_wins_by_what_factor_and_where_it_turns():
     text = " ".join(found["sentences"])
     assert "The program (rules) scores higher on new inputs (program 100.0 %, model 80.0 %; p < 0.001)" in text
     assert "The model (decoder) scores higher on rephrased or noisy inputs (program 20.0 %, model 60.0 %" in text
-    assert "1,000 times the program's processor time (95 % interval 900–1,100); it keeps 50 times the program" in text
+    assert "1,000 times the program's processor time (95 % interval 900–1,100)." in text
+    assert "The model keeps 50 times the program's memory." in text
     assert "It turns at 33 % of inputs rephrased or noisy (95 % interval 28–39): with more of them the model" in text
     assert "After the changes the program scores higher on rephrased or noisy inputs (program 70.0 %, model 70" in text
     assert "On rephrased or noisy inputs, as long as neither is changed for them, the model's longer time" in text
@@ -67,6 +68,19 @@ def test_who_wins_by_what_factor_and_where_it_turns():
     assert "operations" not in text
 
 
+@pytest.mark.parametrize("timed", [4, 6])
+def test_too_few_timed_answers_are_not_called_no_difference(timed):
+    """Four can never show one; six cannot with as many other tests beside them."""
+    found = concluded(evidence__time=estimate(17_575.0, 2.0 ** (1 - timed), 16_448.0, 19_121.0),
+                      evidence__timed=timed, evidence__after_changes=estimate(-0.3, 0.04))
+    text = " ".join(found["sentences"])
+    assert found["too_few_timed"]
+    assert found["time"] is None
+    assert f"The program was faster in all {timed} timed answers, which are too few to show a difference" in text
+    assert "No difference" not in text
+    assert "16,448" not in text
+
+
 def test_what_no_test_shows_is_no_difference_and_nothing_follows_from_it():
     found = concluded(evidence__differences={NEW: estimate(-0.2, 0.2), NOISY: estimate(0.4, 1e-9)},
                       evidence__time=estimate(1.2, 0.3, 0.9, 1.6))
@@ -74,7 +88,8 @@ def test_what_no_test_shows_is_no_difference_and_nothing_follows_from_it():
     assert (found["turning_share"], found["time"], found["prices"]) == (None, None, {})
     text = " ".join(found["sentences"])
     assert "No difference shown on new inputs" in text
-    assert "No difference shown between the processor times of an answer (ratio 1.2 (95 % interval 0.9–1.6))" in text
+    assert "No difference shown between the processor times of an answer (model over program: 1.2)." in text
+    assert not found["too_few_timed"]
     assert "No turning point is shown" in text
     assert "pays once" not in text
 

@@ -33,12 +33,16 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
+    from tickwise.compare.evidence import fewest_timed
     from tickwise.compare.page import comparison_page
     from tickwise.compare.run import compare
     from tickwise.core.console import say
     from tickwise.core.paths import write_text_atomic
 
     comparison = _comparison(arguments)
+    if comparison.n_timed < fewest_timed():
+        say(f"{comparison.n_timed} timed inputs are too few to show a difference between times, which takes "
+            f"{fewest_timed()} for one test and more for several; --timed is 20 where it is left out")
     found = compare(comparison)
     command = shlex.join(["tickwise", *sys.argv[1:]])
     write_text_atomic(arguments.out / "compare.json",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tickwise.compare.cases import NOISY
-from tickwise.compare.evidence import SIGNIFICANT, adjusted
+from tickwise.compare.evidence import SIGNIFICANT, adjusted, all_agree
 from tickwise.core.console import format_duration, format_number
 
 PROGRAM, MODEL = "program", "model"
@@ -34,7 +34,9 @@ def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> d
               for kind, found in evidence["differences"].items()}
     able = {who: found["value"] > 0 and p["learnt", who] < SIGNIFICANT for who, found in evidence["learnt"].items()}
     both = all(able.values())
-    faster = (PROGRAM if evidence["time"]["value"] > 1 else MODEL) if p["time", ""] < SIGNIFICANT else None
+    shorter = PROGRAM if evidence["time"]["value"] > 1 else MODEL
+    faster = shorter if p["time", ""] < SIGNIFICANT else None
+    too_few = both and not faster and all_agree(evidence["time"], evidence["timed"])
     plain = job["plain"]
     turns = both and None not in (better[plain], better.get(NOISY)) and better[plain] != better[NOISY]
     after = evidence["after_changes"]
@@ -45,12 +47,13 @@ def _conclusion(job: Mapping[str, Any], p: Mapping[tuple[str, str], float]) -> d
     return {
         "program": evidence["program"], "model": evidence["model"], "better": better, "able": able, "faster": faster,
         "p": {" ".join(key).strip(): value for key, value in p.items()},
-        "time": evidence["time"] if both and faster else None, "memory": evidence["memory"] if both else None,
+        "time": evidence["time"] if both and faster else None, "too_few_timed": too_few,
+        "memory": evidence["memory"] if both else None,
         "turning_share": evidence["turning_share"] if turns else None, "prices": prices,
         "better_after_changes": better_after if both else None,
         "sentences": [
             *_score_sentences(job, contestants, better, p), *_unable_sentences(job, contestants, able),
-            *(_cost_sentences(evidence, faster) if both else ()),
+            *(_cost_sentences(evidence, faster, shorter if too_few else None) if both else ()),
             *([_turning_sentence(evidence, better, plain)] if both and NOISY in better else ()),
             *(_price_sentence(kind, price, better[kind]) for kind, price in prices.items()),
             *_determinism_sentences(contestants), *_change_sentences(job["changes"], able),
@@ -95,13 +98,19 @@ def times(factor: float) -> str:
     return f"1/{1 / factor:,.0f} of" if factor <= 0.01 else f"{format_number(factor)} times"
 
 
-def _cost_sentences(evidence: Mapping[str, Any], faster: str | None) -> list[str]:
-    time = evidence["time"]
-    interval = f"(95 % interval {format_number(time['low'])}–{format_number(time['high'])})"
-    text = f"An answer of the model takes {times(time['value'])} the program's processor time {interval}" if faster \
-        else ("No difference shown between the processor times of an answer "
-              f"(ratio {format_number(time['value'])} {interval})")
-    return [f"{text}; it keeps {times(evidence['memory'])} the program's memory."]
+def _cost_sentences(evidence: Mapping[str, Any], faster: str | None, always_shorter: str | None) -> list[str]:
+    """``always_shorter``: who was faster in every timed answer, where these are too few for the test."""
+    time, timed = evidence["time"], evidence["timed"]
+    ratio = f"model over program: {format_number(time['value'])}"
+    if faster:
+        text = (f"An answer of the model takes {times(time['value'])} the program's processor time (95 % interval "
+                f"{format_number(time['low'])}–{format_number(time['high'])}).")
+    elif always_shorter:
+        text = (f"The {always_shorter} was faster in all {timed} timed answers, which are too few to show a difference "
+                f"between processor times ({ratio}): raise --timed.")
+    else:  # an interval of the ratio of means would answer another question than the test did
+        text = f"No difference shown between the processor times of an answer ({ratio})."
+    return [text, f"The model keeps {times(evidence['memory'])} the program's memory."]
 
 
 def _turning_sentence(evidence: Mapping[str, Any], better: Mapping[str, str | None], plain: str) -> str:

@@ -57,6 +57,8 @@ class Evidence:
     """That answer."""
     time: Estimate
     """The model's processor time of an answer over the program's."""
+    timed: int
+    """Answers behind that."""
     memory: float
     """Likewise; counted."""
     turning_share: Turn | None
@@ -74,7 +76,7 @@ def weigh(program: Measured, model: Measured, constant: Sequence[float], name: s
     return Evidence(
         program.name, model.name, differences,
         {who: difference(constant, one.scores[plain], seed) for who, one in (("program", program), ("model", model))},
-        name, time, model.memory_bytes / max(1, program.memory_bytes),
+        name, time, len(program.seconds_each), model.memory_bytes / max(1, program.memory_bytes),
         turning_share(_gains(program, model, plain), _gains(program, model, NOISY), seed),
         {kind: price for kind in (plain, NOISY) if (price := _price(program, model, kind, seed)) is not None})
 
@@ -102,6 +104,16 @@ def ratio(below: Sequence[float], above: Sequence[float], seed: int) -> Estimate
     pairs = list(zip(below, above, strict=True))
     signs = difference([float(a > b) for a, b in pairs], [float(b > a) for a, b in pairs], seed)
     return Estimate(float(numpy.mean(above) / numpy.mean(below)), spread.low, spread.high, signs.p, "sign test")
+
+
+def fewest_timed() -> int:
+    """Pairs of times from which a sign test can show a difference at all, before any correction."""
+    return 1 + math.ceil(-math.log2(SIGNIFICANT))
+
+
+def all_agree(found: Mapping[str, Any], timed: int) -> bool:
+    """Whether a sign test of so many pairs found the same one faster in all of them: its smallest p-value."""
+    return bool(found["p"] <= 2.0 ** (1 - timed) * (1 + 1e-9))
 
 
 def may_be_above(found: Estimate) -> bool:

@@ -98,7 +98,8 @@ def _overview(job: dict[str, Any]) -> tuple[str, ...]:
     if time:
         factor = f"{_factor(time['value'])} ({format_number(time['low'])}–{format_number(time['high'])})"
     else:
-        factor = f"{_NOT_KNOWN} ({' and '.join(unable)})" if unable else "no difference shown"
+        factor = f"{_NOT_KNOWN} ({' and '.join(unable)})" if unable else \
+            "too few timed" if one["too_few_timed"] else "no difference shown"
     ends = [one["better"][job["plain"]], one["better"].get(NOISY)]
     turns = f"{100 * share['value']:.0f} % ({100 * share['low']:.0f}–{100 * share['high']:.0f})" if share \
         else _NOT_KNOWN if unable else "not in the range" if ends[0] and ends[0] == ends[1] else "none shown"

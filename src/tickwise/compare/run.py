@@ -27,7 +27,7 @@ from tickwise.data.prepared import file_hash
 from tickwise.tasks.embedders import embedder_fingerprint
 
 RESULT_FILE = "result.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
