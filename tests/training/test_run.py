@@ -348,3 +348,18 @@ def test_the_last_validation_belongs_to_the_seconds_of_a_run(small_text, tmp_pat
     n_validated = len(data.split("validation").tokens) - 1
     training.counters.tokens = 8 * n_validated  # before the first one: a third of training on as many
     assert training.progress() == pytest.approx(7.6 / (10 - 7.6 / 24))
+
+
+def test_what_logging_needs_is_there_before_the_first_step(small_text, tmp_path, monkeypatch):
+    from tickwise.training.loop import Training
+
+    at_beginnings = []
+    begin = Training.begin_step
+
+    def noted(training):
+        at_beginnings.append(len(list((tmp_path / "run" / "tensorboard").glob("events.*"))))
+        begin(training)
+
+    monkeypatch.setattr(Training, "begin_step", noted)
+    tickwise.train(TrainConfig(data=small_text, out=tmp_path / "run", max_steps=2, **TINY))
+    assert at_beginnings == [1, 1], "no step imports TensorBoard or opens its file"

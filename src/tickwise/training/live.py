@@ -16,20 +16,26 @@ class Journal:
     """Writes each metrics row to ``metrics.jsonl`` and TensorBoard, and shows it.
 
     On a terminal one line is redrawn; elsewhere a plain line appears every few seconds. What ``others`` has to say of
-    other programs gets a line of its own. Use as a context manager: leaving it flushes everything.
+    other programs gets a line of its own. Use as a context manager: entering it makes all that a row needs, so that no
+    step pays for it, and leaving it flushes everything. Events of ``first_step`` and later ones, which a run left that
+    was killed after its last checkpoint, do not count.
     """
 
-    def __init__(self, out: Path, others: OtherPrograms | None = None) -> None:
+    def __init__(self, out: Path, others: OtherPrograms | None = None, *, first_step: int = 1) -> None:
         self._path = out / "metrics.jsonl"
         self._file = self._path.open("a", encoding="utf-8")
         self._others = others
         self._events_folder = out / "tensorboard"
+        self._first_step = first_step
         self._writer: Any = None
         self._live: Any = None
         self._last_plain = 0.0
         self._latest: dict[str, Any] = {}
 
     def __enter__(self) -> "Journal":
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._events_folder), purge_step=self._first_step, flush_secs=30)
         if console.is_terminal():
             from rich.console import Console
             from rich.live import Live
@@ -43,21 +49,13 @@ class Journal:
             self._live.__exit__(None, None, None)
             self._live = None
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
     def record(self, row: dict[str, Any]) -> None:
         """Keep one row; keys: step, tokens, seconds, loss, lr, grad_norm, tokens_per_s, share_of_peak,
         memory_bytes, and validation_loss where there is one. ``None`` means not known."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        self._tensorboard(row)
-
-    def _tensorboard(self, row: dict[str, Any]) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._events_folder), purge_step=row["step"], flush_secs=30)
         for key, value in row.items():
             if key not in ("step", "tokens") and isinstance(value, int | float):
                 self._writer.add_scalar(key, value, row["step"], walltime=time.time())

@@ -371,7 +371,7 @@ def _train(training: Training) -> TrainResult:
         try:
             counts_others = training.device.type == "cpu" and parallel.n_ranks == 1
             others = OtherPrograms(torch.get_num_threads()) if counts_others else None
-            own_journal = Journal(config.out, others) if parallel.leads else Unheard()
+            own_journal = Journal(config.out, others, first_step=counters.step + 1) if parallel.leads else Unheard()
             with interrupt_flag() as interrupted, own_journal as journal, heard(training):
                 reason = train_until_done(training, journal, interrupted)
         except OSError as problem:
