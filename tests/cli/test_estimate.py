@@ -286,6 +286,29 @@ def test_the_process_that_stands_for_a_training_is_one_from_the_command_line():
     assert (has_events, has_sympy) == ("True", "False")
 
 
+def test_several_ranks_exchange_by_the_rule_of_the_hardware_that_is_asked_for(tickwise_cli, tmp_path):
+    """NCCL scatters what it reduces, on whichever machine it is estimated; gloo reduces to all."""
+    box = tmp_path / "box.json"
+    figures = {"read_bandwidth_bytes_per_s": 2e10, "flops_per_s": {"bf16": 1e11}}
+    ranks = ("--for", "train", "--batch", 8, "--ranks", 4, "--dtype", "bf16", "--strategy")
+
+    def sent(hardware, strategy="fsdp"):
+        code, out, err = tickwise_cli("estimate", *PLAN, *ranks, strategy, "--hardware", hardware, "--json")
+        assert code == 0, err
+        return json.loads(out)["communication_bytes"]
+
+    on_gpus = sent("h100")
+    box.write_text(json.dumps(figures))
+    on_processors = sent(box)
+    assert "all_reduce_gradients" not in on_gpus
+    assert on_processors["all_reduce_gradients"] == pytest.approx(2 * on_gpus["reduce_scatter_gradients"], abs=2)
+    box.write_text(json.dumps(figures | {"gpu": True}))
+    assert sent(box) == on_gpus
+    code, out, _ = tickwise_cli("estimate", *PLAN, *ranks, "ddp", "--hardware", "h100")
+    assert code == 0
+    assert "weights: of each parameter the float32 master (4 bytes)" in " ".join(out.split())
+
+
 def test_a_stage_that_takes_next_to_nothing_is_not_said_to_take_nothing(tickwise_cli):
     code, out, _ = tickwise_cli("estimate", *PLAN, "--hardware", "h100")
     assert code == 0

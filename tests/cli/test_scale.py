@@ -38,6 +38,19 @@ def test_fit_prints_tables_and_notes(tickwise_cli, runs_csv, tmp_path):
     assert "excluded: loss nan (row 17)" in err
 
 
+def test_coefficients_beyond_all_numbers_are_refused_before_anything_is_written(tickwise_cli, tmp_path):
+    """The six runs of Chinchilla's table that were stopped first: the best fit takes an exponent beyond 30."""
+    table = tmp_path / "six.csv"
+    table.write_text("parameters,tokens,loss\n6795600349,245105957.9,5.005582\n2979521172,516164661.5,4.665232\n"
+                     "2638630840,616042128.0,3.765618\n2282804341,702550210.8,3.793872\n"
+                     "2006673381,811602861.0,3.446995\n1730543416,875041997.0,3.395738\n", encoding="utf-8")
+    code, out, err = tickwise_cli("scale", "fit", table, "--out", tmp_path / "fit", "--resamples", 20)
+    assert (code, out) == (2, "")
+    assert "A grows beyond all numbers; add runs" in err
+    assert len(err.strip().splitlines()) == 1, "and no warning of numpy's"
+    assert not (tmp_path / "fit").exists()
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (("--drop-highest", 16), "--drop-highest 16"), (("--resamples", 3), "--resamples 3"), (("--seed", -1), "--seed"),
     (("--columns.loss", "lost"), "no column 'lost'; did you mean 'loss'?"), (("--drop-highest", 12), "4 runs cannot"),
@@ -175,6 +188,46 @@ def test_budgets_of_time_energy_and_money_agree(tickwise_cli, law_json, slow_mac
     used = _plan(tickwise_cli, law_json, slow_machine, "--hours", 3, "--inference-tokens", 3 * hours["tokens"])
     assert used["parameters"] < hours["parameters"]
     assert used["time_s"] < hours["time_s"], "the rest of the budget is for its use"
+    assert used["parameters"] == pytest.approx(used["optimum_by_the_law"]["parameters"], rel=0.3)
+
+
+def test_the_weights_of_a_plan_are_updated_once_for_each_batch(tickwise_cli, law_json, slow_machine):
+    """As ``tickwise estimate`` counts a recipe with as many micro-batches."""
+    found = _plan(tickwise_cli, law_json, slow_machine, "--flops", 2e17)
+    assert found["accumulate"] > 2
+    recipe = slow_machine.with_name("recipe.yaml")
+    recipe.write_text(json.dumps({
+        "depth": found["depth"], "context": 64, "vocab_size": 512, "batch_size": found["batch_size"],
+        "accumulate": found["accumulate"], "model": {"width": found["width"]}, "optimizer": {"name": "adamw"}}))
+    code, out, err = tickwise_cli("estimate", recipe, "--for", "train", "--hardware", slow_machine, "--dtype",
+                                  found["dtype"], "--json")
+    assert code == 0, err
+    step = json.loads(out)
+    steps = found["tokens"] / found["batch_tokens"]
+    assert found["time_s"] == pytest.approx(steps * step["time_s"]["total"], rel=1e-3)
+    assert found["energy_j"] == pytest.approx(steps * step["energy_j"], rel=1e-3)
+    assert not [line for line in found["notes"] if "micro-batch" in line]
+
+
+def test_a_budget_of_hours_pays_an_update_once_for_each_batch():
+    from tickwise.cli import scale_plan
+
+    asked = []
+
+    def step(model, optimizer, accumulate):
+        asked.append((optimizer, accumulate))
+        return {"hours": 1e-3 * accumulate + 2e-3}
+
+    arguments = scale_plan.Arguments(law="law.json", hours=1000.0, vocab_size=512)
+    model = scale_plan._Model(10**8, 8, 512)
+    cost = scale_plan._cost_per_token(arguments, "hours", 1000.0, model, step)
+    optimizer, accumulate = asked[-1]
+    tokens = 1000.0 / cost
+    assert optimizer == "adamw"
+    assert accumulate > 2
+    assert scale_plan._recipe(arguments, model, 6 * 1e8 * tokens, tokens)[1] == accumulate, "cost and batch agree"
+    updates = tokens / (accumulate * scale_plan._batch_tokens(arguments))
+    assert updates * (1e-3 * accumulate + 2e-3) == pytest.approx(1000.0)
 
 
 @pytest.mark.parametrize(("words", "message"), [

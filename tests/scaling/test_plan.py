@@ -43,6 +43,18 @@ def test_later_use_makes_a_smaller_model_best():
     assert with_use(1e11) == _lowest(1e20, 2e11)
 
 
+@pytest.mark.parametrize("inference_tokens", [1e9, 1e11, 1e13])
+def test_the_optimum_with_later_use_is_that_of_training_and_use_together(inference_tokens):
+    size, (low, high) = optimal_size_interval(_LAW, 1e20, inference_tokens)
+    assert _SIZES[_lowest(1e20, 2 * inference_tokens)] == pytest.approx(size, rel=0.04)
+    assert low < size < high
+    assert size < optimal_size_interval(_LAW, 1e20)[0]
+
+
+def test_hardly_any_use_leaves_the_optimum_where_it_is():
+    assert optimal_size_interval(_LAW, 1e20, 1.0)[0] == pytest.approx(optimal_size_interval(_LAW, 1e20)[0], rel=1e-5)
+
+
 def test_a_budget_that_trains_nothing_has_no_best_size():
     assert best_model(_LAW, _SIZES, lambda index: 6.0 * _SIZES[index], 1e6) is None
     assert best_model(_LAW, _SIZES, lambda index: 6.0 * _SIZES[index], 1e18, 1e15) is None

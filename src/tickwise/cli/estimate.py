@@ -84,12 +84,13 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def estimate(arguments: Arguments) -> dict[str, Any]:
-    """The estimate, JSON-ready; what is not known is ``None``."""
+def estimate(arguments: Arguments, settings: "TrainConfig | None" = None) -> dict[str, Any]:
+    """The estimate, JSON-ready; what is not known is ``None``. ``settings``: those of a planned model's training that
+    have no flag."""
     from tickwise.profiling.predict import find_machine
 
     _check(arguments)
-    plan = _plan(arguments)  # before anything is measured: mistakes should show at once
+    plan = _plan(arguments, settings)  # before anything is measured: mistakes should show at once
     machine = find_machine(arguments.hardware, arguments.refresh)
     dtype = _dtype(arguments, machine)
     machine.hardware.peak_flops_per_s(dtype)
@@ -104,6 +105,11 @@ def _check(arguments: Arguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {value}")
+    for name, most in (("batch", _MOST), ("context", _MOST), ("depth", _DEEPEST), ("width", _MOST),
+                       ("vocab_size", _MOST)):
+        value = getattr(arguments, name)
+        if value is not None and value > most:
+            raise ConfigError(f"--{name.replace('_', '-')}: estimate looks no further than {most:,}, got {value:,}")
     if arguments.ranks < 1:
         raise ConfigError(f"--ranks: must be positive, got {arguments.ranks}")
     if arguments.ranks > 1 and arguments.purpose != "train":
@@ -114,7 +120,7 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(f"--fit {arguments.fit} looks for --{arguments.fit}; give only one of them")
 
 
-def _plan(arguments: Arguments) -> _Plan:
+def _plan(arguments: Arguments, settings: "TrainConfig | None" = None) -> _Plan:
     """The model and how it would be trained, from a directory, a config.json, a recipe or the flags."""
     from tickwise.core.config import from_dict, read_json, read_yaml
     from tickwise.interop.directory import read_config, resolve_model_path
@@ -125,7 +131,7 @@ def _plan(arguments: Arguments) -> _Plan:
     path = arguments.model
     shape_flags = [f"--{name.replace('_', '-')}" for name in ("depth", "width", "vocab_size", "architecture")
                    if getattr(arguments, name) is not None]
-    config = TrainConfig(data=Path())
+    config = settings or TrainConfig(data=Path())
     if path is not None and path.suffix in (".yaml", ".yml"):
         config = from_dict(TrainConfig, {"data": ".", **read_yaml(path)}, where=str(path))
         if config.vocab_size is None and arguments.vocab_size is None:
@@ -334,7 +340,8 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
 
         for name in ("energy_j", "cost", "cost_per_million_tokens"):  # all ranks together
             found[name] = None if found[name] is None else arguments.ranks * found[name]
-        sent = step_traffic(plan.model, config, dtype, arguments.ranks, arguments.strategy, machine.device)
+        sent = step_traffic(plan.model, config, dtype, arguments.ranks, arguments.strategy,
+                            on_gpus=machine.hardware.gpu)
         found |= {"ranks": arguments.ranks, "strategy": arguments.strategy,
                   "communication_bytes": sent | {"total": sum(sent.values())}}
     steps = config.max_steps

@@ -48,6 +48,9 @@ def print_tables(found: dict[str, Any]) -> None:
         elif size:
             memory.add_row(name, format_bytes(size), f"{100 * size / total:.0f} %")
     console.print(memory)
+    if found.get("strategy") == "ddp" and found["dtype"] == "bf16":
+        console.print("weights: of each parameter the float32 master (4 bytes), the bf16 weight that validation uses "
+                      "(2) and the cast of the master that a rank computes a micro-batch with (2)")
     if found["memory_bytes"]["process"] is not None:
         console.print(ON_TOP[found["for"]])
     unknown = [name for name, size in found["memory_bytes"].items() if size is None]

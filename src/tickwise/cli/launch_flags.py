@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from tickwise.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from tickwise.training.distributed.launch import Launch
 
@@ -24,9 +26,22 @@ class LaunchFlags:
     restarts: int = 3
     """How often the ranks start again from their last checkpoint when one of them dies or hangs."""
 
+    def _refuse_what_one_process_ignores(self) -> None:
+        """``ConfigError`` for flags that say how ranks meet or share a model where none are asked for."""
+        parallel = getattr(self, "parallel", None)
+        for flag, given in (("--rendezvous", self.rendezvous is not None),
+                            ("--restarts", self.restarts != LaunchFlags.restarts),
+                            ("--parallel.strategy fsdp", parallel is not None and parallel.strategy == "fsdp")):
+            if given:
+                raise ConfigError(f"{flag}: means nothing to one process; give --ranks, or --nodes and "
+                                  "--ranks-per-node, or leave it out")
+
     def launch(self) -> "Launch | None":
-        """What is to be started; ``None`` for a training in this process, as which every rank sees itself."""
+        """What is to be started; ``None`` for a training in this process, as which every rank sees itself.
+        ``ConfigError`` for flags that contradict each other."""
         if self.ranks is None and self.nodes is None and self.ranks_per_node is None:
+            if "TORCHELASTIC_RUN_ID" not in os.environ:
+                self._refuse_what_one_process_ignores()
             return None
         # Before torch is there: what goes wrong between ranks is told in one line of ours.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
@@ -38,11 +53,12 @@ class LaunchFlags:
         return launch_of(self.ranks, self.nodes, self.ranks_per_node, self.rendezvous, self.restarts)
 
 
-def check_meeting_place(launch: "Launch") -> None:
-    """``ConfigError`` where the ranks cannot meet, before time goes into anything else."""
-    from tickwise.training.distributed import launch as launching
+def check_launch(launch: "Launch") -> None:
+    """``UserError`` where the ranks cannot meet, or so many do not fit, before time goes into anything else."""
+    from tickwise.training.distributed.launch import check_meeting_place, check_processes_fit
 
-    launching.check_meeting_place(launch)
+    check_meeting_place(launch)
+    check_processes_fit(launch)
 
 
 def start(launch: "Launch") -> int:

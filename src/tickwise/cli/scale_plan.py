@@ -13,6 +13,8 @@ from tickwise.core.console import format_count, format_energy, format_number, fo
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tickwise.scaling.plan import Recipe
     from tickwise.scaling.study import FittedLaw
     from tickwise.training.config import TrainConfig
@@ -22,6 +24,8 @@ _WIDEST = 128
 _CLOSEST_SIZES = 1.03
 _FAR_BEYOND = 30.0
 _VOCAB_SIZE = 4096
+_ROUNDS = 10
+"""In which cost and batch settle; two recipes may each lead to the other."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,20 +82,27 @@ def run(arguments: Arguments) -> int:
 
 def plan(arguments: Arguments) -> dict[str, Any]:
     """The plan, JSON-ready; what is not known is ``None``."""
-    from tickwise.scaling.plan import best_model, expected_loss, optimal_size_interval, tokens_within, training_flops
+    from tickwise.scaling.plan import (
+        INFERENCE_SHARE,
+        best_model,
+        expected_loss,
+        optimal_size_interval,
+        tokens_within,
+        training_flops,
+    )
     from tickwise.scaling.study import read_law
 
     kind, budget = _check(arguments)
     law = read_law(arguments.law)
     given = arguments.vocab_size
     arguments = dataclasses.replace(arguments, vocab_size=given or law.vocab_size or _VOCAB_SIZE)
-    estimate = functools.cache(lambda model: _estimate(arguments, model))
+    step = functools.partial(_step, functools.cache(functools.partial(_estimate, arguments)))
     models = _ladder(arguments)
     with progress("sizes", None, "estimates") as bar:
 
         def cost(index: int) -> float:
             bar.advance(1)
-            return _cost_per_token(arguments, kind, models[index], estimate)
+            return _cost_per_token(arguments, kind, budget, models[index], step)
 
         chosen = best_model(law, [model.parameters for model in models], cost, budget, arguments.inference_tokens)
     if chosen is None:
@@ -99,15 +110,14 @@ def plan(arguments: Arguments) -> dict[str, Any]:
     model = models[chosen]
     tokens = tokens_within(budget, cost(chosen), arguments.inference_tokens)
     flops = training_flops(model.parameters, tokens)
-    free_size, free_interval = optimal_size_interval(law, flops)
+    used = training_flops(model.parameters, INFERENCE_SHARE * arguments.inference_tokens)
+    free_size, free_interval = optimal_size_interval(law, flops + used, arguments.inference_tokens)
     batch = _batch_tokens(arguments)
     if tokens < batch or (chosen == 0 and free_size < model.parameters / 2 and not arguments.inference_tokens):
         raise ConfigError(_too_small(arguments, kind, model, cost(0), free_size))
     recipe, accumulate = _recipe(arguments, model, flops, tokens)
-    expected, found = expected_loss(law, model.parameters, tokens), estimate(model)
-    steps = tokens / batch
-    seconds = steps * found["time_s"]["total"]
-    joules = None if found["energy_j"] is None else steps * found["energy_j"]
+    expected, found = expected_loss(law, model.parameters, tokens), step(model, recipe.optimizer, accumulate)
+    steps = tokens / (accumulate * batch)
     return {
         "budget": {kind: budget}, "inference_tokens": arguments.inference_tokens or None, "kind": "modelled",
         "parameters": model.parameters, "depth": model.depth, "width": model.width, "tokens": round(tokens),
@@ -118,11 +128,13 @@ def plan(arguments: Arguments) -> dict[str, Any]:
         "steps": round(tokens / recipe.batch_tokens),
         "loss": {"value": expected.loss, "interval_95": expected.interval},
         "hardware": found["hardware"], "hardware_source": found["hardware_source"], "dtype": found["dtype"],
-        "time_s": seconds, "time_is": found["time_is"], "energy_j": joules, "energy_source": found["energy_source"],
-        "cost_usd": None if found["cost"] is None else found["cost"] * steps,
+        "time_s": steps * found["hours"] * 3600, "time_is": found["time_is"],
+        "energy_j": None if found["joules"] is None else steps * found["joules"],
+        "energy_source": found["energy_source"],
+        "cost_usd": None if found["budget_usd"] is None else steps * found["budget_usd"],
         "memory_bytes": found["memory_bytes"]["total"], "memory_available_bytes": found["memory_available_bytes"],
         "command": _command(arguments, model, recipe, accumulate, round(tokens), found["dtype"]),
-        "notes": _notes(law, model, flops, found, accumulate, _vocabulary(arguments)),
+        "notes": _notes(law, model, flops, found, _vocabulary(arguments)),
     }
 
 
@@ -176,14 +188,35 @@ def _count(arguments: Arguments, depth: int, width: int) -> int:
                                          ModelOptions(width=width))).n_parameters()
 
 
-def _estimate(arguments: Arguments, model: _Model) -> dict[str, Any]:
-    """Memory, time, energy and cost of a training step of the dial's batch, by ``tickwise estimate``."""
+def _step(estimate: "Callable[[_Model, str, int], dict[str, Any]]", model: _Model, optimizer: str,
+          accumulate: int) -> dict[str, Any]:
+    """What one update takes, by ``tickwise estimate``, and in the budgets' units (``hours``, ``joules``,
+    ``budget_usd``): so many micro-batches of the dial's size forward and backward, and the weights once."""
+    found = estimate(model, optimizer, min(accumulate, 2))
+    amounts = _amounts(found)
+    if accumulate > 2:  # each micro-batch beyond the second costs what the second one did
+        one = _amounts(estimate(model, optimizer, 1))
+        amounts = {name: None if two is None or one[name] is None else two + (accumulate - 2) * (two - one[name])
+                   for name, two in amounts.items()}
+    return found | amounts
+
+
+def _estimate(arguments: Arguments, model: _Model, optimizer: str, accumulate: int) -> dict[str, Any]:
+    """Memory, time, energy and cost of an update of so many of the dial's batches, by ``tickwise estimate``."""
     from tickwise.cli import estimate
 
+    config = _resolved(arguments, model)
+    assert config.batch_size is not None
+    settings = dataclasses.replace(config, vocab_size=_vocabulary(arguments), accumulate=accumulate,
+                                   batch_size=accumulate * config.batch_size, max_tokens=None,
+                                   optimizer=dataclasses.replace(config.optimizer, name=optimizer))
     return estimate.estimate(estimate.Arguments(
-        purpose="train", depth=model.depth, width=model.width, vocab_size=_vocabulary(arguments),
-        context=arguments.context, dtype=arguments.dtype, hardware=arguments.hardware,
-        price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh))
+        purpose="train", dtype=arguments.dtype, hardware=arguments.hardware,
+        price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh), settings)
+
+
+def _amounts(found: dict[str, Any]) -> dict[str, Any]:
+    return {"hours": found["time_s"]["total"] / 3600, "joules": found["energy_j"], "budget_usd": found["cost"]}
 
 
 def _resolved(arguments: Arguments, model: _Model) -> "TrainConfig":
@@ -204,20 +237,27 @@ def _batch_tokens(arguments: Arguments) -> int:
     return config.batch_size * arguments.context
 
 
-def _cost_per_token(arguments: Arguments, kind: str, model: _Model, estimate: Any) -> float:
-    """Of one training token, in the budget's unit."""
-    from tickwise.scaling.plan import training_flops
+def _cost_per_token(arguments: Arguments, kind: str, budget: float, model: _Model, step: Any) -> float:
+    """Of one training token, in the budget's unit. It falls with the micro-batches that share an update; how many do
+    follows from the tokens that the budget pays for, and these from the cost."""
+    from tickwise.scaling.plan import tokens_within, training_flops
 
     if kind == "flops":
         return training_flops(model.parameters, 1)
-    found = estimate(model)
-    if kind == "hours":
-        return float(found["time_s"]["total"]) / 3600 / _batch_tokens(arguments)
-    key = "energy_j" if kind == "joules" else "cost"
-    if found[key] is None:
-        raise ConfigError(f"{_BUDGETS[kind]}: the energy of {found['hardware']} is not known "
-                          f"({found['energy_source']}); budget by --hours, or give power_w in a file for --hardware")
-    return float(found[key]) / _batch_tokens(arguments)
+    cost, tried = 0.0, None
+    recipe, accumulate = _recipe(arguments, model, 0.0, 0.0)
+    for _ in range(_ROUNDS):
+        if (recipe.optimizer, accumulate) == tried:
+            break
+        found, tried = step(model, recipe.optimizer, accumulate), (recipe.optimizer, accumulate)
+        if found[kind] is None:
+            raise ConfigError(f"{_BUDGETS[kind]}: the energy of {found['hardware']} is not known "
+                              f"({found['energy_source']}); budget by --hours, or give power_w in a file for "
+                              "--hardware")
+        cost = float(found[kind]) / (accumulate * _batch_tokens(arguments))
+        tokens = max(0.0, tokens_within(budget, cost, arguments.inference_tokens))
+        recipe, accumulate = _recipe(arguments, model, training_flops(model.parameters, tokens), tokens)
+    return cost
 
 
 def _recipe(arguments: Arguments, model: _Model, flops: float, tokens: float) -> "tuple[Recipe, int]":
@@ -255,8 +295,7 @@ def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, o
     return f"{what}: one step of it takes {format_number(cost * _batch_tokens(arguments))}; give more"
 
 
-def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], accumulate: int,
-           vocab_size: int) -> list[str]:
+def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], vocab_size: int) -> list[str]:
     lines = []
     if law.vocab_size is None:
         lines.append(f"the law does not say the vocabulary of its runs; its losses per token hold for a vocabulary of "
@@ -272,8 +311,6 @@ def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any],
     if not law.smallest_parameters <= model.parameters <= law.largest_parameters:
         lines.append(f"{format_count(model.parameters)} parameters are outside the fitted sizes, "
                      f"{format_count(law.smallest_parameters)} to {format_count(law.largest_parameters)}")
-    if accumulate > 1:
-        lines.append("time, energy and cost count an update of the weights for each micro-batch, which is too many")
     available = found["memory_available_bytes"]
     if available is not None and found["memory_bytes"]["total"] > available:
         lines.append(f"needs {found['memory_bytes']['total']:,} bytes of memory, {found['hardware']} has {available:,}")
@@ -286,8 +323,9 @@ def _print(found: dict[str, Any]) -> None:
 
     optimum, loss = found["optimum_by_the_law"], found["loss"]
     energy, cost = found["energy_j"], found["cost_usd"]
+    used = " and use" if found["inference_tokens"] else ""
     print(f"model: {format_count(found['parameters'])} parameters, depth {found['depth']}, width {found['width']}; the "
-          f"law's optimum for this compute: {format_count(optimum['parameters'])}"
+          f"law's optimum for this compute{used}: {format_count(optimum['parameters'])}"
           + interval(optimum["interval_95"], format_count))
     print(f"tokens: {format_count(found['tokens'])}, {format_number(found['tokens_per_parameter'])} for each "
           f"parameter; {format_number(found['flops'])} FLOP")

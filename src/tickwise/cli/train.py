@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments, config_of, finish_training
-from tickwise.cli.launch_flags import LaunchFlags, check_meeting_place, start, torchrun
+from tickwise.cli.launch_flags import LaunchFlags, check_launch, start, torchrun
+from tickwise.core.errors import MemoryLimitError
 from tickwise.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from tickwise.training.compilation_memory import CompilationMemory
+    from tickwise.training.distributed.launch import Launch
     from tickwise.training.run import Plan
 
 
@@ -57,6 +59,17 @@ def _step_time(made: "Plan", seconds: float | None) -> str:
     return f"{format_duration(seconds)} a step, {format_count(rate)} tokens/s"
 
 
+def _refused(made: "Plan", launch: "Launch") -> str | None:
+    """Why this machine has not the memory for its ranks, if so."""
+    from tickwise.training.distributed.traffic import check_ranks_fit
+
+    try:
+        check_ranks_fit(made.model, made.config, made.dtype, made.device, launch.n_ranks, launch.ranks_per_node)
+    except MemoryLimitError as problem:
+        return str(problem)
+    return None
+
+
 def run(arguments: Arguments) -> int:
     launch = arguments.launch()  # before PyTorch is imported
     from tickwise.cli.estimate_show import ON_TOP
@@ -68,12 +81,11 @@ def run(arguments: Arguments) -> int:
     if not arguments.dry_run:
         check_outputs(config, arguments.trace)
         if launch is not None:
-            check_meeting_place(launch)
+            check_launch(launch)
     data = open_data(config)
     made = plan(config, data)
     if launch is not None:
         from tickwise.training.distributed.ranks import check_split
-        from tickwise.training.distributed.traffic import check_ranks_fit
 
         check_split(made.config, launch.n_ranks)
     if arguments.dry_run:
@@ -83,7 +95,7 @@ def run(arguments: Arguments) -> int:
         compilation = compilation_memory(made.config, made.model.n_layers, made.dtype, made.device, step_seconds)
         memory = _memory(made, compilation)
         if arguments.json:
-            commands = {} if launch is None else {"launch": torchrun(launch)}
+            commands = {} if launch is None else {"launch": torchrun(launch), "refused": _refused(made, launch)}
             print(json.dumps({**made.as_json(), "memory_bytes": memory, "compilation": dataclasses.asdict(compilation),
                               **commands}, indent=2))
         else:
@@ -99,9 +111,12 @@ def run(arguments: Arguments) -> int:
             if launch is not None:
                 of_each = "; tickwise estimate --for train --ranks tells memory and traffic of each"
                 print(f"both of one process alone{of_each}\nlaunch on every node: {torchrun(launch)}")
+                if refused := _refused(made, launch):
+                    print(f"this machine would refuse it: {refused}")
         return 0
     if launch is not None:
-        check_ranks_fit(made.model, made.config, made.dtype, made.device, launch.n_ranks, launch.ranks_per_node)
+        if refused := _refused(made, launch):
+            raise MemoryLimitError(refused)
         return start(launch)
     result = run_plan(made, data, arguments.trace)
     return finish_training(arguments, result, f"tickwise generate {result.out} --prompt \"…\"",

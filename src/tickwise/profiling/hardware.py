@@ -24,6 +24,8 @@ class Hardware:
     """Dense matrix products by number format (fp32, bf16, fp16, int8), without structured sparsity."""
     power_w: float | None = None
     """Drawn while it computes."""
+    gpu: bool = False
+    """Several of them exchange gradients by NCCL, not by gloo."""
     kind: str = "data-sheet"
     """``measured``, ``data-sheet`` or ``file``."""
 
@@ -62,6 +64,7 @@ def _nvidia(name: str, document: str, memory_gb: int, bandwidth_gb_per_s: float,
         name=name, source=f"NVIDIA, {document}; dense rates", memory_bytes=memory_gb * 10**9,
         read_bandwidth_bytes_per_s=bandwidth_gb_per_s * 1e9,
         flops_per_s={number_format: rate * 1e12 for number_format, rate in tera.items()}, power_w=power_w,
+        gpu=True,
     )
 
 
@@ -81,7 +84,7 @@ def hardware_from_ceilings(measured: Ceilings) -> Hardware:
     return Hardware(
         name=f"here ({measured.device_name})", source=f"measured on {measured.date}",
         memory_bytes=measured.memory_bytes, read_bandwidth_bytes_per_s=measured.read_bandwidth_bytes_per_s,
-        flops_per_s=dict(measured.flops_per_s), kind="measured",
+        flops_per_s=dict(measured.flops_per_s), gpu=measured.device.startswith("cuda"), kind="measured",
     )
 
 
@@ -117,6 +120,6 @@ def _from_doctor(values: dict[str, Any], path: Path) -> Hardware:
     known = {field.name for field in dataclasses.fields(Hardware)}
     figures = {key: value for key, value in values.items() if key in known} | {
         "name": str(values.get("processor", path.stem)), "source": f"{path}, doctor on {values.get('measured_on')}",
-        "kind": "measured" if here else "measured elsewhere",
+        "kind": "measured" if here else "measured elsewhere", "gpu": str(values.get("device")).startswith("cuda"),
     }
     return from_dict(Hardware, figures, where=str(path))

@@ -7,6 +7,7 @@ import numpy
 
 from tickwise.scaling.fitting import percentile_interval
 from tickwise.scaling.laws import parametric_loss
+from tickwise.scaling.minimise import Floats
 from tickwise.scaling.runs import FLOPS_PER_PARAMETER_AND_TOKEN
 from tickwise.scaling.study import FittedLaw, optimal_size
 
@@ -14,6 +15,7 @@ INFERENCE_SHARE = 1 / 3
 """Cost of a token that is read or written over that of one trained on: 2·N FLOPs beside 6·N (Sardana et al. 2024)."""
 _KNOT_FACTOR = 1.8
 _NO_BETTER = 2
+_LOG_RANGE, _HALVINGS = 60.0, 60
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,32 @@ def expected_loss(law: FittedLaw, parameters: float, tokens: float, seed: int = 
     return Expected(loss, percentile_interval(draws.ravel()))
 
 
-def optimal_size_interval(law: FittedLaw, flops: float) -> tuple[float, tuple[float, float] | None]:
-    """The law's own optimum for a training compute, between all sizes, with its 95 % interval."""
-    return float(optimal_size(law.coefficients, flops)), percentile_interval(optimal_size(law.draws, flops))
+def optimal_size_interval(law: FittedLaw, flops: float,
+                          inference_tokens: float = 0.0) -> tuple[float, tuple[float, float] | None]:
+    """The law's own optimum for a compute that training and later use share, between all sizes, with its 95 %
+    interval."""
+    def best(coefficients: Floats) -> Floats:
+        return _optimal_size_with_use(coefficients, flops, inference_tokens) if inference_tokens \
+            else optimal_size(coefficients, flops)
+
+    return float(best(law.coefficients)), percentile_interval(best(law.draws))
+
+
+def _optimal_size_with_use(coefficients_S5: Floats, flops: float, inference_tokens: float) -> Floats:
+    """N that minimises L(N, D) with 6·N·D + 2·N·T = C (Sardana et al. 2024, equation 3), by bisection: the logarithm of
+    α·A·N^−α over β·B·D^(−β−1)·C/(6·N) falls with N, and is 0 there. NaN where no coefficients make an optimum."""
+    _, a, b, alpha, beta = numpy.moveaxis(numpy.asarray(coefficients_S5, dtype=float), -1, 0)
+    per_parameter = flops / FLOPS_PER_PARAMETER_AND_TOKEN
+    most = numpy.log(per_parameter / (INFERENCE_SHARE * inference_tokens))
+    low, high = numpy.full_like(alpha, most - _LOG_RANGE), numpy.full_like(alpha, most)
+    with numpy.errstate(all="ignore"):
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            log_tokens = numpy.log(per_parameter * numpy.exp(-middle) - INFERENCE_SHARE * inference_tokens)
+            balance = (numpy.log(alpha * a) - alpha * middle
+                       - numpy.log(beta * b * per_parameter) + (beta + 1) * log_tokens + middle)
+            low, high = numpy.where(balance > 0, middle, low), numpy.where(balance > 0, high, middle)
+        return numpy.asarray(numpy.where(numpy.isfinite(numpy.log(alpha * a * beta * b)), numpy.exp(low), numpy.nan))
 
 
 def best_model(law: FittedLaw, sizes: Sequence[int], cost_per_token: Callable[[int], float], budget: float,

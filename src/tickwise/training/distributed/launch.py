@@ -1,5 +1,6 @@
 """Starting the ranks of a run with torchrun's own machinery, and what becomes of them."""
 
+import functools
 import logging
 import os
 import shlex
@@ -12,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tickwise.core import console
-from tickwise.core.errors import ConfigError, RankError
-from tickwise.profiling.machine import cores
+from tickwise.core.console import format_bytes
+from tickwise.core.errors import ConfigError, MemoryLimitError, RankError
+from tickwise.profiling.machine import cores, memory_bytes
 
 _DEFAULT_PORT = 29500
 _OWN_FLAGS = ("--ranks", "--nodes", "--ranks-per-node", "--rendezvous", "--restarts")
@@ -93,10 +95,29 @@ def without_launch_flags(words: Sequence[str]) -> list[str]:
     return kept
 
 
+@functools.cache
+def least_rank_bytes() -> int:
+    """What every rank takes besides its model: as much as this process, with PyTorch loaded, shares with no other. Its
+    first call should come before this process reads any data."""
+    import psutil
+
+    return int(psutil.Process().memory_full_info().uss)
+
+
+def check_processes_fit(launch: Launch) -> None:
+    """``MemoryLimitError`` when this machine has not even the memory for that many processes with PyTorch alone."""
+    own, (_, available) = least_rank_bytes(), memory_bytes()
+    if launch.ranks_per_node * own > available:
+        raise MemoryLimitError(f"out of memory: {launch.ranks_per_node} ranks on this machine need "
+                               f"{format_bytes(launch.ranks_per_node * own)} for Python and PyTorch alone, "
+                               f"{format_bytes(available)} are free: start fewer")
+
+
 def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     """Start this machine's ranks, start them again when one dies, and wait; the exit code.
 
-    ``ConfigError`` for a port that is in use, ``RankError`` when the ranks died once too often.
+    ``ConfigError`` for a port that is in use, ``MemoryLimitError`` where so many processes do not fit, ``RankError``
+    when the ranks died once too often.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -104,7 +125,8 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     check_meeting_place(launch)
-    _hear_deaths()
+    check_processes_fit(launch)
+    _hear_deaths(launch.restarts)
     os.environ[_FRESH_STORE] = "1"
     # Where nothing was said, ranks of one machine share its cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // launch.ranks_per_node)))
@@ -130,12 +152,12 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     return 0
 
 
-def _hear_deaths() -> None:
+def _hear_deaths(restarts: int) -> None:
     """What torchrun logs is said in one line of ours, or not at all."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    for name, level, heard in (("multiprocessing.api", logging.ERROR, _Deaths()),
+    for name, level, heard in (("multiprocessing.api", logging.ERROR, _Deaths(restarts)),
                                ("agent.server.api", logging.WARNING, _Stops())):
         logger = logging.getLogger(f"torch.distributed.elastic.{name}")
         logger.handlers, logger.propagate = [heard], False
@@ -151,17 +173,23 @@ class _Stops(logging.Handler):
 
 
 class _Deaths(logging.Handler):
-    """Says which rank died, once for every time, instead of torchrun's records."""
+    """Says which rank died and whether all start again, once for every time, instead of torchrun's records."""
+
+    def __init__(self, restarts: int) -> None:
+        super().__init__()
+        self._restarts = self._left = restarts
 
     def emit(self, record: logging.LogRecord) -> None:
         if not str(record.msg).startswith("failed (exitcode") or not isinstance(record.args, tuple):
             return
         code, rank, pid = (int(str(value)) for value in record.args[:3])
-        if code == _RANK_SAID_WHY:
+        if not self._left:  # what ``start_ranks`` raises says so
             return
+        self._left -= 1
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-        console.say(f"local rank {rank} (process {pid}) {how}; the ranks start again from the last checkpoint, unless "
-                    "they did too often")
+        what = "" if code == _RANK_SAID_WHY else f"local rank {rank} (process {pid}) {how}; "
+        console.say(f"{what}all ranks start again from the last checkpoint; of {self._restarts} restarts {self._left} "
+                    "are left")
 
 
 def _end_remaining() -> None:

@@ -5,6 +5,7 @@ order and place in the data do not depend on the number of ranks. What is random
 the seed, the step and the micro-batch's number, as it does in one process with as many micro-batches.
 """
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -256,6 +258,13 @@ class Joined:
 
     def fault(self, problem: RuntimeError, training: "Training") -> BaseException:
         """What to end with when a collective failed: one line, of one rank, that names those who hang."""
+        end = self._fault(problem, training)
+        if launcher() is not None:
+            # Gloo still waits for the ranks that are gone; taken apart in the middle of that, this one would abort.
+            atexit.register(_end_at_once, 2 if isinstance(end, RankError) else 1)
+        return end
+
+    def _fault(self, problem: RuntimeError, training: "Training") -> BaseException:
         step = f"step {training.counters.step + 1}"
         if not is_timeout(problem):
             # The other end is gone, and whoever started it tells why; or it has waited too long for a third one, and
@@ -281,6 +290,12 @@ class Joined:
 
     def _names(self, ranks: list[int]) -> str:
         return " and ".join(self.name(rank) for rank in ranks)
+
+
+def _end_at_once(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _differing(one: str, other: str) -> str:

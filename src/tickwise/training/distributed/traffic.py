@@ -6,10 +6,14 @@ from typing import Literal
 
 import torch
 
+from tickwise.core.console import format_bytes
 from tickwise.core.device import torch_dtype
+from tickwise.core.errors import MemoryLimitError
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
-from tickwise.training.memory import TrainingMemory, check_memory, estimate_training_memory
+from tickwise.training.distributed.launch import least_rank_bytes
+from tickwise.training.memory import TrainingMemory, estimate_training_memory
 from tickwise.training.memory_saving import layers_of
 
 Strategy = Literal["ddp", "fsdp"]
@@ -26,10 +30,11 @@ def _parameters(model: DecoderConfig) -> tuple[int, int, int, int]:
 
 
 def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks: int,
-                 strategy: Strategy, device: torch.device) -> dict[str, int]:
+                 strategy: Strategy, *, on_gpus: bool) -> dict[str, int]:
     """Bytes that each rank sends in a step, by collective, when they go round in a ring: (n - 1)/n of what is gathered
     or scattered, and twice that of what is reduced to all (Patarasuk & Yuan 2009). Uneven shares are padded; that, and
-    the few numbers on which ranks agree, are left out. Gloo, on CPUs, has no reduce-scatter and reduces to all."""
+    the few numbers on which ranks agree, are left out. NCCL, on GPUs, scatters what it reduces; gloo, on CPUs, cannot,
+    and reduces to all."""
     total, layer, matrices, _ = _parameters(model)
     compute_bytes = torch_dtype(dtype).itemsize
     share = (n_ranks - 1) / n_ranks
@@ -40,10 +45,10 @@ def step_traffic(model: DecoderConfig, config: TrainConfig, dtype: str, n_ranks:
     gathered = config.accumulate * ((total - layers) + 2 * layers) * compute_bytes
     reduced = share * total * _FP32_BYTES
     traffic = {"all_gather_weights": round(share * gathered)}
-    if device.type == "cpu":
-        traffic["all_reduce_gradients"] = round(2 * reduced)
-    else:
+    if on_gpus:
         traffic["reduce_scatter_gradients"] = round(reduced)
+    else:
+        traffic["all_reduce_gradients"] = round(2 * reduced)
     if config.optimizer.name == "muon":
         traffic["all_gather_updates"] = round(share * matrices * _FP32_BYTES)
     return traffic
@@ -72,8 +77,17 @@ def load_engine(strategy: Strategy) -> int:
 def check_ranks_fit(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
                     n_here: int) -> None:
     """``MemoryLimitError`` when that many ranks cannot compute on this machine's processor."""
-    if device.type == "cpu":
-        check_memory(rank_memory(model, config, dtype, device, n_ranks, config.parallel.strategy), n_here)
+    if device.type != "cpu":
+        return
+    own, (_, available) = least_rank_bytes(), memory_bytes()
+    need = rank_memory(model, config, dtype, device, n_ranks, config.parallel.strategy)
+    if n_here * (need.total + own) > available:
+        name, size = need.largest()
+        raise MemoryLimitError(
+            f"out of memory: {n_here} ranks on this machine need about {format_bytes(n_here * (need.total + own))}, "
+            f"{format_bytes(available)} are free; each of them needs {format_bytes(own)} for Python and PyTorch alone "
+            f"and {format_bytes(need.total)} for the model (the largest term is {name} with {format_bytes(size)}): "
+            "start fewer")
 
 
 def rank_memory(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, n_ranks: int,
@@ -85,7 +99,7 @@ def rank_memory(model: DecoderConfig, config: TrainConfig, dtype: str, device: t
     total, layer, _, largest = _parameters(model)
     compute_bytes = torch_dtype(dtype).itemsize
     if strategy == "ddp":
-        # In bf16 a micro-batch computes with casts of the master weights.
+        # In bf16 a micro-batch computes with casts of the master weights, besides the weights for validation.
         return whole if dtype == "fp32" else replace(whole, weights=whole.weights + compute_bytes * total)
     n_copies = 1 if config.ema_decay is None else 2
     rest = total - model.n_layers * layer
