@@ -62,6 +62,19 @@ def test_plain_progress_gives_share_speed_and_time_left(capsys, monkeypatch):
     assert "reading: 25% 25 MB, 2.5 MB/s, 30s left" in capsys.readouterr().err
 
 
+def test_work_without_a_unit_has_a_line_only_when_something_changed(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("sweep", 100, None) as bar:
+        for amount in (25, 0, 0.1):
+            now[0] += 10.0
+            bar.advance(amount)
+        bar.note("1/3 trials")
+        now[0] = 50.2
+        bar.advance(0)
+    assert capsys.readouterr().err == "sweep: 25%, 30s left\nsweep: 25%, 2m30s left 1/3 trials\n"
+
+
 def test_quiet_says_nothing(capsys):
     console.set_verbosity(console.QUIET)
     try:

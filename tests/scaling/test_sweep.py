@@ -51,7 +51,7 @@ class Trainer:
 
 def go(out, planned, trainer):
     sweep.lay_out(out, planned, DATA)
-    return sweep.run(out, planned, trainer, {trial.name: trial.flops for trial in planned}, "FLOP")
+    return sweep.run(out, planned, trainer, {trial.name: trial.flops for trial in planned})
 
 
 def test_every_trial_runs_once_and_the_table_is_what_fit_reads(tmp_path, planned):

@@ -109,7 +109,7 @@ def run(arguments: Arguments) -> int:
         seconds = _seconds(arguments, planned, data.tokenizer.vocab_size, calibrate=False)
         work = {trial.name: trial.flops if seconds is None else seconds[trial.name] for trial in planned}
         with _workers(arguments) as start:
-            failed = sweep.run(arguments.out, planned, start, work, "FLOP" if seconds is None else "predicted s")
+            failed = sweep.run(arguments.out, planned, start, work)
         found = sweep.write_table(arguments.out)
     _report(arguments, found, failed)
     return 1 if failed else 0

@@ -123,9 +123,9 @@ class ProgressBar(Protocol):
 
 
 class _Plain:
-    def __init__(self, description: str, total: float | None, unit: str) -> None:
+    def __init__(self, description: str, total: float | None, unit: str | None) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done, self.text = 0.0, ""
+        self.done, self.text, self.shown = 0.0, "", ""
         self.start = self.last = time.monotonic()
 
     def advance(self, amount: float) -> None:
@@ -144,8 +144,12 @@ class _Plain:
         if self.total:
             share = f" {100 * self.done / self.total:.0f}%"
             left = f", {format_seconds((self.total - self.done) / rate)} left" if rate > 0 else ""
-        say(f"{self.description}:{share} {format_count(self.done)} {self.unit}, "
-            f"{format_count(rate)} {self.unit}/s{left} {self.text}".rstrip())
+        if self.unit is not None:
+            say(f"{self.description}:{share} {format_count(self.done)} {self.unit}, "
+                f"{format_count(rate)} {self.unit}/s{left} {self.text}".rstrip())
+        elif self.shown != (shown := f"{share} {self.text}"):
+            self.shown = shown
+            say(f"{self.description}:{share}{left} {self.text}".rstrip())
 
 
 class _Rich:
@@ -160,10 +164,11 @@ class _Rich:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: float | None, unit: str = "items") -> Iterator[ProgressBar]:
+def progress(description: str, total: float | None, unit: str | None = "items") -> Iterator[ProgressBar]:
     """A bar with speed and time left on a terminal, a plain line every few seconds without one.
 
-    ``total`` is in ``unit``; ``None`` when it is not known beforehand.
+    ``total`` is in ``unit``; ``None`` when it is not known beforehand. Work without a unit that anyone reads (``None``)
+    has a line only when its share or its note is another.
     """
     if not is_terminal():
         yield _Plain(description, total, unit)

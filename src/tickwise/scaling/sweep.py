@@ -203,18 +203,18 @@ def _predictions(out: Path) -> dict[str, Any]:
 # --- running ---
 
 
-def run(out: Path, trials: Sequence[Trial], start: Start, work: Mapping[str, float], unit: str) -> list[str]:
+def run(out: Path, trials: Sequence[Trial], start: Start, work: Mapping[str, float]) -> list[str]:
     """Run every trial that is not over, and write the table after each; returns a line for each trial that failed
     (which the next sweep in this folder tries again).
 
-    ``work`` says how much each trial is, in ``unit``; it makes the time left. Ctrl-C lets running trials save.
+    ``work`` says how much each trial is beside the others; it makes the time left. Ctrl-C lets running trials save.
     """
     waiting = [trial for trial in trials if result_of(out, trial.name) is None]
     over = len(trials) - len(waiting)
     if over:
         say(f"{over} of {len(trials)} trials are over already")
     failed: list[str] = []
-    with progress("sweep", sum(work[trial.name] for trial in waiting), unit) as bar:
+    with progress("sweep", sum(work[trial.name] for trial in waiting), None) as bar:
         running: dict[Future[Ended], Trial] = {start(out / "trials" / trial.name): trial for trial in waiting}
         shares: dict[str, float] = {}
         while running:
