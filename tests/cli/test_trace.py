@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -283,6 +284,29 @@ def test_evaluation_is_recorded(tickwise_cli, model, tmp_path):
     assert "aten" in str(trace.listing())
 
 
+@pytest.mark.parametrize("to", ["csv", "perfetto", "html"])
+@pytest.mark.parametrize("own", ["ledger.parquet", "tokens.parquet", "ticks.parquet", "trace.json", "listing.json", ""])
+def test_an_export_never_takes_the_place_of_what_it_reads(tickwise_cli, recorded, tmp_path, monkeypatch, to, own):
+    before = {path.name: path.read_bytes() for path in recorded.iterdir()}
+    (tmp_path / "folder").symlink_to(recorded)
+    (tmp_path / "file").symlink_to(recorded / own)
+    monkeypatch.chdir(recorded)
+    for trace, out in ((recorded, recorded / own), ("../trace", own or "."), (recorded, tmp_path / "folder" / own),
+                       (tmp_path / "folder", recorded / own), (recorded, tmp_path / "file")):
+        code, text, err = tickwise_cli("trace", "export", trace, "--to", to, "--out", out, "--overwrite")
+        assert (code, text, err) == (2, "", f"tickwise: {out}: belongs to the trace that is read; give another --out\n")
+    assert {path.name: path.read_bytes() for path in recorded.iterdir()} == before
+
+
+def test_every_verb_says_that_a_listing_is_damaged(tickwise_cli, recorded, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(recorded, copy)
+    listing = copy / "listing.json"
+    listing.write_bytes(listing.read_bytes()[:500])
+    for words in (("show", copy), ("sql", copy, "SELECT 1"), ("diff", recorded, copy), ("export", copy, "--to", "csv")):
+        assert tickwise_cli("trace", *words) == (2, "", f"tickwise: {listing}: is damaged; record the trace again\n")
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["show", "{nothing}"], "there is no such trace"),
     (["show", "{empty}"], "is not a trace"),
@@ -295,7 +319,7 @@ def test_evaluation_is_recorded(tickwise_cli, model, tmp_path):
     (["diff", "{trace}", "{nothing}"], "there is no such trace"),
     (["sho", "{trace}"], "no verb 'trace sho'; did you mean 'trace show'?"),
     (["exprt", "{trace}", "--to", "csv"], "did you mean 'trace export'?"),
-    (["export", "{trace}", "--to", "csv", "--out", "{empty}"], "cannot write"),
+    (["export", "{trace}", "--to", "csv", "--out", "{empty}"], "is a folder; give a file"),
     (["export", "{trace}", "--to", "pdf"], "pdf"),
     (["{model}", "--prompt", "a", "--out", "{trace}"], "holds a trace already"),
     (["{model}", "--prompt", "a", "--out", "{empty}/.."], "no trace"),

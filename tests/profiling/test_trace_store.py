@@ -131,6 +131,16 @@ def test_sql_neither_writes_nor_reads_anything_else(make_trace, tmp_path, attack
     assert trace.query("SELECT count(*) FROM tokens")[1] == [(2,)], "the trace is as it was"
 
 
+@pytest.mark.parametrize("greedy", [
+    "SELECT length(repeat('x', 2000000000))", "SELECT list(range) FROM range(400000000)",
+], ids=["one string", "a list"])
+def test_a_query_that_wants_too_much_memory_is_one_line(make_trace, greedy):
+    trace = open_trace(make_trace(n_ticks=2))
+    with pytest.raises(ConfigError, match=r"^SQL: the query needs more memory than the 1 GB that it may take"):
+        trace.query(greedy)
+    assert trace.query("SELECT length(repeat('x', 1000000))")[1] == [(1_000_000,)]
+
+
 def cut_off(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -204,7 +214,7 @@ def test_a_damaged_listing_is_one_line(make_trace, content):
     path = make_trace(n_ticks=2)
     (path / "listing.json").write_text(content)
     with pytest.raises(DataError, match=r"listing\.json: is damaged"):
-        open_trace(path).listing()
+        open_trace(path)
 
 
 def test_files_of_two_traces_do_not_mix(make_trace):

@@ -30,13 +30,16 @@ class Arguments(CommonArguments):
 
 
 def run(arguments: Arguments) -> int:
+    from tickwise.core.paths import check_file_output
     from tickwise.profiling.export import export_csv, export_perfetto
-    from tickwise.profiling.trace_store import open_trace
+    from tickwise.profiling.trace_store import check_not_of_trace, open_trace
 
     trace = open_trace(arguments.trace)
+    out = arguments.out or arguments.trace / _NAMES[arguments.to]
+    check_not_of_trace(arguments.trace, out)
+    check_file_output(out)
     if arguments.out is not None and arguments.out.is_file() and not arguments.overwrite:
         raise OutputError(f"{arguments.out}: is there already; give another --out, or --overwrite")
-    out = arguments.out or arguments.trace / _NAMES[arguments.to]
     {"perfetto": export_perfetto, "csv": export_csv, "html": _export_html}[arguments.to](trace, out)
     if arguments.json:
         print(json.dumps({"path": str(out), "bytes": out.stat().st_size}))

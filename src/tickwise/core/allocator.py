@@ -7,9 +7,11 @@ so large tensors ask for huge pages (PyTorch's ``THP_MEM_ALLOC_ENABLE``): a trai
 (``records/LOG.md``).
 """
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 OWN_PAGES_FROM = 4 << 20
@@ -59,6 +61,26 @@ def give_back() -> None:
     happens without glibc."""
     if os.name == "posix" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
+
+
+@contextlib.contextmanager
+def bounded(n_bytes: int) -> Iterator[None]:
+    """Inside the block this process, all its threads, gets no more than ``n_bytes`` of addresses besides those that it
+    has: what asks for more runs out of memory. Nothing is bounded where the system does not tell (Linux does)."""
+    try:
+        held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        yield
+        return
+    import resource
+
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (before, most, held + n_bytes) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 def state() -> str:

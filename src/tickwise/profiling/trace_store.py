@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from tickwise.core.allocator import bounded
 from tickwise.core.config import read_json
+from tickwise.core.console import format_bytes
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.profiling.ledger import NO_LAYER, STAGES, Rows, Token
 from tickwise.profiling.usage import USAGE
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 FORMAT = 1
+_QUERY_BYTES = 10**9
+"""Memory that a query may take besides the trace itself."""
 LEDGER_COLUMNS = (
     "run", "tick", "request_ids", "batch", "phase", "layer", "stage", "start_ns", "duration_ns", "flops", "bytes_read",
     "bytes_written", "kv_tokens", "bound", "roofline_share", "energy_j", "energy_source",
@@ -71,6 +75,14 @@ def check_trace_output(path: Path, overwrite: bool | None = None) -> None:
             raise OutputError(f"{path}: holds a trace already; {way}, or give another folder")
     elif path.exists():
         raise OutputError(f"{path}: is a file; give a folder")
+
+
+def check_not_of_trace(trace: Path, out: Path) -> None:
+    """``OutputError`` when an output at ``out`` would take the place of the trace that is read, or of one of its files,
+    by whatever path or link."""
+    own = (trace, *(trace / name for name in (_HEADER, _LEDGER, _TOKENS, _TICKS, _LISTING)))
+    if out.resolve() in {path.resolve() for path in own}:
+        raise OutputError(f"{out}: belongs to the trace that is read; give another --out")
 
 
 class TraceWriter:
@@ -181,8 +193,9 @@ def _readable(text: str) -> str:
 class Trace:
     """A trace that was opened; ``header`` is its ``trace.json``."""
 
-    def __init__(self, path: Path, header: dict[str, Any], connection: "duckdb.DuckDBPyConnection") -> None:
-        self.path, self.header, self._connection = path, header, connection
+    def __init__(self, path: Path, header: dict[str, Any], listing: list[dict[str, Any]] | None,
+                 connection: "duckdb.DuckDBPyConnection") -> None:
+        self.path, self.header, self._listing, self._connection = path, header, listing, connection
 
     def select(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Rows of a query of our own, as dictionaries."""
@@ -192,15 +205,17 @@ class Trace:
 
     def query(self, sql: str, timeout_s: float = 60.0) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of a user's ``SELECT``; ``ConfigError`` in one line for anything else, and for a query
-        that takes longer than ``timeout_s`` seconds."""
+        that takes longer than ``timeout_s`` seconds or much memory. Other threads share its bound meanwhile."""
         import duckdb
 
         def work() -> tuple[list[str], list[tuple[Any, ...]]]:
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigError("SQL: give one SELECT; a trace is only read. Its tables are ledger, tokens and ticks")
-            found = self._connection.execute(statements[0])
-            return [column[0] for column in found.description or ()], found.fetchall()
+            # DuckDB's own limit does not count the strings that a function makes.
+            with bounded(2 * _QUERY_BYTES):
+                found = self._connection.execute(statements[0])
+                return [column[0] for column in found.description or ()], found.fetchall()
 
         # DuckDB does not listen to Ctrl-C while it works, so another thread lets it work.
         with ThreadPoolExecutor(1) as other:
@@ -210,6 +225,9 @@ class Trace:
             except TimeoutError:
                 raise ConfigError(f"SQL: the query took more than {timeout_s:g} s and was stopped; ask for less, or "
                                   "give it more time with --timeout") from None
+            except (duckdb.OutOfMemoryException, MemoryError):
+                raise ConfigError(f"SQL: the query needs more memory than the {format_bytes(_QUERY_BYTES)} that it may "
+                                  "take; ask for less") from None
             except duckdb.Error as problem:
                 first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
                 raise ConfigError(f"SQL: {first}") from None
@@ -232,18 +250,8 @@ class Trace:
         return self.select("SELECT * FROM ticks ORDER BY rowid")
 
     def listing(self) -> list[dict[str, Any]] | None:
-        """Instructions of a typical tick; ``None`` where the trace has none. ``DataError`` when they are damaged."""
-        path = self.path / _LISTING
-        if not path.is_file():
-            return None  # or opening the trace would have failed
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= _INSTRUCTION for row in rows)
-            if not whole:
-                raise ValueError
-        except (OSError, ValueError):
-            raise DataError(f"{path}: is damaged; record the trace again") from None
-        return rows
+        """Instructions of a typical tick; ``None`` where the trace has none."""
+        return self._listing
 
 
 def open_trace(path: Path) -> Trace:
@@ -269,14 +277,13 @@ def open_trace(path: Path) -> Trace:
     for name, key in ((_LEDGER, "rows"), (_TOKENS, "tokens"), *([(_TICKS, "tick_rows")] if known else [])):
         if counts.get(key) != tables[name.removesuffix(".parquet")].num_rows:
             raise DataError(f"{path}: {name} and {_HEADER} do not belong together; record the trace again")
-    if header.get("has_listing") and not (path / _LISTING).is_file():  # older traces do not say
-        raise DataError(f"{path / _LISTING}: is missing; record the trace again")
+    listing = _read_listing(path / _LISTING, expected=bool(header.get("has_listing")))  # older traces do not say
     stages = set(tables["ledger"].column("stage").unique().to_pylist())
     unknown = sorted(map(str, stages - {str(stage) for stage in STAGES}))
     if unknown:
         raise DataError(f"{path / _LEDGER}: has the stage {unknown[0]!r}, which this tickwise does not know; "
                         "use the version that wrote it")
-    return Trace(path, header, _connect(tables))
+    return Trace(path, header, listing, _connect(tables))
 
 
 def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
@@ -300,6 +307,21 @@ def _read(path: Path, schema: "pyarrow.Schema") -> "pyarrow.Table":
     return table
 
 
+def _read_listing(path: Path, *, expected: bool) -> list[dict[str, Any]] | None:
+    if not path.is_file():
+        if expected:
+            raise DataError(f"{path}: is missing; record the trace again")
+        return None
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= _INSTRUCTION for row in rows)
+        if not whole:
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
+        raise DataError(f"{path}: is damaged; record the trace again") from None
+    return rows
+
+
 def _connect(tables: Mapping[str, "pyarrow.Table"]) -> "duckdb.DuckDBPyConnection":
     """A database in memory that holds the tables and can reach nothing else."""
     import duckdb
@@ -309,7 +331,10 @@ def _connect(tables: Mapping[str, "pyarrow.Table"]) -> "duckdb.DuckDBPyConnectio
         connection.register("arrow_table", table)
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM arrow_table")
         connection.unregister("arrow_table")
-    for setting in ("python_enable_replacements = false", "autoinstall_known_extensions = false",
+    held = connection.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone()
+    assert held is not None
+    for setting in (f"memory_limit = '{int(held[0]) + _QUERY_BYTES}B'",
+                    "python_enable_replacements = false", "autoinstall_known_extensions = false",
                     "autoload_known_extensions = false", "temp_directory = ''", "enable_external_access = false",
                     "lock_configuration = true"):
         connection.execute(f"SET {setting}")
