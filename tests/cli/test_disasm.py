@@ -106,6 +106,20 @@ def test_architectures_of_transformers(tmp_path, tickwise_cli, name, phase):
         assert head["flops"] == 2 * WIDTH * VOCAB
 
 
+def test_an_encoder_s_head_is_listed(tmp_path, tickwise_cli):
+    FOREIGN["bert"].save_pretrained(tmp_path)
+    found = listed(tickwise_cli, tmp_path)
+    assert (found["architecture"], found["library"], found["context"]) == ("Encoder", "tickwise", LONGEST)
+    theirs = listed(tickwise_cli, tmp_path, "--library", "transformers", "--phase", "prefill", "--context", LONGEST)
+    of_head = {row["stage"]: row["flops"] for row in found["by_stage"]}["head"]
+    assert of_head == LONGEST * (2 * WIDTH * WIDTH + 2 * WIDTH * VOCAB)
+    assert found["totals"]["flops"] == theirs["totals"]["flops"]
+    assert "--context: the model takes" in tickwise_cli("disasm", tmp_path, "--context", LONGEST + 1)[2]
+    bare = tmp_path / "bare"
+    FOREIGN["bert"].__class__(**COMMON, architectures=["BertModel"]).save_pretrained(bare)
+    assert "head" not in {row["stage"] for row in listed(tickwise_cli, bare)["by_stage"]}
+
+
 def test_the_same_config_as_tickwise_and_as_transformers_costs_the_same_products(tmp_path, tickwise_cli):
     FOREIGN["llama"].save_pretrained(tmp_path)
     ours, theirs = (listed(tickwise_cli, tmp_path / "config.json", "--library", library, "--phase", "decode",

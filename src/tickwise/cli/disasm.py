@@ -74,13 +74,14 @@ def run(arguments: Arguments) -> int:
 def _context(module: "nn.Module", arguments: Arguments) -> int:
     """How many tokens: what was asked for, or what the model takes."""
     from tickwise.models.decoder import Decoder
+    from tickwise.models.encoder import Encoder
     from tickwise.models.encoder_decoder import EncoderDecoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
     from tickwise.models.recurrent import Recurrent
     from tickwise.profiling.ticks import longest_text
 
-    if isinstance(module, Decoder | Ngram | Factorised | Recurrent):
+    if isinstance(module, Decoder | Ngram | Factorised | Recurrent | Encoder):
         longest: int | None = module.config.context_length
     elif isinstance(module, EncoderDecoder):
         longest = min(module.config.source_length, module.config.context_length)
@@ -95,6 +96,7 @@ def _context(module: "nn.Module", arguments: Arguments) -> int:
 
 def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "Program":
     from tickwise.models.decoder import Decoder
+    from tickwise.models.encoder import Encoder
     from tickwise.models.encoder_decoder import EncoderDecoder
     from tickwise.models.factorised import Factorised
     from tickwise.models.ngram import Ngram
@@ -107,6 +109,8 @@ def _program(module: "nn.Module", phase: _Phase, batch: int, context: int) -> "P
     if examples is not None:  # a model that answers in one pass
         if phase != "prefill":
             raise ConfigError(f"--phase {phase}: a {type(module).__name__} answers in one pass; give --phase prefill")
+        if isinstance(module, Encoder) and type(module).forward is Encoder.forward:  # which gives states, of no head
+            return list_program(module, *examples(batch, context), call=lambda m, ids: m.token_answers(m(ids)))
         return list_program(module, *examples(batch, context))
     if isinstance(module, EncoderDecoder):
         from tickwise.engine.encoder_decoder_listing import list_encoder_decoder_tick

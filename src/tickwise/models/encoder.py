@@ -166,6 +166,10 @@ class Encoder(nn.Module):
         mark(Stage.LOSS)
         return F.cross_entropy(logits_NV, words_N)
 
+    def token_answers(self, states_BTC: Tensor) -> Tensor:
+        """What the head says of every token, where there is one: (B, T, V); else the states."""
+        return states_BTC if self.masked_head is None else self.mlm_logits(states_BTC)
+
     def example_inputs(self, batch: int, context: int) -> tuple[Tensor, ...]:
         """What ``forward`` takes for ``batch`` texts of ``context`` tokens, of no particular words."""
         return (torch.zeros(batch, min(context, self.config.context_length), dtype=torch.long),)
@@ -244,3 +248,7 @@ class Electra(Encoder):
         """(B, T): above 0 where the token is likelier replaced than the text's own."""
         mark(Stage.HEAD)
         return self.replaced(states_BTC)[..., 0]
+
+    def token_answers(self, states_BTC: Tensor) -> Tensor:
+        """What the head says of every token: (B, T)."""
+        return self.replaced_logits(states_BTC)
