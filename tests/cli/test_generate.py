@@ -36,6 +36,7 @@ def test_text_goes_to_stdout_and_figures_to_stderr(model_path, capsys):
     assert captured.out.removesuffix("\n") == expected.removesuffix("\n")
     assert "3 prompt tokens" in captured.err
     assert "30 tokens in" in captured.err
+    assert "s (29 after the first: " in captured.err
     assert "seed 3" in captured.err
 
 
@@ -298,6 +299,7 @@ def test_settings_come_from_yaml_and_flags_win(model_path, capsys, tmp_path):
         (["--min-tokens", "500"], "min_tokens: 500 is more than max_tokens"),
         (["--logit-bias", "a"], "--logit-bias a: give TOKEN=NUMBER"),
         (["--logit-bias", "99=1"], "no token 99"),
+        (["--logprobs", "99"], "logprobs: at most"),
         (["--logit-bias", "Q=1"], "'Q' is not one token"),
         (["--stop-token-id", "99"], "no token 99"),
         (["--regex", "(a"], "not a valid regular expression: unclosed group"),

@@ -292,6 +292,8 @@ def test_the_queue_is_bounded(make_engine):
     ({"prompt": [1] * 20, "settings": settings_of(max_tokens=12, n=2, temperature=1.0)}, "need 11 blocks"),
     ({"prompt": [1], "settings": settings_of(n=5, temperature=1.0)}, "the engine has 4"),
     ({"prompt": [1], "settings": settings_of(beam_width=2), "past_context": "slide"}, "cannot slide"),
+    ({"prompt": [1], "settings": settings_of(speculate="lookup")}, r"EngineOptions\(speculate='lookup'\)"),
+    ({"prompt": [1], "settings": settings_of(logprobs=10_000)}, "logprobs: at most"),
 ])
 def test_what_can_never_be_served_is_refused_in_one_line(make_engine, request_changes, message):
     engine, _ = make_engine(n_blocks=10)

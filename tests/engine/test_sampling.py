@@ -402,11 +402,13 @@ def test_log_probabilities_are_the_model_s_own_before_all_settings():
 
 
 def test_each_row_reports_as_many_as_it_asks_for():
-    rows = [chooser(logprobs=0), chooser(), chooser(logprobs=99), chooser(logprobs=1, temperature=0)]
+    rows = [chooser(logprobs=0), chooser(), chooser(logprobs=4), chooser(logprobs=1, temperature=0)]
     choices = choose(LOGITS.expand(4, -1), rows)
     assert [len(choice.top) for choice in choices] == [0, 0, 4, 1]
     assert [choice.logprob is None for choice in choices] == [False, True, False, False]
     assert report(LOGITS, [rows[0]], [3])[0].logprob == pytest.approx(math.log(0.1), abs=1e-6)
+    with pytest.raises(ConfigError, match="logprobs: at most 4"):
+        chooser(logprobs=5)
 
 
 # ---------------------------------------------------------------- bad numbers
@@ -479,6 +481,6 @@ def test_a_share_too_small_for_float32_keeps_one_token(name, mass):
 
 def test_log_probabilities_name_no_token_that_does_not_exist():
     wide = torch.cat([LOGITS, torch.full((1, 3), 9.0)], dim=-1)
-    (choice,) = report(wide, [chooser(logprobs=7)], [1])
+    (choice,) = report(wide, [chooser(logprobs=4)], [1])
     assert [token_id for token_id, _ in choice.top] == [0, 1, 2, 3]
     assert choice.logprob == pytest.approx(math.log(0.25), abs=1e-5)

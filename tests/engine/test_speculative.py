@@ -153,6 +153,10 @@ def test_lookup_in_a_text_that_repeats_saves_ticks(tiny_decoder, tokenizer, alwa
     engine = Engine(module, tokenizer, options=EngineOptions(speculate="lookup"))
     assert generate(engine, Request(prompt=prompt, settings=settings, id="r"))["r"] == expected
     assert engine.n_ticks < 195
+    asking = settings_of(max_tokens=3, speculate="lookup")
+    assert generate(engine, Request(prompt=prompt, settings=asking, id="asks"))["asks"] == expected[:3]
+    with pytest.raises(ConfigError, match="asks for 'draft' and the engine was made for 'lookup'"):
+        engine.submit(Request(prompt=prompt, settings=settings_of(speculate="draft")))
 
 
 def generation(engine, prompt, **settings):

@@ -156,6 +156,11 @@ def test_an_answer_that_is_cut_and_a_conversation_that_fills_the_context(trained
         "".join(Conversation(model, GREEDY).reply("x" * (n + 1)))
 
 
+def test_a_conversation_says_that_it_guesses_nothing(trained):
+    with pytest.raises(ConfigError, match="speculate: a conversation guesses no tokens"):
+        Conversation(load(trained.out, "cpu"), dataclasses.replace(GREEDY, speculate="lookup"))
+
+
 def test_answers_end_with_any_of_the_models_ends(trained, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(trained.model, folder)

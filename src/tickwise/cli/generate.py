@@ -288,7 +288,11 @@ def _say_figures(samples: list["Generation"]) -> None:
     first = samples[0]
     tokens = sum(len(s.token_ids) for s in samples)
     decode_s = max(s.timings.decode_s for s in samples)
-    rate = f"{(tokens - len(samples)) / decode_s:.0f} tokens/s" if decode_s > 0 else "n/a tokens/s"
+    later = tokens - len(samples)
+    rate = "n/a tokens/s"
+    if decode_s > 0:
+        after = "the first" if len(samples) == 1 else "each sample's first"
+        rate = f"{later} after {after}: {later / decode_s:.0f} tokens/s"
     reasons = ", ".join(sorted({s.finish_reason for s in samples}))
     prefill_s = first.timings.prefill_s
     prefill = "n/a" if prefill_s is None else f"{1000 * prefill_s:.0f} ms"

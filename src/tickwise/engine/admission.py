@@ -42,6 +42,12 @@ class Admission:
             if request.past_context == "slide":
                 raise ConfigError("past_context: a target cannot slide past what the model writes at most; give 'stop'")
         settings = request.settings
+        if settings.speculate not in ("off", self._options.speculate):
+            raise ConfigError(
+                f"speculate: the request asks for {settings.speculate!r} and the engine was made for "
+                f"{self._options.speculate!r}, which holds for all of its requests; make it with "
+                f"EngineOptions(speculate={settings.speculate!r})"
+            )
         if settings.seed is None:
             settings = replace(settings, seed=fresh_seed())
         # Samples of a greedy generation are all equal: one row writes them.

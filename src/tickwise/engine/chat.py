@@ -35,6 +35,8 @@ class Conversation:
         self.settings = settings if settings is not None else GenerationSettings()
         if self.settings.n != 1 or self.settings.beam_width != 1:
             raise ConfigError("a conversation goes on from one answer: leave n and beam_width at 1")
+        if self.settings.speculate != "off":
+            raise ConfigError("speculate: a conversation guesses no tokens; leave it off")
         self.settings = dataclasses.replace(self.settings, stop_token_ids=tuple(dict.fromkeys(
             [*self.settings.stop_token_ids, *answer_ends(model.tokenizer)])))
         self._model, self._system = model, system

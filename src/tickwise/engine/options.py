@@ -26,7 +26,8 @@ class EngineOptions(KnownFields):
     use_cache: bool = True
     """Keep keys and values. Without them every tick computes the whole texts."""
     speculate: Literal["off", "lookup", "draft"] = "off"
-    """Guess tokens and check them together: from the text itself, or with a draft model."""
+    """Guess tokens and check them together, for all requests: from the text itself, or with a draft model (``draft`` of
+    ``Engine``). A request whose settings ask for another way is refused."""
     draft_tokens: int = 4
     """Tokens per guess."""
 

@@ -77,6 +77,8 @@ class TokenChooser:
         self.sample_index = sample_index
         self.seed = fresh_seed() if settings.seed is None else settings.seed
         self.n_vocab = tokenizer.vocab_size
+        if settings.logprobs is not None and settings.logprobs > self.n_vocab:
+            raise ConfigError(f"logprobs: at most {self.n_vocab}, the model's vocabulary, not {settings.logprobs}")
         self.n_chosen = 0
         self.end: EndReason | None = None
         """Why the text ends with the token chosen last, as far as tokens can tell. ``grammar``: that token completes
@@ -222,7 +224,7 @@ def report(logits_BV: Tensor, choosers: Sequence[TokenChooser], token_ids: Seque
     logprobs_BV = logits_BV[rows, :n_vocab].float().log_softmax(dim=-1)
     chosen_B1 = torch.tensor([[token_ids[row]] for row in rows], device=logits_BV.device)
     logprobs_B = logprobs_BV.gather(-1, chosen_B1).squeeze(-1).tolist()
-    most = min(max(choosers[row].settings.logprobs or 0 for row in rows), n_vocab)
+    most = max(choosers[row].settings.logprobs or 0 for row in rows)
     top_BK, ids_BK = logprobs_BV.topk(most, dim=-1)
     for row, logprob, ids, values in zip(rows, logprobs_B, ids_BK.tolist(), top_BK.tolist(), strict=True):
         wanted = choosers[row].settings.logprobs
