@@ -130,6 +130,8 @@ def test_the_largest_model_and_context_that_fit(estimate, tmp_path):
     ((*PLAN, "--hardware", "h1000"), "did you mean"),
     ((*PLAN, "--hardware", "h100", "--price-per-kwh", -1), "--price-per-kwh"),
     ((*PLAN, "--hardware", "h100", "--batch", 0), "--batch: must be positive"),
+    ((*PLAN, "--hardware", "h100", "--batch", 10**12), "--batch: estimate looks no further than 16,777,216"),
+    (("--vocab-size", 512, "--depth", 5000, "--hardware", "h100"), "--depth: estimate looks no further than 1,024"),
     ((*PLAN, "--hardware", "h100", "--price-per-hour", "nan"), "--price-per-hour"),
     ((*PLAN, "--hardware", "h100", "--fit", "context"), "give only one"),
     (("nowhere", "--hardware", "h100"), "no such model directory"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 
 from tickwise.core.device import flushed_denormals, torch_dtype
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _LISTED_ROWS = 512
 """Ticks of more texts are extrapolated."""
+_LISTED_PIECES = 4
+"""Of a prompt of more pieces, not all are listed."""
 HOST_STAGES = (Stage.SCHEDULE, Stage.EMBED, Stage.SAMPLE, Stage.DETOKENIZE, Stage.HOST)
 """What goes by ticks and rows: all around the model, and the look-up of tokens and positions."""
 
@@ -61,11 +64,28 @@ def _decode_rows(batch: int, n_cached: int) -> list[RowWork]:
 
 
 def predict_prefill(model: DecoderConfig, *, n_tokens: int, dtype: str, machine: Machine) -> float:
-    """Seconds to read a prompt, piece by piece as the engine does, and choose the first token."""
+    """Seconds to read a prompt, piece by piece as the engine does, and choose the first token.
+
+    Of many pieces some are listed, ever fewer the more they have before them; what is between two of them grows evenly.
+    """
     piece = EngineOptions().tick_tokens
-    starts = range(0, n_tokens, piece)
-    return sum(_predict(model, [RowWork("", min(piece, n_tokens - start), start, "prefill")], dtype, machine).seconds
-               for start in starts)
+    n_whole, rest = divmod(n_tokens, piece)
+
+    def seconds(n_new: int, n_before: int) -> float:
+        return _predict(model, [RowWork("", n_new, n_before, "prefill")], dtype, machine).seconds
+
+    listed = _listed_pieces(n_whole)
+    of_listed = [seconds(piece, index * piece) for index in listed]
+    whole = float(numpy.interp(numpy.arange(n_whole), listed, of_listed).sum()) if listed else 0.0
+    return whole + (seconds(rest, n_whole * piece) if rest else 0.0)
+
+
+def _listed_pieces(n: int) -> list[int]:
+    """Of the pieces 0 … n - 1: the first few, then ever fewer, and the last."""
+    listed = list(range(min(n, _LISTED_PIECES)))
+    while listed and listed[-1] < n - 1:
+        listed.append(min(n - 1, listed[-1] * 3 // 2))
+    return listed
 
 
 def _predict(model: DecoderConfig, rows: Sequence[RowWork], dtype: str, machine: Machine) -> Prediction:
