@@ -201,7 +201,8 @@ def _step(estimate: "Callable[[_Model, str, int], dict[str, Any]]", model: _Mode
     return found | amounts
 
 
-def _estimate(arguments: Arguments, model: _Model, optimizer: str, accumulate: int) -> dict[str, Any]:
+def _estimate(arguments: Arguments, model: _Model, optimizer: Literal["muon", "adamw", "sgd"],
+              accumulate: int) -> dict[str, Any]:
     """Memory, time, energy and cost of an update of so many of the dial's batches, by ``tickwise estimate``."""
     from tickwise.cli import estimate
 
