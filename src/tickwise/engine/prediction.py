@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
+from tickwise.core.console import progress
 from tickwise.core.device import flushed_denormals, torch_dtype
 from tickwise.core.stages import Stage
 from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
@@ -75,7 +76,11 @@ def predict_prefill(model: DecoderConfig, *, n_tokens: int, dtype: str, machine:
         return _predict(model, [RowWork("", n_new, n_before, "prefill")], dtype, machine).seconds
 
     listed = _listed_pieces(n_whole)
-    of_listed = [seconds(piece, index * piece) for index in listed]
+    of_listed = []
+    with progress("predicting the reading of a prompt", len(listed), "pieces") as bar:
+        for index in listed:
+            of_listed.append(seconds(piece, index * piece))
+            bar.advance(1)
     whole = float(numpy.interp(numpy.arange(n_whole), listed, of_listed).sum()) if listed else 0.0
     return whole + (seconds(rest, n_whole * piece) if rest else 0.0)
 
