@@ -26,6 +26,7 @@ def test_fit_writes_a_law_a_page_and_pictures(tickwise_cli, runs_csv, tmp_path):
     assert {"fit.json", "report.html", "frontier.svg", "residuals.svg", "loss.svg", "iso_flop.svg"} <= written
     page = (tmp_path / "fit" / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == len([name for name in written if name.endswith(".svg")])
+    assert "<image" not in page, "a picture inside a picture is not shown"
     assert not re.search(r"(src|href)=\"https?://", page.replace('xlink:href="#', "")), "nothing is loaded"
 
 

@@ -1,6 +1,7 @@
 """The pictures of a study as SVG texts: the same study gives the same bytes."""
 
 import io
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREEN, GREY, PURPLE = "#1f5a99", "#c2501b", "#1c7f5e", "#8a9099", "#6f4fa8"
+_HARDLY_ANY, _IN_A_THIRD = 100.0, 20.0
+"""Times the lowest value of a logarithmic axis up to which it has too few powers of ten to read it by, and room for
+more labels; and of an axis that has a third of the width."""
 _DOTS = {"s": 14, "linewidths": 0.3, "edgecolors": "white"}
 
 
@@ -126,7 +130,7 @@ def _loss_over_compute(figure: Any, result: Study) -> None:
     axes, budgets, fit = figure.subplots(), _budgets(result), result.parametric
     dots = axes.scatter(result.runs.flops, result.runs.losses, c=result.runs.parameters, norm=LogNorm(),
                         cmap="viridis", **_DOTS)
-    figure.colorbar(dots, ax=axes, label="parameters")
+    _colour_bar(figure, dots, axes, "parameters")
 
     def optimal_loss(coefficients: Floats) -> Floats:
         sizes = optimal_size(coefficients, budgets)
@@ -150,6 +154,27 @@ def _plain_losses(axes: "Axes") -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(low, high)
+
+
+def _colour_bar(figure: Any, of: Any, axes: "Axes", label: str) -> None:
+    """One of shapes: the picture that it is otherwise has no place in a page without other files."""
+    bar = figure.colorbar(of, ax=axes, label=label)
+    bar.solids.set_rasterized(False)
+    bar.solids.set_edgecolor("face")
+    _few_labels(bar.ax.yaxis)
+
+
+def _few_labels(axis: Any, hardly_any: float = _HARDLY_ANY) -> None:
+    """Of a logarithmic axis: powers of ten, and 2 and 5 times those where there are hardly any."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high / low >= hardly_any:
+        axis.set_minor_formatter(NullFormatter())
+        return
+    written = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf))
+    written.set_axis(axis)
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: written(value) if f"{value:.0e}"[0] in "25" else ""))
 
 
 def _iso_flop(figure: Any, result: Study) -> None:
@@ -178,9 +203,10 @@ def _iso_flop(figure: Any, result: Study) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     _grid(axes, "parameters", "loss (nats per token)")
+    _few_labels(axes.xaxis)
     _plain_losses(axes)
     if result.parabolas:
-        figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="training compute C = 6·N·D (FLOP)")
+        _colour_bar(figure, ScalarMappable(scale, "viridis"), axes, "training compute C = 6·N·D (FLOP)")
 
 
 def _residuals(figure: Any, result: Study) -> None:
@@ -190,6 +216,7 @@ def _residuals(figure: Any, result: Study) -> None:
         axes.axhline(0, color=GREY, linewidth=1)
         axes.scatter(x, residuals, color=BLUE, alpha=0.7, **_DOTS)
         axes.set_xscale("log")
+        _few_labels(axes.xaxis, _IN_A_THIRD)
         _grid(axes, label, "")
     left.set_ylabel("log residual")
     right.hist(residuals, bins=30, orientation="horizontal", color=BLUE, alpha=0.7)
@@ -225,6 +252,7 @@ def _power_laws(figure: Any, result: Study) -> None:
         axes.plot(grid, law.loss(grid), color=ORANGE, label=f"exponent {law.exponent:.4f}")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _few_labels(axes.xaxis, _IN_A_THIRD)
         _grid(axes, "FLOP" if law.of == "flops" else law.of, "")
         axes.legend(fontsize=8)
     every[0].set_ylabel("loss (nats per token)")
