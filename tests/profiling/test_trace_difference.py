@@ -128,6 +128,63 @@ def test_a_token_is_a_part_of_its_tick_and_the_tick_is_shown_beside(make_trace):
     assert prefill.unmatched == f"only in B: 1 that A wrote in a decode tick and 1 that A does not have; {beside}"
 
 
+def test_the_tokens_of_a_beam_share_all_of_its_ticks(make_trace):
+    """They are entered in the last tick, and yet took as long as if each had been entered in its own."""
+    path = make_trace("a", n_ticks=20)
+    plain, beam, shorter = open_trace(path), open_trace(path), open_trace(path)
+    beam.select("UPDATE tokens SET tick = 19")
+    found = difference(plain, beam)
+    prefill, decode = found.phases
+    assert (prefill.matched, decode.matched, decode.only_a, decode.only_b) == (1, 19, 0, 0)
+    assert (decode.a_ns, decode.a_all_ns) == (decode.b_ns, decode.b_all_ns) == (TICK_NS, 19 * TICK_NS)
+    assert all(stage.a_flops == stage.b_flops and stage.has_equal_work for stage in decode.stages)
+    assert "(of a beam search: all of its ticks ÷ its tokens)" in decode.sentence
+    assert "tokens written in it" not in decode.sentence
+    assert decode.ratio is not None
+    shorter.select("UPDATE tokens SET tick = 19")
+    shorter.select("DELETE FROM tokens WHERE position > 10 + 12")  # 13 are left of 20 ticks
+    prefill, decode = difference(plain, shorter).phases
+    assert (prefill.matched, prefill.b_all_ns, decode.matched, decode.only_a) == (1, TICK_NS, 12, 7)
+    assert decode.b_all_ns == pytest.approx(19 * TICK_NS)
+    assert decode.b_ns == pytest.approx(19 / 12 * TICK_NS)
+    ffn = next(stage for stage in decode.stages if stage.stage == "ffn")
+    assert ffn.b_flops == pytest.approx(19 / 12 * ffn.a_flops)
+
+
+def test_beams_side_by_side_share_their_ticks(make_trace):
+    path = make_trace("a", n_ticks=20)
+    plain, beams = open_trace(path), open_trace(path)
+    beams.select("UPDATE ledger SET request_ids = ['a', 'a', 'b', 'b']")
+    beams.select("UPDATE tokens SET tick = 19")
+    beams.select("INSERT INTO tokens SELECT tick, 'b', position, token_id, text FROM tokens")
+    decode = decode_of(plain, beams)
+    assert (decode.b_ns, decode.b_tick_ns) == (TICK_NS / 2, TICK_NS)
+    assert "time of a tick ÷ tokens written in it" in decode.sentence
+
+
+def test_a_stage_that_pays_is_not_said_to_gain(make_trace):
+    path = make_trace("a", n_ticks=60)
+    a, b = open_trace(path), open_trace(path)
+    for stage, factor in (("ffn", 3), ("embed", 3), ("head", 0.1)):
+        b.select(f"UPDATE ledger SET duration_ns = round({factor} * duration_ns)::BIGINT WHERE stage = '{stage}'")
+    for trace in (a, b):
+        trace.select("UPDATE ledger SET duration_ns = 1000 * duration_ns")
+    assert decode_of(a, b).sentence.endswith(
+        "; ffn pays most (+1,800 µs, 104 % of the difference), then embed (+200 µs); head (-270 µs) gains")
+    assert decode_of(b, a).sentence.endswith(
+        "; ffn gains most (-1,800 µs, 104 % of the difference), then embed (-200 µs); head (+270 µs) pays")
+
+
+def test_no_stage_is_named_where_either_run_was_interrupted_while_the_other_was_not(make_trace):
+    """Each has calm ticks of its own, but none of the same place: what is compared are ticks of a busy machine."""
+    late = [{tick: [(Stage.FFN, 8_000_000)] for tick in ticks} for ticks in (range(0, 12), range(10, 20))]
+    a, b = (open_trace(make_trace(name, n_ticks=20, late=ticks)) for name, ticks in zip("ab", late, strict=True))
+    decode = decode_of(a, b)
+    assert decode.compared == decode.matched
+    assert decode.disturbed
+    assert "record both again" in decode.sentence
+
+
 def test_guesses_are_counted_from_what_the_head_read(make_trace):
     path = make_trace("a", n_ticks=20)
     plain, guessing = open_trace(path), open_trace(path)

@@ -1,6 +1,7 @@
 """The difference between two traces, token by token, or tick by tick where nothing is written."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -9,10 +10,11 @@ import numpy
 
 from tickwise.core.console import format_duration
 from tickwise.core.errors import ConfigError
-from tickwise.core.typical import ENOUGH, Ticks, Used, typical
+from tickwise.core.typical import ENOUGH, Ticks, typical
 from tickwise.profiling.scatter import FEWEST, Floats, Ratio, Scatter, middle, scatter
 from tickwise.profiling.trace_phases import STAGE_ORDER, check_has_ticks
 from tickwise.profiling.trace_store import Trace
+from tickwise.profiling.trace_units import Figures, Unit, Units, token_and_tick_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +106,6 @@ class TraceDifference:
     """In A and in B, as the FLOPs of the head tell; ``None``: nothing was guessed, or that is not known."""
 
 
-_PER_TOKEN = """
-WITH stages AS (SELECT tick, phase, stage, sum(duration_ns) AS ns, sum(flops)::DOUBLE AS flops,
-        sum(bytes_read + bytes_written)::DOUBLE AS bytes FROM ledger GROUP BY tick, phase, stage),
-    numbered AS (SELECT tick, dense_rank() OVER (ORDER BY first_tick, request_id) - 1 AS request,
-        row_number() OVER (PARTITION BY request_id ORDER BY tick, position) - 1 AS place,
-        count(*) OVER (PARTITION BY tick) AS in_tick
-        FROM tokens JOIN (SELECT request_id, min(tick) AS first_tick FROM tokens GROUP BY ALL) USING (request_id))
-SELECT phase, request, place, stage, tick, in_tick, ns / in_tick AS ns, flops / in_tick AS flops,
-    bytes / in_tick AS bytes FROM numbered JOIN stages USING (tick) ORDER BY tick, request, place
-"""
-_PER_TICK = """
-SELECT phase, 0 AS request, dense_rank() OVER (PARTITION BY phase ORDER BY tick) - 1 AS place, stage,
-    tick, 1 AS in_tick, sum(duration_ns)::DOUBLE AS ns, sum(flops)::DOUBLE AS flops,
-    sum(bytes_read + bytes_written)::DOUBLE AS bytes
-FROM ledger WHERE tick NOT IN (SELECT tick FROM tokens) GROUP BY phase, tick, stage ORDER BY tick
-"""
 # The head reads the last token of every text, and the guesses behind it; the first tick of a text has no guesses.
 _GUESSES = """
 WITH written AS (SELECT tick, count(*) AS tokens, count(DISTINCT request_id) AS texts FROM tokens GROUP BY tick),
@@ -129,24 +115,6 @@ WITH written AS (SELECT tick, count(*) AS tokens, count(DISTINCT request_id) AS 
 SELECT sum(accepted)::BIGINT AS accepted, sum(greatest(0, round(flops / each) - texts))::BIGINT AS made FROM ticks
 WHERE EXISTS (FROM ledger WHERE stage = 'draft')
 """
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """A token or tick: its stages as (ns, FLOPs, bytes), and what the system said of its tick."""
-
-    stages: dict[str, tuple[float, float | None, float | None]]
-    used: Used
-    tick: int
-    in_tick: int
-    """As many were written in its tick, which are equal parts of it."""
-
-    @property
-    def ns(self) -> float:
-        return sum(figures[0] for figures in self.stages.values())
-
-
-_Units = dict[tuple[int, int], _Unit]
 
 
 def difference(a: Trace, b: Trace) -> TraceDifference:
@@ -163,13 +131,11 @@ def difference(a: Trace, b: Trace) -> TraceDifference:
     settings = {name: (a.header.get(name), b.header.get(name)) for name in names
                 if a.header.get(name) != b.header.get(name)}
     alike = not set(settings) - {"command"} and _without_output(a) == _without_output(b)
-    for unit, sql in (("token", _PER_TOKEN), ("tick", _PER_TICK)):
-        in_a, in_b = _units(a, sql), _units(b, sql)
+    for unit, in_a, in_b in zip(("token", "tick"), token_and_tick_units(a), token_and_tick_units(b), strict=True):
         for phase in dict.fromkeys([*in_a, *in_b]):
             phases.append(_phase_difference(phase, unit, in_a, in_b, alike=alike))
     if not any(phase.matched for phase in phases):
-        raise ConfigError(f"{a.path} and {b.path} have no token or tick in common (one of them wrote by beam search, "
-                          "which settles its tokens at the end): nothing to compare")
+        raise ConfigError(f"{a.path} and {b.path} have no token or tick in common: nothing to compare")
     return TraceDifference(settings=settings, phases=tuple(phases), guesses=(_guesses(a), _guesses(b)))
 
 
@@ -195,20 +161,7 @@ def _phases(trace: Trace) -> list[str]:
     return [row["phase"] for row in trace.select("SELECT phase FROM ledger GROUP BY phase ORDER BY min(tick)")]
 
 
-def _units(trace: Trace, sql: str) -> dict[str, _Units]:
-    """phase → (request, place) → what happened there."""
-    usage = {row["tick"]: Used.of(row) for row in trace.ticks()}
-    found: dict[str, _Units] = {}
-    for row in trace.select(sql):
-        units = found.setdefault(row["phase"], {})
-        key = (row["request"], row["place"])
-        if key not in units:
-            units[key] = _Unit({}, usage.get(row["tick"], Used()), row["tick"], row["in_tick"])
-        units[key].stages[row["stage"]] = (row["ns"], row["flops"], row["bytes"])
-    return found
-
-
-def _phase_difference(phase: str, unit: str, all_a: dict[str, _Units], all_b: dict[str, _Units], *,
+def _phase_difference(phase: str, unit: str, all_a: dict[str, Units], all_b: dict[str, Units], *,
                       alike: bool) -> PhaseDifference:
     in_a, in_b = all_a.get(phase, {}), all_b.get(phase, {})
     matched = [key for key in in_a if key in in_b]
@@ -219,10 +172,10 @@ def _phase_difference(phase: str, unit: str, all_a: dict[str, _Units], all_b: di
     hit = [None if any(one.used.interruptions is None for one in side)
            else sum(bool(one.used.interruptions) for one in side) for side in (a, b)]
     of_a, of_b = [a[place] for place in chosen], [b[place] for place in chosen]
-    disturbed = bool(chosen) and any(_blames_the_machine(side) for side in (of_a, of_b))
+    disturbed = bool(chosen) and any(_disturbed(side) for side in (of_a, of_b))
     stages, found = _stages(of_a, of_b)
     names = [stages[place].stage for place in found.stands_out] if found and not disturbed else []
-    ticks = [float(middle(numpy.array([[one.ns * one.in_tick] for one in side]))[0]) if side else 0.0
+    ticks = [float(middle(numpy.array([[one.tick_ns] for one in side]))[0]) if side else 0.0
              for side in (of_a, of_b)]
     difference = PhaseDifference(
         phase=phase, unit=unit, matched=len(matched), only_a=len(in_a) - len(matched), only_b=len(in_b) - len(matched),
@@ -234,15 +187,14 @@ def _phase_difference(phase: str, unit: str, all_a: dict[str, _Units], all_b: di
         unmatched=_unmatched(phase, unit, all_a, all_b), disturbed=disturbed,
         warning=_warning(hit, len(matched), unit, left_out=left_out), sentence="",
     )  # fmt: skip
-    shares = any(one.in_tick > 1 for one in (*of_a, *of_b))
-    return replace(difference, sentence=_sentence(difference, found, _n_ticks(of_a, of_b), shares=shares, alike=alike))
+    return replace(difference, sentence=_sentence(difference, found, [*of_a, *of_b], _n_ticks(of_a, of_b), alike=alike))
 
 
-def _n_ticks(a: list[_Unit], b: list[_Unit]) -> int:
-    return min(len({one.tick for one in side}) for side in (a, b))
+def _n_ticks(a: list[Unit], b: list[Unit]) -> int:
+    return min(len({tick for one in side for tick in one.ticks}) for side in (a, b))
 
 
-def _stages(a: list[_Unit], b: list[_Unit]) -> tuple[list[StageDifference], Scatter | None]:
+def _stages(a: list[Unit], b: list[Unit]) -> tuple[list[StageDifference], Scatter | None]:
     """Of the typical unit of each side, and what their scatter says; both sides hold the same units, in order."""
     if not a:
         return [], None
@@ -262,19 +214,21 @@ def _stages(a: list[_Unit], b: list[_Unit]) -> tuple[list[StageDifference], Scat
     return [replace(stage, ratio=ratio) for stage, ratio in zip(stages, found.stages, strict=True)], found
 
 
-def _times(units: list[_Unit], names: list[str]) -> Floats:
-    nothing = (0.0, None, None)
-    return numpy.array([[unit.stages.get(name, nothing)[0] for name in names] for unit in units], dtype=numpy.float64)
+def _times(units: list[Unit], names: list[str]) -> Floats:
+    return numpy.array([[unit.stages[name].ns if name in unit.stages else 0.0 for name in names] for unit in units],
+                       dtype=numpy.float64)
 
 
-def _blames_the_machine(units: list[_Unit]) -> bool:
+def _disturbed(units: list[Unit]) -> bool:
+    """Whether other programs took much of the ticks of these, all of which are compared."""
     return typical(Ticks(
-        stages=[{name: round(figures[0] * unit.in_tick) for name, figures in unit.stages.items()} for unit in units],
+        stages=[{name: round(figures.ns * unit.tick_ns / max(1.0, unit.ns)) for name, figures in unit.stages.items()}
+                for unit in units],
         used=[unit.used for unit in units],
-    )).blames_the_machine  # fmt: skip
+    )).disturbed  # fmt: skip
 
 
-def _unmatched(phase: str, unit: str, all_a: dict[str, _Units], all_b: dict[str, _Units]) -> str:
+def _unmatched(phase: str, unit: str, all_a: dict[str, Units], all_b: dict[str, Units]) -> str:
     """Why some are in one trace only."""
     said, beside_prompts = [], False
     for name, mine, other, theirs in (("A", all_a, "B", all_b), ("B", all_b, "A", all_a)):
@@ -292,15 +246,13 @@ def _unmatched(phase: str, unit: str, all_a: dict[str, _Units], all_b: dict[str,
     return "; ".join(said)
 
 
-def _work(units: list[_Unit], stage: str) -> tuple[float | None, float | None]:
+def _work(units: list[Unit], stage: str) -> tuple[float | None, float | None]:
     """FLOPs and bytes; a unit without the stage did nothing in it."""
 
-    def known(column: int) -> float | None:
-        done = [unit.stages.get(stage, (0.0, 0.0, 0.0))[column] for unit in units]
-        found = [value for value in done if value is not None]
-        return median(found) if found else None
-
-    return known(1), known(2)
+    done = [unit.stages.get(stage, Figures(0.0, 0.0, 0.0)) for unit in units]
+    flops = [figures.flops for figures in done if figures.flops is not None]
+    n_bytes = [figures.n_bytes for figures in done if figures.n_bytes is not None]
+    return median(flops) if flops else None, median(n_bytes) if n_bytes else None
 
 
 def _warning(hit: list[int | None], matched: int, unit: str, *, left_out: bool) -> str:
@@ -313,14 +265,16 @@ def _warning(hit: list[int | None], matched: int, unit: str, *, left_out: bool) 
                           "too few were not, so these are figures of a busy machine")
 
 
-def _sentence(found: PhaseDifference, judged: Scatter | None, ticks: int, *, shares: bool, alike: bool) -> str:
+def _sentence(found: PhaseDifference, judged: Scatter | None, compared: list[Unit], ticks: int, *, alike: bool) -> str:
     """What is compared, and what can be said of it."""
     unit, a_ns, b_ns = found.unit, found.a_ns, found.b_ns
     if not found.stages or min(a_ns, b_ns) <= 0:
         return f"nothing to compare: the traces have no {unit} in common"
     typical_one = f"the {unit}" if found.compared == 1 else f"a typical {unit}"
     text = f"B takes {_shown(b_ns)} for {typical_one} where A takes {_shown(a_ns)}"
-    if shares:
+    if any(one.deferred for one in compared):
+        text += " (of a beam search: all of its ticks ÷ its tokens)"
+    if any(one.in_tick > 1 for one in compared):
         text += (f" (time of a tick ÷ tokens written in it); the tick itself, for which each text waits, takes "
                  f"{_shown(found.b_tick_ns)} where it took {_shown(found.a_tick_ns)}")
     if judged is None:
@@ -357,12 +311,26 @@ def _times_as(ratio: Ratio) -> str:
 
 
 def _who_pays(found: PhaseDifference, common: Ratio | None) -> str:
-    """The stage that moved most beyond the others."""
+    """The stages that moved most beyond the others: those that moved as the first of them did, then the opposite."""
+    excess_ns = {one.stage: one.b_ns - one.a_ns * (common.value if common else 1.0) for one in found.stages}
     most = next(stage for stage in found.stages if stage.stage == found.stands_out[0])
-    excess_ns = most.b_ns - most.a_ns * (common.value if common else 1.0)
-    text = f"{most.stage} {'pays' if excess_ns > 0 else 'gains'} most{' beyond that' if common else ''}"
-    text += f" ({excess_ns / 1e3:+,.0f} µs"
+    pays = excess_ns[most.stage] > 0
+    text = f"{most.stage} {'pays' if pays else 'gains'} most{' beyond that' if common else ''}"
+    text += f" ({excess_ns[most.stage] / 1e3:+,.0f} µs"
     if not common and found.ratio is not None and found.ratio.differs:
         text += f", {100 * most.difference_ns / (found.b_ns - found.a_ns):.0f} % of the difference"
-    then = found.stands_out[1:3]
-    return f"{text})" + (f", then {' and '.join(then)}" if then else "")
+    others = [one.stage for one in found.stages if one.stage in found.stands_out and one is not most
+              and (one.difference_ns > 0) == (excess_ns[one.stage] > 0)]  # else the table seems to say the opposite
+    others.sort(key=found.stands_out.index)
+    alike = [name for name in others if (excess_ns[name] > 0) == pays][:2]
+    opposite = [name for name in others if (excess_ns[name] > 0) != pays][:2]
+    text += f"){f', then {_amounts(alike, excess_ns)}' if alike else ''}"
+    if not opposite:
+        return text
+    verb = ("gain" if pays else "pay") + ("s" if len(opposite) == 1 else "")
+    return f"{text}; {_amounts(opposite, excess_ns)} {verb}"
+
+
+def _amounts(stages: list[str], excess_ns: Mapping[str, float]) -> str:
+    """``out (+63 µs) and ffn (+50 µs)``."""
+    return " and ".join(f"{name} ({excess_ns[name] / 1e3:+,.0f} µs)" for name in stages)
