@@ -93,13 +93,25 @@ def test_history_tells_growth_and_forecasts(tickwise_cli, models_csv, tmp_path):
 @pytest.mark.parametrize(("words", "message"), [
     (("--forecast", "soon"), "--forecast: 'soon' is not a date"), (("--since", "2030"), "nothing to follow"),
     (("--since", "2015", "--until", "2012"), "--until 2012-01-01: must be after"),
-    (("--chips", "no.csv"), "no such file"),
+    (("--chips", "no.csv"), "no such file"), (("--forecast", "9999-12-31"), "training compute would be beyond 10"),
+    (("--forecast", "2015"), "the values go on to 2024-03-06"),
 ])
 def test_history_refuses_in_one_line(tickwise_cli, models_csv, tmp_path, words, message):
     code, _, err = tickwise_cli("scale", "history", models_csv, "--out", tmp_path / "history", *words)
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "history").exists()
+
+
+def test_history_names_outliers_by_their_year_and_chips_only_where_there_are_some(tickwise_cli, models_csv, tmp_path):
+    models_csv.write_text(models_csv.read_text() + "late,2016-11-20,1e30,1e9\n", encoding="utf-8")
+    code, out, _ = tickwise_cli("scale", "history", models_csv, "--out", tmp_path / "history")
+    assert code == 0
+    assert "outliers of training compute: late (2016)" in out
+    page = (tmp_path / "history" / "report.html").read_text(encoding="utf-8")
+    assert "chips" not in page
+    assert "2016-11-20" in page
 
 
 @pytest.fixture(scope="module")

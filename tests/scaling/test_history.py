@@ -8,7 +8,8 @@ import pytest
 
 from known_laws import write_runs
 from tickwise.core.errors import DataError
-from tickwise.scaling.history import find_tables, parse_date, read_history, year_of
+from tickwise.scaling.history import check_forecast, date_of, find_tables, parse_date, read_history, year_of
+from tickwise.scaling.history_figures import doubling, history_figures
 from tickwise.scaling.trends import _kendall_variance, fit_trend, student_quantile
 
 _SINCE = datetime.date(2010, 1, 1)
@@ -141,3 +142,69 @@ def test_tables_that_show_no_history_are_refused(tmp_path, header, rows, message
 def test_a_folder_without_models_is_refused(tmp_path):
     with pytest.raises(DataError, match="no table of models"):
         find_tables(tmp_path, None)
+
+
+def _six(tmp_path, flops, dates=("2012-06-01", "2014-06-01", "2016-11-20", "2018-06-01", "2020-06-01", "2022-06-01")):
+    rows = [(f"m{index}", *row) for index, row in enumerate(zip(dates, flops, strict=True))]
+    return write_runs(tmp_path / "six.csv", ("model", "date", "flops"), rows)
+
+
+_GROWING = ("1e17", "2e18", "9e24", "5e21", "3e23", "2e24")
+
+
+def test_values_that_are_left_out_are_told_and_empty_cells_are_not(tmp_path):
+    found = read_history(_six(tmp_path, ("-1e18", "n/a", "", "1e21", "1e22", "1e23")), None, since=_SINCE)
+    assert len(found.models[0].trend) == 3
+    assert any("left out 2 of 5 values of training compute: not a positive number" in line for line in found.skipped)
+
+
+def test_values_of_one_date_or_of_a_few_days_are_refused_with_that_reason(tmp_path):
+    with pytest.raises(DataError, match=r"all 6 values of training compute are of one date, 2012-06-01; no column of"):
+        read_history(_six(tmp_path, _GROWING, ("2012-06-01",) * 6), None, since=_SINCE)
+    days = tuple(f"2012-06-0{day}" for day in range(1, 7))
+    with pytest.raises(DataError, match="the 6 values of training compute lie within 5 days"):
+        read_history(_six(tmp_path, _GROWING, days), None, since=_SINCE)
+
+
+def test_a_model_from_the_future_is_told(tmp_path):
+    dates = ("2012-06-01", "2014-06-01", "2016-11-20", "2018-06-01", "2020-06-01", "2990-06-01")
+    found = read_history(_six(tmp_path, _GROWING, dates), None, since=_SINCE)
+    assert any("1 of 6 rows dated after today (m5: 2990-06-01)" in line for line in found.skipped)
+
+
+@pytest.mark.parametrize(("date", "message"), [("9999-12-31", "beyond 10"), ("2500-01-01", "beyond 10"),
+                                               ("1800-01-01", "go on to 2022-06-01"), ("2022-06-01", "no forecast")])
+def test_a_date_without_a_forecast_is_refused(tmp_path, date, message):
+    found = read_history(_six(tmp_path, _GROWING), None, since=_SINCE)
+    with pytest.raises(DataError, match=message):
+        check_forecast(found, parse_date(date, "--forecast"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_band_beyond_all_numbers_is_drawn_as_far_as_there_are_some(tmp_path):
+    found = read_history(_six(tmp_path, _GROWING), None, since=_SINCE)
+    year = 2255.0
+    assert found.models[0].trend.forecast(year)["high"] == numpy.inf
+    check_forecast(found, date_of(year))
+    assert "NaN" not in history_figures(found, year)["compute"][1]
+
+
+def test_dates_come_back_as_they_were():
+    for text in ("1843-09-01", "2016-11-20", "2099-12-31"):
+        assert str(date_of(year_of(parse_date(text, "x")))) == text
+
+
+@pytest.mark.parametrize(("years", "text"), [(1.0, "doubling in 1 year"), (0.405, "doubling in 4.86 months"),
+                                             (2.36, "doubling in 2.36 years"), (-1.5, "halving in 1.5 years"),
+                                             (numpy.inf, "no growth")])
+def test_the_time_to_double_in_words(years, text):
+    assert doubling(years) == text
+
+
+def test_names_of_outliers_do_not_lie_over_each_other(tmp_path):
+    rows = [(f"m{i}", f"{2000 + i}-01-01", f"{10.0 ** (i / 2):g}") for i in range(20)]
+    rows += [(f"outlier number {i}", f"2019-0{i}-01", "1e-20") for i in range(1, 5)]
+    found = read_history(write_runs(tmp_path / "m.csv", ("model", "date", "flops"), rows), None,
+                         since=datetime.date(2000, 1, 1))
+    assert len(found.models[0].trend.outliers) == 4
+    assert history_figures(found)["compute"][1].count(">outlier number") == 1, "only on the left there is room, for one"

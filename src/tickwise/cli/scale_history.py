@@ -1,8 +1,8 @@
 """The growth of training compute, parameters, data and cost beside that of chips, with forecasts: the Moore's laws."""
 
 import dataclasses
-import datetime
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> int:
     from tickwise.core.console import say
     from tickwise.core.paths import write_text_atomic
-    from tickwise.scaling.history import find_tables, parse_date, read_history, year_of
+    from tickwise.scaling.history import check_forecast, find_tables, parse_date, read_history, year_of
     from tickwise.scaling.history_figures import history_figures
 
     since = parse_date(arguments.since, "--since")
@@ -51,7 +51,10 @@ def run(arguments: Arguments) -> int:
     forecast = None if arguments.forecast is None else parse_date(arguments.forecast, "--forecast")
     models, chips = find_tables(arguments.source, arguments.chips)
     result = read_history(models, chips, since=since, until=until, notable_only=not arguments.all_models)
-    year = None if forecast is None else year_of(forecast)
+    year = None
+    if forecast is not None:
+        check_forecast(result, forecast)
+        year = year_of(forecast)
     found: dict[str, Any] = {
         "models": str(models), "chips": None if chips is None else str(chips), "since": str(since),
         "until": None if until is None else str(until), "forecast_date": None if forecast is None else str(forecast),
@@ -72,25 +75,25 @@ def run(arguments: Arguments) -> int:
 
 
 def _as_json(series: "Series", year: float | None) -> dict[str, Any]:
-    from tickwise.scaling.history import year_of
+    from tickwise.scaling.history import date_of
 
     trend = series.trend
     lines = {}
     for name, line in (("least_squares", trend.least_squares), ("robust", trend.robust)):
-        growth, doubling = line.growth, line.doubling_years
+        growth, (years, *ends) = line.growth, line.doubling_years
         lines[name] = {
-            "factor_per_year": growth[0], "factor_per_year_95": growth[1:], "doubling_years": doubling[0],
-            "doubling_months": doubling[0] * 12, "doubling_years_95": None if doubling[1] is None else doubling[1:],
+            "factor_per_year": growth[0], "factor_per_year_95": growth[1:],
+            "doubling_years": years if math.isfinite(years) else None,
+            "doubling_months": years * 12 if math.isfinite(years) else None,
+            "doubling_years_95": None if ends[0] is None else ends,
         }
-    start = datetime.date(2000, 1, 1)
-    dates = [start + datetime.timedelta(days=round((float(y) - year_of(start)) * 365.25)) for y in
-             (trend.years.min(), trend.years.max())]
+    dates = [date_of(float(moment)) for moment in trend.years]
     forecast = None if year is None else {k: v if v < float("inf") else None for k, v in trend.forecast(year).items()}
     return {
         "title": series.quantity.title, "unit": series.quantity.unit or None, "rows": len(trend),
-        "first": str(dates[0]), "last": str(dates[1]), **lines, "residual_sd_decades": trend.residual_sd,
-        "outliers": [{"name": series.names[index], "year": round(float(trend.years[index]), 2),
-                      "value": float(trend.values[index])} for index in trend.outliers],
+        "first": str(min(dates)), "last": str(max(dates)), **lines, "residual_sd_decades": trend.residual_sd,
+        "outliers": [{"name": series.names[index], "date": str(dates[index]), "value":
+                      float(trend.values[index])} for index in trend.outliers],
         "forecast": forecast,
     }
 
@@ -99,6 +102,8 @@ _HEADER: tuple[str, ...] = ("", "rows", "× a year (95 %)", "doubling", "robust 
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    from tickwise.scaling.history_figures import doubling
+
     def growth(line: dict[str, Any]) -> str:
         low, high = line["factor_per_year_95"]
         return f"{line['factor_per_year']:.3f} ({low:.2f}–{high:.2f})"
@@ -106,9 +111,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for part in found["trends"].values():
         line = part["least_squares"]
-        years = line["doubling_years"]
-        doubling = f"{years:.2f} years" if abs(years) >= 1 else f"{line['doubling_months']:.2f} months"
-        rows.append((part["title"], f"{part['rows']:,}", growth(line), doubling, growth(part["robust"]),
+        pace = doubling(line["doubling_years"]).removeprefix("doubling in ")
+        rows.append((part["title"], f"{part['rows']:,}", growth(line), pace, growth(part["robust"]),
                      str(len(part["outliers"]))))
     return rows
 
@@ -118,7 +122,9 @@ _FORECAST_HEADER: tuple[str, ...] = ("", "expected", "95 % of new values", "95 %
 
 def _forecast_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     def shown(value: float | None) -> str:
-        return "beyond 1e300" if value is None else format_number(value)
+        if value is None:
+            return "beyond 1e250"
+        return format_number(value) if value else "below 1e-250"
 
     rows: list[tuple[str, ...]] = []
     for part in found["trends"].values():
@@ -147,7 +153,7 @@ def _print_tables(found: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
     for part in found["trends"].values():
-        names = [f"{item['name']} ({item['year']:.0f})" for item in part["outliers"]]
+        names = [f"{item['name']} ({item['date'][:4]})" for item in part["outliers"]]
         if names:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             console.print(f"outliers of {part['title']}: {', '.join(names[:_LISTED])}{more}", soft_wrap=True)
@@ -158,9 +164,10 @@ def _print_tables(found: dict[str, Any]) -> None:
 def _page(arguments: Arguments, found: dict[str, Any], pictures: dict[str, tuple[str, str]]) -> str:
     from tickwise.report.data import Figure
     from tickwise.report.figure_page import Section, figure_page
+    from tickwise.scaling.history_figures import doubling
 
     figures = [Figure(part["title"], f"× {part['least_squares']['factor_per_year']:.2f} a year", "modelled",
-                      f"doubling in {part['least_squares']['doubling_years']:.2f} years")
+                      doubling(part["least_squares"]["doubling_years"]))
                for part in found["trends"].values()]
     titles = {"growth": "All together"} | {key: part["title"].capitalize() for key, part in found["trends"].items()}
     sections = [Section(titles[name], text, picture) for name, (text, picture) in pictures.items()]
@@ -171,11 +178,12 @@ def _page(arguments: Arguments, found: dict[str, Any], pictures: dict[str, tuple
                                 header=_FORECAST_HEADER, rows=tuple(_forecast_rows(found))))
     for part in found["trends"].values():
         if part["outliers"]:
-            rows = tuple((item["name"], f"{item['year']:.1f}", format_number(item["value"]))
+            rows = tuple((item["name"], item["date"], format_number(item["value"]))
                          for item in part["outliers"])
-            sections.append(Section(f"Outliers: {part['title']}", header=("name", "year", "value"), rows=rows))
+            sections.append(Section(f"Outliers: {part['title']}", header=("name", "date", "value"), rows=rows))
     command = f"tickwise scale history \"{arguments.source}\" --since {found['since']}"
     if found["forecast_date"]:
         command += f" --forecast {found['forecast_date']}"
-    return figure_page("Growth over the years", f"Models since {found['since']} beside the chips that train them.",
+    beside = " beside the chips that train them" if found["chips"] else ""
+    return figure_page("Growth over the years", f"Models since {found['since']}{beside}.",
                        figures, sections, command, found["skipped"])

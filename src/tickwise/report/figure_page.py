@@ -38,9 +38,11 @@ def figure_page(title: str, summary: str, figures: Sequence[Figure], sections: S
     ])
 
 
-# Drawn for paper: the ground stays white where the page is dark.
+# Drawn for paper: the ground stays white where the page is dark, and on a narrow screen it is scrolled rather than made
+# too small to read.
 _PAPER = "figure.paper { background: #fff; border: 1px solid var(--line); border-radius: .6rem; margin: .4rem 0; "\
-         "padding: .6rem; }\n"
+         "padding: .6rem; overflow-x: auto; }\n"\
+         "figure.paper svg { min-width: 34rem; }\n"
 
 
 def _section(section: Section) -> str:

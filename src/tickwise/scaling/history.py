@@ -1,14 +1,15 @@
 """How training and chips have grown, from tables of dated models and chips."""
 
 import datetime
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 
 from tickwise.core.errors import DataError
-from tickwise.scaling.tables import Row, find_column, is_usable, number, read_table
-from tickwise.scaling.trends import Trend, fit_trend
+from tickwise.scaling.tables import Row, find_column, number, plain_name, read_table
+from tickwise.scaling.trends import MOST_DECADES, Trend, fit_trend
 
 MOORE_DOUBLING_YEARS = 2.0
 """Moore 1975: the number of components on a chip doubles every two years."""
@@ -71,6 +72,11 @@ def year_of(date: datetime.date) -> float:
     return 2000 + (date - _EPOCH).days / _DAYS
 
 
+def date_of(year: float) -> datetime.date:
+    """The date that ``year_of`` made a year of."""
+    return _EPOCH + datetime.timedelta(days=round((year - 2000) * _DAYS))
+
+
 def parse_date(text: str, what: str) -> datetime.date:
     """``2031-07-01``, ``2031-07`` or ``2031``; ``DataError`` for anything else."""
     text = text.strip()
@@ -127,47 +133,83 @@ def _follow(path: Path, quantities: tuple[Quantity, ...], since: datetime.date, 
     if date_column is None:
         raise DataError(f"{path}: no column of dates (such as '{_DATE[2]}'); it has: {', '.join(columns[:12])}")
     mark = find_column(columns, only, None, "", path) if only else None
-    dated = [(row, parse_date(str(row[date_column]), f"{path}, row {index}"))
-             for index, row in enumerate(rows, start=1)
-             if row.get(date_column) and (mark is None or row.get(mark))]
-    if len(dated) < len(rows) and mark is None:
-        skipped.append(f"{path.name}: {len(rows) - len(dated)} of {len(rows)} rows have no date")
-    dated = [(row, date) for row, date in dated if since <= date and (until is None or date <= until)]
+    taken = [(index, row) for index, row in enumerate(rows, start=1) if mark is None or row.get(mark)]
+    every = [(row, parse_date(str(row[date_column]), f"{path}, row {index}"))
+             for index, row in taken if row.get(date_column)]
+    if len(every) < len(taken):
+        skipped.append(f"{path.name}: {len(taken) - len(every)} of {len(taken)} rows have no date")
+    dated = [(row, date) for row, date in every if since <= date and (until is None or date <= until)]
     name_column = find_column(columns, _NAME, None, "", path)
-    found = []
+    skipped += _from_the_future(dated, name_column, path)
+    found, reasons = [], []
     for quantity in quantities:
         column = find_column(columns, [name for name, _ in quantity.known], None, "", path)
         if column is None:
-            skipped.append(f"{path.name}: no column of {quantity.title}")
+            reasons.append(f"no column of {quantity.title}")
             continue
-        series = _series(quantity, column, dated, name_column, path)
-        if series is None:
-            skipped.append(f"{path.name}: fewer than 3 dated values of {quantity.title}")
+        series = _series(quantity, column, dated, name_column, path, skipped)
+        if isinstance(series, str):
+            reasons.append(series)
         else:
             found.append(series)
     if not found:
-        raise DataError(f"{path}: nothing to follow: " + ", ".join(quantity.title for quantity in quantities)
-                        + " are missing or have fewer than 3 dated values in the time asked for")
+        raise DataError(f"{path}: nothing to follow in the time asked for: {'; '.join(reasons)}")
+    skipped += [f"{path.name}: {reason}" for reason in reasons]
     return tuple(found)
 
 
-def _series(quantity: Quantity, column: str, dated: list[tuple[Row, datetime.date]], name_column: str | None,
-            path: Path) -> Series | None:
-    from tickwise.scaling.tables import plain_name
+def _from_the_future(dated: list[tuple[Row, datetime.date]], name_column: str | None, path: Path) -> list[str]:
+    """A line where rows are dated after today."""
+    later = [(row, date) for row, date in dated if date > datetime.date.today()]
+    if not later:
+        return []
+    row, date = max(later, key=lambda item: item[1])
+    name = (name_column and row.get(name_column)) or "the last"
+    return [f"{path.name}: {len(later)} of {len(dated)} rows dated after today ({name}: {date}); --until leaves them "
+            "out"]
 
+
+def _series(quantity: Quantity, column: str, dated: list[tuple[Row, datetime.date]], name_column: str | None,
+            path: Path, skipped: list[str]) -> Series | str:
+    """The trend of a column, or why there is none. Values that are left out are told in ``skipped``."""
     unit = dict(quantity.known)[plain_name(column)]
-    names, years, values = [], [], []
+    names, years, values, given = [], [], [], 0
     for row, date in dated:
         name = str(row.get(name_column) or "") if name_column else ""
+        cell = row.get(column)
         try:
-            value = number(row.get(column))
+            value = number(cell)
         except ValueError:
-            raise DataError(f"{path}: {column} of {name or date} is '{row[column]}'; it must be a number") from None
-        if value is None or not is_usable(value) or value <= 0:
+            raise DataError(f"{path}: {column} of {name or date} is '{cell}'; it must be a number") from None
+        given += cell is not None and str(cell).strip() != ""
+        if value is None or not (value > 0 and abs(math.log10(value * unit)) < MOST_DECADES):
             continue
         names.append(name)
         years.append(year_of(date))
         values.append(value * unit)
-    if len(values) < 3 or len(set(years)) < 2:
-        return None
-    return Series(quantity, tuple(names), fit_trend(numpy.array(years), numpy.array(values), quantity.title))
+    if len(values) < given:
+        skipped.append(f"{path.name}: left out {given - len(values)} of {given} values of {quantity.title}: not a "
+                       f"positive number, or beyond 10^±{MOST_DECADES:g}")
+    if len(values) < 3:
+        return f"fewer than 3 dated values of {quantity.title}"
+    if len(set(years)) < 2:
+        return f"all {len(values)} values of {quantity.title} are of one date, {date_of(years[0])}"
+    trend = fit_trend(numpy.array(years), numpy.array(values), quantity.title)
+    if not trend.is_finite:
+        days = round(float(numpy.ptp(trend.years)) * _DAYS)
+        return f"the {len(values)} values of {quantity.title} lie within {days} days, too close for a growth a year"
+    return Series(quantity, tuple(names), trend)
+
+
+def check_forecast(result: History, date: datetime.date) -> None:
+    """``DataError`` for a date that is not after the values, and for one by which the trends leave all numbers."""
+    every = (*result.models, *result.chips)
+    last = date_of(max(float(series.trend.years.max()) for series in every))
+    if date <= last:
+        raise DataError(f"--forecast {date}: the values go on to {last}, so this is no forecast; give a later date, or "
+                        "end them earlier with --until")
+    for series in every:
+        found = series.trend.forecast(year_of(date))
+        if not all(0 < found[name] < numpy.inf for name in ("value", "robust")):
+            raise DataError(f"--forecast {date}: by then {series.quantity.title} would be beyond 10^±{MOST_DECADES:g}, "
+                            "which is no forecast; give an earlier date")

@@ -8,6 +8,8 @@ import numpy
 from tickwise.core.errors import DataError
 from tickwise.scaling.minimise import Floats
 
+MOST_DECADES = 250.0
+"""Of a value, either way: a floating-point number has room for these, and for the margins of a picture."""
 _ALL_PAIRS = 5000
 _DRAWN_PAIRS = 10_000_000
 _OUTLIER = 3.5
@@ -63,20 +65,33 @@ class Trend:
     def __len__(self) -> int:
         return len(self.years)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the growth a year and its intervals are numbers."""
+        return all(abs(slope) < MOST_DECADES for line in (self.least_squares, self.robust)
+                   for slope in (line.slope, line.low, line.high))
+
+    def band(self, years: Floats) -> Floats:
+        """Half the 95 % band of one new value around the least-squares line, in decades."""
+        leverage = 1 + 1 / len(self) + (years - self.years.mean()) ** 2 / self.spread
+        return numpy.asarray(student_quantile(len(self) - 2) * self.residual_sd * numpy.sqrt(leverage))
+
     def forecast(self, year: float) -> dict[str, float]:
         """What a new value in that year is expected to be: by both lines, with the 95 % band of one new value and that
         of the least-squares line itself. The band holds only if growth goes on as before."""
         centre, n = float(self.least_squares.log10(year)), len(self)
         leverage = 1 / n + (year - float(self.years.mean())) ** 2 / self.spread
-        quantile = student_quantile(n - 2)
-        one, line = (quantile * self.residual_sd * math.sqrt(part) for part in (1 + leverage, leverage))
+        one = float(self.band(numpy.array(year)))
+        line = one * math.sqrt(leverage / (1 + leverage))
         return {"value": _power(centre), "low": _power(centre - one), "high": _power(centre + one),
                 "line_low": _power(centre - line), "line_high": _power(centre + line),
                 "robust": _power(float(self.robust.log10(year)))}
 
 
 def _power(exponent: float) -> float:
-    return 10**exponent if exponent < 300 else math.inf
+    if abs(exponent) >= MOST_DECADES:
+        return math.inf if exponent > 0 else 0.0
+    return 10**exponent
 
 
 def fit_trend(years: Floats, values: Floats, what: str) -> Trend:
