@@ -81,7 +81,10 @@ class StepCosts:
         flat_NX = figures_NK3.reshape(len(found), -1)
         whole_FX = _whole_solution(sizes_NF, flat_NX)
         if whole_FX is None:
-            console.say("trace: the work of these batches does not follow from their sizes; it is not counted")
+            odd = _unexplained(sizes_NF, flat_NX) // 3
+            place = " ".join(str(part) for part in keys[odd] if part is not None)
+            console.say(f"trace: the work of these batches does not follow from their sizes, in {place} least of all; "
+                        "it is not counted")
             return None
         parts_FK3 = whole_FX.reshape(-1, len(keys), 3)
         base_K3 = parts_FK3[0] + numpy.array([update.get(key, nothing) for key in keys], dtype=numpy.int64)
@@ -167,6 +170,13 @@ def _whole_solution(sizes_NF: NDArray[numpy.int64], flat_NX: NDArray[numpy.int64
         solved_FX = numpy.linalg.lstsq(sizes_NF / scale_F, left_NX.astype(numpy.float64))[0] / scale_F[:, None]
         found_FX += numpy.rint(solved_FX).astype(numpy.int64)
     return None
+
+
+def _unexplained(sizes_NF: NDArray[numpy.int64], flat_NX: NDArray[numpy.int64]) -> int:
+    """The column of figures that is farthest from any sum of the sizes."""
+    flat = flat_NX.astype(numpy.float64)
+    left_NX = flat - sizes_NF @ numpy.linalg.lstsq(sizes_NF.astype(numpy.float64), flat)[0]
+    return int(numpy.abs(left_NX).max(0).argmax())
 
 
 def _sums(counted: _Counted) -> dict[StageKey, list[int]]:
