@@ -9,9 +9,11 @@ MS = 1_000_000
 USUAL = {"ffn": MS, "host": MS // 10}
 
 
-def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", flops=50, bound="overhead", **used):
+def slow_tick(ffn_ns, n=20, number=7, ffn="ffn", flops=50, bound="overhead", others=None, **used):
+    """``others``: what the system said of the ticks that it is compared with."""
     stages = {**USUAL, "validation": 0}
-    ordinary = typical(Ticks(stages=[stages] * n, used=[Used(interruptions=0, cpu_ns=11 * MS // 10)] * n))
+    calm = Used(interruptions=0, cpu_ns=11 * MS // 10)
+    ordinary = typical(Ticks(stages=[stages] * n, used=[others or calm] * n))
     ran = {**dict.fromkeys(USUAL, n), "validation": 0}
     phase = PhaseOfTicks(ticks=n, typical=ordinary, ran=ran, typical_flops=100.0, first=0)
     rows = [{"tick": number, "stage": stage, "duration_ns": ns, "flops": flops, "bound": bound}
@@ -24,7 +26,7 @@ def test_what_the_program_itself_computed_is_not_blamed_on_others():
     slow = slow_tick(661 * MS, interruptions=115, cpu_ns=102 * MS)
     assert slow.own_ns == pytest.approx(100.9 * MS)
     assert "computed for 102 ms itself, 93 × as long as usual" in slow.why
-    assert slow.unusual_ns / slow.wall_ns == pytest.approx(0.846, abs=0.001)
+    assert slow.saved_ns / slow.wall_ns == pytest.approx(0.846, abs=0.001)
     assert "85 % less" in slow.remedy
     assert "nothing in the model" not in slow.remedy
 
@@ -75,6 +77,32 @@ def test_a_step_that_validates_says_what_others_took_too():
     slow = slow_tick(8_300 * MS, ffn="validation", interruptions=523, cpu_ns=2_000 * MS, core_wait_ns=6_300 * MS)
     assert "in validation, which most ticks do without; another program held the core (interrupted 523" in slow.why
     assert "for 6.3 s of its 8.3 s no thread of this program ran" in slow.why
+    assert slow.why.startswith("all of the 8.3 s above the typical tick are in validation")
+    assert not slow.unusual
+    assert slow.remedy == "without the other programs 76 % less"
+
+
+def test_a_typical_tick_that_was_interrupted_too_says_nothing_of_what_others_took():
+    """All ticks waited for most of their time: what counts is what this very tick waited."""
+    busy = Used(interruptions=3, cpu_ns=MS // 4, core_wait_ns=17 * MS // 20)
+    slow = slow_tick(3 * MS // 2, others=busy, interruptions=5, cpu_ns=4 * MS // 10, core_wait_ns=12 * MS // 10)
+    assert slow.why == ("another program held the core (interrupted 5 times); for 1.2 ms of its 1.6 ms no thread of "
+                        "this program ran")
+    assert slow.remedy == "nothing in the model; without the other programs 75 % less"
+    assert slow.blamed is slow.slowest_stage
+    validated = slow_tick(9 * MS, ffn="validation", others=busy, interruptions=0, cpu_ns=9 * MS, core_wait_ns=0)
+    assert "in validation, which most ticks do without" in validated.why
+    assert validated.blamed.stage == "validation"
+
+
+def test_where_another_stage_is_to_blame_the_slowest_one_is_spoken_of_too():
+    ordinary = typical(Ticks(stages=[{"ffn": 10 * MS, "host": MS}] * 20, used=[Used(interruptions=0)] * 20))
+    phase = PhaseOfTicks(ticks=20, typical=ordinary, ran={"ffn": 20, "host": 20}, typical_flops=None, first=0)
+    rows = [{"tick": 7, "stage": stage, "duration_ns": ns, "flops": None, "bound": "overhead"}
+            for stage, ns in (("ffn", 10 * MS), ("host", 8 * MS))]
+    slow = compared(rows, phase, Used(interruptions=0))
+    assert slow.why.startswith("ffn took 10 ms, and 10 ms in the typical tick; all of the 7 ms above the typical tick "
+                               "are in host, which took 8 × its usual time")
 
 
 def test_what_the_tick_waited_is_shared_out_to_the_stages_that_took_longer():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core.console import format_difference, format_duration
 
 if TYPE_CHECKING:
     from tickwise.profiling.scatter import Ratio
@@ -59,11 +60,9 @@ def _print_phase(phase: "PhaseDifference") -> None:
     title += f"; figures of a typical one of {phase.compared:,}" if phase.compared > 1 else ""
     found = table("stage", "A", "B", "B − A", "B ÷ A", "95 %", "FLOPs", "bytes", right=7)
     for stage in phase.stages:
-        found.add_row(stage.stage, shown_time(stage.a_ns), shown_time(stage.b_ns),
-                      f"{stage.difference_ns / 1e3:+,.1f} µs", _ratio(stage.a_ns, stage.b_ns), _interval(stage.ratio),
+        found.add_row(stage.stage, *_times(stage.a_ns, stage.b_ns), _interval(stage.ratio),
                       _ratio(stage.a_flops, stage.b_flops), _ratio(stage.a_bytes, stage.b_bytes))
-    found.add_row("all", shown_time(phase.a_ns), shown_time(phase.b_ns), f"{(phase.b_ns - phase.a_ns) / 1e3:+,.1f} µs",
-                  _ratio(phase.a_ns, phase.b_ns), _interval(phase.ratio), "", "")
+    found.add_row("all", *_times(phase.a_ns, phase.b_ns), _interval(phase.ratio), "", "")
     show(title, found)
     for line in (phase.unmatched, phase.warning, phase.sentence):
         if line:
@@ -76,6 +75,12 @@ def _print_phase(phase: "PhaseDifference") -> None:
                         "figures above")
         print(f"all {plural(phase.matched, phase.unit)} together: {shown_time(phase.a_all_ns)} in A, "
               f"{shown_time(phase.b_all_ns)} in B{left_out}")
+
+
+def _times(a_ns: float, b_ns: float) -> tuple[str, str, str, str]:
+    """A, B, B − A and B ÷ A."""
+    return (format_duration(a_ns * 1e-9), format_duration(b_ns * 1e-9), format_difference((b_ns - a_ns) * 1e-9),
+            _ratio(a_ns, b_ns))
 
 
 def _interval(ratio: "Ratio | None") -> str:

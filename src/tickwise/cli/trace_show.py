@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import format_bytes, format_count, format_duration, format_energy
+from tickwise.core.console import format_bytes, format_count, format_difference, format_duration, format_energy
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -249,11 +249,13 @@ def _print_verdict(report: "TickReport", number_format: str, threads: int | None
     stage, blamed = report.slow.slowest_stage, report.blamed
     print(f"    slowest stage: {stage.stage} ({100 * stage.duration_ns / report.slow.wall_ns:.0f} %)")
     print(f"    why: {report.why or report.summaries[stage.stage].sentence}")
-    remedy = report.slow.remedy
-    if not remedy and report.slow.on_a_busy_machine and blamed.bound == "overhead":
+    helps = advice(report.phase, blamed.stage, blamed.bound or "unknown", number_format)
+    if report.slow.remedy:
+        helps = report.slow.remedy if report.slow.unusual else f"{report.slow.remedy}. {helps}"
+    elif report.slow.on_a_busy_machine and blamed.bound == "overhead":
         usual = report.slow.phase.typical
-        remedy = machine_advice(threads, usual.wall_ns, usual.cpu_ns)
-    print(f"    faster: {remedy or advice(report.phase, blamed.stage, blamed.bound or 'unknown', number_format)}")
+        helps = machine_advice(threads, usual.wall_ns, usual.cpu_ns)
+    print(f"    faster: {helps}")
 
 
 def _against(report: "TickReport") -> str:
@@ -359,7 +361,7 @@ def _print_tick(report: "TickReport", number_format: str, request: int | None, t
 
 
 def _more(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1e3:+,.0f} µs"
+    return format_difference(nanoseconds * 1e-9)
 
 
 def _print_slowest(reports: "list[TickReport]") -> None:

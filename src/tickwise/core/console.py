@@ -108,6 +108,11 @@ def format_duration(seconds: float) -> str:
     return _scaled(seconds, units) or f"{format_number(seconds)} s"
 
 
+def format_difference(seconds: float) -> str:
+    """``+712 µs``, ``-1.3 ms``: as ``format_duration``, with a sign."""
+    return f"{'-' if seconds < 0 else '+'}{format_duration(abs(seconds))}"
+
+
 def format_energy(joules: float) -> str:
     """``12.5 µJ``, ``3.2 mJ``, ``41 J``, ``1.08 MJ``."""
     units = ((1e9, " GJ"), (1e6, " MJ"), (1e3, " kJ"), (1.0, " J"), (1e-3, " mJ"), (1e-6, " µJ"))

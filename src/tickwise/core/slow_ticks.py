@@ -58,6 +58,11 @@ class PhaseOfTicks:
         """Whether there are ticks enough to speak of a typical one."""
         return self.ticks >= _ENOUGH_TICKS
 
+    @property
+    def busy(self) -> bool:
+        """Whether other programs took much of even the typical one, so that it does not show what a tick needs."""
+        return self.typical.blames_the_machine
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlowTick:
@@ -95,7 +100,9 @@ class SlowTick:
     @property
     def blamed(self) -> StageTime:
         """The stage that a remedy has to begin with."""
-        return self.slowest_part if self._over_ns and self._same_work else self.slowest_stage
+        part = self.slowest_part
+        compares = self._over_ns and self._same_work and (part.seldom or not self.phase.busy)
+        return part if compares else self.slowest_stage
 
     @property
     def off_ns(self) -> int | None:
@@ -217,18 +224,21 @@ class SlowTick:
     @property
     def _explained(self) -> bool:
         """Whether its stages show that it took longer than usual for no more work than usual."""
-        return bool(self._over_ns) and self._same_work and (self._everywhere or self._in_stages or self._taken)
+        shows = bool(self._over_ns) and self._same_work and not self.phase.busy
+        return shows and (self._everywhere or self._in_stages or self._taken)
+
+    @property
+    def _kept_off(self) -> bool:
+        """Whether other programs, or a disk that pages were read from, kept it off the processor for long."""
+        if self.held_ns is None:
+            return self._away and (self.off_ns or 0) <= _LONGEST_TURN_NS * (self.interruptions or 0)
+        return self._away and (self.held_ns >= self._least_ns or self._cold)
 
     @property
     def _held(self) -> bool:
-        """Whether other programs, or a disk that pages were read from, kept it off the processor for long, and neither
-        bytes nor arithmetic nor a stage that few ticks have made it slow."""
-        if self.held_ns is None:
-            long = self._away and (self.off_ns or 0) <= _LONGEST_TURN_NS * (self.interruptions or 0)
-        else:
-            long = self._away and (self.held_ns >= self._least_ns or self._cold)
+        """Whether that, and neither bytes nor arithmetic nor a stage that few ticks have made it slow."""
         most = 2 * (self.off_ns or 0) >= self.wall_ns  # then a ceiling that it reached nevertheless is too low
-        return long and not self.blamed.seldom and (most or self.slowest_stage.bound in (None, "overhead"))
+        return self._kept_off and not self.blamed.seldom and (most or self.slowest_stage.bound in (None, "overhead"))
 
     @property
     def unusual(self) -> bool:
@@ -245,14 +255,21 @@ class SlowTick:
         return tuple(stage.stage for stage in self.stages if stage.duration_ns and not stage.seldom)
 
     @property
-    def unusual_ns(self) -> float:
-        """What it would save if what was ``unusual`` had not been; without what the program itself computed longer."""
-        if not self._explained:
-            return float(self.off_ns or 0) - (0 if self._cold else self.waited_ns)
-        own_ns = self.own_ns if self._computed_longer else 0.0
-        if self._everywhere or not self._in_stages:
-            return self._over_ns - own_ns
-        return max(0.0, min(self._over_ns, sum(stage.excess_ns for stage in self._stretched)) - own_ns)
+    def saved_ns(self) -> float:
+        """What it would save without what the ``remedy`` names. Where that is other programs, or a wait, it is what was
+        measured of that very tick: the typical one may have waited too."""
+        if self._explained and self._computed_longer:
+            stretched_ns = sum(stage.excess_ns for stage in self._stretched)
+            over_ns = self._over_ns if self._everywhere or not self._in_stages else min(self._over_ns, stretched_ns)
+            return max(0.0, over_ns - self.own_ns)
+        if self._others_held and not self._cold:
+            return float(self.held_ns or 0)
+        return float(self.off_ns or 0) if self._away else self._over_ns
+
+    @property
+    def _others_held(self) -> bool:
+        """Whether its wait for a core is known, and worth a word."""
+        return self.held_ns is not None and self.held_ns >= self._least_ns
 
     @property
     def why(self) -> str:
@@ -272,12 +289,14 @@ class SlowTick:
             names = f"{', '.join(stage.stage for stage in few[:-1])} and {few[-1].stage}"
             took, n = sum(stage.duration_ns for stage in few), "two" if len(few) == 2 else "three"
             times = took / max(1.0, sum(stage.usual_ns for stage in few))
-            return (f"{n} stages took far longer than usual: {names} hold {format_duration(took * 1e-9)} of the "
-                    f"{format_duration(self.wall_ns * 1e-9)}, {times:,.0f} × their usual time {self._no_more}: "
-                    f"{self._cause()}")
-        above = f"{over_ns / 1e3:,.0f} µs above the typical tick are"
-        of_it = "all" if part.excess_ns > 0.95 * over_ns else f"{part.excess_ns / 1e3:,.0f}"
-        text = f"{of_it} of the {above} in {part.stage}"
+            return (f"{self._slowest_as_usual(few)}{n} stages took far longer than usual: {names} hold "
+                    f"{format_duration(took * 1e-9)} of the {format_duration(self.wall_ns * 1e-9)}, {times:,.0f} × "
+                    f"their usual time {self._no_more}: {self._cause()}")
+        if self.phase.busy and not part.seldom:
+            return away
+        above = f"{format_duration(over_ns * 1e-9)} above the typical tick are"
+        of_it = "all" if part.excess_ns > 0.95 * over_ns else format_duration(part.excess_ns * 1e-9)
+        text = f"{self._slowest_as_usual([part])}{of_it} of the {above} in {part.stage}"
         if part.seldom:
             text += ", which most ticks do without"
         if part.seldom or not self._explained:
@@ -287,28 +306,37 @@ class SlowTick:
         return (f"{text}, which took {part.duration_ns / max(1.0, part.usual_ns):.0f} × its usual time "
                 f"{self._no_more}: {self._cause()}")
 
+    def _slowest_as_usual(self, named: list[StageTime]) -> str:
+        """Of the slowest stage, where another one is to blame."""
+        slowest = self.slowest_stage
+        if slowest in named:
+            return ""
+        return (f"{slowest.stage} took {format_duration(slowest.duration_ns * 1e-9)}, and "
+                f"{format_duration(slowest.usual_ns * 1e-9)} in the typical tick; ")
+
     @property
     def on_a_busy_machine(self) -> bool:
         """Whether it is one of too few to tell, and other programs took much of them."""
-        return not self.phase.has_typical and self.phase.typical.blames_the_machine
+        return not self.phase.has_typical and self.phase.busy
 
     @property
     def remedy(self) -> str:
-        """What helps against what was ``unusual``; empty where nothing was."""
-        if not self.unusual:
+        """What helps against what kept it; empty where nothing did. Unless it was ``unusual``, what would make the
+        ``blamed`` stage faster belongs behind it."""
+        if not self.unusual and not self._kept_off:
             return ""
-        less = f"{100 * self.unusual_ns / self.wall_ns:.0f} % less"
+        less = f"{100 * self.saved_ns / self.wall_ns:.0f} % less"
         if self._explained and self._computed_longer:
             return (f"without the interruptions {less}; the rest is what this program computed in {self.blamed.stage}: "
                     "look what it did there")
-        held = self.held_ns is not None and self.held_ns >= self._least_ns
         if self._cold:
             what = ("a cold start: the libraries' pages were read from disk; the next ticks do not pay that; warm up "
                     "with a short run first" if self.first else
                     "pages were read from disk: leave more memory free, or read everything once before")
-            return f"{what}; without {'other programs and the disk' if held else 'the waiting'} {less}"
-        without = "without the other programs" if held else "without the waiting" if self._away else "in its usual time"
-        return f"nothing in the model; {without} {less}"
+            return f"{what}; without {'other programs and the disk' if self._others_held else 'the waiting'} {less}"
+        without = ("without the other programs" if self._others_held else
+                   "without the waiting" if self._away else "in its usual time")
+        return f"{'nothing in the model; ' if self.unusual else ''}{without} {less}"
 
     def _cause(self, of: str = "core") -> str:
         """What kept it, as far as the system says; and for how long no thread of the program ran."""

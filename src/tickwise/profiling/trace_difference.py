@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from tickwise.core.console import format_duration
+from tickwise.core.console import format_difference, format_duration
 from tickwise.core.errors import ConfigError
 from tickwise.core.typical import ENOUGH, Ticks, typical
 from tickwise.profiling.scatter import FEWEST, Floats, Ratio, Scatter, middle, scatter
@@ -316,7 +316,7 @@ def _who_pays(found: PhaseDifference, common: Ratio | None) -> str:
     most = next(stage for stage in found.stages if stage.stage == found.stands_out[0])
     pays = excess_ns[most.stage] > 0
     text = f"{most.stage} {'pays' if pays else 'gains'} most{' beyond that' if common else ''}"
-    text += f" ({excess_ns[most.stage] / 1e3:+,.0f} µs"
+    text += f" ({format_difference(excess_ns[most.stage] * 1e-9)}"
     if not common and found.ratio is not None and found.ratio.differs:
         text += f", {100 * most.difference_ns / (found.b_ns - found.a_ns):.0f} % of the difference"
     others = [one.stage for one in found.stages if one.stage in found.stands_out and one is not most
@@ -333,4 +333,4 @@ def _who_pays(found: PhaseDifference, common: Ratio | None) -> str:
 
 def _amounts(stages: list[str], excess_ns: Mapping[str, float]) -> str:
     """``out (+63 µs) and ffn (+50 µs)``."""
-    return " and ".join(f"{name} ({excess_ns[name] / 1e3:+,.0f} µs)" for name in stages)
+    return " and ".join(f"{name} ({format_difference(excess_ns[name] * 1e-9)})" for name in stages)

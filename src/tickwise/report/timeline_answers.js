@@ -29,7 +29,7 @@ function slowestRow(phase) {
     [trace.stages[slow.stage], `${duration(slow.time)}, ${percent(slow.time / tick.sums.time)} of its tick.`, longestLayer(tick, slow)],
     [null, cause ? say([sentence(cause.why), cause.goes_on ? why : ""]) : why,
      phase.ticks < 3 && !cause && phase.disturbance && sentence(phase.disturbance)],
-    [null, cause?.remedy ? sentence(cause.remedy) : help],
+    [null, faster(cause, help)],
   ]);
   return { row, worst };
 }

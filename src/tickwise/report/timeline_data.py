@@ -190,13 +190,14 @@ def _cause(
     tick: _Tick, phase: PhaseOfTicks, usage: Mapping[str, Any], stages: list[str]
 ) -> dict[str, Any] | None:
     """Why the tick took longer than it had to (``core/slow_ticks``), if anything says so. Behind ``why`` belongs what
-    holds the ``blamed`` stage back, where that is asked for (``goes_on``)."""
+    holds the ``blamed`` stage back, where that is asked for (``goes_on``), and behind ``remedy`` what would make that
+    stage faster, unless the tick was ``unusual``."""
     slow = compared(tick.rows, phase, Used.of(usage))
     if not slow.why:
         return None
     return {
         "why": slow.why, "remedy": slow.remedy, "blamed": stages.index(slow.blamed.stage),
-        "goes_on": not slow.unusual and not slow.blamed.seldom,
+        "unusual": slow.unusual, "goes_on": not slow.unusual and not slow.blamed.seldom,
         "stages": [stages.index(name) for name in slow.concerned],
         "away": [[stages.index(name), round(ns)] for name, ns in slow.off_by_stage.items()],
     }  # fmt: skip

@@ -235,6 +235,9 @@ function verdict(trace, tick, phase, sum, whole) {
   return { why: reason(trace, sum), help: machine ? help : `${help} ${saving(trace, sum, whole)}`.trim() };
 }
 
+// What would have made a tick faster: without what kept it, and, unless that alone made it slow, in the blamed stage.
+const faster = (cause, help) => (cause?.remedy ? say([sentence(cause.remedy), cause.unusual ? "" : help]) : help);
+
 // What of a part of a tick no thread of the program ran for, in words; "" where that hardly matters. The time is
 // measured for the tick alone, and shared out to its stages (core/slow_ticks.py), and to their layers by their time.
 function awayText(trace, tick, sum) {

@@ -47,7 +47,7 @@ const nameOf = (key) => WIDTHS.find((width) => width.key === key).name;
 function tickNote(cell) {
   const { tick } = cell;
   return say([`tick ${integer(tick.number)} ·`, `${tick.phase} ·`, tick.phase === "train" ? `batch ${integer(tick.batch)} ·` :
-    `${plural(tick.requests.length, "request")} · ${integer(tick.kv)} tokens in the cache ·`,
+    `${plural(tick.requests.length, "request")} · ${integer(tick.kv)} tokens in view ·`,
     tick.phase === "prefill" && !ofPrompt(cell) ? "it also worked on another request's prompt ·" : "",
     tick.interruptions ? `${processor(tick)} ·` : "", `${nameOf(state.width)} ${kindOf(state.width)}`]);
 }
@@ -175,7 +175,7 @@ function describePart(row) {
   $("detail").replaceChildren(
     el("h3", {}, el("i", { class: `bound-${sum.bound}` }), trace.stages[stage] + (within && layer >= 0 ? ` of layer ${layer}` : ""),
        el("small", {}, partFigures(trace, sum))),
-    el("p", {}, away || (within ? reason(trace, part) : why), " ", el("b", {}, "Faster: "), away && tick.cause.remedy ? sentence(tick.cause.remedy) : help),
+    el("p", {}, away || (within ? reason(trace, part) : why), " ", el("b", {}, "Faster: "), away ? faster(tick.cause, help) : help),
     all.time < part.time + 0.5 ? "" : el("p", { class: "soft" }, within ? `In the whole tick: ${partFigures(trace, all)}`
       : `${place} of it: ${partFigures(trace, part)}`));
 }
@@ -234,7 +234,7 @@ function drawComparison() {
       `the largest difference is ${most.name}: ${figure(state.width, most.first)} in A, ${figure(state.width, most.second)} in B.`,
       a.tick.phase !== b.tick.phase ? `A is ${a.tick.phase}, B is ${b.tick.phase}.` : "",
       a.tick.requests.length !== b.tick.requests.length ? `A's tick served ${plural(a.tick.requests.length, "request")}, B's ${b.tick.requests.length}.` : "",
-      a.tick.kv !== b.tick.kv ? `A's tick had ${integer(a.tick.kv)} tokens in the cache, B's ${integer(b.tick.kv)}.` : "",
+      a.tick.kv !== b.tick.kv ? `A's tick had ${integer(a.tick.kv)} tokens in view, B's ${integer(b.tick.kv)}.` : "",
     ]);
   $("detail").replaceChildren(el("p", { class: "verdict" }, verdict), el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Difference by stage" }, table.node));
 }
