@@ -91,3 +91,20 @@ def test_ray_runs_the_same_trials(small_text, tmp_path, tickwise_cli):
                                        "--workers", 1))
     assert code == 0, err
     assert len(pyarrow.parquet.read_table(tmp_path / "sweep" / "runs.parquet")) == 1
+
+
+def test_a_sweep_by_ray_that_is_terminated_says_one_line_and_leaves_nobody(small_text, tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "sweep"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tickwise", *words(small_text, out, "--tokens", 1e7, "--scheduler", "ray")],
+        stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(out.glob("trials/*/run")) or process.poll() is not None)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "tickwise: interrupted"
+    assert "SIGTERM received" not in err
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive

@@ -3,18 +3,22 @@
 import dataclasses
 import json
 import math
+import sys
+import types
 from concurrent.futures import Future
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from tickwise.core.errors import ConfigError, OutputError
+from tickwise.profiling.machine import cores
 from tickwise.scaling import sweep
 from tickwise.scaling.runs import list_excluded, read_runs
 from tickwise.scaling.study import as_json, study, write_law
 from tickwise.scaling.sweep_grid import Grid, trials
 from tickwise.scaling.sweep_trial import run_trial
-from tickwise.scaling.sweep_workers import Ended, check_room, local_workers
+from tickwise.scaling.sweep_workers import Ended, check_ray, check_room, local_workers, ray_workers
 from tickwise.training.config import OptimizerOptions, TrainConfig
 
 DATA = sweep.Data(fingerprint="f00d", train_tokens=30_000, vocab_size=97)
@@ -84,7 +88,7 @@ def test_diverged_trials_are_kept_listed_and_left_out_of_fits(tmp_path, planned)
 def test_failed_trials_are_told_and_tried_again(tmp_path, planned):
     name = planned[0].name
     failed = go(tmp_path, planned, Trainer({name: Ended(-9, "x\nout of memory\n")}))
-    assert failed == [f"{name} failed (exit code -9): out of memory"]
+    assert failed == [f"{name} was killed (SIGKILL): out of memory"]
     assert len(read_runs(tmp_path / "runs.parquet")) == len(planned) - 1
     again = Trainer()
     assert go(tmp_path, planned, again) == []
@@ -140,6 +144,47 @@ def test_what_no_node_has_is_refused_at_once(nodes, threads, gpus, enough):
     else:
         with pytest.raises(ConfigError, match="no node of Ray has these"):
             check_room(nodes, threads, gpus)
+
+
+@pytest.fixture
+def broken_ray(monkeypatch):
+    """Something of Ray's name that never comes up; returns how often it was taken down."""
+    module, taken_down = types.ModuleType("ray"), []
+    module.__spec__ = ModuleSpec("ray", None)
+
+    def init(**settings):
+        raise Exception("The current node timed out during startup.\nmore")
+
+    module.init, module.shutdown = init, lambda: taken_down.append(True)
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return taken_down
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line(broken_ray):
+    with pytest.raises(ConfigError, match=r"^Ray did not start \(The current node timed out .*--scheduler local$"), \
+            ray_workers(1, 1, 0.0):
+        raise AssertionError("it started")
+    assert broken_ray == [True]
+
+
+def test_ray_is_not_told_of_more_cores_than_there_are(broken_ray, monkeypatch):
+    check_ray(1, cores())
+    for workers, threads in ((1, cores() + 1), (cores() + 1, 1)):
+        with pytest.raises(ConfigError, match=f"reserve {workers * threads} CPUs by Ray, and this machine has"):
+            check_ray(workers, threads)
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    check_ray(1, cores() + 1)
+
+
+def test_a_trial_that_was_killed_is_said_to_be(tmp_path, planned):
+    def killed(folder):
+        done = Future()
+        done.set_result(Ended(-9, ""))
+        return done
+
+    name = planned[0].name
+    assert go(tmp_path, planned[:1], killed) == [f"{name} was killed (SIGKILL): perhaps for want of memory"]
 
 
 def test_a_folder_takes_one_sweep_at_a_time(tmp_path):

@@ -118,6 +118,7 @@ def run(arguments: Arguments) -> int:
 def _check(arguments: Arguments) -> None:
     from tickwise.core.device import resolve_device
     from tickwise.scaling.study import read_law
+    from tickwise.scaling.sweep_workers import check_ray
 
     for name in ("workers", "threads", "context", "batch_size", "evaluate_tokens"):
         value = getattr(arguments, name)
@@ -132,6 +133,20 @@ def _check(arguments: Arguments) -> None:
     resolve_device(arguments.device)
     if arguments.law is not None:
         read_law(arguments.law)
+    if not arguments.dry_run and _by_ray(arguments):
+        check_ray(_at_a_time(arguments), arguments.threads)
+
+
+def _by_ray(arguments: Arguments) -> bool:
+    from tickwise.scaling.sweep_workers import has_ray
+
+    return arguments.scheduler == "ray" or (arguments.scheduler == "auto" and has_ray())
+
+
+def _at_a_time(arguments: Arguments) -> int:
+    from tickwise.profiling.machine import cores
+
+    return arguments.workers or max(1, cores() // arguments.threads)
 
 
 def _base(arguments: Arguments, data: Path) -> "TrainConfig":
@@ -147,14 +162,12 @@ def _base(arguments: Arguments, data: Path) -> "TrainConfig":
 
 def _workers(arguments: Arguments) -> "contextlib.AbstractContextManager[Start]":
     from tickwise.core.console import say
-    from tickwise.profiling.machine import cores
-    from tickwise.scaling.sweep_workers import has_ray, local_workers, ray_workers
+    from tickwise.scaling.sweep_workers import local_workers, ray_workers
 
-    fitting = max(1, cores() // arguments.threads)
-    if arguments.scheduler == "ray" or (arguments.scheduler == "auto" and has_ray()):
+    workers = _at_a_time(arguments)
+    if _by_ray(arguments):
         say(f"trials by Ray, {arguments.threads} CPUs and {arguments.gpus:g} GPUs each")
-        return ray_workers(arguments.workers or fitting, arguments.threads, arguments.gpus)
-    workers = arguments.workers or fitting
+        return ray_workers(workers, arguments.threads, arguments.gpus)
     say(f"trials in processes of this machine, {workers} at a time with {arguments.threads} threads each")
     return local_workers(workers, arguments.threads)
 

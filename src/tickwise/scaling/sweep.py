@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -262,8 +263,11 @@ def _finish(out: Path, trial: Trial, ended: Ended) -> str | None:
         raise KeyboardInterrupt
     if ended.code == 0 and result_of(out, trial.name) is not None:
         return None
-    last = ended.stderr.strip().splitlines()
-    return f"{trial.name} failed (exit code {ended.code}): {last[-1] if last else 'it said nothing'}"
+    last, how = ended.stderr.strip().splitlines(), f"failed (exit code {ended.code})"
+    if ended.code < 0:
+        how = f"was killed ({signal.Signals(-ended.code).name})"
+    silent = "perhaps for want of memory" if ended.code == -signal.SIGKILL else "it said nothing"
+    return f"{trial.name} {how}: {last[-1] if last else silent}"
 
 
 def _outcome(out: Path, trial: Trial) -> str:

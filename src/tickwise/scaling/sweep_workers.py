@@ -58,30 +58,61 @@ def has_ray() -> bool:
     return find_spec("ray") is not None
 
 
-@contextlib.contextmanager
-def ray_workers(workers: int | None, threads: int, gpus: float) -> Iterator[Start]:
-    """Trials as Ray tasks, each of which reserves ``threads`` CPUs and ``gpus`` GPUs: in the cluster that
-    ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
-    must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint."""
+def check_ray(workers: int, threads: int) -> None:
+    """``ConfigError`` where Ray is missing, or would be started here for more CPUs than this machine has: it believes
+    what it is told of them."""
+    from tickwise.profiling.machine import cores
+
     if not has_ray():
         raise ConfigError("--scheduler ray: Ray is not installed; pip install 'tickwise[distributed]', or take "
                           "--scheduler local")
+    if not os.environ.get("RAY_ADDRESS") and workers * threads > cores():
+        raise ConfigError(f"{workers} trials at a time reserve {workers * threads} CPUs by Ray, and this machine has "
+                          f"{cores()}; lower --threads or --workers, or name a cluster with RAY_ADDRESS")
+
+
+@contextlib.contextmanager
+def ray_workers(workers: int, threads: int, gpus: float) -> Iterator[Start]:
+    """Trials as Ray tasks, each of which reserves ``threads`` CPUs and ``gpus`` GPUs: in the cluster that
+    ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
+    must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint.
+
+    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. SIGTERM is like Ctrl-C inside."""
+    check_ray(workers, threads)
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _start_ray(workers * threads)
+        _terminate_as_ctrl_c()  # only now: Ray has put a handler of its own there, which would dump its stack
+        check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
+        task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
+        yield lambda folder: task.remote(folder.resolve(), threads).future()
+    finally:
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_ray(cpus: int) -> None:
     import logging
 
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        cpus = None if workers is None else workers * threads
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
+    address = os.environ.get("RAY_ADDRESS")
+    own: dict[str, object] = {} if address else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     try:
-        check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
-        yield lambda folder: task.remote(folder.resolve(), threads).future()
-    finally:
-        ray.shutdown()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as problem:  # Ray has no type of its own for this
+        why = str(problem).strip().partition("\n")[0] or type(problem).__name__
+        what = f"Ray cannot be reached at RAY_ADDRESS={address}" if address else "Ray did not start"
+        raise ConfigError(f"{what} ({why}); try again, or take --scheduler local") from None
+
+
+def _terminate_as_ctrl_c() -> None:
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def check_room(nodes: Sequence[Mapping[str, float]], threads: int, gpus: float) -> None:
