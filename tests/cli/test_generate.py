@@ -14,6 +14,7 @@ from tickwise.engine.language_model import load
 from tickwise.engine.speculative import Speculation, TickTimes
 from tickwise.interop.directory import save_model
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.trace_store import open_trace
 from tickwise.tokenizers.train import char_tokenizer
 
 
@@ -85,17 +86,21 @@ def test_a_note_on_the_prompt_comes_before_the_text(model_path):
         assert process.stdout.readline().startswith(b"the prompt has 60 tokens")
 
 
-def test_an_interrupted_text_ends_its_line(model_path, tmp_path):
+@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"),
+                                                      (signal.SIGTERM, 143, "terminated")], ids=["INT", "TERM"])
+def test_an_interrupted_text_ends_its_line_and_its_trace_is_written(model_path, tmp_path, number, code, said):
     flags = [model_path, "--prompt", "a", "--max-tokens", "1000000", "--ignore-eos", "--trace", tmp_path / "trace"]
     with on_one_screen(*flags, "--seed", "0", "--logit-bias", "\n=-100") as process:
         assert process.stdout is not None
         process.stdout.read(200)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         lines = process.stdout.read().decode(errors="replace").splitlines()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert [line.split(":")[0] for line in lines[1:]] == [
         "the text is longer than the model's context of 32 tokens", "trace", "tickwise"]
-    assert lines[-1] == "tickwise: interrupted"
+    assert lines[-1] == f"tickwise: {said}"
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+    assert open_trace(tmp_path / "trace").header["counts"]["ticks"]
 
 
 def test_json_stands_alone_on_stdout_in_the_promised_shape(model_path, capsys):

@@ -11,6 +11,7 @@ import torch
 from pyarrow import parquet
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
+from tickwise.core.signals import TerminatedError, handled_by
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling.recording import record_trace
 from tickwise.profiling.trace_store import LEDGER_COLUMNS, check_trace_output, open_trace
@@ -286,6 +287,22 @@ def test_ctrl_c_keeps_what_was_finished_and_other_errors_keep_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError):
         record(tmp_path / "b", 4, ZeroDivisionError())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+def test_sigterm_keeps_what_was_finished_and_is_handled_as_before_afterwards(tmp_path):
+    class StoppedError(Exception):
+        def __init__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TerminatedError):
+        record(tmp_path / "a", 4, StoppedError)
+    assert open_trace(tmp_path / "a").header["counts"]["ticks"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    received = []
+    with handled_by(lambda *_: received.append(1), signal.SIGTERM), pytest.raises(StoppedError):
+        record(tmp_path / "b", 4, StoppedError)
+    assert received == [1], "somebody handles it already"
 
 
 def test_a_run_that_ends_before_its_first_tick_leaves_no_trace(tmp_path, capsys):

@@ -16,6 +16,7 @@ from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import say
 from tickwise.core.device import DType
 from tickwise.core.errors import UserError
+from tickwise.core.signals import TerminatedError
 
 if TYPE_CHECKING:
     from tickwise.engine.chat import Conversation
@@ -99,8 +100,8 @@ def _talk(talk: "Conversation", arguments: Arguments) -> None:
                     _save(talk, arguments.save)
                 raise
             print(f"tickwise: {problem}", file=sys.stderr)
-        except KeyboardInterrupt:
-            if not at_terminal:
+        except KeyboardInterrupt as stop:
+            if not at_terminal or isinstance(stop, TerminatedError):
                 raise
             print(file=sys.stderr)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.errors import ConfigError
-
-_INTERRUPTED = 130
+from tickwise.core.signals import INTERRUPTED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,4 +43,4 @@ def run(arguments: Arguments) -> int:
         }, ensure_ascii=False))  # fmt: skip
     else:
         print(*pages, sep="\n")
-    return _INTERRUPTED if result.interrupted else 0
+    return INTERRUPTED if result.interrupted else 0

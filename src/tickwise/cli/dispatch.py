@@ -15,8 +15,7 @@ from tickwise.cli import VERBS, load_verb, overview, verb_lines
 from tickwise.core import console
 from tickwise.core.config import closest, from_dict, read_yaml
 from tickwise.core.errors import ConfigError, RankError, UserError
-
-INTERRUPTED = 130
+from tickwise.core.signals import INTERRUPTED, TERMINATED, TerminatedError
 
 
 def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -180,6 +179,9 @@ def dispatch(arguments: Sequence[str]) -> int:
         print("tickwise: out of memory: ask for less at once (--batch-size, --context, --n, --max-tokens) or use a "
               "smaller model", file=sys.stderr)
         return 2
+    except TerminatedError:
+        print("tickwise: terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("tickwise: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.core.paths import atomic_directory, remove_temporaries
+from tickwise.core.signals import termination_interrupts
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients, energy_model, find_meter
@@ -38,9 +39,9 @@ def record_trace(
     listing: Callable[[], Listing | None] = lambda: None, overwrite: bool | None = None,
     coefficients: EnergyCoefficients = DEFAULT_COEFFICIENTS,
 ) -> Iterator[Ledger]:
-    """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C ends it; any other
-    exception leaves nothing behind, nor does a block without a finished tick. ``listing`` gives the instructions of a
-    typical tick, asked at the end.
+    """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C or SIGTERM ends it;
+    any other exception leaves nothing behind, nor does a block without a finished tick. ``listing`` gives the
+    instructions of a typical tick, asked at the end.
 
     Raises ``OutputError`` when ``path`` cannot be written or holds something already.
     """
@@ -58,7 +59,7 @@ def record_trace(
     header["roofline"] = asdict(roof)
     header["energy"] = _energy_header(meter is not None, energy_source, coefficients if model_of_energy else None)
     interrupt: KeyboardInterrupt | None = None
-    with contextlib.suppress(_NothingRecordedError), atomic_directory(path) as folder:
+    with contextlib.suppress(_NothingRecordedError), termination_interrupts(), atomic_directory(path) as folder:
         writer = TraceWriter(folder, secrets.token_hex(4))
         ledger = Ledger(writer, roofline=roof, costs=costs, energy=meter or model_of_energy,
                         synchronize=synchronizer(device), usage=usage_reader())

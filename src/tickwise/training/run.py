@@ -23,6 +23,7 @@ from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, Outpu
 from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
 from tickwise.core.seeds import seed_everything
+from tickwise.core.signals import handled_by
 from tickwise.data.batches import BatchCursor
 from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
@@ -349,16 +350,8 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
             # Not print: a signal may arrive in the middle of one.
             os.write(2, b"\nfinishing this step, then saving; press Ctrl-C again to stop at once without saving\n")
 
-    try:
-        previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller has its own way to stop
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+    with handled_by(handler, signal.SIGINT, signal.SIGTERM) as handles:  # else the caller has its own way to stop
+        yield (lambda: bool(received)) if handles else (lambda: False)
 
 
 def _train(training: Training) -> TrainResult:
