@@ -221,7 +221,7 @@ def test_the_deepest_model_that_fits_is_found_by_two_dry_runs_of_its_depth(estim
 
 
 def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, small_text, monkeypatch):
-    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 400_000_000 if name == "train-fp32" else 0)
+    monkeypatch.setattr(reference, "process_bytes", lambda name, function: 400_000_000 if name == "trained-fp32" else 0)
     words = ("train", small_text, "--depth", 1, "--model.width", 32, "--context", 16, "--tokenizer", "char",
              "--dtype", "fp32", "--dry-run")
     code, out, _ = tickwise_cli(*words, "--json")
@@ -241,7 +241,7 @@ def test_the_dry_run_of_train_counts_the_process_as_estimate_does(tickwise_cli, 
 ])
 def test_the_dry_run_of_train_says_what_compiling_takes(tickwise_cli, small_text, monkeypatch, flags, tried):
     monkeypatch.setattr(compilation_memory, "compilation_possible", lambda device, compiler: (True, ""))
-    sizes = {"train": 450_000_000, "training": 400_000_000, "compiler": 500_000_000}
+    sizes = {"trained": 450_000_000, "training": 400_000_000, "compiler": 500_000_000}
     monkeypatch.setattr(reference, "process_bytes", lambda name, function: sizes[name.partition("-")[0]])
     monkeypatch.setattr(overheads, "is_cached", lambda: False)
     words = ("train", small_text, "--depth", 2, "--model.width", 32, "--context", 16, "--tokenizer", "char",
@@ -317,3 +317,9 @@ def test_a_stage_that_takes_next_to_nothing_is_not_said_to_take_nothing(tickwise
     times = out.partition("Time, modelled")[2].partition("tokens/s")[0]
     assert "head" in times
     assert " 0.0 " not in times
+
+
+def test_a_batch_that_ranks_cannot_share_is_named_by_estimate_s_own_flag(tickwise_cli):
+    code, _, err = tickwise_cli("estimate", *PLAN, "--for", "train", "--batch", 8, "--ranks", 3, "--hardware", "h100")
+    assert code == 2
+    assert err.startswith("tickwise: --batch: 3 ranks do not divide the batch of 8")

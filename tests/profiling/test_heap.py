@@ -4,11 +4,33 @@ import itertools
 
 import pytest
 
+from tickwise.profiling import heap as heap_module
 from tickwise.profiling.heap import LARGEST_RECYCLED, Heap
 
 KB, MB = 1 << 10, 1 << 20
 
 
+@pytest.fixture
+def no_small_blocks(monkeypatch):
+    """The rules of malloc alone."""
+    monkeypatch.setattr(heap_module, "_SPLINTER_EVERY", 1 << 30)
+
+
+def test_holes_stay_apart_by_small_blocks_whose_number_settles():
+    heap, held = Heap(tuned=True), []
+    for _ in range(40):
+        heap.reset_peak()
+        blocks = [heap.allocate((100 + 37 * n % 400) * KB) for n in range(60)]
+        needed = sum(block.size for block in blocks)
+        for block in blocks[::2] + blocks[1::2]:
+            heap.free(block)
+        held.append(heap.peak)
+    assert held[0] < 1.01 * needed
+    assert held[20] > 1.1 * needed, "what one step leaves free does not all serve the next"
+    assert max(held[30:]) < 1.1 * max(held[10:20]), "but it does not grow for ever"
+
+
+@pytest.mark.usefixtures("no_small_blocks")
 def test_blocks_of_one_size_come_and_go_in_the_same_place():
     heap = Heap()
     kept = heap.allocate(MB)
@@ -42,6 +64,7 @@ def test_neighbouring_holes_are_one():
     assert heap.resident == before
 
 
+@pytest.mark.usefixtures("no_small_blocks")
 def test_what_is_huge_goes_back_to_the_system_and_the_top_of_the_heap_too():
     heap = Heap()
     huge = heap.allocate(64 * MB)
@@ -57,6 +80,7 @@ def test_what_is_huge_goes_back_to_the_system_and_the_top_of_the_heap_too():
     assert heap.peak == heap.resident
 
 
+@pytest.mark.usefixtures("no_small_blocks")
 def test_with_set_thresholds_large_blocks_never_leave_holes():
     heap = Heap(tuned=True)
     for _ in range(3):

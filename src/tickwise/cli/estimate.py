@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.console import (
-    format_bytes,
-    progress,
-)
+from tickwise.cli.estimate_figures import cost_of, figures, number_format
+from tickwise.core.console import format_bytes, progress
 from tickwise.core.errors import ConfigError, MemoryLimitError
 
 if TYPE_CHECKING:
     from tickwise.models.decoder import DecoderConfig
-    from tickwise.profiling.predict import Machine, Prediction
+    from tickwise.profiling.predict import Machine
     from tickwise.training.compilation_memory import CompilationMemory
     from tickwise.training.config import TrainConfig
 
@@ -89,10 +87,10 @@ def estimate(arguments: Arguments, settings: "TrainConfig | None" = None) -> dic
     have no flag."""
     from tickwise.profiling.predict import find_machine
 
-    _check(arguments)
+    check(arguments)
     plan = _plan(arguments, settings)  # before anything is measured: mistakes should show at once
     machine = find_machine(arguments.hardware, arguments.refresh)
-    dtype = _dtype(arguments, machine)
+    dtype = number_format(arguments, machine)
     machine.hardware.peak_flops_per_s(dtype)
     machine.hardware.bandwidth_bytes_per_s()
     if arguments.fit is not None:
@@ -100,7 +98,19 @@ def estimate(arguments: Arguments, settings: "TrainConfig | None" = None) -> dic
     return (_training if arguments.purpose == "train" else _serving)(arguments, plan, machine, dtype)
 
 
-def _check(arguments: Arguments) -> None:
+def update(arguments: Arguments, settings: "TrainConfig", machine: "Machine") -> dict[str, Any]:
+    """Time, energy and cost of one update of a planned model in this process, without the memory that it takes."""
+    from tickwise.training.prediction import predict_step
+
+    plan = _plan(arguments, settings)
+    dtype, config = number_format(arguments, machine), plan.training
+    assert config.batch_size is not None
+    prediction = predict_step(plan.model, config, dtype, machine)
+    return figures(prediction, machine, dtype, config.batch_size * config.context, arguments)
+
+
+def check(arguments: Arguments) -> None:
+    """``ConfigError`` for flags out of range, or that contradict each other."""
     for name in ("batch", "context", "depth", "width", "vocab_size", "price_per_hour", "price_per_kwh"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
@@ -179,19 +189,6 @@ def _resolved(arguments: Arguments, config: "TrainConfig", model: "DecoderConfig
     return resolved if limited else dataclasses.replace(resolved, max_tokens=None)
 
 
-def _dtype(arguments: Arguments, machine: "Machine") -> str:
-    if arguments.dtype != "auto":
-        return arguments.dtype
-    if arguments.purpose == "serve":
-        return "fp32"
-    if machine.is_here:
-        from tickwise.profiling.ceilings import ceilings
-        from tickwise.profiling.choices import training_dtype
-
-        return training_dtype(ceilings(device=machine.device), machine.device)[0]
-    return "bf16" if "bf16" in machine.hardware.flops_per_s else "fp32"
-
-
 def _compilation(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str,
                  step_seconds: float | None = None) -> "CompilationMemory | None":
     """``None`` where it is not told: of serving, of other machines, of several ranks. A step's time is predicted where
@@ -250,7 +247,7 @@ def process_term(purpose: Literal["train", "serve"], dtype: str) -> int:
     from tickwise.profiling.reference import process_bytes
 
     if purpose == "train":
-        return process_bytes(f"train-{dtype}", f"tickwise.cli.estimate_process:train_smallest('{dtype}')")
+        return process_bytes(f"trained-{dtype}", f"tickwise.cli.estimate_process:train_smallest('{dtype}')")
     return process_bytes(f"engine-{dtype}", f"tickwise.engine.prediction:run_smallest('{dtype}')")
 
 
@@ -326,13 +323,13 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
     config = plan.training
     assert config.batch_size is not None
     tokens = config.batch_size * config.context
-    check_split(config, arguments.ranks)
+    check_split(config, arguments.ranks, "--batch")
     own = dataclasses.replace(config, batch_size=config.batch_size // arguments.ranks)
     prediction = predict_step(plan.model, own, dtype, machine)
     compilation = _compilation(arguments, plan, machine, dtype, prediction.seconds)
     found = _common(arguments, plan, machine, dtype, compilation)
     found |= {"batch": config.batch_size, "context": config.context}
-    found |= _figures(prediction, machine, dtype, tokens, arguments)
+    found |= figures(prediction, machine, dtype, tokens, arguments)
     if compilation is not None:
         found["compilation"] = dataclasses.asdict(compilation) | {"note": compilation.sentence}
     if arguments.ranks > 1:
@@ -353,7 +350,7 @@ def _training(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str)
             seconds = min(seconds, config.max_seconds)
         joules = None if found["energy_j"] is None else found["energy_j"] * seconds / prediction.seconds
         found["run"] = {"steps": steps, "seconds": seconds, "energy_j": joules,
-                        "cost": _cost(arguments.ranks * seconds, joules, arguments)}
+                        "cost": cost_of(arguments.ranks * seconds, joules, arguments)}
     return found
 
 
@@ -363,7 +360,7 @@ def _serving(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str) 
     batch, context = arguments.batch or 1, plan.training.context
     found = _common(arguments, plan, machine, dtype) | {"batch": batch, "context": context}
     prediction = predict_tick(plan.model, batch=batch, context=context, dtype=dtype, machine=machine)
-    found |= _figures(prediction, machine, dtype, batch, arguments)
+    found |= figures(prediction, machine, dtype, batch, arguments)
     found["prefill_s"] = predict_prefill(plan.model, n_tokens=max(1, context - 1), dtype=dtype, machine=machine)
     return found
 
@@ -377,50 +374,3 @@ def _common(arguments: Arguments, plan: _Plan, machine: "Machine", dtype: str,
         "memory_bytes": _memory(arguments, plan, machine, dtype, compilation),
         "memory_available_bytes": machine.memory_bytes,
     }
-
-
-def _figures(prediction: "Prediction", machine: "Machine", dtype: str, tokens: int,
-             arguments: Arguments) -> dict[str, Any]:
-    """Times, energy and cost of one step or tick that works on ``tokens`` tokens."""
-    seconds = prediction.seconds
-    joules, source = _energy(prediction, machine, dtype)
-    cost = _cost(seconds, joules, arguments)
-    return {
-        "time_s": {stage.value: spent for stage, spent in prediction.by_stage().items()} | {"total": seconds},
-        "time_is": "at best: no overheads are known" if prediction.at_best else "with calibrated overheads",
-        "tokens_per_s": tokens / seconds,
-        "energy_j": joules, "energy_source": source,
-        "cost": cost, "cost_per_million_tokens": None if cost is None else cost / tokens * 1e6,
-        "cost_kind": "modelled",
-    }
-
-
-def _cost(seconds: float, joules: float | None, arguments: Arguments) -> float | None:
-    """Of the machine's time and of the electricity, as far as prices were given; ``None`` where nothing was given, or
-    the energy is not known."""
-    parts = []
-    if arguments.price_per_hour is not None:
-        parts.append(seconds / 3600 * arguments.price_per_hour)
-    if arguments.price_per_kwh is not None:
-        if joules is None:
-            return None
-        parts.append(joules / 3.6e6 * arguments.price_per_kwh)
-    return sum(parts) if parts else None
-
-
-def _energy(prediction: "Prediction", machine: "Machine", dtype: str) -> tuple[float | None, str]:
-    """Joules, and what they are modelled from."""
-    from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, energy_model
-    from tickwise.profiling.machine import cores
-
-    if machine.hardware.power_w is not None:
-        return machine.hardware.power_w * prediction.seconds, "modelled: time × the power that its data sheet allows"
-    if not machine.is_here or machine.device.type != "cpu":
-        return None, "n/a: no figure power_w"
-    model = energy_model(DEFAULT_COEFFICIENTS, dtype, cores())
-    if model is None:
-        return None, f"n/a: no coefficients for {dtype}"
-    moved = sum(row.bytes_read + row.bytes_written for row in prediction.rows)
-    flops = sum(row.flops for row in prediction.rows)
-    joules = (model.joules_per_flop * flops + model.joules_per_byte * moved + model.idle_watts * prediction.seconds)
-    return joules, f"modelled: {DEFAULT_COEFFICIENTS.source}"

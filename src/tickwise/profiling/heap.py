@@ -6,13 +6,16 @@ for blocks as large as tensors: best fit, neighbouring holes become one, the las
 back to the system when it is large; what is above a threshold gets pages of its own, and the threshold grows to the
 largest such block that was freed, unless it has been set (``core/allocator.py``).
 
-Those rules alone leave few holes. In a real process small blocks that live on (what alignment cuts off, Python's and
-C++'s objects) lie between the large ones and keep holes apart: a replay of all 4.4 million calls of a training run with
-a small block beside every n-th large one needs n of 15 to reach what the process held. So ``_SPLINTER_EVERY`` is a
-fitted number, from three training runs; none of them is among the configurations of ``bench/estimate_accuracy.py``.
+Those rules alone leave few holes. In a real process small blocks (what alignment cuts off, Python's and C++'s objects,
+freed ones that the library keeps for its threads) lie between the large ones and keep holes apart. They come and go,
+but their number does not grow for ever: a process holds more from step to step for some ten steps, and then no more.
+So the simulation leaves a small block beside every n-th large one and frees the oldest when there are many. How many
+(``_SPLINTERS``) is a fitted number, from nine training runs; none of them is among the configurations of
+``bench/estimate_accuracy.py``. How often only says how soon that state is reached.
 """
 
 import bisect
+import collections
 import dataclasses
 
 from tickwise.core.allocator import KEPT_FREE, OWN_PAGES_FROM
@@ -25,7 +28,7 @@ LARGEST_RECYCLED = 32 * 2**20
 """The most that the threshold grows to (DEFAULT_MMAP_THRESHOLD_MAX): larger blocks always get pages of their own."""
 _TRIM_AFTER = 64 * 1024
 """Only a hole at least this large makes the top be looked at (FASTBIN_CONSOLIDATION_THRESHOLD)."""
-_SPLINTER_EVERY, _SPLINTER = 15, 80
+_SPLINTER_EVERY, _SPLINTER, _SPLINTERS = 5, 80, 220
 _OVERHEAD = 16 + 64 + 32
 """Header, and what PyTorch's alignment of 64 bytes makes the library ask for on top."""
 
@@ -62,6 +65,7 @@ class Heap:
         self._threshold = OWN_PAGES_FROM if tuned else _FIRST_THRESHOLD
         self._trim_above = KEPT_FREE if tuned else _TOP_PAD
         self._n_large = round(phase * _SPLINTER_EVERY)
+        self._splinters: collections.deque[Block] = collections.deque()
 
     def reset_peak(self) -> None:
         self.peak = self.resident
@@ -69,20 +73,26 @@ class Heap:
     def allocate(self, n_bytes: int) -> Block:
         """Memory that is written to from end to end."""
         size = -(-(n_bytes + _OVERHEAD) // 16) * 16
-        block = self._from_hole(size) or self._from_top(size)
-        if size >= _FIRST_THRESHOLD // 8 and not block.is_mapped:
+        is_large = size >= _FIRST_THRESHOLD // 8
+        beside_small = is_large and (self._n_large + 1) % _SPLINTER_EVERY == 0
+        room = size + _SPLINTER if beside_small else size
+        block = self._from_hole(room) or self._from_top(room)
+        if is_large and not block.is_mapped:
             self._n_large += 1
-            if self._n_large % _SPLINTER_EVERY == 0:
+            if beside_small:
                 self._leave_splinter(block)
         self._count()
         return block
 
     def _leave_splinter(self, block: Block) -> None:
-        """The end of the block stays in use for ever."""
+        """The end of the block stays in use, until so many others do."""
         block.size -= _SPLINTER
         splinter = Block(block.start + block.size, _SPLINTER, before=block, after=block.after)
         self._link(splinter, block.after)
         block.after = splinter
+        self._splinters.append(splinter)
+        if len(self._splinters) > _SPLINTERS:
+            self._release(self._splinters.popleft())
 
     def free(self, block: Block) -> None:
         if block.is_mapped:

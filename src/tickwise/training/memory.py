@@ -104,8 +104,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     optimizer = Optimizer(module, weights, config.optimizer,
                           torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     rows = config.batch_size // config.accumulate
-    # States are made in the first step. The simulated heap leaks a little for ever, a real one settles: after five
-    # steps it holds what processes did after 20 to 70.
+    # States are made in the first step; after five the simulated heap holds what it will.
     for _ in range(5 if live.simulates_heap else 2):
         weights.clear()
         inputs_BT = torch.zeros(config.batch_size, config.context, dtype=torch.long)
