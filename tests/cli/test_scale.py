@@ -250,6 +250,7 @@ def test_a_budget_of_hours_pays_an_update_once_for_each_batch():
     (("--flops", "1e11"), "the best size would be"),
     (("--hours", "1", "--inference-tokens", "1e15"), "--inference-tokens"),
     (("--flops", "1e15", "--law", "no.json"), "no.json: the fitted law is missing"),
+    (("--hours", "1e-9"), " hours; give more"), (("--flops", "1e5"), " FLOP; give more"),
 ])
 def test_plan_refuses_in_one_line(tickwise_cli, law_json, slow_machine, words, message):
     code, out, err = tickwise_cli("scale", "plan", "--law", law_json, "--hardware", slow_machine, "--vocab-size", 512,
@@ -258,6 +259,35 @@ def test_plan_refuses_in_one_line(tickwise_cli, law_json, slow_machine, words, m
     assert out == ""
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("tickwise: ")]) == 1
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--hardware", "nosuch"), "nosuch"), (("--price-per-hour", "-2"), "--price-per-hour: must be positive"),
+    (("--price-per-kwh", "nan"), "--price-per-kwh: must be positive"), (("--context", "0"), "--context: must be"),
+    (("--vocab-size", "99999999"), "--vocab-size: estimate looks no further"),
+])
+def test_a_plan_s_flags_are_checked_before_anything_is_counted(tickwise_cli, law_json, monkeypatch, words, message):
+    from tickwise.cli import scale_plan
+
+    monkeypatch.setattr(scale_plan, "_ladder", lambda arguments: pytest.fail("models were counted"))
+    code, _, err = tickwise_cli("scale", "plan", "--law", law_json, "--flops", "1e16", *words)
+    assert code == 2
+    assert message in err
+
+
+def test_a_deep_model_costs_what_its_layers_add(slow_machine):
+    from tickwise.cli import scale_plan
+    from tickwise.profiling.predict import find_machine
+
+    arguments = scale_plan.Arguments(law="law.json", hours=1.0, vocab_size=512, context=16, dtype="fp32",
+                                     hardware=str(slow_machine))
+
+    def step(model, optimizer, accumulate):
+        return scale_plan._update(arguments, find_machine(str(slow_machine)), model, optimizer, accumulate)
+
+    model = scale_plan._Model(0, 7, 64)
+    assert scale_plan._by_few_layers(step, model, "muon", 2)["hours"] == pytest.approx(
+        step(model, "muon", 2)["hours"], rel=0.02)
 
 
 def test_energy_that_is_not_known_is_no_budget(tickwise_cli, law_json, tmp_path):

@@ -5,16 +5,17 @@ import functools
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import format_count, format_energy, format_number, format_seconds, progress
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tickwise.cli import estimate
+    from tickwise.profiling.predict import Machine
     from tickwise.scaling.plan import Recipe
     from tickwise.scaling.study import FittedLaw
     from tickwise.training.config import TrainConfig
@@ -24,6 +25,7 @@ _WIDEST = 128
 _CLOSEST_SIZES = 1.03
 _FAR_BEYOND = 30.0
 _VOCAB_SIZE = 4096
+_FEW_LAYERS = 2, 4
 _ROUNDS = 10
 """In which cost and batch settle; two recipes may each lead to the other."""
 
@@ -66,6 +68,9 @@ class _Model:
     width: int
 
 
+_Step = Callable[[_Model, str, int], dict[str, Any]]
+"""What an update of a model takes, by an optimizer, of so many micro-batches."""
+_UNITS = {"flops": "FLOP", "hours": "hours", "budget_usd": "dollars", "joules": "joules"}
 _BUDGETS = {"flops": "--flops", "hours": "--hours", "budget_usd": "--budget-usd", "joules": "--joules"}
 
 
@@ -82,6 +87,9 @@ def run(arguments: Arguments) -> int:
 
 def plan(arguments: Arguments) -> dict[str, Any]:
     """The plan, JSON-ready; what is not known is ``None``."""
+    from tickwise.cli import estimate
+    from tickwise.cli.estimate_figures import number_format
+    from tickwise.profiling.predict import find_machine
     from tickwise.scaling.plan import (
         INFERENCE_SHARE,
         best_model,
@@ -96,19 +104,23 @@ def plan(arguments: Arguments) -> dict[str, Any]:
     law = read_law(arguments.law)
     given = arguments.vocab_size
     arguments = dataclasses.replace(arguments, vocab_size=given or law.vocab_size or _VOCAB_SIZE)
-    step = functools.partial(_step, functools.cache(functools.partial(_estimate, arguments)))
+    machine = find_machine(arguments.hardware)
+    dtype = cast(Literal["fp32", "bf16"], number_format(_asked(arguments), machine))
+    arguments = dataclasses.replace(arguments, dtype=dtype)
+    step = functools.partial(_step, functools.cache(functools.partial(_update, arguments, machine)))
     models = _ladder(arguments)
     with progress("sizes", None, "estimates") as bar:
 
         def cost(index: int) -> float:
             bar.advance(1)
-            return _cost_per_token(arguments, kind, budget, models[index], step)
+            return _cost_per_token(arguments, kind, budget, models[index], functools.partial(_by_few_layers, step))
 
         chosen = best_model(law, [model.parameters for model in models], cost, budget, arguments.inference_tokens)
     if chosen is None:
         raise ConfigError(_too_small(arguments, kind, models[0], cost(0)))
     model = models[chosen]
-    tokens = tokens_within(budget, cost(chosen), arguments.inference_tokens)
+    per_token = _cost_per_token(arguments, kind, budget, model, step)
+    tokens = tokens_within(budget, per_token, arguments.inference_tokens)
     flops = training_flops(model.parameters, tokens)
     used = training_flops(model.parameters, INFERENCE_SHARE * arguments.inference_tokens)
     free_size, free_interval = optimal_size_interval(law, flops + used, arguments.inference_tokens)
@@ -116,8 +128,9 @@ def plan(arguments: Arguments) -> dict[str, Any]:
     if tokens < batch or (chosen == 0 and free_size < model.parameters / 2 and not arguments.inference_tokens):
         raise ConfigError(_too_small(arguments, kind, model, cost(0), free_size))
     recipe, accumulate = _recipe(arguments, model, flops, tokens)
-    expected, found = expected_loss(law, model.parameters, tokens), step(model, recipe.optimizer, accumulate)
-    steps = tokens / (accumulate * batch)
+    expected = expected_loss(law, model.parameters, tokens)
+    found = estimate.estimate(_asked(arguments), _settings(arguments, model, recipe.optimizer, min(accumulate, 2)))
+    amounts, steps = step(model, recipe.optimizer, accumulate), tokens / (accumulate * batch)
     return {
         "budget": {kind: budget}, "inference_tokens": arguments.inference_tokens or None, "kind": "modelled",
         "parameters": model.parameters, "depth": model.depth, "width": model.width, "tokens": round(tokens),
@@ -128,10 +141,10 @@ def plan(arguments: Arguments) -> dict[str, Any]:
         "steps": round(tokens / recipe.batch_tokens),
         "loss": {"value": expected.loss, "interval_95": expected.interval},
         "hardware": found["hardware"], "hardware_source": found["hardware_source"], "dtype": found["dtype"],
-        "time_s": steps * found["hours"] * 3600, "time_is": found["time_is"],
-        "energy_j": None if found["joules"] is None else steps * found["joules"],
+        "time_s": steps * amounts["hours"] * 3600, "time_is": found["time_is"],
+        "energy_j": None if amounts["joules"] is None else steps * amounts["joules"],
         "energy_source": found["energy_source"],
-        "cost_usd": None if found["budget_usd"] is None else steps * found["budget_usd"],
+        "cost_usd": None if amounts["budget_usd"] is None else steps * amounts["budget_usd"],
         "memory_bytes": found["memory_bytes"]["total"], "memory_available_bytes": found["memory_available_bytes"],
         "command": _command(arguments, model, recipe, accumulate, round(tokens), found["dtype"]),
         "notes": _notes(law, model, flops, found, _vocabulary(arguments)),
@@ -139,20 +152,24 @@ def plan(arguments: Arguments) -> dict[str, Any]:
 
 
 def _check(arguments: Arguments) -> tuple[str, float]:
-    """Which budget was given, and how much."""
+    """Which budget was given, and how much. ``ConfigError`` for it or any other flag before time goes into anything."""
+    from tickwise.cli import estimate
+    from tickwise.profiling.hardware import named_hardware
+
     given = {name: getattr(arguments, name) for name in _BUDGETS if getattr(arguments, name) is not None}
     if len(given) != 1:
         raise ConfigError(f"give one budget: {', '.join(_BUDGETS.values())}" + (
             f" (not {' and '.join(_BUDGETS[name] for name in given)})" if given else ""))
     kind, budget = next(iter(given.items()))
-    for flag, value in ((_BUDGETS[kind], budget), ("--vocab-size", arguments.vocab_size),
-                        ("--context", arguments.context)):
-        if value is not None and not 0 < value < float("inf"):
-            raise ConfigError(f"{flag}: must be positive, got {value:g}")
+    if not 0 < budget < float("inf"):
+        raise ConfigError(f"{_BUDGETS[kind]}: must be positive, got {budget:g}")
     if not 0 <= arguments.inference_tokens < float("inf"):
         raise ConfigError(f"--inference-tokens: must not be negative, got {arguments.inference_tokens:g}")
     if kind == "budget_usd" and arguments.price_per_hour is None and arguments.price_per_kwh is None:
         raise ConfigError("--budget-usd: give --price-per-hour of the machine, --price-per-kwh, or both")
+    estimate.check(_asked(arguments))
+    if arguments.hardware != "here":
+        named_hardware(arguments.hardware)
     return kind, float(budget)
 
 
@@ -166,7 +183,7 @@ def _ladder(arguments: Arguments) -> list[_Model]:
     found: list[_Model] = []
     for step in range(1, _WIDEST + 1):
         width = _WIDTH_STEP * step
-        one, two = (_count(arguments, depth, width) for depth in (1, 2))
+        one, two = _one_and_two_layers(arguments, width)
         found += [_Model(one + (depth - 1) * (two - one), depth, width) for depth in range(step, 2 * step + 1)]
     found.sort(key=lambda model: model.parameters)
     apart = [found[0]]
@@ -176,7 +193,8 @@ def _ladder(arguments: Arguments) -> list[_Model]:
     return apart
 
 
-def _count(arguments: Arguments, depth: int, width: int) -> int:
+def _one_and_two_layers(arguments: Arguments, width: int) -> tuple[int, int]:
+    """Parameters of a model with one layer, and with two."""
     import torch
 
     from tickwise.models.decoder import Decoder
@@ -184,40 +202,59 @@ def _count(arguments: Arguments, depth: int, width: int) -> int:
     from tickwise.training.dial import decoder_from_dial
 
     with torch.device("meta"):
-        return Decoder(decoder_from_dial(depth, arguments.context, _vocabulary(arguments),
-                                         ModelOptions(width=width))).n_parameters()
+        module = Decoder(decoder_from_dial(2, arguments.context, _vocabulary(arguments), ModelOptions(width=width)))
+    two = module.n_parameters()
+    return two - sum(p.numel() for p in module.layers[1].parameters()), two
 
 
-def _step(estimate: "Callable[[_Model, str, int], dict[str, Any]]", model: _Model, optimizer: str,
-          accumulate: int) -> dict[str, Any]:
-    """What one update takes, by ``tickwise estimate``, and in the budgets' units (``hours``, ``joules``,
-    ``budget_usd``): so many micro-batches of the dial's size forward and backward, and the weights once."""
-    found = estimate(model, optimizer, min(accumulate, 2))
-    amounts = _amounts(found)
+def _step(update: _Step, model: _Model, optimizer: str, accumulate: int) -> dict[str, Any]:
+    """``update`` of so many micro-batches of the dial's size: forward and backward each, and the weights once."""
+    found = update(model, optimizer, min(accumulate, 2))
     if accumulate > 2:  # each micro-batch beyond the second costs what the second one did
-        one = _amounts(estimate(model, optimizer, 1))
-        amounts = {name: None if two is None or one[name] is None else two + (accumulate - 2) * (two - one[name])
-                   for name, two in amounts.items()}
-    return found | amounts
+        found = _grown(update(model, optimizer, 1), found, accumulate - 2)
+    return found
 
 
-def _estimate(arguments: Arguments, model: _Model, optimizer: Literal["muon", "adamw", "sgd"],
-              accumulate: int) -> dict[str, Any]:
-    """Memory, time, energy and cost of an update of so many of the dial's batches, by ``tickwise estimate``."""
+def _by_few_layers(step: _Step, model: _Model, optimizer: str, accumulate: int) -> dict[str, Any]:
+    """About the same as ``step``, from two models as wide with few of its layers: each further one adds the same."""
+    fewer, more = _FEW_LAYERS
+    if model.depth <= more:
+        return step(model, optimizer, accumulate)
+    less, found = (step(dataclasses.replace(model, depth=depth), optimizer, accumulate) for depth in _FEW_LAYERS)
+    return _grown(less, found, (model.depth - more) / (more - fewer))
+
+
+def _grown(less: dict[str, Any], more: dict[str, Any], steps: float) -> dict[str, Any]:
+    """``more``, and so often what it has above ``less``."""
+    return more | {name: None if more[name] is None else more[name] + steps * (more[name] - less[name])
+                   for name in ("hours", "joules", "budget_usd")}
+
+
+def _asked(arguments: Arguments) -> "estimate.Arguments":
+    """What ``tickwise estimate`` is asked."""
     from tickwise.cli import estimate
 
+    return estimate.Arguments(
+        purpose="train", dtype=arguments.dtype, hardware=arguments.hardware, context=arguments.context,
+        vocab_size=arguments.vocab_size, price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh)
+
+
+def _update(arguments: Arguments, machine: "Machine", model: _Model, optimizer: str, accumulate: int) -> dict[str, Any]:
+    """What one update of so many of the dial's batches takes in the budgets' units (``hours``, ``joules``,
+    ``budget_usd``), by ``tickwise estimate``, on which hardware, and where its energy is from."""
+    from tickwise.cli import estimate
+
+    found = estimate.update(_asked(arguments), _settings(arguments, model, optimizer, accumulate), machine)
+    return {"hours": found["time_s"]["total"] / 3600, "joules": found["energy_j"], "budget_usd": found["cost"],
+            "hardware": machine.hardware.name, "energy_source": found["energy_source"]}
+
+
+def _settings(arguments: Arguments, model: _Model, optimizer: str, accumulate: int) -> "TrainConfig":
     config = _resolved(arguments, model)
     assert config.batch_size is not None
-    settings = dataclasses.replace(config, vocab_size=_vocabulary(arguments), accumulate=accumulate,
-                                   batch_size=accumulate * config.batch_size, max_tokens=None,
-                                   optimizer=dataclasses.replace(config.optimizer, name=optimizer))
-    return estimate.estimate(estimate.Arguments(
-        purpose="train", dtype=arguments.dtype, hardware=arguments.hardware,
-        price_per_hour=arguments.price_per_hour, price_per_kwh=arguments.price_per_kwh), settings)
-
-
-def _amounts(found: dict[str, Any]) -> dict[str, Any]:
-    return {"hours": found["time_s"]["total"] / 3600, "joules": found["energy_j"], "budget_usd": found["cost"]}
+    return dataclasses.replace(config, vocab_size=_vocabulary(arguments), accumulate=accumulate,
+                               batch_size=accumulate * config.batch_size, max_tokens=None,
+                               optimizer=dataclasses.replace(config.optimizer, name=cast(Any, optimizer)))
 
 
 def _resolved(arguments: Arguments, model: _Model) -> "TrainConfig":
@@ -238,7 +275,8 @@ def _batch_tokens(arguments: Arguments) -> int:
     return config.batch_size * arguments.context
 
 
-def _cost_per_token(arguments: Arguments, kind: str, budget: float, model: _Model, step: Any) -> float:
+def _cost_per_token(arguments: Arguments, kind: str, budget: float, model: _Model,
+                    step: _Step) -> float:
     """Of one training token, in the budget's unit. It falls with the micro-batches that share an update; how many do
     follows from the tokens that the budget pays for, and these from the cost."""
     from tickwise.scaling.plan import tokens_within, training_flops
@@ -293,7 +331,8 @@ def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, o
         return f"{what}: its {arguments.inference_tokens:g} --inference-tokens and one step of training cost more"
     if optimum is not None and optimum < smallest.parameters:
         return f"{what}: the best size would be {optimum:,.0f} parameters; give more, or a smaller --vocab-size"
-    return f"{what}: one step of it takes {format_number(cost * _batch_tokens(arguments))}; give more"
+    need = f"{format_number(cost * _batch_tokens(arguments))} {_UNITS[kind]}"
+    return f"{what}: one step of it takes {need}; give more"
 
 
 def _notes(law: "FittedLaw", model: _Model, flops: float, found: dict[str, Any], vocab_size: int) -> list[str]:

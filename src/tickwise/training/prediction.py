@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,23 @@ def step_program(model: DecoderConfig, config: TrainConfig, dtype: str,
     """Every instruction of one update: all micro-batches forward and backward, then the optimizer with its products in
     ``product_dtype``."""
     assert config.batch_size is not None
+    micro_batch = _micro_batch_program(model, config.batch_size // config.accumulate, config.context,
+                                       config.label_smoothing, dtype)
+    return list(micro_batch) * config.accumulate + _update_program(model, config, dtype, product_dtype)
+
+
+@lru_cache(maxsize=4)
+def _micro_batch_program(model: DecoderConfig, rows: int, context: int, label_smoothing: float,
+                         dtype: str) -> tuple[Instruction, ...]:
+    """Forward and backward; kept, because plans ask for the same one with several numbers of micro-batches."""
     with torch.device("meta"):
         module = Decoder(model).to(torch_dtype(dtype)).train()
-        ids_BT = torch.zeros(config.batch_size // config.accumulate, config.context, dtype=torch.long)
+        ids_BT = torch.zeros(rows, context, dtype=torch.long)
 
     def loss(module: Decoder, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return next_token_loss(module, inputs_BT, targets_BT, config.label_smoothing)
+        return next_token_loss(module, inputs_BT, targets_BT, label_smoothing)
 
-    micro_batch = list_training_program(module, ids_BT, ids_BT, call=loss)
-    return list(micro_batch.instructions) * config.accumulate + _update_program(model, config, dtype, product_dtype)
+    return tuple(list_training_program(module, ids_BT, ids_BT, call=loss).instructions)
 
 
 def _update_program(model: DecoderConfig, config: TrainConfig, dtype: str,

@@ -96,12 +96,12 @@ def own_device(device: torch.device) -> torch.device:
     return device
 
 
-def check_split(config: LoopConfig, n_ranks: int) -> None:
-    """``ConfigError`` for a batch that cannot be shared out evenly."""
+def check_split(config: LoopConfig, n_ranks: int, flag: str = "--batch-size") -> None:
+    """``ConfigError`` for a batch, the one that ``flag`` gives, that cannot be shared out evenly."""
     n_parts = n_ranks * config.accumulate
     if config.batch_size is not None and config.batch_size % n_parts:
         micro = f" × {config.accumulate} micro-batches" if config.accumulate > 1 else ""
-        raise ConfigError(f"--batch-size: {n_ranks} ranks{micro} do not divide the batch of {config.batch_size}; give "
+        raise ConfigError(f"{flag}: {n_ranks} ranks{micro} do not divide the batch of {config.batch_size}; give "
                           f"a multiple of {n_parts}")
 
 
