@@ -98,8 +98,8 @@ def test_generate_and_samples_and_no_cache_are_recorded_too(tickwise_cli, model,
     assert len(trace.tokens()) == 36
     assert {row["batch"] for row in trace.rows() if row["phase"] == "decode"} == {3}
     assert tickwise_cli("generate", model, *FLAGS, "--no-cache", "--trace", tmp_path / "plain")[0] == 0
-    ffn = [row for row in open_trace(tmp_path / "plain").rows() if row["stage"] == "ffn"]
-    assert {row["flops"] for row in ffn} == {None}, "what is not counted is not 0"
+    ffn = [row["flops"] for row in open_trace(tmp_path / "plain").rows() if (row["stage"], row["layer"]) == ("ffn", 0)]
+    assert ffn == [ffn[0] * (tick + 3) // 3 for tick in range(len(ffn))], "every tick reads the whole text"
     assert tickwise_cli("trace", "show", tmp_path / "plain")[0] == 0
 
 

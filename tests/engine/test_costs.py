@@ -5,7 +5,7 @@ import pytest
 
 from tickwise.core.stages import Stage
 from tickwise.engine import costs as costs_module
-from tickwise.engine.costs import MODEL_STAGES, DecoderCosts
+from tickwise.engine.costs import MODEL_STAGES, DecoderCosts, WholeTextCosts
 from tickwise.engine.engine import Engine
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Request
@@ -146,6 +146,37 @@ def test_every_row_of_a_batch_costs_what_it_reads_itself(tiny_decoder):
 
 def test_a_tick_without_rows_costs_nothing_that_is_known(tiny_decoder):
     assert DecoderCosts(tiny_decoder(), BLOCK)(work()) is None
+
+
+@pytest.mark.parametrize("changes", [*CHANGES, {"context_length": 280}, {"context_length": 4}, {"n_kv_heads": 1}])
+def test_without_a_cache_a_tick_costs_what_reading_its_whole_texts_does(tiny_decoder, changes):
+    module = tiny_decoder(**changes)
+    context = module.config.context_length
+    costs, chooser = WholeTextCosts(module, BLOCK), random.Random(4)
+    ticks = [work((1, n, "decode")) for n in (0, 1, 2, 3, 9, 255, 256, 257, 279) if n < context]
+    for _ in range(6):
+        rows = []
+        for _ in range(chooser.randint(1, 4)):
+            new = chooser.randint(1, context)
+            rows.append((new, chooser.randrange(context - new + 1), "decode", chooser.choice((0, 1, 1, min(2, new)))))
+        ticks.append(work((1, 2, "decode"), *rows))
+    for tick in ticks:
+        for row in tick.rows:
+            costs._make_mask(row.n_cached + row.n_new)
+        table, lengths = costs(tick)
+        assert table.at(lengths) == listed(costs, tick), tick
+
+
+def test_the_listings_without_a_cache_do_not_grow_with_the_lengths(tiny_decoder, monkeypatch):
+    costs, calls = WholeTextCosts(tiny_decoder(context_length=64), BLOCK), []
+    monkeypatch.setattr(costs_module, "list_program", lambda *a, **k: calls.append(1) or list_program(*a, **k))
+    flops = []
+    for n in range(64):
+        table, lengths = costs(work((1, n, "decode")))
+        flops.append(table.at(lengths)[Stage.FFN, 0][0])
+    assert len(calls) < 15
+    assert flops == [(n + 1) * flops[0] for n in range(64)]
+    assert costs(work((4, 0, "prefill", 0))) is None, "what is only remembered is not computed"
 
 
 class Sink:

@@ -7,7 +7,7 @@ every tick, exactly, because FLOPs and bytes are whole numbers. Neither the time
 with the number of ticks or of lengths.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tickwise.core.stages import Stage, mark
-from tickwise.engine.runner import DecoderRunner, RowInput
+from tickwise.engine.runner import DecoderRunner, RowInput, TextRunner
 from tickwise.engine.work import RowWork, TickWork
 from tickwise.layers.attention import causal_attention, keeps_scores
 from tickwise.models.decoder import Decoder
@@ -83,16 +83,15 @@ class DecoderCosts:
             self._long += 1
         self._keys: tuple[StageKey, ...] = ()
         self._parts: dict[tuple[_Sort, bool], _Part] = {}
-        self._heads: dict[tuple[int, bool], _Figures] = {}
+        self._heads: dict[Hashable, _Figures] = {}
         self._tables: dict[tuple[Any, ...], CostTable] = {}
         self._typical: dict[str, TickWork] = {}
 
     def __call__(self, work: TickWork) -> TickCosts | None:
-        rows = work.rows
-        if not rows:
+        units = self._units(work.rows)
+        if not units:
             return None
         sums: dict[_Sort, list[int]] = {}
-        units = [_unit(members) for members in _read_together(rows)]
         for unit in units:
             sort = self._sort(unit)
             x, y = unit.n_new - sort.n_new, unit.n_cached - sort.n_cached
@@ -101,7 +100,7 @@ class DecoderCosts:
             for index, value in enumerate((1, x, x * (x - 1) // 2, y, x * y, z)):
                 of_sort[index] += value
         sorts = tuple(sorted(sums))
-        kind = (sorts, len(units) == 1, sum(row.n_logits for row in rows), _picks(rows))
+        kind = (sorts, self._alone(units), self._asked(work.rows))
         table = self._tables.get(kind)
         if table is None:
             if len(self._tables) >= _MOST_TABLES:
@@ -128,6 +127,18 @@ class DecoderCosts:
             return DecoderRunner(module, n_blocks, self._block_size, lane).run(rows)
 
         return list_program(self._module, inputs, call=run)
+
+    def _units(self, rows: Sequence[RowWork]) -> list[_Unit]:
+        return [_unit(members) for members in _read_together(rows)]
+
+    def _alone(self, units: Sequence[_Unit]) -> bool:
+        """Whether no unit shares anything with another one."""
+        return len(units) == 1
+
+    def _asked(self, rows: Sequence[RowWork]) -> Hashable:
+        """What the cost of the logits depends on; false where none are asked."""
+        n_logits = sum(row.n_logits for row in rows)
+        return (n_logits, _picks(rows)) if n_logits else ()
 
     def _inputs(self, rows: Sequence[RowWork], lane: int) -> list[RowInput]:
         """Rows in lanes of ``lane`` blocks, such that the runner reads those together that were read together."""
@@ -159,12 +170,14 @@ class DecoderCosts:
             return _Sort(2, max(1, least), unit.read)
         return _Sort(max(least + 1, self._long if unit.n_new >= self._long else 2), 0, unit.read)
 
-    def _table(self, sorts: tuple[_Sort, ...], alone: bool, n_logits: int, picks: bool) -> CostTable:
+    def _table(self, sorts: tuple[_Sort, ...], alone: bool, asked: Hashable) -> CostTable:
         parts = [self._part(sort, alone) for sort in sorts]
         keys, base = self._keys, parts[0].shared
         steps = numpy.concatenate([part.per_unit for part in parts])
-        if n_logits:
-            head = self._head(n_logits, picks)
+        if asked:
+            if asked not in self._heads:
+                self._heads[asked] = self._head(asked)
+            head = self._heads[asked]
             new = tuple(key for key in head if key not in keys)
             base = numpy.concatenate([base, numpy.zeros((len(new), 3), dtype=numpy.int64)])
             steps = numpy.concatenate([steps, numpy.zeros((len(steps), len(new), 3), dtype=numpy.int64)], 1)
@@ -220,31 +233,83 @@ class DecoderCosts:
     def _body(self, units: Iterable[_Unit]) -> _Work:
         """What a tick of these units does before it looks for logits."""
         work = TickWork(tuple(row for unit in units for row in _rows_of(unit)))
-        weight = next(self._module.parameters())
         for n in {row.n_new for row in work.rows if not row.n_cached}:
-            # The first reading of a length makes its causal mask; later ones, like those of an engine, find it.
-            x_11N1 = torch.zeros(1, 1, n, 1, dtype=weight.dtype, device=weight.device)
-            causal_attention(x_11N1, x_11N1, x_11N1)
-        figures = _figures(self.listing(work))
+            self._make_mask(n)
+        return self._in_order(_figures(self.listing(work)))
+
+    def _make_mask(self, length: int) -> None:
+        """The first reading of a length makes its causal mask; later ones, like those of an engine, find it."""
+        weight = next(self._module.parameters())
+        x_11T1 = torch.zeros(1, 1, length, 1, dtype=weight.dtype, device=weight.device)
+        causal_attention(x_11T1, x_11T1, x_11T1)
+
+    def _in_order(self, figures: _Figures) -> _Work:
         if not self._keys:
             self._keys = tuple(figures)
         assert set(figures) == set(self._keys), "all ticks have the same stages"
         return numpy.array([figures[key] for key in self._keys], dtype=numpy.int64)
 
-    def _head(self, n_logits: int, picks: bool) -> _Figures:
-        """From the residual stream to so many rows of logits; ``picks``: of tokens that do not stand side by side."""
-        if (n_logits, picks) not in self._heads:
-            weight = next(self._module.parameters())
-            hidden_1TC = torch.zeros(1, n_logits + 1, self._module.config.width, dtype=weight.dtype,
-                                     device=weight.device)
+    def _head(self, asked: Any) -> _Figures:
+        """From the residual stream to so many rows of logits, of tokens that stand side by side or do not."""
+        n_logits, picks = asked
 
-            def logits(module: Decoder, hidden_1TC: Tensor) -> Tensor:
+        def logits(module: Decoder, hidden_1TC: Tensor) -> Tensor:
+            mark(Stage.NORM)
+            places = [0, *range(2, n_logits + 1)] if picks else slice(n_logits)
+            return module.logits(hidden_1TC[:, places])
+
+        return _figures(list_program(self._module, self._hidden(n_logits + 1), call=logits))
+
+    def _hidden(self, length: int) -> Tensor:
+        """(1, T, C): a residual stream."""
+        weight = next(self._module.parameters())
+        return torch.zeros(1, length, self._module.config.width, dtype=weight.dtype, device=weight.device)
+
+
+class WholeTextCosts(DecoderCosts):
+    """The ``CostModel`` of an engine that runs a decoder without a cache: a tick reads every text from its beginning,
+    one after the other. Masks, of which every new length makes one, are not counted."""
+
+    def listing(self, work: TickWork) -> Program:
+        inputs = self._inputs(work.rows, 1 + max(-(-_length(row) // self._block_size) for row in work.rows))
+        n_blocks = 1 + max(max(row.blocks) for row in inputs)
+
+        def run(module: Decoder, rows: Sequence[RowInput]) -> Tensor | None:
+            return TextRunner(module, n_blocks, self._block_size).run(rows)
+
+        return list_program(self._module, inputs, call=run)
+
+    def _units(self, rows: Sequence[RowWork]) -> list[_Unit]:
+        return [_Unit(_length(row), 0) for row in rows if row.n_logits]  # the others are only remembered
+
+    def _alone(self, units: Sequence[_Unit]) -> bool:
+        return True
+
+    def _asked(self, rows: Sequence[RowWork]) -> Hashable:
+        return tuple(sorted(row.n_logits for row in rows if row.n_logits))
+
+    def _body(self, units: Iterable[_Unit]) -> _Work:
+        (unit,) = units
+        length = unit.n_new + unit.n_cached
+        self._make_mask(length)
+        ids_1T = torch.zeros(1, length, dtype=torch.long, device=next(self._module.parameters()).device)
+        return self._in_order(_figures(list_program(
+            self._module, ids_1T, call=lambda module, ids_1T: module.hidden_states(ids_1T))))
+
+    def _head(self, asked: Any) -> _Figures:
+
+        def logits(module: Decoder, hidden_1TC: Tensor) -> Tensor:
+            found = []
+            for n_logits in asked:
                 mark(Stage.NORM)
-                asked = [0, *range(2, n_logits + 1)] if picks else slice(n_logits)
-                return module.logits(hidden_1TC[:, asked])
+                found.append(module.logits(hidden_1TC[:, -n_logits:])[0])
+            return torch.cat(found)
 
-            self._heads[n_logits, picks] = _figures(list_program(self._module, hidden_1TC, call=logits))
-        return self._heads[n_logits, picks]
+        return _figures(list_program(self._module, self._hidden(max(asked)), call=logits))
+
+
+def _length(row: RowWork) -> int:
+    return row.n_cached + row.n_new
 
 
 def _read_together(rows: Sequence[RowWork]) -> Iterator[Sequence[RowWork]]:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from tickwise.core.errors import ConfigError
-from tickwise.engine.costs import DecoderCosts
+from tickwise.engine.costs import DecoderCosts, WholeTextCosts
 from tickwise.engine.encoder_decoder_costs import EncoderDecoderCosts
 from tickwise.engine.encoder_decoder_runner import EncoderDecoderRunner
 from tickwise.engine.options import EngineOptions
@@ -69,7 +69,9 @@ def runner_for(module: nn.Module, options: EngineOptions) -> Runner:
     return TextRunner(module, n_blocks, options.block_size)
 
 
-def costs_for(module: LanguageModule, block_size: int = EngineOptions.block_size) -> TickListings:
+def costs_for(
+    module: LanguageModule, block_size: int = EngineOptions.block_size, *, use_cache: bool = True
+) -> TickListings:
     """What the ticks of an engine that runs ``module`` cost."""
     if isinstance(module, Ngram | Factorised):
         return TableCosts(module)
@@ -77,4 +79,4 @@ def costs_for(module: LanguageModule, block_size: int = EngineOptions.block_size
         return RecurrentCosts(module)
     if isinstance(module, EncoderDecoder):
         return EncoderDecoderCosts(module, block_size)
-    return DecoderCosts(module, block_size)
+    return (DecoderCosts if use_cache else WholeTextCosts)(module, block_size)
