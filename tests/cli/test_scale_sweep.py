@@ -103,8 +103,8 @@ def test_a_sweep_by_ray_that_is_terminated_says_one_line_and_leaves_nobody(small
     children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "tickwise: interrupted"
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1] == "tickwise: terminated"
     assert "SIGTERM received" not in err
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tickwise.core.errors import ConfigError
+from tickwise.core.signals import TerminatedError, handled_by
 
 _PR_SET_PDEATHSIG = 1
 _STDERR_TAIL = 2000
@@ -67,8 +69,9 @@ def check_ray(workers: int, threads: int) -> None:
         raise ConfigError("--scheduler ray: Ray is not installed; pip install 'tickwise[distributed]', or take "
                           "--scheduler local")
     if not os.environ.get("RAY_ADDRESS") and workers * threads > cores():
-        raise ConfigError(f"{workers} trials at a time reserve {workers * threads} CPUs by Ray, and this machine has "
-                          f"{cores()}; lower --threads or --workers, or name a cluster with RAY_ADDRESS")
+        raise ConfigError(f"Ray would reserve {workers * threads} CPUs, {threads} for each trial at a time, and "
+                          f"this machine has {cores()}; lower --threads or --workers, or name a cluster with "
+                          "RAY_ADDRESS")
 
 
 @contextlib.contextmanager
@@ -77,20 +80,24 @@ def ray_workers(workers: int, threads: int, gpus: float) -> Iterator[Start]:
     ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
     must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint.
 
-    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. SIGTERM is like Ctrl-C inside."""
+    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. Inside, SIGTERM raises
+    ``TerminatedError``."""
     check_ray(workers, threads)
     import ray
 
-    before = signal.getsignal(signal.SIGTERM)
     try:
         _start_ray(workers * threads)
-        _terminate_as_ctrl_c()  # only now: Ray has put a handler of its own there, which would dump its stack
-        check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
-        task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
-        yield lambda folder: task.remote(folder.resolve(), threads).future()
+        # Only now: Ray has put a handler of its own there, which would dump its stack.
+        with handled_by(_terminate, signal.SIGTERM):
+            check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
+            task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
+            yield lambda folder: task.remote(folder.resolve(), threads).future()
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise TerminatedError
 
 
 def _start_ray(cpus: int) -> None:
@@ -106,13 +113,6 @@ def _start_ray(cpus: int) -> None:
         why = str(problem).strip().partition("\n")[0] or type(problem).__name__
         what = f"Ray cannot be reached at RAY_ADDRESS={address}" if address else "Ray did not start"
         raise ConfigError(f"{what} ({why}); try again, or take --scheduler local") from None
-
-
-def _terminate_as_ctrl_c() -> None:
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def check_room(nodes: Sequence[Mapping[str, float]], threads: int, gpus: float) -> None:
