@@ -9,6 +9,7 @@ import pytest
 
 from known_laws import LAW, losses_of, write_runs
 from tickwise.core.errors import ConfigError, DataError
+from tickwise.scaling.figures import study_figures
 from tickwise.scaling.runs import read_runs
 from tickwise.scaling.study import as_json, optimal_size, read_law, study, write_law
 
@@ -161,3 +162,15 @@ def test_a_law_is_written_and_read(known_runs, tmp_path):
 def test_the_same_seed_gives_the_same_intervals(known_runs):
     first, second = (as_json(study(read_runs(known_runs), resamples=40)) for _ in range(2))
     assert first == second
+
+
+def test_wide_intervals_of_any_law_s_exponent_are_told(tmp_path):
+    """Three sizes by four lengths with noise: no groups of equal compute, and little for the other laws to go by."""
+    generator = numpy.random.default_rng(4)
+    rows = [(n, d, float(losses_of(n, d)) * numpy.exp(0.05 * generator.standard_normal()))
+            for n in (1e7, 3e7, 8e7) for d in (1e9, 2e9, 5e9, 1e10)]
+    found = study(read_runs(write_runs(tmp_path / "runs.csv", ("N", "D", "L"), rows)), resamples=100)
+    wide = [line for line in found.warnings if "cannot identify" in line]
+    assert any("cannot identify Kaplan's alpha_" in line for line in wide)
+    assert any("cannot identify approach 1's exponent a = " in line for line in wide)
+    assert "iso_flop" not in study_figures(found), "no two runs have the same compute"

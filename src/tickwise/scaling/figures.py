@@ -48,11 +48,12 @@ def study_figures(result: Study) -> dict[str, tuple[str, str]]:
                      lambda figure: _frontier(figure, result)),
         "loss": ("Loss over compute: every run, coloured by its size, and the loss of the compute-optimal model with "
                  "its 95 % band.", lambda figure: _loss_over_compute(figure, result)),
-        "iso_flop": ("Loss over size at equal compute: runs, their parabolas (dashed) and the parametric law (lines).",
-                     lambda figure: _iso_flop(figure, result)),
         "residuals": ("Residuals of the parametric law: log of measured minus predicted loss. A pattern here is "
                       "something that the law leaves out.", lambda figure: _residuals(figure, result)),
     }
+    if result.parabolas:
+        drawn["iso_flop"] = ("Loss over size at equal compute: runs, their parabolas (dashed) and the parametric law "
+                             "(lines).", lambda figure: _iso_flop(figure, result))
     if len(result.parametric.resampled) >= 20:
         drawn["bootstrap"] = ("The two exponents in the bootstrap resamples: how well the runs determine each, and "
                               "whether an error in one goes with an error in the other.",
@@ -183,8 +184,6 @@ def _iso_flop(figure: Any, result: Study) -> None:
     from matplotlib.colors import LogNorm
 
     axes, fit = figure.subplots(), result.parametric
-    if not result.parabolas:
-        axes.scatter(result.runs.parameters, result.runs.losses, color=BLUE, **_DOTS)
     scale = LogNorm(result.runs.flops.min(), result.runs.flops.max())
     for parabola in result.parabolas:
         colour = colormaps["viridis"](scale(parabola.flops))
@@ -205,8 +204,7 @@ def _iso_flop(figure: Any, result: Study) -> None:
     _grid(axes, "parameters", "loss (nats per token)")
     _few_labels(axes.xaxis)
     _plain_losses(axes)
-    if result.parabolas:
-        _colour_bar(figure, ScalarMappable(scale, "viridis"), axes, "training compute C = 6·N·D (FLOP)")
+    _colour_bar(figure, ScalarMappable(scale, "viridis"), axes, "training compute C = 6·N·D (FLOP)")
 
 
 def _residuals(figure: Any, result: Study) -> None:

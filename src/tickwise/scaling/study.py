@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def study(runs: Runs, resamples: int = 1000, seed: int = 1) -> Study:
     warnings = [*_what_is_missing(runs, by_envelope, by_parabolas), *_unidentified(runs, parametric)]
     if endless := _not_finite(kaplan):
         warnings.append(f"Kaplan's L(N, D): the runs cannot identify {endless}, which grows beyond all numbers")
+    warnings += _wide_exponents(kaplan, by_envelope, by_parabolas, candidates)
     if kaplan.failed_draws:
         warnings.append(f"Kaplan's L(N, D): {_left_out(kaplan)}")
     data_constrained = None
@@ -156,11 +158,12 @@ def _unidentified(runs: Runs, fit: Fit) -> list[str]:
         lines.append(f"the runs cannot tell {names} apart: condition number {fit.condition:.1e}; vary parameters and "
                      "tokens independently and over a wider range")
     for name in ("E", "alpha", "beta"):
-        found, value = percentile_interval(fit.draws(name)), fit.value(name)
+        value = fit.value(name)
+        wide = _wide(name, value, fit.draws(name))
         if name != "E" and value <= 0:
             lines.append(f"{name} is {format_number(value)}: the loss does not fall with more of it in these runs")
-        elif found is not None and found[1] - found[0] > abs(value):
-            lines.append(f"the runs cannot identify {name} = {format_number(value)}{_range(found)}")
+        elif wide:
+            lines += wide
         elif value < 1e-6:
             lines.append(f"the runs cannot identify {name}: the fit takes it to zero")
     if fit.agreeing_starts < _FEW_AGREEING * fit.n_starts:
@@ -168,6 +171,29 @@ def _unidentified(runs: Runs, fit: Fit) -> list[str]:
     if fit.failed_draws:
         lines.append(_left_out(fit))
     return lines
+
+
+def _wide_exponents(kaplan: Fit, by_envelope: Allocation | None, by_parabolas: Allocation | None,
+                    power_laws: Sequence[PowerLaw | None]) -> list[str]:
+    """Warnings of the other laws' exponents."""
+    lines = []
+    for name in ("alpha_N", "alpha_D"):
+        lines += _wide(f"Kaplan's {name}", kaplan.value(name), kaplan.draws(name))
+    for what, found in (("approach 1's exponent a", by_envelope), ("approach 2's exponent a", by_parabolas)):
+        if found is not None:
+            lines += _wide(what, found.a, found.a_draws)
+    for law in power_laws:
+        if law is not None:
+            lines += _wide(f"the exponent of L({law.of})", law.exponent, law.exponent_draws)
+    return lines
+
+
+def _wide(what: str, value: float, draws: Floats) -> list[str]:
+    """A line where the interval is wider than the coefficient itself."""
+    found = percentile_interval(draws)
+    if found is None or found[1] - found[0] <= abs(value):
+        return []
+    return [f"the runs cannot identify {what} = {format_number(value)}{_range(found)}"]
 
 
 def _range(found: tuple[float, float] | None) -> str:
