@@ -66,7 +66,7 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(compared,
     assert json.loads(shown)["jobs"]["sort"]["job"] == "sort"
     code, _, err = tickwise_cli(*words, "--seed", 2)
     assert code == 2
-    assert "begun with another seed" in err
+    assert "begun with other settings (seed)" in err
 
 
 def test_other_data_in_the_same_place_are_not_done(tickwise_cli, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_other_data_in_the_same_place_are_not_done(tickwise_cli, tmp_path, monke
     messages.write_text("\n".join([*lines, "ham\tone more"]))
     code, _, err = tickwise_cli(*words)
     assert code == 2
-    assert "begun with another data" in err
+    assert "begun with other settings (data)" in err
 
 
 def test_the_page_loads_nothing_and_has_its_pictures(compared):
@@ -121,6 +121,7 @@ def test_a_browser_shows_the_page_without_complaint(compared, tmp_path):
     (("--jobs", "sotr"), "no job 'sotr'; did you mean 'sort'?"), (("--seconds", 0), "--seconds: must be positive"),
     (("--model", "sort"), "give JOB=DIRECTORY"), (("--model", "sort=nowhere"), "no such directory"),
     (("--jobs", "add", "--model", "sort=."), "--jobs leaves sort out"), (("--data-dir", "nowhere"), "no such folder"),
+    (("--jobs", "spam", "passages"), "nothing is left to compare; spam: left out: needs --data-dir with sms_spam"),
 ])
 def test_it_refuses_in_one_line(tickwise_cli, tmp_path, words, message):
     code, out, err = tickwise_cli("compare", "--out", tmp_path / "compare", *words)

@@ -59,18 +59,29 @@ def check(comparison: Comparison) -> None:
 
 def compare(comparison: Comparison) -> dict[str, Any]:
     """Do every job that is not done; returns all results with their conclusions, JSON-ready, and the jobs that were
-    left out with the reasons."""
+    left out with the reasons. ``MissingDataError`` where none is left."""
     check(comparison)
-    results, skipped = {}, {}
-    for name in comparison.jobs:
-        try:
-            results[name] = _job(comparison, JOBS[name])
-        except MissingDataError as problem:
-            say(f"{name}: left out: {problem}")
-            skipped[name] = str(problem)
+    skipped = _without_data(comparison)
+    results = {name: _job(comparison, JOBS[name]) for name in comparison.jobs if name not in skipped}
     conclusions, n_tests = conclude(results)
     return {"jobs": {name: result | {"conclusion": conclusions[name]} for name, result in results.items()},
             "tests": n_tests, "skipped": skipped}
+
+
+def _without_data(comparison: Comparison) -> dict[str, str]:
+    """The jobs whose data are not there, and why; ``MissingDataError`` where these are all."""
+    missing = {}
+    for name in comparison.jobs:
+        try:
+            JOBS[name].inputs(comparison.setting)
+        except MissingDataError as problem:
+            missing[name] = str(problem)
+    lines = [f"{name}: left out: {why}" for name, why in missing.items()]
+    if len(missing) == len(set(comparison.jobs)):
+        raise MissingDataError(f"nothing is left to compare; {'; '.join(lines)}")
+    for line in lines:
+        say(line)
+    return missing
 
 
 def _job(comparison: Comparison, job: Job) -> dict[str, Any]:
@@ -82,8 +93,8 @@ def _job(comparison: Comparison, job: Job) -> dict[str, Any]:
         was = read_json(started, "the job")
         changed = sorted(key for key in {*was, *told} if was.get(key) != told.get(key))
         if changed:
-            raise ConfigError(f"{folder}: this job was begun with another {', '.join(changed)}; take the same, or "
-                              "another --out")
+            raise ConfigError(f"{folder}: this job was begun with other settings ({', '.join(changed)}); take the "
+                              "same, or another --out")
         if kept.is_file():
             say(f"{job.name}: done already")
             return read_json(kept, "the job's result")
