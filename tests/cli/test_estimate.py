@@ -130,6 +130,8 @@ def test_the_largest_model_and_context_that_fit(estimate, tmp_path):
     ((*PLAN, "--hardware", "h1000"), "did you mean"),
     ((*PLAN, "--hardware", "h100", "--price-per-kwh", -1), "--price-per-kwh"),
     ((*PLAN, "--hardware", "h100", "--batch", 0), "--batch: must be positive"),
+    (("--vocab-size", 1, "--depth", 2, "--hardware", "h100"), "--vocab-size 1: must be at least 2"),
+    ((__file__, "--hardware", "h100"), "give a model or run directory, a config.json or a recipe (.yaml)"),
     ((*PLAN, "--hardware", "h100", "--batch", 10**12), "--batch: estimate looks no further than 16,777,216"),
     (("--vocab-size", 512, "--depth", 5000, "--hardware", "h100"), "--depth: estimate looks no further than 1,024"),
     ((*PLAN, "--hardware", "h100", "--price-per-hour", "nan"), "--price-per-hour"),

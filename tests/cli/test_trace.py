@@ -83,7 +83,7 @@ def test_the_rows_agree_with_a_clock_that_the_ledger_knows_nothing_of(tickwise_c
         return events
 
     monkeypatch.setattr(engine_module.Engine, "step", timed)
-    assert tickwise_cli("trace", model, *FLAGS, "--out", tmp_path / "t", "-q")[0] == 0
+    assert tickwise_cli("trace", model, *FLAGS, "--out", tmp_path / "t", "-q") == (0, "", "")
     sums = [row["ns"] for row in open_trace(tmp_path / "t").select(
         "SELECT sum(duration_ns)::BIGINT AS ns FROM ledger GROUP BY tick ORDER BY tick")]
     shares = sorted(ns / wall for ns, wall in zip(sums, walls, strict=True))

@@ -111,6 +111,8 @@ def update(arguments: Arguments, settings: "TrainConfig", machine: "Machine") ->
 
 def check(arguments: Arguments) -> None:
     """``ConfigError`` for flags out of range, or that contradict each other."""
+    from tickwise.data.config import check_vocab_size
+
     for name in ("batch", "context", "depth", "width", "vocab_size", "price_per_hour", "price_per_kwh"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
@@ -120,6 +122,7 @@ def check(arguments: Arguments) -> None:
         value = getattr(arguments, name)
         if value is not None and value > most:
             raise ConfigError(f"--{name.replace('_', '-')}: estimate looks no further than {most:,}, got {value:,}")
+    check_vocab_size(arguments.vocab_size)
     if arguments.ranks < 1:
         raise ConfigError(f"--ranks: must be positive, got {arguments.ranks}")
     if arguments.ranks > 1 and arguments.purpose != "train":
@@ -149,6 +152,9 @@ def _plan(arguments: Arguments, settings: "TrainConfig | None" = None) -> _Plan:
     elif path is not None:
         if shape_flags:
             raise ConfigError(f"{shape_flags[0]}: {path} has its shape already; leave the flag or the model out")
+        if path.is_file() and path.suffix != ".json":
+            raise ConfigError(f"{path}: give a model or run directory, a config.json or a recipe (.yaml); of a model "
+                              "that is still to be trained, give --depth and --vocab-size")
         if path.suffix == ".json":
             model = decoder_config(read_json(path, "the model's config"), str(path))
         else:

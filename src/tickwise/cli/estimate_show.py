@@ -12,8 +12,8 @@ from tickwise.core.console import (
 )
 
 ON_TOP = {
-    "train": "not in it: preparing text in the same process, at its first use, and recording with --trace: up to some "
-             "100 MB each",
+    "train": "not in it: preparing text in the same process, at its first use (of a megabyte), and recording with "
+             "--trace: some 70 MB each",
     "serve": "not in it: recording with --trace, some 80 MB, or with tickwise trace, which also shows it, some 160 MB",
 }
 """What a process of each purpose may do besides, in words: measured (see docs/trace.md), and no term of the sum."""

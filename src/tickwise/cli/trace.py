@@ -33,14 +33,14 @@ def run(arguments: Arguments) -> int:
     model = generate.load_model(arguments)
     with traced(model, arguments.out, writing_costs(model, settings.use_cache), overwrite=arguments.overwrite,
                 coefficients=coefficients):
-        if arguments.json:
+        if arguments.json or arguments.quiet:
             model.generate(prompt, **dataclasses.asdict(settings))
         else:
             generate.write(model, prompt, settings)
-    trace = open_trace(arguments.out)
     if arguments.json:
-        print(json.dumps(trace_as_json(trace)))
-    else:
+        print(json.dumps(trace_as_json(open_trace(arguments.out))))
+    elif not arguments.quiet:
+        trace = open_trace(arguments.out)
         print()
         print_summaries(trace, phase_summaries(trace))
     return 0

@@ -75,6 +75,12 @@ class PrepareConfig:
     """Replace prepared data that is in the folder already."""
 
 
+def check_vocab_size(vocab_size: int | None) -> None:
+    """``ConfigError`` for a vocabulary that leaves nothing to tell apart; ``None`` is not given."""
+    if vocab_size is not None and vocab_size < 2:
+        raise ConfigError(f"--vocab-size {vocab_size}: must be at least 2")
+
+
 def check_config(config: PrepareConfig) -> None:
     """``ConfigError`` for settings that contradict or are out of range."""
     held_out = config.validation_fraction + config.test_fraction
@@ -83,8 +89,7 @@ def check_config(config: PrepareConfig) -> None:
                           f"train on (they add up to {held_out:g})")
     if not 0.3 <= config.near_threshold <= 1:
         raise ConfigError(f"--near-threshold {config.near_threshold:g}: must be between 0.3 and 1")
-    if config.vocab_size is not None and config.vocab_size < 2:
-        raise ConfigError(f"--vocab-size {config.vocab_size}: must be at least 2")
+    check_vocab_size(config.vocab_size)
     if config.documents == "":
         raise ConfigError("--documents: the separator is empty; use file, line, paragraph or a string")
     if config.remove_leaks and not config.train:
