@@ -19,7 +19,7 @@ from small_runs import FLAGS, TINY, losses, metrics
 from tickwise.core.errors import ConfigError, MemoryLimitError
 from tickwise.training.config import LoopConfig, ModelOptions, ParallelOptions, TrainConfig
 from tickwise.training.distributed.launch import _Deaths, command, launch_of, least_rank_bytes, without_launch_flags
-from tickwise.training.distributed.ranks import check_split, is_restart, launcher
+from tickwise.training.distributed.ranks import _differing_settings, check_split, is_restart, launcher
 from tickwise.training.distributed.traffic import check_ranks_fit, rank_memory, step_traffic
 from tickwise.training.memory import estimate_training_memory
 
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_all_ranks_after_their_step_and_saves(small_text, tmp_path):
     assert not psutil.wait_procs(ranks, timeout=20)[1]
     step = int(re.search(r"interrupted: saved step ([\d,]+) in", said).group(1).replace(",", ""))
     assert (tmp_path / "run" / "checkpoints" / f"step-{step}" / "training.json").exists()
-    assert "finishing this step, then saving" in said
+    assert "stopping: a step that has begun is finished and saved" in said
     assert "start again" not in said
     assert "Traceback" not in said
 
@@ -146,11 +146,21 @@ def test_ranks_with_other_data_or_settings_are_refused_by_name(small_text, tmp_p
                                       "1", "--rendezvous", f"localhost:{port}", *extra), stderr=subprocess.PIPE,
                                 text=True)
 
-    nodes = [node(small_text), node(other)]
-    said = "".join(one.communicate(timeout=240)[1] for one in nodes)
-    assert {one.returncode for one in nodes} == {2}
-    assert re.search(r"tickwise: rank 1 \(process \d+ on .+\) has other data than rank 0 ", said), said
-    assert "Traceback" not in said
+    for second, what in (((other,), r"data than rank 0 "), ((small_text, "--optimizer.lr", "0.01"),
+                         r"settings than rank 0 .*\(optimizer.lr: [\d.]+ and [\d.]+\): give all nodes the same flags")):
+        nodes = [node(small_text), node(*second)]
+        said = [one.communicate(timeout=240)[1] for one in nodes]
+        assert {one.returncode for one in nodes} == {2}
+        for one in said:
+            assert re.search(r"tickwise: rank 1 \(process \d+ on .+\) has other " + what, one), said
+            assert "Traceback" not in one
+
+
+def test_settings_that_differ_are_named_with_both_values():
+    one = {"optimizer": {"name": "muon", "lr": 0.01}, "seed": 1, "a": 1, "b": 1, "same": None}
+    two = {"optimizer": {"name": "adamw", "lr": 0.02}, "seed": 1, "a": 2, "b": 2, "same": None}
+    said = _differing_settings(json.dumps(one), json.dumps(two))
+    assert said == "a: 1 and 2, b: 1 and 2, optimizer.lr: 0.01 and 0.02 and 1 more"
 
 
 def test_a_port_in_use_is_one_line(small_text, tmp_path):

@@ -156,8 +156,7 @@ def dispatch(arguments: Sequence[str]) -> int:
             print("\n".join([f"usage: tickwise {verb} VERB [flags]", "", *verb_lines(verb + " ", "tickwise ")]))
             return 0
         parsed = parse(verb, words)
-        is_follower = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
-        if getattr(parsed, "quiet", False) or is_follower:
+        if getattr(parsed, "quiet", False) or _is_follower():
             console.set_verbosity(console.QUIET)
         elif getattr(parsed, "verbose", False):
             console.set_verbosity(console.VERBOSE)
@@ -183,8 +182,14 @@ def dispatch(arguments: Sequence[str]) -> int:
         print("tickwise: terminated", file=sys.stderr)
         return TERMINATED
     except KeyboardInterrupt:
-        print("tickwise: interrupted", file=sys.stderr)
+        if not _is_follower():
+            print("tickwise: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _is_follower() -> bool:
+    """Whether this is a rank whose first one speaks for all."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 __all__ = ["dispatch", "find_verb", "overview", "parse"]

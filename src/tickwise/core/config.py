@@ -159,3 +159,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines at the top level")
     return value
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of what differs between two nested mappings, sorted at each level."""
+    found = []
+    for key in sorted({*one, *other}):
+        first, second = one.get(key), other.get(key)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            found += differing_keys(first, second, f"{prefix}{key}.")
+        elif first != second:
+            found.append(prefix + key)
+    return found

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tickwise.core.config import read_json, to_dict
+from tickwise.core.config import differing_keys, read_json, to_dict
 from tickwise.core.console import ProgressBar, format_seconds, progress, say
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.core.paths import atomic_file, output_error, write_text_atomic
@@ -28,7 +28,7 @@ from tickwise.scaling.sweep_trial import INTERRUPTED, RESULT_FILE, RUN_FOLDER, T
 from tickwise.scaling.sweep_workers import Ended, Start
 
 TABLE_FILE, PREDICTIONS_FILE = "runs.parquet", "predictions.json"
-_NOT_SETTINGS = ("data", "out", "resume", "overwrite")
+_NOT_SETTINGS = ("config.data", "config.out", "config.resume", "config.overwrite")
 _LOOK_EVERY_S = 1.0
 Row = dict[str, Any]
 
@@ -100,18 +100,9 @@ def _common(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": spec["data"], "config": config}
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Names of the settings that differ; where the data and the folder lie does not matter."""
-    found = []
-    for key in sorted({*old, *new}):
-        if prefix == "config." and key in _NOT_SETTINGS:
-            continue
-        one, two = old.get(key), new.get(key)
-        if isinstance(one, Mapping) and isinstance(two, Mapping):
-            found += _differing(one, two, f"{prefix}{key}.")
-        elif one != two:
-            found.append((prefix + key).removeprefix("config."))
-    return found
+    return [key.removeprefix("config.") for key in differing_keys(old, new) if key not in _NOT_SETTINGS]
 
 
 def result_of(out: Path, name: str) -> dict[str, Any] | None:

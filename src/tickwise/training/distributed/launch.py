@@ -139,8 +139,8 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
         elastic_launch(config, sys.executable)("-m", "tickwise", *without_launch_flags(words))
     except RendezvousError:
         raise RankError(f"the nodes lost each other: nobody answers at {launch.host}:{launch.port}, or not as many as "
-                        "were to come; the others' lines say why. Go on with the same command and --resume "
-                        "auto") from None
+                        "were to come; the others' lines say why. Where they name nothing to mend, go on with "
+                        "the same command and --resume auto") from None
     except SignalException as stopped:
         _end_remaining()
         return 2 if stopped.sigval == REFUSED else 130
@@ -169,7 +169,8 @@ class _Stops(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "death signal" in str(record.msg) and record.args != (REFUSED,):
-            console.say("finishing this step, then saving; press Ctrl-C again to stop at once without saving")
+            console.say("stopping: a step that has begun is finished and saved; press Ctrl-C again to stop at once "
+                        "without saving")
 
 
 class _Deaths(logging.Handler):
@@ -241,8 +242,8 @@ def _is_meeting_place(launch: Launch) -> bool:
 
 def refuse(line: str) -> None:
     """Called by a rank that cannot go on, nor would after a restart: say why, and have its launch ended. Where all
-    ranks refuse for the same reason, the first one has the others ended before they speak."""
-    if os.environ.get("RANK", "0") != "0":
+    ranks refuse for the same reason, the first one of each machine has its others ended before they speak."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(_FIRST_SPEAKS_S)
     print(line, file=sys.stderr, flush=True)
     os.kill(os.getppid(), REFUSED)

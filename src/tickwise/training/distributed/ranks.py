@@ -15,18 +15,18 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from tickwise.core import console
-from tickwise.core.config import to_dict
+from tickwise.core.config import differing_keys, to_dict
 from tickwise.core.errors import ConfigError, RankError
 from tickwise.training.config import LoopConfig
 from tickwise.training.distributed.pulse import Pulse, is_timeout, last_collective
@@ -36,6 +36,7 @@ from tickwise.training.parallel import Alone, MicroBatch, Plain, divisors, seed_
 if TYPE_CHECKING:
     from tickwise.training.loop import Training
 
+_TOLD_SETTINGS = 3
 _MORE_FOR_FILES = 10
 """Timeouts that the first rank may take to write files, as long as its process lives."""
 _COMMUNICATION = re.compile(r"Timed out waiting|[Cc]onnection (closed|reset|refused)|gloo|NCCL|Broken pipe")
@@ -246,15 +247,15 @@ class Joined:
 
         settings = to_dict(training.config) | {"dtype": training.dtype_name}
         own = {"code": f"{code_fingerprint()} of tickwise {__version__} with torch {torch.__version__}",
-               "data": training.data_fingerprint,
-               "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+               "data": training.data_fingerprint, "settings": json.dumps(settings, sort_keys=True)}
         everyone = [json.loads(text) for text in self.texts(json.dumps(own))]
         for rank, other in enumerate(everyone):
             for what, mend in (("code", "install the same version on every node"), ("data", "give all ranks the same"),
                                ("settings", "give all nodes the same flags")):
                 if other[what] != everyone[0][what]:
+                    tell = _differing_settings if what == "settings" else _differing
                     raise ConfigError(f"{self.name(rank)} has other {what} than {self.name(0)} "
-                                      f"({_differing(other[what], everyone[0][what])}): {mend}")
+                                      f"({tell(other[what], everyone[0][what])}): {mend}")
 
     def fault(self, problem: RuntimeError, training: "Training") -> BaseException:
         """What to end with when a collective failed: one line, of one rank, that names those who hang."""
@@ -296,6 +297,17 @@ def _end_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _differing_settings(one: str, other: str) -> str:
+    """Up to three settings that differ, each with both values."""
+    def value(settings: Mapping[str, Any], key: str) -> str:
+        return json.dumps(functools.reduce(lambda part, name: part[name], key.split("."), settings))
+
+    first, second = json.loads(one), json.loads(other)
+    keys = differing_keys(first, second)
+    more = f" and {len(keys) - _TOLD_SETTINGS} more" if len(keys) > _TOLD_SETTINGS else ""
+    return ", ".join(f"{key}: {value(first, key)} and {value(second, key)}" for key in keys[:_TOLD_SETTINGS]) + more
 
 
 def _differing(one: str, other: str) -> str:
