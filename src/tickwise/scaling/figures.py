@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, GREY, PURPLE = "#1f5a99", "#c2501b", "#1c7f5e", "#8a9099", 
 _HARDLY_ANY, _IN_A_THIRD = 100.0, 20.0
 """Times the lowest value of a logarithmic axis up to which it has too few powers of ten to read it by, and room for
 more labels; and of an axis that has a third of the width."""
-_DOTS = {"s": 14, "linewidths": 0.3, "edgecolors": "white"}
+_DOTS = {"s": 20, "linewidths": 0.3, "edgecolors": "white"}
 
 
 def svg(title: str, draw: Callable[[Any], None], *, width: float = 7.2, height: float = 4.4) -> str:
