@@ -42,6 +42,8 @@ class DryRun(TorchDispatchMode):
         the tensors themselves."""
         super().__init__()
         self.now = self.peak = 0
+        self.among_small = True
+        """Whether code that now runs makes many small blocks too, as autograd and an optimizer do."""
         n_heaps = _HEAPS if simulate_heap else 0
         self._heaps = [Heap(phase=number / _HEAPS, tuned=is_tuned()) for number in range(n_heaps)]
         self._device = device if device is not None else torch.device("cpu")
@@ -107,14 +109,14 @@ class DryRun(TorchDispatchMode):
             self._products.add(key)
             for _ in range(int(len(self._products) * _KERNELS_PER_PRODUCT) - before):
                 for heap in self._heaps:
-                    heap.allocate(_KERNEL_BYTES)
+                    heap.allocate(_KERNEL_BYTES, self.among_small)
 
     def _hold(self, tensor: StandIn) -> None:
         storage = tensor.meta.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._storages:
             return
-        blocks = [heap.allocate(size) for heap in self._heaps] if size else []
+        blocks = [heap.allocate(size, self.among_small) for heap in self._heaps] if size else []
 
         def gone(_reference: Any) -> None:
             self._storages.pop(key, None)

@@ -6,10 +6,10 @@ for blocks as large as tensors: best fit, neighbouring holes become one, the las
 back to the system when it is large; what is above a threshold gets pages of its own, and the threshold grows to the
 largest such block that was freed, unless it has been set (``core/allocator.py``).
 
-Those rules alone leave few holes. In a real process small blocks (what alignment cuts off, Python's and C++'s objects,
-freed ones that the library keeps for its threads) lie between the large ones and keep holes apart. They come and go,
-but their number does not grow for ever: a process holds more from step to step for some ten steps, and then no more.
-So the simulation leaves a small block beside every n-th large one and frees the oldest when there are many. How many
+Those rules alone leave few holes. In a training process small blocks (the nodes of autograd's graph and what they
+hold, freed ones that the library keeps for its threads) lie between the large ones and keep holes apart. They come and
+go, but their number does not grow for ever: a process holds more from step to step for some ten steps, and then no
+more. So the simulation leaves a small block beside every n-th large one and frees the oldest when there are many. How many
 (``_SPLINTERS``) is a fitted number, from nine training runs; none of them is among the configurations of
 ``bench/estimate_accuracy.py``. How often only says how soon that state is reached.
 """
@@ -70,10 +70,10 @@ class Heap:
     def reset_peak(self) -> None:
         self.peak = self.resident
 
-    def allocate(self, n_bytes: int) -> Block:
-        """Memory that is written to from end to end."""
+    def allocate(self, n_bytes: int, among_small: bool = True) -> Block:
+        """Memory that is written to from end to end; ``among_small`` blocks, or with none beside it."""
         size = -(-(n_bytes + _OVERHEAD) // 16) * 16
-        is_large = size >= _FIRST_THRESHOLD // 8
+        is_large = among_small and size >= _FIRST_THRESHOLD // 8
         beside_small = is_large and (self._n_large + 1) % _SPLINTER_EVERY == 0
         room = size + _SPLINTER if beside_small else size
         block = self._from_hole(room) or self._from_top(room)

@@ -116,6 +116,7 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
         optimizer.step(gradients, 1.0)
     states = _bytes(optimizer.state_tensors().values())
     live.give_back()
+    live.among_small = False
     with weights.replaced_by(average):
         validate(module, config.context)
     held = buffers if buffers else _bytes(gradients)
