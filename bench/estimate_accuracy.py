@@ -7,7 +7,7 @@ Calibration never sees the configurations below: it measures single operations a
 (``_REFERENCES`` in ``training/prediction.py`` and ``engine/prediction.py``), which must differ. The configurations were
 drawn up after the last change to the model of time. Of memory, this much was changed after some of them had been seen:
 the mean of several simulated heaps instead of one, the whole process instead of what it grows by, what stands for the
-process (one that prepares no text), and no small blocks in a validation.
+process (one that prepares no text), and no small blocks in a validation and in serving.
 
 Every configuration is built with random weights. A round calibrates, predicts, and measures all configurations, so that
 a slow spell of the machine meets calibration and measurement alike; of ``--rounds`` rounds each configuration's median

@@ -86,6 +86,7 @@ def _counted(model: DecoderConfig, batch: int, context: int, dtype: str, on_cpu:
     size = EngineOptions.block_size
     lane = -(-context // size)
     with DryRun(simulate_heap=on_cpu) as dry:
+        dry.among_small = False
         with default_dtype(torch_dtype(dtype)):
             module = Decoder(model).requires_grad_(False).eval()
         weights = dry.now

@@ -104,7 +104,8 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     optimizer = Optimizer(module, weights, config.optimizer,
                           torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     rows = config.batch_size // config.accumulate
-    # States are made in the first step; after five the simulated heap holds what it will.
+    # States are made in the first step. After five the simulated heap holds about what processes hold after thirty;
+    # the heap's number of small blocks was fitted to that.
     for _ in range(5 if live.simulates_heap else 2):
         weights.clear()
         inputs_BT = torch.zeros(config.batch_size, config.context, dtype=torch.long)
