@@ -264,7 +264,7 @@ class SlowTick:
             return max(0.0, over_ns - self.own_ns)
         if self._others_held and not self._cold:
             return float(self.held_ns or 0)
-        return float(self.off_ns or 0) if self._away else self._over_ns
+        return float(self.off_ns or 0) if self._away or self._cold else self._over_ns
 
     @property
     def _others_held(self) -> bool:
