@@ -14,7 +14,7 @@ from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.signals import TerminatedError, handled_by
 from tickwise.core.stages import Stage, mark, marking
 from tickwise.profiling.recording import record_trace
-from tickwise.profiling.trace_store import LEDGER_COLUMNS, check_trace_output, open_trace
+from tickwise.profiling.trace_store import LEDGER_COLUMNS, TraceWriter, check_trace_output, open_trace
 
 
 def test_a_trace_comes_back_as_it_was_written(make_trace):
@@ -303,6 +303,24 @@ def test_sigterm_keeps_what_was_finished_and_is_handled_as_before_afterwards(tmp
     with handled_by(lambda *_: received.append(1), signal.SIGTERM), pytest.raises(StoppedError):
         record(tmp_path / "b", 4, StoppedError)
     assert received == [1], "somebody handles it already"
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)])
+def test_a_signal_while_a_trace_is_written_waits_until_it_is_whole(tmp_path, monkeypatch, capsys, number, error):
+    close = TraceWriter.close
+
+    def close_and_signal(self, *arguments):
+        os.kill(os.getpid(), number)
+        close(self, *arguments)
+
+    monkeypatch.setattr(TraceWriter, "close", close_and_signal)
+    for name, end in (("a", None), ("b", KeyboardInterrupt())):
+        with pytest.raises(error if end is None else KeyboardInterrupt):
+            record(tmp_path / name, 4, end)
+        assert open_trace(tmp_path / name).header["counts"]["ticks"] == 4
+        assert "trace: 4 ticks in " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_run_that_ends_before_its_first_tick_leaves_no_trace(tmp_path, capsys):

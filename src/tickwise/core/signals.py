@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -16,17 +17,29 @@ class TerminatedError(KeyboardInterrupt):
 
 @contextmanager
 def handled_by(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[bool]:
-    """Inside the block ``handler`` gets these signals; ``False`` outside the main thread, where nobody can get any."""
-    try:
-        previous = {number: signal.signal(number, handler) for number in numbers}
-    except ValueError:
+    """Inside the block ``handler`` gets these signals; ``False`` outside the main thread, where nobody can get any, and
+    where one of them has a handler that is not Python's, which could not be put back."""
+    previous = {number: signal.getsignal(number) for number in numbers}
+    if threading.current_thread() is not threading.main_thread() or None in previous.values():
         yield False
         return
     try:
+        for number in numbers:
+            signal.signal(number, handler)
         yield True
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def postponed(*numbers: signal.Signals) -> Iterator[None]:
+    """These signals wait until the block is over: then the last of them comes."""
+    received: list[int] = []
+    with handled_by(lambda number, _: received.append(number), *numbers):
+        yield
+    if received:
+        signal.raise_signal(received[-1])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import secrets
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tickwise.core import console
 from tickwise.core.config import to_dict
 from tickwise.core.paths import atomic_directory, remove_temporaries
-from tickwise.core.signals import termination_interrupts
+from tickwise.core.signals import postponed, termination_interrupts
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings, ceilings
 from tickwise.profiling.energy import DEFAULT_COEFFICIENTS, EnergyCoefficients, energy_model, find_meter
@@ -39,9 +40,9 @@ def record_trace(
     listing: Callable[[], Listing | None] = lambda: None, overwrite: bool | None = None,
     coefficients: EnergyCoefficients = DEFAULT_COEFFICIENTS,
 ) -> Iterator[Ledger]:
-    """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C or SIGTERM ends it;
-    any other exception leaves nothing behind, nor does a block without a finished tick. ``listing`` gives the
-    instructions of a typical tick, asked at the end.
+    """A ``Ledger`` whose rows become the trace at ``path`` when the block ends, also when Ctrl-C or SIGTERM ends it
+    (one that comes while the trace is written waits until it is); any other exception leaves nothing behind, nor does a
+    block without a finished tick. ``listing`` gives the instructions of a typical tick, asked at the end.
 
     Raises ``OutputError`` when ``path`` cannot be written or holds something already.
     """
@@ -59,26 +60,28 @@ def record_trace(
     header["roofline"] = asdict(roof)
     header["energy"] = _energy_header(meter is not None, energy_source, coefficients if model_of_energy else None)
     interrupt: KeyboardInterrupt | None = None
-    with contextlib.suppress(_NothingRecordedError), termination_interrupts(), atomic_directory(path) as folder:
-        writer = TraceWriter(folder, secrets.token_hex(4))
-        ledger = Ledger(writer, roofline=roof, costs=costs, energy=meter or model_of_energy,
-                        synchronize=synchronizer(device), usage=usage_reader())
-        try:
-            yield ledger
-        except KeyboardInterrupt as stop:
-            interrupt = stop
-        ledger.flush()
-        if not writer.n_ticks:
-            raise _NothingRecordedError
-        header["recording"] = {"pauses": ledger.pauses, "pause_ns": ledger.pause_ns}
-        writer.close(header, listing())
-    if writer.n_ticks:
-        ticks = "1 tick" if writer.n_ticks == 1 else f"{writer.n_ticks:,} ticks"
-        console.say(f"trace: {ticks} in {path}; look at it with tickwise trace show {path}")
-    else:
-        console.say(f"no trace was written to {path}: the run ended before its first tick was over")
-    if interrupt is not None:
-        raise interrupt
+    with termination_interrupts(), contextlib.ExitStack() as writing:
+        with contextlib.suppress(_NothingRecordedError), atomic_directory(path) as folder:
+            writer = TraceWriter(folder, secrets.token_hex(4))
+            ledger = Ledger(writer, roofline=roof, costs=costs, energy=meter or model_of_energy,
+                            synchronize=synchronizer(device), usage=usage_reader())
+            try:
+                yield ledger
+            except KeyboardInterrupt as stop:
+                interrupt = stop
+            writing.enter_context(postponed(signal.SIGINT, signal.SIGTERM))
+            ledger.flush()
+            if not writer.n_ticks:
+                raise _NothingRecordedError
+            header["recording"] = {"pauses": ledger.pauses, "pause_ns": ledger.pause_ns}
+            writer.close(header, listing())
+        if writer.n_ticks:
+            ticks = "1 tick" if writer.n_ticks == 1 else f"{writer.n_ticks:,} ticks"
+            console.say(f"trace: {ticks} in {path}; look at it with tickwise trace show {path}")
+        else:
+            console.say(f"no trace was written to {path}: the run ended before its first tick was over")
+        if interrupt is not None:
+            raise interrupt
 
 
 def _header(model: str, number_format: str, limits: Ceilings) -> dict[str, Any]:
