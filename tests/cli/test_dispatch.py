@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tickwise.cli import main
+from tickwise.cli import dispatch, main
+from tickwise.core.signals import TerminatedError
 
 
 def said(capsys, *words):
@@ -49,6 +50,22 @@ def test_a_value_of_the_wrong_type_is_told_in_plain_words(capsys, monkeypatch, w
 def test_a_wrong_verb(capsys):
     assert said(capsys, "trian") == "tickwise: no verb 'trian'; did you mean 'train'?; see tickwise --help"
     assert said(capsys, "--jsno") == "tickwise: --jsno: a verb comes first, then its flags; see tickwise --help"
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (KeyboardInterrupt, 130, "tickwise: interrupted\n"), (TerminatedError, 143, "tickwise: terminated\n"),
+])
+def test_the_first_of_several_ranks_says_that_a_signal_ended_them(capsys, monkeypatch, error, code, line):
+    def end(_parsed):
+        raise error
+
+    monkeypatch.setattr(dispatch, "load_verb", lambda verb: (None, end))
+    monkeypatch.setattr(dispatch, "parse", lambda verb, words: None)
+    assert (main(["doctor"]), capsys.readouterr().err) == (code, line)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    for rank, said_by_it in ((0, line), (1, "")):
+        monkeypatch.setenv("RANK", str(rank))
+        assert (main(["doctor"]), capsys.readouterr().err) == (code, said_by_it)
 
 
 def test_completion_has_help(capsys):

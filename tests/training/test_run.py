@@ -1,6 +1,8 @@
 """Whole runs on a small text: what they leave behind, limits, faults."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -9,11 +11,12 @@ import tickwise
 from small_runs import FLAGS, TINY, losses, metrics
 from tickwise.cli import main
 from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, NumericsError, OutputError
+from tickwise.core.signals import TerminatedError
 from tickwise.data.config import PrepareConfig
 from tickwise.data.prepare import prepare
 from tickwise.interop.directory import load_model
 from tickwise.training.config import ModelOptions, OptimizerOptions, TrainConfig
-from tickwise.training.run import build, open_data, plan
+from tickwise.training.run import build, interrupt_flag, open_data, plan
 
 
 def test_a_run_learns_and_leaves_everything_behind(small_text, tmp_path):
@@ -32,6 +35,15 @@ def test_a_run_learns_and_leaves_everything_behind(small_text, tmp_path):
     module, tokenizer = load_model(tmp_path / "run", device="cpu")
     assert module.config.vocab_size == tokenizer.vocab_size
     assert not list((tmp_path / "run").rglob("*.tmp-*"))
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)])
+def test_the_second_signal_ends_at_once_and_says_which_it_was(number, error):
+    with pytest.raises(KeyboardInterrupt) as stop, interrupt_flag() as interrupted:
+        os.kill(os.getpid(), number)
+        assert interrupted()
+        os.kill(os.getpid(), number)
+    assert stop.type is error
 
 
 def test_reported_loss_is_the_loss_of_the_saved_model(small_text, tmp_path):

@@ -75,7 +75,8 @@ def overview() -> str:
         "  tickwise completion bash  a completion script for bash, zsh or tcsh",
         "",
         "common flags: --config FILE.yaml (flags win), --json (JSON alone on stdout), -q, -v",
-        "exit codes: 0 done, 1 a fault of tickwise, 2 a user's mistake (one line says which), 130 interrupted",
+        "exit codes: 0 done, 1 a fault of tickwise, 2 a user's mistake (one line says which), 130 interrupted,",
+        "            143 terminated (130 where a training or a task that learns saved and stopped on SIGTERM)",
     ]
     return "\n".join(lines)
 

@@ -179,7 +179,8 @@ def dispatch(arguments: Sequence[str]) -> int:
               "smaller model", file=sys.stderr)
         return 2
     except TerminatedError:
-        print("tickwise: terminated", file=sys.stderr)
+        if not _is_follower():
+            print("tickwise: terminated", file=sys.stderr)
         return TERMINATED
     except KeyboardInterrupt:
         if not _is_follower():

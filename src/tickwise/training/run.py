@@ -23,7 +23,7 @@ from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, Outpu
 from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
 from tickwise.core.seeds import seed_everything
-from tickwise.core.signals import handled_by
+from tickwise.core.signals import TerminatedError, handled_by
 from tickwise.data.batches import BatchCursor
 from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
@@ -342,9 +342,9 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
     # Whoever starts ranks passes a signal on that they may have got themselves.
     same_s = _ONE_SIGNAL_S if is_one_of_several() else 0.0
 
-    def handler(_number: int, _frame: Any) -> None:
+    def handler(number: int, _frame: Any) -> None:
         if received and time.monotonic() - received[0] >= same_s:
-            raise KeyboardInterrupt
+            raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
         received.append(time.monotonic())
         if console.verbosity() >= console.NORMAL and not is_one_of_several():
             # Not print: a signal may arrive in the middle of one.
