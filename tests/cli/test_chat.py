@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 
 import pytest
 
@@ -77,6 +79,29 @@ def test_adapt_and_talk(tickwise_cli, talker, chats, monkeypatch):
     code, _, err = tickwise_cli(*talk)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "the model reads 64" in err
+
+
+class Terminated(io.StringIO):
+    """Lines, and then SIGTERM where the next one is waited for."""
+
+    def readline(self, *size):
+        line = super().readline(*size)
+        if not line:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line
+
+
+def test_a_talk_that_is_ended_from_outside_is_saved(tickwise_cli, talker, chats, monkeypatch):
+    run = talker / "chat"
+    code, _, err = tickwise_cli("adapt", talker / "base", "--task", "chat", "--train", chats, "--out", run,
+                                "--tuning.epochs", 1, "--tuning.batch-size", 2, "--device", "cpu")
+    assert code == 0, err
+    for saved, trace in ((talker / "a.json", ()), (talker / "b.json", ("--trace", talker / "trace"))):
+        monkeypatch.setattr("sys.stdin", Terminated("a\n"))
+        code, _, err = tickwise_cli("chat", run, "--max-tokens", 1, "--device", "cpu", "--save", saved, *trace)
+        assert (code, err.splitlines()[-1]) == (143, "tickwise: terminated")
+        assert [message["role"] for message in json.loads(saved.read_text())["messages"]] == ["user", "assistant"]
+    assert open_trace(talker / "trace").header["counts"]["ticks"]
 
 
 def test_what_is_piped_in_is_text_and_never_a_command(tickwise_cli, talker, chats, monkeypatch, tmp_path):

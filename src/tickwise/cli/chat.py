@@ -16,7 +16,7 @@ from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.console import say
 from tickwise.core.device import DType
 from tickwise.core.errors import UserError
-from tickwise.core.signals import TerminatedError
+from tickwise.core.signals import TerminatedError, termination_interrupts
 
 if TYPE_CHECKING:
     from tickwise.engine.chat import Conversation
@@ -69,9 +69,14 @@ def run(arguments: Arguments) -> int:
     if arguments.trace is not None:
         check_trace_output(arguments.trace)
     model = load(arguments.model, arguments.device, arguments.dtype)
-    with traced(model, arguments.trace, writing_costs(model, use_cache=True)):
+    with termination_interrupts(), traced(model, arguments.trace, writing_costs(model, use_cache=True)):
         talk = Conversation(model, settings, arguments.system)
-        _talk(talk, arguments)
+        try:
+            _talk(talk, arguments)
+        except (UserError, KeyboardInterrupt):
+            if arguments.save is not None and talk.messages:
+                _save(talk, arguments.save)
+            raise
     if arguments.save is not None:
         _save(talk, arguments.save)
     if arguments.json:
@@ -96,8 +101,6 @@ def _talk(talk: "Conversation", arguments: Arguments) -> None:
             _take(talk, line.rstrip("\r\n"), show=not arguments.json, commands=at_terminal)
         except UserError as problem:
             if not at_terminal:
-                if arguments.save is not None and talk.messages:
-                    _save(talk, arguments.save)
                 raise
             print(f"tickwise: {problem}", file=sys.stderr)
         except KeyboardInterrupt as stop:
