@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import numpy
@@ -177,6 +178,21 @@ def test_the_listings_without_a_cache_do_not_grow_with_the_lengths(tiny_decoder,
     assert len(calls) < 15
     assert flops == [(n + 1) * flops[0] for n in range(64)]
     assert costs(work((4, 0, "prefill", 0))) is None, "what is only remembered is not computed"
+
+
+def test_without_a_cache_rows_that_ask_for_more_are_listed_once_and_not_once_per_combination(tiny_decoder, monkeypatch):
+    costs, calls = WholeTextCosts(tiny_decoder(), BLOCK), []
+
+    def tick(*n_logits):
+        return work(*((5, 3, "decode", n) for n in n_logits))
+
+    for n in (1, 2, 3):
+        costs(tick(n))
+    monkeypatch.setattr(costs_module, "list_program", lambda *a, **k: calls.append(1) or list_program(*a, **k))
+    for asked in itertools.product((1, 2, 3), repeat=3):
+        table, lengths = costs(tick(*asked))
+    assert not calls
+    assert table.at(lengths) == listed(costs, tick(3, 3, 3))
 
 
 class Sink:

@@ -175,15 +175,19 @@ class DecoderCosts:
         keys, base = self._keys, parts[0].shared
         steps = numpy.concatenate([part.per_unit for part in parts])
         if asked:
-            if asked not in self._heads:
-                self._heads[asked] = self._head(asked)
-            head = self._heads[asked]
+            head = self._logits(asked)
             new = tuple(key for key in head if key not in keys)
             base = numpy.concatenate([base, numpy.zeros((len(new), 3), dtype=numpy.int64)])
             steps = numpy.concatenate([steps, numpy.zeros((len(steps), len(new), 3), dtype=numpy.int64)], 1)
             keys = (*keys, *new)
             base = base + numpy.array([head.get(key, (0, 0, 0)) for key in keys], dtype=numpy.int64)
         return CostTable(keys, base, steps, MODEL_STAGES)
+
+    def _logits(self, asked: Any) -> _Figures:
+        """What looking for these logits costs."""
+        if asked not in self._heads:
+            self._heads[asked] = self._head(asked)
+        return self._heads[asked]
 
     def _part(self, sort: _Sort, alone: bool) -> _Part:
         """Of units of this sort, of which one is all the tick (``alone``) or which stand beside others."""
@@ -296,16 +300,22 @@ class WholeTextCosts(DecoderCosts):
         return self._in_order(_figures(list_program(
             self._module, ids_1T, call=lambda module, ids_1T: module.hidden_states(ids_1T))))
 
+    def _logits(self, asked: Any) -> _Figures:
+        """Each row looks for its own."""
+        total: _Figures = {}
+        for n_logits in asked:
+            for key, cost in super()._logits(n_logits).items():
+                before = total.get(key, (0, 0, 0))
+                total[key] = before[0] + cost[0], before[1] + cost[1], before[2] + cost[2]
+        return total
+
     def _head(self, asked: Any) -> _Figures:
 
         def logits(module: Decoder, hidden_1TC: Tensor) -> Tensor:
-            found = []
-            for n_logits in asked:
-                mark(Stage.NORM)
-                found.append(module.logits(hidden_1TC[:, -n_logits:])[0])
-            return torch.cat(found)
+            mark(Stage.NORM)
+            return torch.cat([module.logits(hidden_1TC[:, -asked:])[0]])
 
-        return _figures(list_program(self._module, self._hidden(max(asked)), call=logits))
+        return _figures(list_program(self._module, self._hidden(asked), call=logits))
 
 
 def _length(row: RowWork) -> int:
