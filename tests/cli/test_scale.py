@@ -261,6 +261,21 @@ def test_plan_refuses_in_one_line(tickwise_cli, law_json, slow_machine, words, m
     assert len([line for line in err.splitlines() if line.startswith("tickwise: ")]) == 1
 
 
+def test_a_best_size_that_gets_no_step_is_not_called_the_smallest(tickwise_cli, law_json, slow_machine, tmp_path):
+    """By a law for which size is all, the budget's best model is large, and does not see one batch."""
+    law = json.loads(law_json.read_text())
+    coefficients = {"E": 1.0, "A": 1e6, "B": 10.0, "alpha": 0.9, "beta": 0.1}
+    law["parametric"]["coefficients"] = {name: {"value": value} for name, value in coefficients.items()}
+    steep = tmp_path / "steep.json"
+    steep.write_text(json.dumps(law))
+    code, _, err = tickwise_cli("scale", "plan", "--law", steep, "--hardware", slow_machine, "--vocab-size", 512,
+                                "--context", 64, "--flops", 2e10)
+    assert code == 2
+    size, need = re.search(r"best size of ([\d,]+) parameters .*: one step of it takes (.+) × 10¹¹ FLOP", err).groups()
+    assert float(need) * 1e11 == pytest.approx(6 * int(size.replace(",", "")) * 64 * 64, rel=0.01)
+    assert "smallest" not in err
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (("--hardware", "nosuch"), "nosuch"), (("--price-per-hour", "-2"), "--price-per-hour: must be positive"),
     (("--price-per-kwh", "nan"), "--price-per-kwh: must be positive"), (("--context", "0"), "--context: must be"),

@@ -117,7 +117,7 @@ def plan(arguments: Arguments) -> dict[str, Any]:
 
         chosen = best_model(law, [model.parameters for model in models], cost, budget, arguments.inference_tokens)
     if chosen is None:
-        raise ConfigError(_too_small(arguments, kind, models[0], cost(0)))
+        raise ConfigError(_too_small(arguments, kind, models[0], cost(0), is_smallest=True))
     model = models[chosen]
     per_token = _cost_per_token(arguments, kind, budget, model, step)
     tokens = tokens_within(budget, per_token, arguments.inference_tokens)
@@ -126,7 +126,7 @@ def plan(arguments: Arguments) -> dict[str, Any]:
     free_size, free_interval = optimal_size_interval(law, flops + used, arguments.inference_tokens)
     batch = _batch_tokens(arguments)
     if tokens < batch or (chosen == 0 and free_size < model.parameters / 2 and not arguments.inference_tokens):
-        raise ConfigError(_too_small(arguments, kind, model, cost(0), free_size))
+        raise ConfigError(_too_small(arguments, kind, model, per_token, is_smallest=chosen == 0, optimum=free_size))
     recipe, accumulate = _recipe(arguments, model, flops, tokens)
     expected = expected_loss(law, model.parameters, tokens)
     found = estimate.estimate(_asked(arguments), _settings(arguments, model, recipe.optimizer, min(accumulate, 2)))
@@ -322,16 +322,17 @@ def _command(arguments: Arguments, model: _Model, recipe: "Recipe", accumulate: 
     return " ".join([*words, f"--max-tokens {tokens} --dtype {dtype}"])
 
 
-def _too_small(arguments: Arguments, kind: str, smallest: _Model, cost: float, optimum: float | None = None) -> str:
-    """The line for a budget below the smallest model."""
+def _too_small(arguments: Arguments, kind: str, model: _Model, per_token: float, *, is_smallest: bool,
+               optimum: float | None = None) -> str:
+    """The line for a budget that does not train ``model``, at this cost of a token, for one step."""
     flag, amount = _BUDGETS[kind], getattr(arguments, kind)
-    what = f"{flag} {amount:g}: below the smallest model of {smallest.parameters:,} parameters (vocabulary "\
-           f"{_vocabulary(arguments):,})"
+    which = "below the smallest model" if is_smallest else "too little to train the best size"
+    what = f"{flag} {amount:g}: {which} of {model.parameters:,} parameters (vocabulary {_vocabulary(arguments):,})"
     if arguments.inference_tokens:
         return f"{what}: its {arguments.inference_tokens:g} --inference-tokens and one step of training cost more"
-    if optimum is not None and optimum < smallest.parameters:
+    if is_smallest and optimum is not None and optimum < model.parameters:
         return f"{what}: the best size would be {optimum:,.0f} parameters; give more, or a smaller --vocab-size"
-    need = f"{format_number(cost * _batch_tokens(arguments))} {_UNITS[kind]}"
+    need = f"{format_number(per_token * _batch_tokens(arguments))} {_UNITS[kind]}"
     return f"{what}: one step of it takes {need}; give more"
 
 
