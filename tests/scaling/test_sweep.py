@@ -1,8 +1,10 @@
 """A sweep's folder: what runs, what never runs again, what the table says."""
 
+import contextlib
 import dataclasses
 import json
 import math
+import signal
 import sys
 import types
 from concurrent.futures import Future
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tickwise.cli import scale_sweep
 from tickwise.core.errors import ConfigError, OutputError
+from tickwise.core.signals import TerminatedError
 from tickwise.profiling.machine import cores
 from tickwise.scaling import sweep
 from tickwise.scaling.runs import list_excluded, read_runs
@@ -168,10 +172,54 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(broken_ray):
     assert broken_ray == [True]
 
 
+@pytest.mark.parametrize("moment", ["starting", "inside", "stopping"])
+def test_a_signal_never_meets_the_handler_that_ray_installs(broken_ray, monkeypatch, moment):
+    ray, before = sys.modules["ray"], signal.getsignal(signal.SIGTERM)
+
+    def at(this):
+        if this == moment:
+            signal.raise_signal(signal.SIGTERM)
+
+    def init(**settings):
+        at("starting")
+        signal.signal(signal.SIGTERM, lambda *_: pytest.fail("Ray's handler ran"))
+
+    def shutdown():
+        at("stopping")
+        broken_ray.append(True)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}]
+    ray.remote = lambda function: types.SimpleNamespace(options=lambda **_: function)
+    ends = contextlib.nullcontext() if moment == "stopping" else pytest.raises(TerminatedError)
+    with ends, ray_workers(1, 1, 0.0):
+        at("inside")
+    assert broken_ray == [True], "taken down, once and whole"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ray_that_nobody_asked_for_is_left_where_it_would_be_refused(broken_ray, monkeypatch, capsys):
+    def asked(**more):
+        return scale_sweep.Arguments(data=Path("DATA"), out=Path("out"), sizes=("1x16",), workers=1, **more)
+
+    many = cores() + 1
+    assert scale_sweep._by_ray(asked(threads=cores()))
+    assert not scale_sweep._by_ray(asked(threads=many))
+    scale_sweep._check(asked(threads=many))
+    with scale_sweep._workers(asked(threads=many)):
+        assert "processes of this machine" in capsys.readouterr().err
+    for more in ({"scheduler": "ray"}, {"gpus": 1.0}):
+        with pytest.raises(ConfigError, match=r"Ray would reserve .*--scheduler local"):
+            scale_sweep._check(asked(threads=many, **more))
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    assert scale_sweep._by_ray(asked(threads=many))
+
+
 def test_ray_is_not_told_of_more_cores_than_there_are(broken_ray, monkeypatch):
     check_ray(1, cores())
     for workers, threads in ((1, cores() + 1), (cores() + 1, 1)):
-        with pytest.raises(ConfigError, match=f"reserve {workers * threads} CPUs, .* this machine has"):
+        with pytest.raises(ConfigError, match=f"reserve {workers * threads} CPUs, .* machine has .*--scheduler local"):
             check_ray(workers, threads)
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     check_ray(1, cores() + 1)

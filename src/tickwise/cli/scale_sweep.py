@@ -68,7 +68,8 @@ class Arguments(CommonArguments):
     seed: int = 1
 
     scheduler: Literal["auto", "ray", "local"] = "auto"
-    """Ray if it is installed (tickwise[distributed]; RAY_ADDRESS names a cluster), else processes of this machine."""
+    """Ray if it is installed (tickwise[distributed]; RAY_ADDRESS names a cluster) and has the cores, else processes of
+    this machine."""
     workers: int | None = None
     """Trials at a time (as many as there are cores for; on a cluster Ray decides)."""
     threads: int = 1
@@ -138,9 +139,12 @@ def _check(arguments: Arguments) -> None:
 
 
 def _by_ray(arguments: Arguments) -> bool:
-    from tickwise.scaling.sweep_workers import has_ray
+    from tickwise.scaling.sweep_workers import has_ray, ray_fits
 
-    return arguments.scheduler == "ray" or (arguments.scheduler == "auto" and has_ray())
+    if arguments.scheduler != "auto":
+        return arguments.scheduler == "ray"
+    # Nobody asked for Ray: processes of this machine have no limit of theirs, but cannot reserve GPUs.
+    return has_ray() and (arguments.gpus > 0 or ray_fits(_at_a_time(arguments), arguments.threads))
 
 
 def _at_a_time(arguments: Arguments) -> int:
@@ -162,13 +166,14 @@ def _base(arguments: Arguments, data: Path) -> "TrainConfig":
 
 def _workers(arguments: Arguments) -> "contextlib.AbstractContextManager[Start]":
     from tickwise.core.console import say
-    from tickwise.scaling.sweep_workers import local_workers, ray_workers
+    from tickwise.scaling.sweep_workers import has_ray, local_workers, ray_workers
 
     workers = _at_a_time(arguments)
     if _by_ray(arguments):
         say(f"trials by Ray, {arguments.threads} CPUs and {arguments.gpus:g} GPUs each")
         return ray_workers(workers, arguments.threads, arguments.gpus)
-    say(f"trials in processes of this machine, {workers} at a time with {arguments.threads} threads each")
+    why = " (Ray would need more cores than there are)" if arguments.scheduler == "auto" and has_ray() else ""
+    say(f"trials in processes of this machine, {workers} at a time with {arguments.threads} threads each{why}")
     return local_workers(workers, arguments.threads)
 
 

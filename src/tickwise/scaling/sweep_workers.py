@@ -60,6 +60,13 @@ def has_ray() -> bool:
     return find_spec("ray") is not None
 
 
+def ray_fits(workers: int, threads: int) -> bool:
+    """Whether this machine has the CPUs that a Ray of its own would be started for; a cluster knows by itself."""
+    from tickwise.profiling.machine import cores
+
+    return bool(os.environ.get("RAY_ADDRESS")) or workers * threads <= cores()
+
+
 def check_ray(workers: int, threads: int) -> None:
     """``ConfigError`` where Ray is missing, or would be started here for more CPUs than this machine has: it believes
     what it is told of them."""
@@ -68,10 +75,10 @@ def check_ray(workers: int, threads: int) -> None:
     if not has_ray():
         raise ConfigError("--scheduler ray: Ray is not installed; pip install 'tickwise[distributed]', or take "
                           "--scheduler local")
-    if not os.environ.get("RAY_ADDRESS") and workers * threads > cores():
+    if not ray_fits(workers, threads):
         raise ConfigError(f"Ray would reserve {workers * threads} CPUs, {threads} for each trial at a time, and "
-                          f"this machine has {cores()}; lower --threads or --workers, or name a cluster with "
-                          "RAY_ADDRESS")
+                          f"this machine has {cores()}; lower --threads or --workers, take --scheduler local, or "
+                          "name a cluster with RAY_ADDRESS")
 
 
 @contextlib.contextmanager
@@ -80,24 +87,30 @@ def ray_workers(workers: int, threads: int, gpus: float) -> Iterator[Start]:
     ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
     must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint.
 
-    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. Inside, SIGTERM raises
-    ``TerminatedError``."""
+    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. SIGTERM raises ``TerminatedError``
+    until Ray is taken down, which it does not stop."""
     check_ray(workers, threads)
     import ray
 
-    try:
-        _start_ray(workers * threads)
-        # Only now: Ray has put a handler of its own there, which would dump its stack.
-        with handled_by(_terminate, signal.SIGTERM):
+    with handled_by(_terminate, signal.SIGTERM) as heard:
+        try:
+            _start_ray(workers * threads)
+            if heard:  # again: Ray has put a handler of its own there, which would dump its stack
+                signal.signal(signal.SIGTERM, _terminate)
             check_room([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
             task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
             yield lambda folder: task.remote(folder.resolve(), threads).future()
-    finally:
-        ray.shutdown()
+        finally:
+            with handled_by(_ignore, signal.SIGTERM):  # half taken down, Ray would leave its processes behind
+                ray.shutdown()
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
     raise TerminatedError
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Not ``SIG_IGN``, which child processes would keep."""
 
 
 def _start_ray(cpus: int) -> None:
