@@ -2,7 +2,8 @@
 
 import pytest
 
-from tickwise.core.slow_ticks import PhaseOfTicks, compared
+from tickwise.core.slow_tick_words import compared
+from tickwise.core.slow_ticks import PhaseOfTicks
 from tickwise.core.typical import Ticks, Used, typical
 
 MS = 1_000_000

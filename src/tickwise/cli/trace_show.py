@@ -270,7 +270,7 @@ def _against(report: "TickReport") -> str:
 
 def _processor(report: "TickReport") -> str:
     """What the system says about the tick; empty where it says nothing."""
-    from tickwise.core.slow_ticks import times
+    from tickwise.core.slow_tick_words import times
 
     slow = report.slow
     if slow.interruptions is None or slow.cpu_ns is None:

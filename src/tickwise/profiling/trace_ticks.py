@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.slow_ticks import PhaseOfTicks, SlowTick, compared, typical_flops
+from tickwise.core.slow_tick_words import SlowTick, compared
+from tickwise.core.slow_ticks import PhaseOfTicks, typical_flops
 from tickwise.core.typical import Used
 from tickwise.profiling.trace_phases import (
     SUMS,

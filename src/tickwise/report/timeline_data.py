@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tickwise.core.errors import DataError
-from tickwise.core.slow_ticks import PhaseOfTicks, compared, typical_flops
+from tickwise.core.slow_tick_words import compared
+from tickwise.core.slow_ticks import PhaseOfTicks, typical_flops
 from tickwise.core.stages import Stage
 from tickwise.core.typical import Ticks, Used, typical
 
