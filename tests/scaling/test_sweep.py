@@ -1,6 +1,5 @@
 """A sweep's folder: what runs, what never runs again, what the table says."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -192,8 +191,7 @@ def test_a_signal_never_meets_the_handler_that_ray_installs(broken_ray, monkeypa
     monkeypatch.setattr(ray, "shutdown", shutdown)
     ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}]
     ray.remote = lambda function: types.SimpleNamespace(options=lambda **_: function)
-    ends = contextlib.nullcontext() if moment == "stopping" else pytest.raises(TerminatedError)
-    with ends, ray_workers(1, 1, 0.0):
+    with pytest.raises(TerminatedError), ray_workers(1, 1, 0.0):
         at("inside")
     assert broken_ray == [True], "taken down, once and whole"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -228,11 +226,13 @@ def test_ray_is_not_told_of_more_cores_than_there_are(broken_ray, monkeypatch):
 def test_a_trial_that_was_killed_is_said_to_be(tmp_path, planned):
     def killed(folder):
         done = Future()
-        done.set_result(Ended(-9, ""))
+        done.set_result(Ended(code, ""))
         return done
 
-    name = planned[0].name
+    name, code = planned[0].name, -9
     assert go(tmp_path, planned[:1], killed) == [f"{name} was killed (SIGKILL): perhaps for want of memory"]
+    code = -40  # a real-time signal, which has no name
+    assert go(tmp_path, planned[:1], killed) == [f"{name} was killed (signal 40): it said nothing"]
 
 
 def test_a_folder_takes_one_sweep_at_a_time(tmp_path):

@@ -21,6 +21,7 @@ from tickwise.core.config import differing_keys, read_json, to_dict
 from tickwise.core.console import ProgressBar, format_seconds, progress, say
 from tickwise.core.errors import ConfigError, OutputError
 from tickwise.core.paths import atomic_file, output_error, write_text_atomic
+from tickwise.core.processes import signal_name
 from tickwise.scaling.plan import expected_loss
 from tickwise.scaling.study import read_law
 from tickwise.scaling.sweep_grid import Trial, describe
@@ -256,7 +257,7 @@ def _finish(out: Path, trial: Trial, ended: Ended) -> str | None:
         return None
     last, how = ended.stderr.strip().splitlines(), f"failed (exit code {ended.code})"
     if ended.code < 0:
-        how = f"was killed ({signal.Signals(-ended.code).name})"
+        how = f"was killed ({signal_name(-ended.code)})"
     silent = "perhaps for want of memory" if ended.code == -signal.SIGKILL else "it said nothing"
     return f"{trial.name} {how}: {last[-1] if last else silent}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tickwise.core.errors import ConfigError
-from tickwise.core.signals import TerminatedError, handled_by
+from tickwise.core.signals import TerminatedError, handled_by, postponed
 
 _PR_SET_PDEATHSIG = 1
 _STDERR_TAIL = 2000
@@ -87,8 +87,8 @@ def ray_workers(workers: int, threads: int, gpus: float) -> Iterator[Start]:
     ``RAY_ADDRESS`` names, else in one that is started here for ``workers`` trials at a time. The folder of the sweep
     must be one that all nodes share. A trial whose node fails is started again, and goes on from its checkpoint.
 
-    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. SIGTERM raises ``TerminatedError``
-    until Ray is taken down, which it does not stop."""
+    ``ConfigError`` where Ray does not start, or no node has what a trial reserves. SIGTERM raises
+    ``TerminatedError``, after Ray is taken down if it comes then."""
     check_ray(workers, threads)
     import ray
 
@@ -101,16 +101,12 @@ def ray_workers(workers: int, threads: int, gpus: float) -> Iterator[Start]:
             task = ray.remote(run_process).options(num_cpus=threads, num_gpus=gpus, max_retries=3)
             yield lambda folder: task.remote(folder.resolve(), threads).future()
         finally:
-            with handled_by(_ignore, signal.SIGTERM):  # half taken down, Ray would leave its processes behind
+            with postponed(signal.SIGTERM):  # half taken down, Ray would leave its processes behind
                 ray.shutdown()
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
     raise TerminatedError
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Not ``SIG_IGN``, which child processes would keep."""
 
 
 def _start_ray(cpus: int) -> None:

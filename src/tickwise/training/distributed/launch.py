@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from tickwise.core import console
 from tickwise.core.console import format_bytes
 from tickwise.core.errors import ConfigError, MemoryLimitError, RankError
+from tickwise.core.processes import signal_name
 from tickwise.profiling.machine import cores, memory_bytes
 
 _DEFAULT_PORT = 29500
@@ -187,7 +188,7 @@ class _Deaths(logging.Handler):
         if not self._left:  # what ``start_ranks`` raises says so
             return
         self._left -= 1
-        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed ({signal_name(-code)})" if code < 0 else f"ended with exit code {code}"
         what = "" if code == _RANK_SAID_WHY else f"local rank {rank} (process {pid}) {how}; "
         console.say(f"{what}all ranks start again from the last checkpoint; of {self._restarts} restarts {self._left} "
                     "are left")
