@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import psutil
 import pytest
@@ -18,8 +19,9 @@ import torch
 from small_runs import FLAGS, TINY, losses, metrics
 from tickwise.core.errors import ConfigError, MemoryLimitError
 from tickwise.training.config import LoopConfig, ModelOptions, ParallelOptions, TrainConfig
+from tickwise.training.distributed import join
 from tickwise.training.distributed.launch import _Deaths, command, launch_of, least_rank_bytes, without_launch_flags
-from tickwise.training.distributed.ranks import _differing_settings, check_split, is_restart, launcher
+from tickwise.training.distributed.ranks import Joined, _differing_settings, check_split, is_restart, launcher
 from tickwise.training.distributed.traffic import check_ranks_fit, rank_memory, step_traffic
 from tickwise.training.memory import estimate_training_memory
 
@@ -161,6 +163,57 @@ def test_settings_that_differ_are_named_with_both_values():
     two = {"optimizer": {"name": "adamw", "lr": 0.02}, "seed": 1, "a": 2, "b": 2, "same": None}
     said = _differing_settings(json.dumps(one), json.dumps(two))
     assert said == "a: 1 and 2, b: 1 and 2, optimizer.lr: 0.01 and 0.02 and 1 more"
+    assert _differing_settings('{"x": {"k": "数据"}}', '{"x": {}}') == 'x.k: "数据" and null'
+    long = [[*range(60), last] for last in ("one", "two")]
+    said = _differing_settings(*(json.dumps({"sizes": sizes}) for sizes in long))
+    assert re.fullmatch(r'sizes: ….{1,60} and ….{1,60}', said)
+    assert "one" in said
+    assert "two" in said
+    said = _differing_settings(*(json.dumps({"sizes": [first, *range(60)]}) for first in (1, 2)))
+    assert re.fullmatch(r"sizes: \[1.{58}… and \[2.{58}…", said)
+
+
+class TwoRanks(Joined):
+    """Rank 0 of two, of which the other one says what ``other`` makes of this one's words, or is gone."""
+
+    def __init__(self, *_):
+        self.rank, self.n_ranks, self.hosts, self.launchers = 0, 2, ["here", "there"], []
+
+    def texts(self, own):
+        return [own, self.other(own)]
+
+    def fault(self, problem, training):
+        return SystemExit(1)
+
+
+def _some_training(**config):
+    return types.SimpleNamespace(
+        config=LoopConfig(**config), dtype_name="bf16", data_fingerprint="f00d", device=torch.device("cpu"),
+        objective=types.SimpleNamespace(fixed_shapes=False), record={}, peak_flops_per_s=None)
+
+
+def test_a_rank_that_dies_while_settings_are_exchanged_is_a_fault_like_any_other(monkeypatch):
+    def gone(self, own):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242")
+
+    monkeypatch.setattr(TwoRanks, "other", gone, raising=False)
+    monkeypatch.setattr(join, "Joined", TwoRanks)
+    monkeypatch.setattr(join, "is_one_of_several", lambda: True)
+    with pytest.raises(SystemExit):
+        join.join_ranks(_some_training(), None)
+
+
+@pytest.mark.parametrize(("asked", "hint"), [("auto", True), ("bf16", False)])
+def test_a_dtype_that_auto_chose_otherwise_is_said_to_be(monkeypatch, asked, hint):
+    def slower(self, own):
+        said = json.loads(own)
+        said["settings"] = json.dumps(json.loads(said["settings"]) | {"dtype": "fp32"}, sort_keys=True)
+        return json.dumps(said | ({} if asked == "auto" else {"dtype": "fp32"}))
+
+    monkeypatch.setattr(TwoRanks, "other", slower, raising=False)
+    with pytest.raises(ConfigError, match=r'dtype: "fp32" and "bf16"') as caught:
+        TwoRanks().check_same(_some_training(dtype=asked))
+    assert ("--dtype" in str(caught.value)) is hint
 
 
 def test_a_port_in_use_is_one_line(small_text, tmp_path):
@@ -328,7 +381,11 @@ def test_a_death_tells_how_many_restarts_are_left(capsys):
     for code in (-9, 2, -9):
         deaths.emit(logging.LogRecord("", logging.ERROR, "", 0, "failed (exitcode: %s) local_rank: %s (pid: %s)",
                                       (code, 1, 77), None))
-    assert capsys.readouterr().err.splitlines() == [
+    _Deaths(1).emit(logging.LogRecord("", logging.ERROR, "", 0, "failed (exitcode: %s) local_rank: %s (pid: %s)",
+                                      (-40, 0, 78), None))
+    *said, unnamed = capsys.readouterr().err.splitlines()
+    assert unnamed.startswith("local rank 0 (process 78) was killed (signal 40); ")
+    assert said == [
         "local rank 1 (process 77) was killed (SIGKILL); all ranks start again from the last checkpoint; of 2 restarts "
         "1 are left",
         "all ranks start again from the last checkpoint; of 2 restarts 0 are left"]

@@ -28,12 +28,14 @@ def join_ranks(training: "Training", trace: Path | None) -> Alone:
     joined = Joined(config.parallel.timeout_seconds, training.device)
     if training.objective.fixed_shapes:
         check_split(config, joined.n_ranks)
-    joined.check_same(training)
+    ranks = Ranks(joined)
+    with ranks.faults_named(training):
+        joined.check_same(training)
     training.record |= {"ranks": joined.n_ranks, "launchers": joined.launchers}
     if training.peak_flops_per_s is not None and training.device.type == "cuda":
         training.peak_flops_per_s *= joined.n_ranks
     console.say(f"{joined.n_ranks} ranks, {config.parallel.strategy}")
-    return Ranks(joined)
+    return ranks
 
 
 def spread(training: "Training", resumed_from: Path | None) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tickwise.training.loop import Training
 
 _TOLD_SETTINGS = 3
+_SHOWN_CHARACTERS = 60
 _MORE_FOR_FILES = 10
 """Timeouts that the first rank may take to write files, as long as its process lives."""
 _COMMUNICATION = re.compile(r"Timed out waiting|[Cc]onnection (closed|reset|refused)|gloo|NCCL|Broken pipe")
@@ -246,7 +247,8 @@ class Joined:
         from tickwise import __version__
 
         settings = to_dict(training.config) | {"dtype": training.dtype_name}
-        own = {"code": f"{code_fingerprint()} of tickwise {__version__} with torch {torch.__version__}",
+        own = {"dtype": training.config.dtype,
+               "code": f"{code_fingerprint()} of tickwise {__version__} with torch {torch.__version__}",
                "data": training.data_fingerprint, "settings": json.dumps(settings, sort_keys=True)}
         everyone = [json.loads(text) for text in self.texts(json.dumps(own))]
         for rank, other in enumerate(everyone):
@@ -254,6 +256,8 @@ class Joined:
                                ("settings", "give all nodes the same flags")):
                 if other[what] != everyone[0][what]:
                     tell = _differing_settings if what == "settings" else _differing
+                    if what == "settings" and _auto_differs(other, everyone[0]):
+                        mend += ", and a --dtype that all of them have, since auto is not the same on all"
                     raise ConfigError(f"{self.name(rank)} has other {what} than {self.name(0)} "
                                       f"({tell(other[what], everyone[0][what])}): {mend}")
 
@@ -301,13 +305,34 @@ def _end_at_once(code: int) -> None:
 
 def _differing_settings(one: str, other: str) -> str:
     """Up to three settings that differ, each with both values."""
-    def value(settings: Mapping[str, Any], key: str) -> str:
-        return json.dumps(functools.reduce(lambda part, name: part[name], key.split("."), settings))
+    def value(part: Any, key: str) -> str:
+        for name in key.split("."):
+            part = part.get(name)
+        return json.dumps(part, ensure_ascii=False)
 
     first, second = json.loads(one), json.loads(other)
     keys = differing_keys(first, second)
     more = f" and {len(keys) - _TOLD_SETTINGS} more" if len(keys) > _TOLD_SETTINGS else ""
-    return ", ".join(f"{key}: {value(first, key)} and {value(second, key)}" for key in keys[:_TOLD_SETTINGS]) + more
+    return ", ".join(f"{key}: {_differing_parts(value(first, key), value(second, key))}"
+                     for key in keys[:_TOLD_SETTINGS]) + more
+
+
+def _differing_parts(one: str, other: str) -> str:
+    """Both from the start or, where that is too long, from shortly before they differ."""
+    same = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    start = 0 if same < _SHOWN_CHARACTERS - 10 else same - 10
+
+    def shown(text: str) -> str:
+        part = text[start:start + _SHOWN_CHARACTERS]
+        return ("…" if start else "") + part + ("…" if len(text) > start + _SHOWN_CHARACTERS else "")
+
+    return f"{shown(one)} and {shown(other)}"
+
+
+def _auto_differs(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether a number format that ``--dtype auto`` chose is not that of the other rank."""
+    chosen = [json.loads(said["settings"])["dtype"] for said in (one, other)]
+    return chosen[0] != chosen[1] and "auto" in (one["dtype"], other["dtype"])
 
 
 def _differing(one: str, other: str) -> str:
