@@ -90,11 +90,25 @@ def test_history_tells_growth_and_forecasts(tickwise_cli, models_csv, tmp_path):
     assert "Forecast for 2030-01-01" in out
 
 
+def test_chips_beyond_the_date_have_no_forecast_and_the_models_have_theirs(tickwise_cli, models_csv, tmp_path):
+    chips = tmp_path / "chips.csv"
+    chips.write_text("name,date,transistors\n" + "\n".join(f"c{i},{2000 + i},{1e6 * 1.4**i:g}" for i in range(29)),
+                     encoding="utf-8")
+    code, out, err = tickwise_cli("scale", "history", models_csv, "--chips", chips, "--forecast", "2026-01-01", "--out",
+                                  tmp_path / "out", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert "transistors on a chip: the values go on to 2028-01-01, so there is no forecast" in found["skipped"]
+    found = found["trends"]
+    assert found["transistors"]["forecast"] is None
+    assert found["compute"]["forecast"]["value"] == pytest.approx(1e18 * 4.0 ** (2026 - 2010.17), rel=0.1)
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (("--forecast", "soon"), "--forecast: 'soon' is not a date"), (("--since", "2030"), "nothing to follow"),
     (("--since", "2015", "--until", "2012"), "--until 2012-01-01: must be after"),
     (("--chips", "no.csv"), "no such file"), (("--forecast", "9999-12-31"), "training compute would be beyond 10"),
-    (("--forecast", "2015"), "the values go on to 2024-03-06"),
+    (("--forecast", "2015"), "the values of training compute go on to 2024-03-06"),
 ])
 def test_history_refuses_in_one_line(tickwise_cli, models_csv, tmp_path, words, message):
     code, _, err = tickwise_cli("scale", "history", models_csv, "--out", tmp_path / "history", *words)
@@ -300,9 +314,9 @@ def test_a_deep_model_costs_what_its_layers_add(slow_machine):
     def step(model, optimizer, accumulate):
         return scale_plan._update(arguments, find_machine(str(slow_machine)), model, optimizer, accumulate)
 
-    model = scale_plan._Model(0, 7, 64)
-    assert scale_plan._by_few_layers(step, model, "muon", 2)["hours"] == pytest.approx(
-        step(model, "muon", 2)["hours"], rel=0.02)
+    for model, accumulate in ((scale_plan._Model(0, 7, 64), 2), (scale_plan._Model(0, 24, 768), 1)):
+        about, true = scale_plan._by_few_layers(step, model, "muon", accumulate), step(model, "muon", accumulate)
+        assert [about["hours"], about["joules"]] == pytest.approx([true["hours"], true["joules"]], rel=1e-6)
 
 
 def test_energy_that_is_not_known_is_no_budget(tickwise_cli, law_json, tmp_path):

@@ -173,7 +173,8 @@ def test_a_model_from_the_future_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("date", "message"), [("9999-12-31", "beyond 10"), ("2500-01-01", "beyond 10"),
-                                               ("1800-01-01", "go on to 2022-06-01"), ("2022-06-01", "no forecast")])
+                                               ("1800-01-01", "of training compute go on to 2022-06-01"),
+                                               ("2022-06-01", "no forecast")])
 def test_a_date_without_a_forecast_is_refused(tmp_path, date, message):
     found = read_history(_six(tmp_path, _GROWING), None, since=_SINCE)
     with pytest.raises(DataError, match=message):

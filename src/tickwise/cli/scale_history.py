@@ -33,7 +33,7 @@ class Arguments(CommonArguments):
     all_models: bool = False
     """Also models that the table does not call notable."""
     forecast: str | None = None
-    """Date to forecast every quantity for, with its 95 % band."""
+    """Date to forecast every quantity for, with its 95 % band; chips whose values go on beyond it have none."""
     out: Path = Path("out/scale-history")
     """Folder for history.json, report.html and the pictures as SVG."""
 
@@ -51,15 +51,15 @@ def run(arguments: Arguments) -> int:
     forecast = None if arguments.forecast is None else parse_date(arguments.forecast, "--forecast")
     models, chips = find_tables(arguments.source, arguments.chips)
     result = read_history(models, chips, since=since, until=until, notable_only=not arguments.all_models)
-    year = None
+    year, reached = None, list[str]()
     if forecast is not None:
-        check_forecast(result, forecast)
+        reached = check_forecast(result, forecast)
         year = year_of(forecast)
     found: dict[str, Any] = {
         "models": str(models), "chips": None if chips is None else str(chips), "since": str(since),
         "until": None if until is None else str(until), "forecast_date": None if forecast is None else str(forecast),
         "trends": {series.quantity.key: _as_json(series, year) for series in (*result.models, *result.chips)},
-        "skipped": list(result.skipped),
+        "skipped": [*result.skipped, *reached],
     }
     pictures = history_figures(result, year)
     for name, (_, picture) in pictures.items():
@@ -88,7 +88,9 @@ def _as_json(series: "Series", year: float | None) -> dict[str, Any]:
             "doubling_years_95": None if ends[0] is None else ends,
         }
     dates = [date_of(float(moment)) for moment in trend.years]
-    forecast = None if year is None else {k: v if v < float("inf") else None for k, v in trend.forecast(year).items()}
+    forecast = None
+    if year is not None and date_of(year) > series.last:
+        forecast = {k: v if v < float("inf") else None for k, v in trend.forecast(year).items()}
     return {
         "title": series.quantity.title, "unit": series.quantity.unit or None, "rows": len(trend),
         "first": str(min(dates)), "last": str(max(dates)), **lines, "residual_sd_decades": trend.residual_sd,
@@ -129,6 +131,9 @@ def _forecast_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for part in found["trends"].values():
         band = part["forecast"]
+        if band is None:
+            rows.append((part["title"], "n/a", "", "", ""))
+            continue
         rows.append((part["title"] + (f" ({part['unit']})" if part["unit"] else ""), shown(band["value"]),
                      f"{shown(band['low'])} to {shown(band['high'])}",
                      f"{shown(band['line_low'])} to {shown(band['line_high'])}", shown(band["robust"])))

@@ -58,6 +58,11 @@ class Series:
     names: tuple[str, ...]
     trend: Trend
 
+    @property
+    def last(self) -> datetime.date:
+        """The latest value's date."""
+        return date_of(float(self.trend.years.max()))
+
 
 @dataclass(frozen=True)
 class History:
@@ -201,15 +206,17 @@ def _series(quantity: Quantity, column: str, dated: list[tuple[Row, datetime.dat
     return Series(quantity, tuple(names), trend)
 
 
-def check_forecast(result: History, date: datetime.date) -> None:
-    """``DataError`` for a date that is not after the values, and for one by which the trends leave all numbers."""
-    every = (*result.models, *result.chips)
-    last = date_of(max(float(series.trend.years.max()) for series in every))
-    if date <= last:
-        raise DataError(f"--forecast {date}: the values go on to {last}, so this is no forecast; give a later date, or "
-                        "end them earlier with --until")
-    for series in every:
+def check_forecast(result: History, date: datetime.date) -> list[str]:
+    """``DataError`` for a date that is not after the models' values, and for one by which a trend leaves all numbers.
+    Chips may go on beyond it; then they have no forecast, which the lines that come back say."""
+    latest = max(result.models, key=lambda series: series.last)
+    if date <= latest.last:
+        raise DataError(f"--forecast {date}: the values of {latest.quantity.title} go on to {latest.last}, so this is "
+                        "no forecast; give a later date, or end them earlier with --until")
+    for series in (*result.models, *result.chips):
         found = series.trend.forecast(year_of(date))
         if not all(0 < found[name] < numpy.inf for name in ("value", "robust")):
             raise DataError(f"--forecast {date}: by then {series.quantity.title} would be beyond 10^±{MOST_DECADES:g}, "
                             "which is no forecast; give an earlier date")
+    return [f"{series.quantity.title}: the values go on to {series.last}, so there is no forecast"
+            for series in result.chips if date <= series.last]
