@@ -14,7 +14,7 @@ import pytest
 
 from tickwise.cli import scale_sweep
 from tickwise.core.errors import ConfigError, OutputError
-from tickwise.core.signals import TerminatedError
+from tickwise.core.signals import TerminatedError, handled_by
 from tickwise.profiling.machine import cores
 from tickwise.scaling import sweep
 from tickwise.scaling.runs import list_excluded, read_runs
@@ -173,7 +173,7 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(broken_ray):
 
 @pytest.mark.parametrize("moment", ["starting", "inside", "stopping"])
 def test_a_signal_never_meets_the_handler_that_ray_installs(broken_ray, monkeypatch, moment):
-    ray, before = sys.modules["ray"], signal.getsignal(signal.SIGTERM)
+    ray = sys.modules["ray"]
 
     def at(this):
         if this == moment:
@@ -191,10 +191,12 @@ def test_a_signal_never_meets_the_handler_that_ray_installs(broken_ray, monkeypa
     monkeypatch.setattr(ray, "shutdown", shutdown)
     ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}]
     ray.remote = lambda function: types.SimpleNamespace(options=lambda **_: function)
-    with pytest.raises(TerminatedError), ray_workers(1, 1, 0.0):
-        at("inside")
+    with handled_by(lambda *_: pytest.fail("nobody was listening"), signal.SIGTERM):
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(TerminatedError), ray_workers(1, 1, 0.0):
+            at("inside")
+        assert signal.getsignal(signal.SIGTERM) is before
     assert broken_ray == [True], "taken down, once and whole"
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ray_that_nobody_asked_for_is_left_where_it_would_be_refused(broken_ray, monkeypatch, capsys):
