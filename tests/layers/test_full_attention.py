@@ -108,19 +108,6 @@ def test_sinusoids_need_no_float64_where_they_go():
     assert ("meta", torch.float64) not in asked, "Apple's accelerators have no float64"
 
 
-def test_a_store_of_masks_that_another_thread_empties_is_asked_once(monkeypatch):
-    class Emptied(dict):
-        def __contains__(self, key):
-            found = super().__contains__(key)
-            self.clear()
-            return found
-
-    monkeypatch.setattr(attention, "_causal_biases", Emptied())
-    q = torch.randn(1, 2, 5, 8)
-    first = attention.causal_attention(q, q, q)
-    torch.testing.assert_close(attention.causal_attention(q, q, q), first)
-
-
 def test_near_distances_have_buckets_of_their_own_and_far_ones_share():
     distances = torch.arange(-200, 201)
     both = dict(zip(distances.tolist(), relative_buckets(distances, 32, 128, True).tolist(), strict=True))

@@ -12,6 +12,7 @@ from tickwise.core.errors import CheckpointError
 from tickwise.core.stages import Stage
 from tickwise.data.pair_batches import PairTensors, encode_pairs, train_pair_tokenizer
 from tickwise.data.pairs import Pairs
+from tickwise.layers import attention
 from tickwise.models.encoder_decoder import EncoderDecoder
 from tickwise.profiling.ledger import TrainingWork
 from tickwise.profiling.program import stage_costs
@@ -137,11 +138,14 @@ def test_the_work_of_every_batch_follows_from_its_sizes(tokenizer, changes, monk
     goal, made = objective(tokenizer), EncoderDecoder(config).initialise(1).train()
     costs = StepCosts(Hosted(goal, made))
     monkeypatch.setattr(StepCosts, "_of_update", lambda self: iter(()))
+    monkeypatch.setattr(attention, "_causal_biases", {})
+    for length in range(100, 112):  # what texts of other lengths left behind in the process changes nothing
+        attention._causal_bias(length, torch.float32, torch.device("cpu"))
     explained = []
     monkeypatch.setattr(tracing, "_whole_solution", lambda *x: (explained.append(x), _whole_solution(*x))[1])
     for batch in (goal.next_batch(), goal.next_batch(), goal._batch(np.tile(np.arange(120), 3))):
         work = costs(TrainingWork(batch.work.n_texts, shape=batch.work))
-        assert work is not None, (batch.work.kind, [x.tolist() for x in explained[-1]])
+        assert work is not None, (batch.work.kind, explained[-1])
         counted = work.table.at(work.lengths)
         with torch.no_grad():
             goal.loss(made, *batch.inputs)  # makes what is made once for a shape

@@ -52,22 +52,21 @@ class BiasedCache(KeyValueCache, Protocol):
         """As ``KeyValueCache.attend``, with ``bias`` added to the scores."""
 
 
-_causal_biases: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+_causal_biases: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
 
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(T, T): 0 where a query may look, -inf where it may not."""
-    key = (length, dtype, device)
-    known = _causal_biases.get(key)  # asked once: another thread may empty the store between two questions
-    if known is not None:
-        return known
-    with torch.inference_mode(False):
-        bias_TT = torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
-    if type(bias_TT) is Tensor:  # tools that run a model without data get tensors of their own kind
-        if len(_causal_biases) >= 16:
-            _causal_biases.clear()
-        _causal_biases[key] = bias_TT
-    return bias_TT
+    """(T, T) for T up to ``SHORT_CONTEXT``: 0 where a query may look, -inf where it may not. A part of one that is made
+    once."""
+    key = (dtype, device)
+    longest_TT = _causal_biases.get(key)
+    if longest_TT is None:
+        with torch.inference_mode(False):
+            shape = (SHORT_CONTEXT, SHORT_CONTEXT)
+            longest_TT = torch.full(shape, -math.inf, dtype=dtype, device=device).triu_(1)
+        if type(longest_TT) is Tensor:  # tools that run a model without data get tensors of their own kind
+            _causal_biases[key] = longest_TT
+    return longest_TT[:length, :length]
 
 
 def padding_bias(lengths_B: Tensor, n_keys: int, dtype: torch.dtype) -> Tensor:
