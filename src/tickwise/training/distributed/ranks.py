@@ -307,7 +307,7 @@ def _differing_settings(one: str, other: str) -> str:
     """Up to three settings that differ, each with both values."""
     def value(part: Any, key: str) -> str:
         for name in key.split("."):
-            part = part.get(name)
+            part = part.get(name) if isinstance(part, Mapping) else None
         return json.dumps(part, ensure_ascii=False)
 
     first, second = json.loads(one), json.loads(other)
