@@ -5,7 +5,7 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tickwise.core.errors import DataError
@@ -50,6 +50,7 @@ def test_every_format_gives_the_same_documents(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
+@example(text="aaé我\r\n", size=4, documents="file")
 @given(
     text=st.text(alphabet="ab é我\n \r", max_size=200), size=st.integers(4, 40),
     documents=st.sampled_from(["file", "line", "paragraph", "a"]),

@@ -243,6 +243,8 @@ class ChunkReader:
                 cut = _last_border(data, b"\n\n") or cut
             if cut == 0 and separator is None and len(data) >= 2 * self.chunk_bytes:
                 cut = _character_border(data)
+                if data[:cut].endswith(b"\r"):  # half of a line's end, perhaps
+                    cut -= 1
             if cut:
                 yield Chunk(data[:cut], "text", name, offset, continues=continues)
                 offset += cut
