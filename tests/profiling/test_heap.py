@@ -13,7 +13,8 @@ KB, MB = 1 << 10, 1 << 20
 @pytest.fixture
 def no_small_blocks(monkeypatch):
     """The rules of malloc alone."""
-    monkeypatch.setattr(heap_module, "_SPLINTER_EVERY", 1 << 30)
+    for name in ("_SPLINTERS_TUNED", "_SPLINTERS_LEFT_ALONE"):
+        monkeypatch.setattr(heap_module, name, (1 << 30, None))
 
 
 def test_holes_stay_apart_by_small_blocks_whose_number_settles():

@@ -9,10 +9,11 @@ largest such block that was freed, unless it has been set (``core/allocator.py``
 Those rules alone leave few holes. In a training process small blocks (the nodes of autograd's graph and what they
 hold, freed ones that the library keeps for its threads) lie between the large ones and keep holes apart. They come and
 go, but their number does not grow for ever: a process holds more from step to step for some ten steps, and then no
-more. So the simulation leaves a small block beside every n-th large one and frees the oldest when there are
-many; in a validation and in serving, where autograd records nothing, it leaves none. How many (``_SPLINTERS``) is a
-number fitted, together with how often, to what nine trainings held after thirty steps, where a dry run takes five; none
-of them is among the configurations of ``bench/estimate_accuracy.py``.
+more. So the simulation leaves a small block beside every n-th large one and frees the oldest when there are many; in a
+validation and in serving, where autograd records nothing, it leaves none. How many and how often was fitted to what
+nine trainings held after thirty steps, where a dry run takes five; none of them is among the configurations of
+``bench/estimate_accuracy.py``. That is of a process that ``core/allocator.py`` has set up; one that was left alone
+keeps to an older fit, to three trainings, in which they stay, cut off from the large ones.
 """
 
 import bisect
@@ -29,7 +30,11 @@ LARGEST_RECYCLED = 32 * 2**20
 """The most that the threshold grows to (DEFAULT_MMAP_THRESHOLD_MAX): larger blocks always get pages of their own."""
 _TRIM_AFTER = 64 * 1024
 """Only a hole at least this large makes the top be looked at (FASTBIN_CONSOLIDATION_THRESHOLD)."""
-_SPLINTER_EVERY, _SPLINTER, _SPLINTERS = 5, 80, 220
+_SPLINTER = 80
+_Splinters = tuple[int, int | None]
+_SPLINTERS_TUNED: _Splinters = (5, 220)
+_SPLINTERS_LEFT_ALONE: _Splinters = (15, None)
+"""Beside every n-th large block, and how many at most."""
 _OVERHEAD = 16 + 64 + 32
 """Header, and what PyTorch's alignment of 64 bytes makes the library ask for on top."""
 
@@ -65,7 +70,8 @@ class Heap:
         self._grows = not tuned
         self._threshold = OWN_PAGES_FROM if tuned else _FIRST_THRESHOLD
         self._trim_above = KEPT_FREE if tuned else _TOP_PAD
-        self._n_large = round(phase * _SPLINTER_EVERY)
+        self._splinter_every, self._most_splinters = _SPLINTERS_TUNED if tuned else _SPLINTERS_LEFT_ALONE
+        self._n_large = round(phase * self._splinter_every)
         self._splinters: collections.deque[Block] = collections.deque()
 
     def reset_peak(self) -> None:
@@ -75,8 +81,8 @@ class Heap:
         """Memory that is written to from end to end; ``among_small`` blocks, or with none beside it."""
         size = -(-(n_bytes + _OVERHEAD) // 16) * 16
         is_large = among_small and size >= _FIRST_THRESHOLD // 8
-        beside_small = is_large and (self._n_large + 1) % _SPLINTER_EVERY == 0
-        room = size + _SPLINTER if beside_small else size
+        beside_small = is_large and (self._n_large + 1) % self._splinter_every == 0
+        room = size + _SPLINTER if beside_small and self._most_splinters else size
         block = self._from_hole(room) or self._from_top(room)
         if is_large and not block.is_mapped:
             self._n_large += 1
@@ -92,7 +98,7 @@ class Heap:
         self._link(splinter, block.after)
         block.after = splinter
         self._splinters.append(splinter)
-        if len(self._splinters) > _SPLINTERS:
+        if self._most_splinters is not None and len(self._splinters) > self._most_splinters:
             self._release(self._splinters.popleft())
 
     def free(self, block: Block) -> None:
