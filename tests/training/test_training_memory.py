@@ -91,7 +91,6 @@ def test_a_program_lists_forward_backward_and_optimizer():
 
 
 def test_layers_too_many_to_count_are_extrapolated(monkeypatch):
-    monkeypatch.setattr("tickwise.profiling.dry_run.is_tuned", lambda: True)  # as on the command line
     model, config = setting(batch=4, optimizer="muon")
     deep = dataclasses.replace(model, n_layers=12)
     counted = estimate_training_memory(deep, config, 0, "bf16", CPU)
@@ -99,5 +98,4 @@ def test_layers_too_many_to_count_are_extrapolated(monkeypatch):
     grown = estimate_training_memory(deep, config, 0, "bf16", CPU)
     assert (grown.weights, grown.gradients, grown.optimizer) == (counted.weights, counted.gradients, counted.optimizer)
     assert grown.activations == pytest.approx(counted.activations, rel=0.01)
-    # Holes are no straight line, least of all in a model of 4 to 12 layers, half of which they are.
-    assert grown.total == pytest.approx(counted.total, rel=0.1)
+    assert grown.total == pytest.approx(counted.total, rel=0.05), "holes depend on chance"

@@ -80,7 +80,8 @@ class Heap:
     def allocate(self, n_bytes: int, among_small: bool = True) -> Block:
         """Memory that is written to from end to end; ``among_small`` blocks, or with none beside it."""
         size = -(-(n_bytes + _OVERHEAD) // 16) * 16
-        is_large = among_small and size >= _FIRST_THRESHOLD // 8
+        older_fit = self._most_splinters is None  # which tells no kinds of work apart
+        is_large = (among_small or older_fit) and size >= _FIRST_THRESHOLD // 8
         beside_small = is_large and (self._n_large + 1) % self._splinter_every == 0
         room = size + _SPLINTER if beside_small and self._most_splinters else size
         block = self._from_hole(room) or self._from_top(room)
