@@ -3,13 +3,15 @@
     python bench/plain_text.py en DATA_DIR english.txt
     python bench/plain_text.py en-passages DATA_DIR passages.txt
     python bench/plain_text.py en-opinions DATA_DIR opinions.txt
+    python bench/plain_text.py en-sentences DATA_DIR sentences.txt
 
 No part that anything is tested on is read, and no document (of MSRA no sentence) that stands in such a part too, white
 space and case aside; of collections without a published test part, the texts that ``--test-share 0.2`` holds back are
 left out. How many those are is said. ``<|endoftext|>`` stands between documents. Some collections count several times:
 the language that a model will be used on is a small part of all text. The passages are only what has several sentences
 to a document, for practising to read. The opinions are to go on with (``tickwise train encoder --start``) before a
-model learns from few labelled ones.
+model learns from few labelled ones. The sentences are for a model of single sentences: each a document of its own, none
+twice, written as people write and not as corpora are tokenized.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import csv
 import io
 import json
 import random
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -24,6 +27,7 @@ from pathlib import Path
 
 from tickwise.data import catalogue
 from tickwise.data.examples import Examples, split_examples, without_texts
+from tickwise.data.passages import sentence_spans
 
 BETWEEN = "\n<|endoftext|>\n"
 
@@ -152,8 +156,43 @@ def english_opinions(folder: Path) -> Iterator[str]:
     yield from (review.lower() for review in reviews(folder))
 
 
-TEXTS = {"en": english, "en-opinions": english_opinions, "en-passages": english_passages, "zh": chinese,
-         "zh-passages": chinese_passages}
+SPACES = [(re.compile(pattern, re.IGNORECASE), mended) for pattern, mended in (
+    ("[\u2018\u2019`]| ?#39;", "'"),
+    ("[\u201c\u201d]|''|&?quot;", '"'),
+    (r"(\w) ?(n't\b|n 't\b)", r"\1n't"),
+    (r"(\w) ?' ?(s|t|re|ve|ll|d|m)\b", lambda found: f"{found[1]}'{found[2].lower()}"),
+    (r'" ([^"]*?) "', r'"\1"'),
+    (r"\s+([,.;:!?%)\]])", r"\1"),
+    (r"([(\[])\s+", r"\1"),
+    (r"#Person\d#: ?|__eou__", " "),
+    (r"\s+", " "),
+)]
+"""What tokenizing did to text, and how it is undone: spaces about marks, endings apart from their words."""
+
+
+def as_written(text: str) -> str:
+    """``text`` without the spaces that tokenizing put into it, with a capital first."""
+    for pattern, mended in SPACES:
+        text = pattern.sub(mended, text)
+    text = text.strip()
+    return text[:1].upper() + text[1:]
+
+
+def english_sentences(folder: Path) -> Iterator[str]:
+    """The different whole sentences of all English text that has capitals, shuffled."""
+    texts = [as_written(text) for text in (*wikipedia(folder), *reviews(folder))]
+    for name in ("xdailydialog", "ag_news", "tinystories", "dialogsum", "image_coco", "gsm8k", "alpaca_demo"):
+        texts += [as_written(text) for document in named(name, folder) for text in document.split("\n")]
+    for name in ("multi30k", "cmn_eng"):
+        texts += [as_written(row["en"]) for row in catalogue.DATA_SETS[name].rows("train", folder)]
+    found = (text[start:end].strip() for text in texts for start, end in sentence_spans(text))
+    different = list(dict.fromkeys(text for text in found if re.match(r'"?[A-Z].* .*\w[.!?]"?$', text)))
+    random.Random(0).shuffle(different)
+    return iter(different)
+
+
+TEXTS = {"en": english, "en-opinions": english_opinions, "en-passages": english_passages,
+         "en-sentences": english_sentences, "zh": chinese, "zh-passages": chinese_passages}
 
 
 def main() -> int:

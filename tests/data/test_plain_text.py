@@ -1,7 +1,10 @@
 """The bench's plain text to pre-train on has nothing that is tested on."""
 
 import importlib.util
+import itertools
 from pathlib import Path
+
+import pytest
 
 from tickwise.data.examples import split_examples
 
@@ -42,3 +45,25 @@ def test_the_parts_that_are_tested_on(shared_data):
     assert squeezed(next(iter(plain_text.wikipedia(shared_data, "test")))) in tested
     assert squeezed(next(iter(plain_text.paragraphs(shared_data / "cmrc2018" / "cmrc2018_trial.json")))) in tested
     assert squeezed(next(iter(plain_text.named("sst2", shared_data)))) not in tested
+
+
+@pytest.mark.parametrize(("tokenized", "written"), [
+    ("he did n't know , so he 's gone .", "He didn't know, so he's gone."),
+    ("They didn 't ( yet ) say so !", "They didn't (yet) say so!"),
+    ("I ’ Ve been there . __eou__ What ' s that ?", "I've been there. What's that?"),
+    ('it was " a good one " , he said', 'It was "a good one", he said'),
+    ("It #39;s over. &quot;Yes&quot;", "It's over. \"Yes\""),
+    ("#Person1#: Rock 'n' roll, the boys' toys", "Rock 'n' roll, the boys' toys"),
+])
+def test_what_tokenizing_did_is_undone(tokenized, written):
+    assert plain_text.as_written(tokenized) == written
+
+
+def test_sentences_stand_alone_and_once(shared_data, monkeypatch):
+    for whole in (plain_text.wikipedia, plain_text.reviews, plain_text.named):
+        monkeypatch.setattr(plain_text, whole.__name__, lambda *arguments, whole=whole:
+                            itertools.islice(whole(*arguments), 20))
+    sentences = list(plain_text.english_sentences(shared_data))
+    assert len(sentences) == len(set(sentences)) > 20_000
+    assert all("\n" not in text and text[-1] in '.!?"' and " " in text for text in sentences)
+    assert not any(" ," in text or " n't" in text for text in sentences)
