@@ -1,5 +1,6 @@
 """tickwise scale sweep: killed with SIGKILL it goes on; a dry run tells what it would do."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -83,6 +84,14 @@ def test_it_refuses_in_one_line(small_text, tmp_path, tickwise_cli, more, messag
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is here")
+def test_reserved_gpus_need_ray(small_text, tmp_path, tickwise_cli):
+    code, _, err = tickwise_cli(*words(small_text, tmp_path / "sweep", "--flops", 1e9, "--gpus", 1))
+    assert code == 2
+    assert "pip install" in err
+    assert "ray" in err
 
 
 def test_ray_runs_the_same_trials(small_text, tmp_path, tickwise_cli):

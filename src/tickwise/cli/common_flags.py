@@ -26,7 +26,7 @@ class CommonArguments:
     json: bool = False
     """Print the result as JSON, alone on stdout."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """Print errors only."""
+    """Print the result and errors only."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Print notes on what is decided and why."""
 

@@ -144,7 +144,7 @@ def _by_ray(arguments: Arguments) -> bool:
     if arguments.scheduler != "auto":
         return arguments.scheduler == "ray"
     # Nobody asked for Ray: processes of this machine have no limit of theirs, but cannot reserve GPUs.
-    return has_ray() and (arguments.gpus > 0 or ray_fits(_at_a_time(arguments), arguments.threads))
+    return arguments.gpus > 0 or (has_ray() and ray_fits(_at_a_time(arguments), arguments.threads))
 
 
 def _at_a_time(arguments: Arguments) -> int:
