@@ -54,6 +54,16 @@ def test_an_epoch_has_every_sentence_once_in_batches_of_like_length():
     assert not all(np.array_equal(a, b) for a, b in zip(epoch, following, strict=True))
 
 
+@pytest.mark.parametrize("batch_size", [32, 64])
+def test_what_fills_no_batch_is_other_sentences_in_every_epoch(batch_size):
+    lengths = range(1, 101)
+    batches = SentenceBatches(sentences_from_ids([[1] * n for n in lengths], 0), batch_size=batch_size, seed=1)
+    epochs = [np.concatenate([batches.next_batch() for _ in range(batches.batches_per_epoch)]) for _ in range(20)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == 100 // batch_size * batch_size
+    assert set(np.concatenate(epochs)) == set(range(100))
+
+
 def test_restoring_goes_on_with_the_very_next_batch():
     batches, resumed = (SentenceBatches(many(), batch_size=16, seed=3) for _ in range(2))
     for _ in range(17):

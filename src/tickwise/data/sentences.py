@@ -77,7 +77,7 @@ class SentenceBatches:
     """Endless batches of sentences (their numbers), alike in length, in an order drawn anew for every epoch.
 
     The order depends on ``seed`` and the epoch alone: the state is two integers. What does not fill a batch at the end
-    of an epoch is left out of it.
+    of an epoch is left out of it: other sentences, of any length, in every epoch.
     """
 
     def __init__(self, sentences: Sentences, *, batch_size: int, seed: int) -> None:
@@ -93,11 +93,11 @@ class SentenceBatches:
     def _epoch_order(self) -> NDArray[np.int64]:
         """(batches, B) numbers of sentences: shuffled, sorted by length within pools of batches, batches shuffled."""
         chooser = np.random.default_rng((self.seed, self.epoch))
-        order = chooser.permutation(len(self.sentences))
+        order = chooser.permutation(len(self.sentences))[: self.batches_per_epoch * self.batch_size]
         pool = _POOL_BATCHES * self.batch_size
         order = np.concatenate([part[np.argsort(self.sentences.lengths[part], kind="stable")]
                                 for part in np.split(order, range(pool, len(order), pool))])
-        order = order[: self.batches_per_epoch * self.batch_size].reshape(-1, self.batch_size)
+        order = order.reshape(-1, self.batch_size)
         shuffled: NDArray[np.int64] = order[chooser.permutation(len(order))].astype(np.int64)
         return shuffled
 
