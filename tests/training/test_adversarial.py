@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.core.errors import CheckpointError, ConfigError, NumericsError
 from tickwise.models.gan import Discriminator, DiscriminatorConfig, LatentGan, LatentGanConfig
 from tickwise.models.recurrent import Recurrent, RecurrentConfig
 from tickwise.training.adversarial import (
     AdversarialOptions,
     LatentGame,
+    Played,
     SeqGan,
     policy_loss,
     resume_game,
@@ -102,15 +103,28 @@ def test_a_resumed_game_of_sentences_goes_on_bit_for_bit(tmp_path, at):
     else:
         play(stopped, until=2)
     assert stopped.warms_up == (at == "warming up")
-    save_game(tmp_path, stopped, {"seed": 0}, seconds=2.5)
+    save_game(tmp_path, stopped, {"seed": 0}, played=Played(2.5, {"reward": 0.5}))
     torch.rand(7)
     resumed = seq_gan()
-    assert resume_game(tmp_path, resumed, {"seed": 0}) == 2.5
+    assert resume_game(tmp_path, resumed, {"seed": 0}) == Played(2.5, {"reward": 0.5})
     play(resumed)
     for name, value in weights(whole.generator).items():
         assert torch.equal(value, weights(resumed.generator)[name])
     with pytest.raises(CheckpointError, match="seed was 0"):
         resume_game(tmp_path, seq_gan(), {"seed": 1})
+
+
+@pytest.mark.parametrize("module", ["generator", "discriminator"])
+def test_a_gradient_that_is_not_finite_ends_the_game_and_changes_nothing(module):
+    game = seq_gan(discriminator_first=0)
+    with torch.no_grad():
+        next(getattr(game, module).parameters())[:] = torch.nan
+    before = {name: weights(getattr(game, name)) for name in ("generator", "discriminator")}
+    with pytest.raises(NumericsError, match="is not finite"):
+        play(game)
+    for name, values in before.items():
+        assert all(torch.equal(values[key].nan_to_num(7), value.nan_to_num(7))
+                   for key, value in weights(getattr(game, name)).items())
 
 
 def latent_game(seed=0):
@@ -144,7 +158,7 @@ def test_a_resumed_latent_game_goes_on_bit_for_bit(tmp_path):
         if whole.step == 3:
             save_game(tmp_path, whole, {})
     resumed = latent_game()
-    assert resume_game(tmp_path, resumed, {}) == 0.0
+    assert resume_game(tmp_path, resumed, {}) == Played()
     for _ in range(2):
         resumed.train_generator()
     for name, value in weights(whole.gan).items():

@@ -89,6 +89,16 @@ def test_a_trace_of_the_game_has_a_tick_for_each_move(text, tmp_path, tickwise_c
     assert {row["phase"] for row in rows} == {"train"}
 
 
+def test_figures_that_are_not_finite_are_never_saved(text, tmp_path, tickwise_cli, monkeypatch):
+    out = tmp_path / "gan"
+    monkeypatch.setattr("tickwise.training.gan.mean_nats", lambda *arguments: float("nan"))
+    code, _, error = tickwise_cli("train", "gan", text, "--out", out, *FLAGS, "--adversarial.steps", 3)
+    assert code == 2
+    assert "validation_nll" in error
+    assert not (out / "model").exists()
+    assert "NaN" not in (out / "metrics.jsonl").read_text()
+
+
 def test_a_resumed_game_ends_with_the_same_model(text, tmp_path, tickwise_cli):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert tickwise_cli("train", "gan", text, "--out", whole, *FLAGS, "--adversarial.steps", 4)[0] == 0
@@ -99,6 +109,12 @@ def test_a_resumed_game_ends_with_the_same_model(text, tmp_path, tickwise_cli):
     assert tickwise_cli("train", "gan", text, "--out", parts, *FLAGS, "--adversarial.steps", 4, "--resume",
                         "auto")[0] == 0
     assert (whole / "model" / "model.safetensors").read_bytes() == (parts / "model" / "model.safetensors").read_bytes()
+    before = json.loads((parts / "run.json").read_text())["result"]
+    assert before["validation_nll"] > 0
+    assert tickwise_cli("train", "gan", text, "--out", parts, *FLAGS, "--adversarial.steps", 4, "--resume",
+                        "auto")[0] == 0  # has ended already
+    after = json.loads((parts / "run.json").read_text())["result"]
+    assert before | {"seconds": 0} == after | {"seconds": 0}
     code, _, error = tickwise_cli("train", "gan", text, "--out", parts, *FLAGS, "--adversarial.steps", 6, "--resume",
                                   "auto", "--adversarial.lr", 0.5)
     assert code == 2

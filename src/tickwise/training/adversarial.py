@@ -5,11 +5,11 @@ default with the batch's mean reward at each position as a baseline; Gulrajani e
 Shape legend: B sequences, T tokens, R rollouts, Z latent width.
 """
 
-import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tickwise.core.config import read_json
-from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.core.errors import CheckpointError, ConfigError, NumericsError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.core.seeds import restore_rng_state, rng_state
 from tickwise.core.stages import Stage, mark
@@ -83,12 +83,16 @@ class _Learner:
         self.optimizer = Optimizer(module, self.weights, options, torch.float32)
 
     def update(self, loss: Tensor) -> None:
+        """``NumericsError``, and no weight is changed, where the gradient is not finite."""
         self.weights.clear()
         mark(Stage.BACKWARD)
         loss.backward()
         gradients = self.weights.collect(first=True)
         mark(Stage.OPTIMIZER)
         norm = total_norm(gradients).item()
+        if not math.isfinite(norm):
+            raise NumericsError(f"the gradient of the {type(self.module).__name__.lower()} is not finite; lower the "
+                                "learning rates, or go on from an earlier checkpoint")
         if norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / norm)
         self.optimizer.step(gradients, 1.0)
@@ -338,20 +342,28 @@ def _restore(learners: dict[str, _Learner], tensors: dict[str, Tensor]) -> None:
                        if key.startswith("rng.")})
 
 
+@dataclass(frozen=True)
+class Played:
+    """How far a saved game had come: seconds, and the newest of each of its figures."""
+
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+
 def save_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any], keep: int = 2,
-              seconds: float = 0.0) -> None:
-    """``checkpoints/step-N`` of the game after so many seconds, whole or not at all."""
+              played: Played = Played()) -> None:
+    """``checkpoints/step-N`` of the game, whole or not at all."""
     with atomic_directory(out / "checkpoints" / f"step-{game.step}") as folder:
         write_tensors(folder / _TENSORS, game.tensors())
-        state = game.state() | {"seconds": seconds, "settings": settings}
+        state = game.state() | {**asdict(played), "settings": settings}
         write_text_atomic(folder / _STATE, json.dumps(state, indent=2) + "\n")
     for old in checkpoint_paths(out)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) -> float | None:
-    """Bring ``game`` to its newest checkpoint, if there is one, and return the seconds that it took to get there;
-    ``CheckpointError`` for other settings."""
+def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) -> Played | None:
+    """Bring ``game`` to its newest checkpoint, if there is one, and return how it got there; ``CheckpointError`` for
+    other settings."""
     paths = checkpoint_paths(out)
     if not paths:
         return None
@@ -362,9 +374,9 @@ def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) 
             raise CheckpointError(f"{paths[-1]}: {name} was {saved.get(name)}, this run asks for {value}; give the "
                                   "same, or a new --out")
     game.restore(read_tensors(paths[-1] / _TENSORS), state)
-    return float(state.get("seconds", 0.0))
+    return Played(float(state.get("seconds", 0.0)), dict(state.get("figures", {})))
 
 
 def game_settings(options: AdversarialOptions) -> dict[str, Any]:
     """What a resumed game must agree on: all but its length."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in ("steps", "max_seconds")}
+    return {name: value for name, value in asdict(options).items() if name not in ("steps", "max_seconds")}

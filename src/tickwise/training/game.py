@@ -15,7 +15,7 @@ from tickwise.core import console
 from tickwise.core.errors import NumericsError, OutputError
 from tickwise.core.paths import output_error, write_text_atomic
 from tickwise.core.stages import Stage, mark, marking
-from tickwise.training.adversarial import LatentGame, SeqGan, resume_game, save_game
+from tickwise.training.adversarial import LatentGame, Played, SeqGan, resume_game, save_game
 from tickwise.training.checkpoint import drop_metrics_after
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import interrupt_flag
@@ -65,13 +65,14 @@ def play_round(config: LoopConfig, played: Round, trace: Path | None = None) -> 
     before = resume_game(out, game, played.settings) if config.resume == "auto" else None
     if before is not None:
         console.say(f"resumed at {game.place}")
+    before = before or Played()
     try:
         out.mkdir(parents=True, exist_ok=True)
         drop_metrics_after(out / "metrics.jsonl", game.step)
         _write_record(out, played.record)
         with (out / "metrics.jsonl").open("a", encoding="utf-8") as metrics, interrupt_flag() as stopped, \
                 recorded_steps(trace, str(out), game.device) as ledger:
-            watch = _Watch(config, played, metrics, stopped, time.monotonic() - (before or 0.0))
+            watch = _Watch(config, played, metrics, stopped, before)
             while not watch.ends:
                 with recorded_step(ledger, game.batch_size):
                     warms_up = game.warms_up
@@ -96,12 +97,13 @@ class _Watch:
     """Looks at a game after every move: is it over, is a line, a validation or a checkpoint due."""
 
     def __init__(self, config: LoopConfig, played: Round, metrics: TextIO, stopped: Callable[[], bool],
-                 started: float) -> None:
+                 before: Played) -> None:
         self._config, self._played, self._metrics, self._stopped = config, played, metrics, stopped
-        self._started, self._saved, self._shown = started, time.monotonic(), time.monotonic()
+        self._saved = self._shown = time.monotonic()
+        self._started = self._saved - before.seconds
         self._evaluate_every = config.evaluate_every or max(1, min(played.n_steps, 10_000) // 20)
         self.ends, self.interrupted = played.game.step >= played.n_steps, False
-        self.figures: dict[str, float] = {}
+        self.figures = dict(before.figures)
 
     def seconds(self) -> float:
         """Of the game so far, its earlier parts included."""
@@ -110,13 +112,20 @@ class _Watch:
     def look(self, row: dict[str, float], warms_up: bool) -> None:
         """After a move with these figures; one that only warmed up has no row in the metrics."""
         config, played, step = self._config, self._played, self._played.game.step
-        if not all(np.isfinite(value) for value in row.values()):
-            raise NumericsError(f"{played.game.place}: {row}; lower the learning rates")
         self.interrupted = self._stopped()
         self.ends = self.interrupted or step >= played.n_steps or (
             played.max_seconds is not None and self.seconds() > played.max_seconds)
-        if not warms_up:
-            row = self._with_validation(row)
+        validates = not warms_up and (self.ends or step % self._evaluate_every == 0)
+        if validates:
+            mark(Stage.VALIDATION)
+            with marking(None):
+                row = row | played.figures()
+            mark(Stage.HOST)
+        if not all(np.isfinite(value) for value in row.values()):
+            raise NumericsError(f"{played.game.place}: {row}; lower the learning rates")
+        if validates or (not warms_up and step % config.log_every == 0):
+            self._metrics.write(json.dumps({"step": step, "seconds": self.seconds(), **row}) + "\n")
+            self._metrics.flush()
         self.figures |= row
         now = time.monotonic()
         if self.ends or now - self._shown > _SHOWN_EVERY_S:
@@ -125,22 +134,9 @@ class _Watch:
         due = config.checkpoint_every and not warms_up and step % config.checkpoint_every == 0
         if self.ends or due or now - self._saved > config.checkpoint_seconds:
             mark(Stage.CHECKPOINT)
-            save_game(config.out, played.game, played.settings, config.keep_checkpoints, self.seconds())
+            save_game(config.out, played.game, played.settings, config.keep_checkpoints,
+                      Played(self.seconds(), self.figures))
             self._saved = time.monotonic()
-
-    def _with_validation(self, row: dict[str, float]) -> dict[str, float]:
-        """The row with the validation part's figures where they are due; into the metrics where a line is."""
-        step = self._played.game.step
-        validates = self.ends or step % self._evaluate_every == 0
-        if validates:
-            mark(Stage.VALIDATION)
-            with marking(None):
-                row = row | self._played.figures()
-            mark(Stage.HOST)
-        if validates or step % self._config.log_every == 0:
-            self._metrics.write(json.dumps({"step": step, "seconds": self.seconds(), **row}) + "\n")
-            self._metrics.flush()
-        return row
 
 
 def _write_record(out: Path, record: dict[str, Any]) -> None:
