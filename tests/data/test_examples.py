@@ -93,12 +93,30 @@ def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path, capsys):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.tsv", "", "empty"), ("a.csv", "text\nonly\n", "one column"), ("a.jsonl", "{\n", "line 1: not valid JSON"),
-    ("a.jsonl", '{"text": "x"}\n', "which column is the label"), ("a.tsv", "a b\tx\nc d\ty\nonly text\n", "row 3"),
+    ("a.jsonl", '{"text": "x"}\n', "which column is the label"), ("a.tsv", "a b\tx\n\nc d\ty\nonly text\n", "line 4"),
     ("a.txt", "no labels at all\nnothing in these lines\nyet another one\nand more of it\nfive now\n", "no labels"),
     ("a.json", '{"text": "x"}', "not a JSON list"), ("a.parquet", "not parquet", "not a readable parquet"),
     ("a.zip", "not a zip", "not a readable zip"),
 ])
 def test_what_is_said_of_broken_files(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / name, content))
+
+
+def test_a_text_that_fills_more_cells_than_the_header_has_is_read_whole(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", 'label,text\nneg,Bad, awful, never again\npos,"fine, thanks"\npos,good,,\n')
+    assert pairs(read(path)) == [("Bad, awful, never again", "neg"), ("fine, thanks", "pos"), ("good", "pos")]
+    assert "1 rows have more columns than the first one, line 2 for one" in " ".join(capsys.readouterr().err.split())
+    path = write(tmp_path / "a.tsv", "neg\tnot good\npos\tgood\nneg\tbad\tand the rest\npos\tvery good\n")
+    assert pairs(read(path))[2] == ("bad\tand the rest", "neg")
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.csv", 'text,label\n"one\ntwo",pos\nfine,pos\nnot good, but,neg\n',
+     r"line 5: 3 columns, but the first row has 2; .*quotation marks"),
+    ("a.tsv", "text\tlabel\nfine\tpos\nnot\tgood\tneg\n", r"line 3: 3 columns, .*cannot have a tab"),
+])
+def test_rows_with_too_many_cells_are_refused_where_it_is_unclear_what_they_mean(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read(write(tmp_path / name, content))
 

@@ -1,10 +1,8 @@
 """Labelled texts: a text and its class per row, from the formats in which people keep them."""
 
 import collections
-import csv
 import dataclasses
 import gzip
-import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,15 +16,21 @@ import xxhash
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data import catalogue
+from tickwise.data.example_tables import (
+    LABEL_COLUMNS,
+    SNIFFED_ROWS,
+    TEXT_COLUMNS,
+    Row,
+    column,
+    csv_rows,
+    labelled_rows,
+    tab_rows,
+)
 from tickwise.data.prepared import SPLIT_NAMES
 from tickwise.text.clean import clean
 from tickwise.text.encodings import UTF16_MARKS, guess_encoding
 
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "question", "title", "message", "sms", "body", "description")
-LABEL_COLUMNS = ("label", "class", "category", "target", "sentiment", "topic", "tag", "cat", "y", "labels")
-_SURE_LABEL_COLUMNS = {"label", "labels", "category", "sentiment", "target"}  # hardly ever a label themselves
 _FASTTEXT_MARK = "__label__"
-_SNIFFED_ROWS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +131,12 @@ def _pairs(source: str, read: ReadExamples, split: str) -> list[tuple[str, str]]
     if name.endswith(".json"):
         return _of_mappings(_json_array(content, source), source, read)
     if name.endswith(".csv"):
-        return _of_table(_csv_rows(content, source), source, read)
-    lines = [line for line in content.split("\n") if line.strip()]
-    if sum("\t" in line for line in lines[:_SNIFFED_ROWS]) > 0.5 * min(len(lines), _SNIFFED_ROWS):
-        return _of_table([line.rstrip("\r").split("\t") for line in lines], source, read)
-    return _label_first(lines, source, read)
+        return _of_table(csv_rows(content, source), source, read, ",")
+    lines = content.split("\n")
+    rows = tab_rows(lines)
+    if rows is not None:
+        return _of_table(rows, source, read, "\t")
+    return _label_first([line for line in lines if line.strip()], source, read)
 
 
 def _only_member(path: Path) -> str:
@@ -206,19 +211,11 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv_rows(content: str, source: str) -> list[list[str]]:
-    csv.field_size_limit(1 << 27)
-    try:
-        return [row for row in csv.reader(io.StringIO(content)) if any(cell.strip() for cell in row)]
-    except csv.Error as problem:
-        raise DataError(f"{source}: not valid CSV ({problem})") from None
-
-
 def _of_mappings(rows: list[dict[str, Any]], source: str, read: ReadExamples) -> list[tuple[str, str]]:
     if not rows:
         raise DataError(f"{source}: no rows")
     keys = list(rows[0])
-    text, label = (_named(keys, wanted, known, flag, source) for wanted, known, flag in
+    text, label = (column(keys, wanted, known, flag, source) for wanted, known, flag in
                    ((read.text_column, TEXT_COLUMNS, "text"), (read.label_column, LABEL_COLUMNS, "label")))
     return [(_plain(row.get(keys[text])), _plain(row.get(keys[label]))) for row in rows]
 
@@ -227,57 +224,9 @@ def _plain(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _named(keys: list[str], wanted: str | None, known: Sequence[str], what: str, source: str) -> int:
-    """The column of that name or number, else the first with a usual name."""
-    if wanted is not None:
-        if wanted in keys:
-            return keys.index(wanted)
-        if wanted.isdecimal() and int(wanted) < len(keys):
-            return int(wanted)
-        raise DataError(f"{source}: no column '{wanted}'; it has {', '.join(keys)}")
-    lowered = [key.strip().lower() for key in keys]
-    for name in known:
-        if name in lowered:
-            return lowered.index(name)
-    raise DataError(f"{source}: which column is the {what}? It has {', '.join(keys)}; say --{what}-column")
-
-
-def _of_table(rows: list[list[str]], source: str, read: ReadExamples) -> list[tuple[str, str]]:
-    """Rows with or without a header. Without one, the label's column is the one with the fewest different values."""
-    if not rows:
-        raise DataError(f"{source}: empty; give a file with labelled texts")
-    first = [cell.strip().lower().lstrip("\ufeff") for cell in rows[0]]
-    named = {name for name in (read.text_column, read.label_column) if name is not None and not name.isdecimal()}
-    usual = bool(set(first) & _SURE_LABEL_COLUMNS) or bool(
-        set(first) & set(LABEL_COLUMNS) and set(first) & set(TEXT_COLUMNS))
-    twice = sorted({name for name in first if first.count(name) > 1 and name in (*LABEL_COLUMNS, *TEXT_COLUMNS)})
-    if usual and twice:
-        raise DataError(f"{source}: its header has more than one column '{twice[0]}'; rename all but one")
-    is_header = bool(named & set(rows[0])) or (usual and len(set(first)) == len(first))
-    width = len(rows[0])
-    if width < 2:
-        raise DataError(f"{source}: has one column only; a row needs a text and a label")
-    if is_header:
-        keys, rows, number = [cell.strip().lstrip("\ufeff") for cell in rows[0]], rows[1:], 2
-        text, label = (_named(keys, wanted, known, flag, source) for wanted, known, flag in
-                       ((read.text_column, TEXT_COLUMNS, "text"), (read.label_column, LABEL_COLUMNS, "label")))
-    else:
-        number = 1
-        distinct = [len({row[i].strip() for row in rows[:_SNIFFED_ROWS] if i < len(row)}) for i in range(width)]
-        length = [sum(len(row[i]) for row in rows[:_SNIFFED_ROWS] if i < len(row)) for i in range(width)]
-        order = sorted(range(width), key=lambda i: (distinct[i], length[i]))
-        keys = [str(i) for i in range(width)]
-        label = order[0] if read.label_column is None else _named(keys, read.label_column, (), "label", source)
-        longest = max((i for i in range(width) if i != label), key=lambda i: length[i])
-        text = longest if read.text_column is None else _named(keys, read.text_column, (), "text", source)
-    pairs = []
-    for line, row in enumerate(rows, start=number):
-        if len(row) <= max(text, label):
-            what = "text" if text > label else "label"
-            raise DataError(f"{source}, row {line}: {len(row)} columns, but the {what} is "
-                            f"in column {max(text, label) + 1}; mend that row")
-        pairs.append((row[text], row[label]))
-    return pairs
+def _of_table(rows: Sequence[Row], source: str, read: ReadExamples, separator: str) -> list[tuple[str, str]]:
+    return labelled_rows(rows, source, text_column=read.text_column, label_column=read.label_column,
+                         separator=separator)
 
 
 def _label_first(lines: list[str], source: str, read: ReadExamples) -> list[tuple[str, str]]:
@@ -285,7 +234,7 @@ def _label_first(lines: list[str], source: str, read: ReadExamples) -> list[tupl
     if not lines:
         raise DataError(f"{source}: empty; give a file with labelled texts")
     pairs = []
-    marked = sum(line.startswith(_FASTTEXT_MARK) for line in lines[:_SNIFFED_ROWS]) > 0
+    marked = sum(line.startswith(_FASTTEXT_MARK) for line in lines[:SNIFFED_ROWS]) > 0
     for line in lines:
         label, _, text = line.strip().partition(" ")
         pairs.append((text, label.removeprefix(_FASTTEXT_MARK) if marked else label))
