@@ -89,3 +89,14 @@ def test_texts_without_anything_in_them():
     with pytest.raises(DataError, match="letter"):
         FeatureIndex.fit(["", " "], WORDS)
     assert len(fitted().encode(["zzz", "😀"]).rows) == 0
+
+
+def test_a_text_and_its_altered_copies_count_as_one():
+    copies = ["the cat rested", "the dog rested", "the cat rested", "the puma sat", "the puma rested"]
+    sources = [*range(len(TEXTS)), 0, 1, 0, 0, 0]
+    index = FeatureIndex.fit([*TEXTS, *copies], WORDS, min_texts=2, sources=sources)
+    assert (index.word_rows(["rested", "the"]) >= 0).all()
+    assert (index.word_rows(["puma", "bird"]) == -1).all()  # of one text and its copies alone
+    weight = dict(zip(index.keys.tolist(), index.weights.tolist(), strict=True))
+    alone = fitted(min_texts=2)
+    assert [weight[key] for key in alone.keys.tolist()] == alone.weights.tolist()

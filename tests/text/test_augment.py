@@ -12,8 +12,10 @@ TEXT = "the quick brown fox jumps over the lazy dog again and again"
 
 
 def test_copies_keep_their_label_and_differ():
-    texts, labels = augmented([TEXT, "one"], ["a", "b"], AugmentOptions(copies=3, swap=0.3, delete=0.2), seed=1)
+    options = AugmentOptions(copies=3, swap=0.3, delete=0.2)
+    texts, labels, sources = augmented([TEXT, "one"], ["a", "b"], options, seed=1)
     assert texts[:2] == [TEXT, "one"]
+    assert sources == [0, 1, 0, 0, 0]
     assert Counter(labels)["a"] == 4
     assert all(text != TEXT for text in texts[2:])
     assert "" not in texts

@@ -70,14 +70,13 @@ class FeatureIndex:
 
     @classmethod
     def fit(cls, texts: Sequence[str], settings: NgramSettings, *, character_share: float = 1.0, min_texts: int = 2,
-            most: int | None = None, idf_power: float = 1.0) -> "FeatureIndex":
+            most: int | None = None, idf_power: float = 1.0, sources: Sequence[int] | None = None) -> "FeatureIndex":
         """The features that at least ``min_texts`` of ``texts`` have, at most the ``most`` commonest.
 
-        Of a training set that has none so common, all features. ``DataError`` for texts without any feature.
+        Of a training set that has none so common, all features. ``sources``: for each text the number of the one that
+        it is or is an altered copy of; a text and its copies count as one. ``DataError`` for texts without any feature.
         """
-        keys = np.concatenate([np.empty(0, dtype=np.uint32), *(
-            _distinct(found)[1] for _, found in _in_parts(texts, settings))])
-        known, counts = np.unique(keys, return_counts=True)
+        known, counts = np.unique(_features_of_texts(texts, settings, sources), return_counts=True)
         if not len(known):
             raise DataError("none of the training texts has a letter, digit or sign to learn from")
         if (counts >= min_texts).any():
@@ -85,7 +84,8 @@ class FeatureIndex:
         if most is not None and len(known) > most:
             kept = np.sort(np.argsort(-counts, kind="stable")[:most])
             known, counts = known[kept], counts[kept]
-        idf = np.log((1 + len(texts)) / (1 + counts)) + 1
+        n_texts = len(texts) if sources is None else len(set(sources))
+        idf = np.log((1 + n_texts) / (1 + counts)) + 1
         return cls(settings, character_share, known, (idf**idf_power).astype(np.float32))
 
     def pruned(self, kept: npt.NDArray[np.int64]) -> "FeatureIndex":
@@ -172,6 +172,21 @@ class FeatureIndex:
             raise CheckpointError(f"{path}: file is missing") from None
         except (SafetensorError, KeyError, ValueError) as problem:
             raise CheckpointError(f"{path}: damaged or cut off ({problem}); copy it again") from None
+
+
+def _features_of_texts(texts: Sequence[str], settings: NgramSettings,
+                       sources: Sequence[int] | None) -> npt.NDArray[np.uint32]:
+    """The keys of all features, one for each text that has it, or for each source."""
+    if sources is None:
+        return np.concatenate([np.empty(0, dtype=np.uint32), *(
+            _distinct(found)[1] for _, found in _in_parts(texts, settings))])
+    pairs, n_done = [np.empty(0, dtype=np.uint64)], 0
+    for n_texts, found in _in_parts(texts, settings):
+        text, key, _ = _distinct(found)
+        source = np.asarray(sources[n_done : n_done + n_texts], dtype=np.uint64)[text]
+        pairs.append(source << np.uint64(32) | key)
+        n_done += n_texts
+    return np.unique(np.concatenate(pairs)).astype(np.uint32)
 
 
 def _in_parts(texts: Sequence[str], settings: NgramSettings) -> Iterator[tuple[int, Ngrams]]:

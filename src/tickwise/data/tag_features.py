@@ -5,7 +5,7 @@ Shape legend: T tokens, F features of a token, L characters of a word.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -101,21 +101,22 @@ class TagFeatures:
 
     @classmethod
     def build(cls, sentences: Sequence[Sequence[str]], *, min_count: int = 2, unit: Unit | None = None,
-              names: Sequence[str] | None = None) -> "TagFeatures":
+              names: Sequence[str] | None = None, sources: Sequence[int] | None = None) -> "TagFeatures":
         """Tables of everything that occurs at least ``min_count`` times in ``sentences`` (their tokens).
 
-        Without ``unit`` tokens are what ``unit_of`` says.
+        Without ``unit`` tokens are what ``unit_of`` says. ``sources``: for each sentence the number of the one that it
+        is or is an altered copy of; of a copy counts what its source does not have.
         """
         unit = unit or unit_of(sentences)
         tables: dict[str, list[str]] = {}
         counts: dict[str, list[int]] = {}
         for name in names or UNIT_FEATURES[unit]:
-            counter = Counter(entry for tokens in sentences for entry in _FEATURES[name](tokens))
+            counter = _counted(sentences, _FEATURES[name], sources)
             kept = sorted((entry for entry, n in counter.items() if n >= min_count), key=lambda e: (-counter[e], e))
             tables[name], counts[name] = kept, [counter[entry] for entry in kept]
         characters: list[str] = []
         if unit == "word":
-            seen = Counter(c for tokens in sentences for token in tokens for c in token)
+            seen = _counted(sentences, "".join, sources)
             characters = sorted(c for c, n in seen.items() if n >= min_count)
         return cls(unit, tables, characters, counts)
 
@@ -166,6 +167,18 @@ class TagFeatures:
             return cls(unit, {str(k): list(map(str, v)) for k, v in tables.items()}, list(map(str, characters)))
         except (KeyError, TypeError, AttributeError):
             raise CheckpointError(f"{path}: not a tagger's feature table; copy it again") from None
+
+
+def _counted(sentences: Sequence[Sequence[str]], entries: Callable[[Sequence[str]], Iterable[str]],
+             sources: Sequence[int] | None) -> Counter[str]:
+    """How often each entry occurs; of an altered copy, what its source does not have."""
+    counter: Counter[str] = Counter()
+    for number, tokens in enumerate(sentences):
+        if sources is None or sources[number] == number:
+            counter.update(entries(tokens))
+        else:
+            counter.update(Counter(entries(tokens)) - Counter(entries(sentences[sources[number]])))
+    return counter
 
 
 def _shortened(token: str) -> str:

@@ -25,12 +25,14 @@ class WordSequences:
         """Texts so far that lost their middle."""
 
     @classmethod
-    def fit(cls, texts: Sequence[str], *, min_count: int = 2) -> "WordSequences":
-        """Tables of what occurs at least ``min_count`` times in ``texts``."""
+    def fit(cls, texts: Sequence[str], *, min_count: int = 2,
+            sources: Sequence[int] | None = None) -> "WordSequences":
+        """Tables of what occurs at least ``min_count`` times in ``texts``; ``sources`` as in ``TagFeatures.build``."""
         chinese = sum(map(has_chinese, texts)) > len(texts) / 2
         split = split_characters if chinese else split_words
         tokens = [[text[p.start : p.end] for p in _shortened(split(text))] for text in texts]
-        return cls(TagFeatures.build(tokens, min_count=min_count, unit="character" if chinese else "word"))
+        return cls(TagFeatures.build(tokens, min_count=min_count, unit="character" if chinese else "word",
+                                     sources=sources))
 
     def places(self, text: str) -> list[Place]:
         """Where the words stand that a classifier reads; none in a text without any."""

@@ -49,12 +49,20 @@ class Job:
     about: str
 
 
+@dataclass(frozen=True)
+class _Augmented(Examples):
+    """Training texts and their altered copies."""
+
+    sources: Sequence[int] | None
+    """For each text the number of the one that it is or was made of; None where there are no copies."""
+
+
 def make_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, dev: Examples | None,
              vectors: NamedVectors | None) -> Job:
     """A fresh classifier of ``train`` and its objective, validated on ``dev``."""
-    texts, names = augmented(train.texts, train.labels, config.augment, config.seed,
-                             synonyms_from(vectors) if vectors is not None else None)
-    examples = Examples(tuple(texts), tuple(names), train.name)
+    texts, names, sources = augmented(train.texts, train.labels, config.augment, config.seed,
+                                      synonyms_from(vectors) if vectors is not None else None)
+    examples = _Augmented(tuple(texts), tuple(names), train.name, sources if len(texts) > len(train) else None)
     classes = torch.from_numpy(class_numbers(examples, labels))
     dev_classes = torch.from_numpy(class_numbers(dev, labels)) if dev is not None else None
     weights = _example_weights(config.class_weights, classes, labels)
@@ -62,13 +70,14 @@ def make_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, d
     return make(config, labels, train, examples, classes, dev, dev_classes, weights, vectors)
 
 
-def _bag_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: Examples,
+def _bag_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: _Augmented,
              classes: torch.Tensor, dev: Examples | None, dev_classes: torch.Tensor | None,
              weights: torch.Tensor | None, vectors: NamedVectors | None) -> Job:
     options = config.features
     features = FeatureIndex.fit(
-        train.texts, options.ngrams(train.texts), character_share=options.character_share,
+        examples.texts, options.ngrams(train.texts), character_share=options.character_share,
         min_texts=options.fewest_texts(len(train)), most=options.most, idf_power=options.idf_power,
+        sources=examples.sources,
     )
     width, hidden = config.width, config.hidden
     if vectors is not None:
@@ -92,11 +101,12 @@ def _bag_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, e
     return Job(config, module, objective, features, f"{len(features):,} features")
 
 
-def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: Examples,
+def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: _Augmented,
                    classes: torch.Tensor, dev: Examples | None, dev_classes: torch.Tensor | None,
                    weights: torch.Tensor | None, vectors: NamedVectors | None) -> Job:
     options = config.recurrent
-    words = WordSequences.fit(train.texts, min_count=options.min_count if len(train) > 200 else 1)
+    words = WordSequences.fit(examples.texts, min_count=options.min_count if len(train) > 200 else 1,
+                              sources=examples.sources)
     sizes = words.features.sizes
     word_width = options.word_width if vectors is None else vectors.module.config.width
     module = RecurrentClassifier(RecurrentClassifierConfig(
@@ -126,7 +136,7 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
                f"a table of {sizes['word']:,} {words.features.unit}s, {module.n_parameters():,} parameters")
 
 
-def _encoder_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: Examples,
+def _encoder_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examples, examples: _Augmented,
                  classes: torch.Tensor, dev: Examples | None, dev_classes: torch.Tensor | None,
                  weights: torch.Tensor | None, vectors: NamedVectors | None) -> Job:
     assert config.encoder is not None

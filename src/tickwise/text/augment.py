@@ -39,22 +39,24 @@ class AugmentOptions:
 
 
 def augmented(texts: Sequence[str], labels: Sequence[str], options: AugmentOptions, seed: int,
-              synonyms: Synonyms | None = None) -> tuple[list[str], list[str]]:
-    """The texts with their labels, then ``copies`` altered copies of each (fewer where nothing can be altered).
+              synonyms: Synonyms | None = None) -> tuple[list[str], list[str], list[int]]:
+    """The texts with their labels, then ``copies`` altered copies of each (fewer where nothing can be altered); and for
+    each the number of the text that it is or was made of.
 
     ``synonyms`` gives the neighbours of a word, nearest first; ``ConfigError`` when they are asked for without it.
     """
     if options.copies and options.synonym and synonyms is None:
         raise ConfigError("--augment.synonym: needs word vectors")
-    all_texts, all_labels = list(texts), list(labels)
+    all_texts, all_labels, sources = list(texts), list(labels), list(range(len(texts)))
     chooser = random.Random(seed)
     for _ in range(options.copies):
-        for text, label in zip(texts, labels, strict=True):
+        for source, (text, label) in enumerate(zip(texts, labels, strict=True)):
             changed = altered(text, options, chooser, synonyms)
             if changed != text:
                 all_texts.append(changed)
                 all_labels.append(label)
-    return all_texts, all_labels
+                sources.append(source)
+    return all_texts, all_labels, sources
 
 
 def altered(text: str, options: AugmentOptions, chooser: random.Random, synonyms: Synonyms | None = None) -> str:
