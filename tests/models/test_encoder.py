@@ -16,6 +16,7 @@ from tickwise.models.encoder_heads import (
     SpanReader,
     SpanReaderConfig,
     contrastive_loss,
+    partner_scores,
 )
 
 SHAPE = {"vocab_size": 60, "context_length": 24, "width": 32, "n_layers": 2, "n_heads": 2, "head_dim": 16, "hidden": 48}
@@ -89,7 +90,9 @@ def test_embeddings_have_length_one_and_partners_are_found():
     vectors = module(torch.randint(60, (4, 9)), torch.tensor([9, 4, 7, 2]))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
     apart = torch.eye(4)
-    assert contrastive_loss(apart, apart, 0.05) < 1e-6 < contrastive_loss(apart, apart.flip(0), 0.05)
+    texts = torch.arange(8).view(4, 2)
+    own, others = (contrastive_loss(partner_scores(apart, right, 0.05, texts)) for right in (apart, apart.flip(0)))
+    assert own < 1e-6 < others
 
 
 def test_generator_and_discriminator_share_one_embedding():

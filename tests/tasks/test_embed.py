@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
-from tickwise.tasks.embed import Embedder, MaskFiller, SimilarTexts, read_partners
+from tickwise.tasks.embed import Embedder, MaskFiller, SimilarTexts, read_partners, split_partners
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
 
@@ -95,6 +95,34 @@ def test_lines_end_with_line_feeds_alone(tmp_path):
     (tmp_path / "pairs.tsv").write_text("a\u2028b\tc\r\nd\te\u0085f\ng\nh\x0ci\n", encoding="utf-8", newline="")
     assert read_partners([str(tmp_path / "pairs.tsv")]) == [("a\u2028b", "c"), ("d", "e\u0085f"), ("g", "g"),
                                                             ("h\x0ci", "h\x0ci")]
+
+
+def texts_of(pairs):
+    return {text.casefold().strip("!") for pair in pairs for text in pair}
+
+
+def test_no_text_is_both_trained_on_and_chosen_by(capfd):
+    both_ways = [pair for n in range(200) for pair in ((f"a {n}", f"b {n}"), (f"b {n}", f"A {n}!"), (f"b {n}",) * 2)]
+    training, developing = split_partners(both_ways, None)
+    assert not texts_of(training) & texts_of(developing)
+    assert len(training) + len(developing) * 3 // 2 == len(both_ways)  # what is held back goes whole
+    assert len(developing) >= 4
+    assert all(left != right for left, right in developing)
+    n_held = len(developing) // 2
+    assert f"{n_held} training pairs have a text of the development pairs; left out" in capfd.readouterr().err
+    training, developing = split_partners(both_ways, [("a 1", "b 1"), ("c", "d"), ("B 2!", "e"), ("f", "g")])
+    assert len(developing) == 4
+    assert [pair for pair in both_ways if pair not in training] == both_ways[3:9]
+    assert "6 training pairs have a text" in capfd.readouterr().err
+
+
+def test_texts_that_link_all_pairs_are_not_held_back():
+    kinds = [(f"text {n}", f"kind {n % 3}") for n in range(300)]
+    assert split_partners(kinds, None) == (kinds, [])
+    apart = [(f"text {n}", f"other {n}") for n in range(300)]
+    training, developing = split_partners(apart, None)
+    assert sorted(training + developing) == sorted(apart)
+    assert 4 <= len(developing) <= 30
 
 
 @pytest.mark.parametrize("lines", [LINES[:20], LINES[:12] + [f"{line}\t{line}" for line in LINES[12:20]]],

@@ -185,9 +185,19 @@ class SentenceEmbedder(Encoder):
         return F.normalize(mean_state(states_BTC, lengths_B).float(), dim=-1)
 
 
-def contrastive_loss(left_BC: Tensor, right_BC: Tensor, temperature: float) -> Tensor:
+def partner_scores(left_BC: Tensor, right_BC: Tensor, temperature: float, texts_B2: Tensor) -> Tensor:
+    """(B, B): how alike each left text is to each right one. ``texts_B2`` numbers the texts of each pair: pairs that
+    have one in common say the same, so that neither's partner is a wrong answer for the other (-inf)."""
+    scores_BB = left_BC @ right_BC.t() / temperature
+    left_B, right_B = texts_B2.unbind(1)
+    shared_BB = left_B[:, None] == left_B
+    for one_B, other_B in ((left_B, right_B), (right_B, left_B), (right_B, right_B)):
+        shared_BB |= one_B[:, None] == other_B
+    return scores_BB.masked_fill(shared_BB.fill_diagonal_(False), -torch.inf)
+
+
+def contrastive_loss(scores_BB: Tensor) -> Tensor:
     """Mean nats of finding each text's partner among all of the batch, both ways (van den Oord et al. 2018; the other
     partners are the wrong answers, as in SimCSE, Gao et al. 2021)."""
-    scores_BB = left_BC @ right_BC.t() / temperature
-    partners_B = torch.arange(len(left_BC), device=left_BC.device)
+    partners_B = torch.arange(len(scores_BB), device=scores_BB.device)
     return (F.cross_entropy(scores_BB, partners_B) + F.cross_entropy(scores_BB.t(), partners_B)) / 2

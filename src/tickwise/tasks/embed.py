@@ -14,6 +14,7 @@ from tickwise.core.console import say
 from tickwise.core.device import resolve_device
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.encoder_inputs import TextIds, padded
+from tickwise.data.pairs import identity
 from tickwise.data.rows import numbered_lines
 from tickwise.interop.directory import load_module, read_config, resolve_model_path
 from tickwise.interop.warm_start import headed_encoder
@@ -29,6 +30,9 @@ from tickwise.training.run import TrainResult, check_outputs, train_module
 _DEV_SHARE, _MOST_DEV = 0.05, 1000
 _FEWEST = 4
 
+Partners = tuple[str, str]
+"""Two texts that say the same, or a text twice."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(LoopConfig):
@@ -41,7 +45,7 @@ class EmbedConfig(LoopConfig):
     tuning: FineTuneOptions = field(default_factory=FineTuneOptions)
 
 
-def read_partners(sources: Sequence[str]) -> list[tuple[str, str]]:
+def read_partners(sources: Sequence[str]) -> list[Partners]:
     """Of each line the two texts that a tab separates; a line without a tab is its own partner. Blank lines are left
     out; ``DataError`` for a file that cannot be read, or a line with more tabs."""
     pairs = []
@@ -60,26 +64,19 @@ def read_partners(sources: Sequence[str]) -> list[tuple[str, str]]:
 def train_embedder(config: EmbedConfig) -> TrainResult:
     """Fine-tune ``config.encoder`` so that partners are near each other; keeps the model with the lowest loss on the
     development pairs (a twentieth, by their text, where none are given), or the last one where too few development
-    texts have a partner other than themselves to be found by."""
+    texts have a partner other than themselves to be found by. No text of theirs is trained on."""
     check_outputs(config)
-    pairs = read_partners(config.train)
-    developing = read_partners(config.dev) if config.dev else [
-        (left, right) for left, right in pairs if left != right
-        and xxhash.xxh3_64_intdigest(left.encode("utf-8", "surrogatepass")) / 2**64 < _DEV_SHARE][:_MOST_DEV]
-    developing = [(left, right) for left, right in developing if left != right]
-    if len(developing) < _FEWEST:
-        developing = []
-    kept = set(developing)
-    pairs = [pair for pair in pairs if pair not in kept]
+    pairs, developing = split_partners(read_partners(config.train), read_partners(config.dev) if config.dev else None)
     if len(pairs) < 2:
-        raise DataError(f"{', '.join(config.train)}: nothing to train on that is not among the development pairs")
+        raise DataError(f"{', '.join(config.train)}: nothing is left to train on that has no text of the development "
+                        "pairs")
     source, options = resolve_model_path(config.encoder), config.tuning
     tokenizer = Tokenizer.load(source)
     module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, source, config.seed, fresh=options.fresh,
                             dropout=options.dropout)
     reader = TextIds(tokenizer, module.config.context_length)
 
-    def encoded(part: Sequence[tuple[str, str]]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    def encoded(part: Sequence[Partners]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
         return reader.encode([left for left, _ in part]), reader.encode([right for _, right in part])
 
     objective = Contrastive(*encoded(pairs), encoded(developing) if developing else None, reader.marks,
@@ -96,6 +93,55 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
         data={"source": ", ".join(config.train), "fingerprint": digest, "pairs": len(pairs)},
         lines=[f"{len(pairs):,} pairs ({own:,} of a text with itself), {len(developing):,} to choose the model by"],
     )
+
+
+def split_partners(pairs: Sequence[Partners],
+                   given: Sequence[Partners] | None) -> tuple[list[Partners], list[Partners]]:
+    """(training, developing): no text (its ``identity``) is in both. Pairs that are linked by texts which they have in
+    common go one way together, and are trained on where they are too many to be held back. ``given`` is the
+    development part; None has one made."""
+    if given is None:
+        developing = _held_back(pairs)
+    else:
+        developing = [(left, right) for left, right in given if left != right]
+    if len(developing) < _FEWEST:
+        return list(pairs), []
+    held = {identity(text) for pair in developing for text in pair}
+    training = [pair for pair in pairs if held.isdisjoint(map(identity, pair))]
+    n_known = len(pairs) - len(training) - (len(developing) if given is None else 0)
+    if n_known:
+        say(f"{n_known:,} training pairs have a text of the development pairs; left out")
+    return training, developing
+
+
+def _held_back(pairs: Sequence[Partners]) -> list[Partners]:
+    """The pairs of different texts of about a twentieth of all groups, drawn by a text."""
+    groups: dict[str, list[Partners]] = {}
+    for name, pair in zip(_linked(pairs), pairs, strict=True):
+        groups.setdefault(name, []).append(pair)
+    held: list[Partners] = []
+    for group in groups.values():
+        own = [(left, right) for left, right in group if left != right]
+        if not own or xxhash.xxh3_64_intdigest(own[0][0].encode("utf-8", "surrogatepass")) / 2**64 >= _DEV_SHARE:
+            continue
+        if len(group) <= max(_FEWEST, _DEV_SHARE * len(pairs)) and len(held) + len(own) <= _MOST_DEV:
+            held += own
+    return held
+
+
+def _linked(pairs: Sequence[Partners]) -> list[str]:
+    """For each pair what its group is called: pairs that have a text in common, directly or by way of others."""
+    above: dict[str, str] = {}
+
+    def top(text: str) -> str:
+        while above.setdefault(text, text) != text:
+            above[text] = above[above[text]]
+            text = above[text]
+        return text
+
+    for left, right in pairs:
+        above[top(identity(left))] = top(identity(right))
+    return [top(identity(left)) for left, _ in pairs]
 
 
 class Embedder:

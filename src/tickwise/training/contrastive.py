@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
 from tickwise.data.encoder_inputs import Marks, mask_words, padded
-from tickwise.models.encoder_heads import SentenceEmbedder, contrastive_loss
+from tickwise.models.encoder_heads import SentenceEmbedder, contrastive_loss, partner_scores
 from tickwise.training.encoder_classification import Rows, encoded_outputs
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import ShuffledPasses
@@ -21,9 +21,10 @@ from tickwise.training.shuffled_passes import ShuffledPasses
 
 class Contrastive(ShuffledPasses):
     """The ``Objective`` of a sentence embedder. Text i of ``left`` belongs to text i of ``right``; where both are the
-    same text, they are told apart by dropout and by ``word_dropout`` (the chance that a token is masked). Validation
-    needs partners that differ: a text alone is its own nearest one whatever the model is. Everything random but dropout
-    follows from ``seed`` and the number of batches so far."""
+    same text, they are told apart by dropout and by ``word_dropout`` (the chance that a token is masked). Pairs that
+    have a text in common are no wrong answers for each other. Validation needs partners that differ: a text alone is
+    its own nearest one whatever the model is. Everything random but dropout follows from ``seed`` and the number of
+    batches so far."""
 
     def __init__(self, left: Rows, right: Rows, validation: tuple[Rows, Rows] | None, marks: Marks, *, batch_size: int,
                  seed: int, word_dropout: float) -> None:
@@ -31,6 +32,7 @@ class Contrastive(ShuffledPasses):
         super().__init__(len(left), batch_size=batch_size, seed=seed)
         self._left, self._right, self._validation, self._marks = left, right, validation, marks
         self._word_dropout = word_dropout
+        self._texts_N2 = _numbered(left, right)
 
     @property
     def n_validation_tokens(self) -> int:
@@ -44,7 +46,8 @@ class Contrastive(ShuffledPasses):
             if self._word_dropout and step is not None:
                 mask_words(ids_BT, lengths_B, self._marks, self._word_dropout, draws)
             inputs += [ids_BT, lengths_B]
-        return Batch(tuple(inputs), int(inputs[1].sum() + inputs[3].sum()))
+        n_tokens = int(inputs[1].sum() + inputs[3].sum())
+        return Batch((*inputs, self._texts_N2[torch.from_numpy(chosen)]), n_tokens)
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
         """Each part then tells its own texts apart only."""
@@ -53,16 +56,24 @@ class Contrastive(ShuffledPasses):
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, SentenceEmbedder)
-        left_ids, left_lengths, right_ids, right_lengths = inputs
+        left_ids, left_lengths, right_ids, right_lengths, texts_B2 = inputs
         left_BC, right_BC = module(left_ids, left_lengths), module(right_ids, right_lengths)
         mark(Stage.LOSS)
-        return contrastive_loss(left_BC, right_BC, module.config.temperature), ()
+        return contrastive_loss(partner_scores(left_BC, right_BC, module.config.temperature, texts_B2)), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """The loss among all development pairs at once, and how many left texts find their partner first."""
+        """The loss among all development pairs at once, and how many left texts find their partner before any text of
+        a pair that has none of theirs."""
         assert self._validation is not None
         assert isinstance(module, SentenceEmbedder)
-        left, right = (encoded_outputs(module, rows, self._marks, device) for rows in self._validation)
-        found = (left @ right.t()).argmax(1) == torch.arange(len(left))
-        return {"loss": contrastive_loss(left, right, module.config.temperature).item(),
-                "recall": found.float().mean().item()}
+        left_BC, right_BC = (encoded_outputs(module, rows, self._marks, device) for rows in self._validation)
+        scores_BB = partner_scores(left_BC, right_BC, module.config.temperature, _numbered(*self._validation))
+        found = scores_BB.argmax(1) == torch.arange(len(left_BC))
+        return {"loss": contrastive_loss(scores_BB).item(), "recall": found.float().mean().item()}
+
+
+def _numbered(left: Rows, right: Rows) -> Tensor:
+    """(N, 2): the texts of each pair by number, the same for equal ones."""
+    numbers: dict[bytes, int] = {}
+    return torch.tensor([[numbers.setdefault(row.tobytes(), len(numbers)) for row in pair]
+                         for pair in zip(left, right, strict=True)])
