@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tickwise.core.errors import DataError
-from tickwise.evaluation.classification import compare, evaluate_classes
+from tickwise.evaluation.classification import Judged, compare, evaluate_classes, evaluate_judged
+from tickwise.report.classification import ClassificationPage, classification_page
 
 TRUE = np.array([0, 0, 0, 1, 1, 2])
 GUESSED = np.array([0, 0, 1, 1, 2, 2])
@@ -31,6 +32,28 @@ def test_figures_by_hand():
     # Gorodkin's R_K: (4·6 − (3·2 + 2·2 + 1·2)) / sqrt((36 − 14)(36 − 12))
     assert value["mcc"] == pytest.approx(12 / math.sqrt(22 * 24))
     assert value["ece"] == pytest.approx(2 / 6)
+
+
+def test_many_classes_take_no_matrix():
+    labels = tuple(map(str, range(300_000)))  # their matrix would have 90 thousand million cells
+    probabilities = np.zeros((3, len(labels)))
+    probabilities[[0, 1, 2], [5, 5, 299_999]] = 1.0
+    result = evaluate_classes(probabilities, np.array([5, 5, 7]), labels, task="t", bootstrap_samples=2)
+    assert result.pairs.tolist() == [[5, 5, 2], [7, 299_999, 1]]
+    assert result.classes[5].f1 == 1.0
+    assert result.classes[7].n == 1
+    assert result.to_json()["confusion"] == {}
+    page = classification_page(ClassificationPage(title="t", labels=labels, confusion=((5, 5, 2), (7, 299_999, 1))))
+    assert '<tr><th scope="row">7</th><td>299999</td><td>1</td></tr>' in page
+    assert ">5<" not in page
+
+
+def test_parts_of_texts_are_judged_as_all_of_them():
+    chooser = np.random.default_rng(0)
+    probabilities, classes = chooser.dirichlet(np.ones(4), 30), chooser.integers(0, 4, 30)
+    together = evaluate_classes(probabilities, classes, tuple("abcd"), task="t", bootstrap_samples=20)
+    parts = Judged.joined([Judged.of(probabilities[part], classes[part]) for part in (slice(0, 7), slice(7, 30))])
+    assert evaluate_judged(parts, classes, tuple("abcd"), task="t", bootstrap_samples=20) == together
 
 
 def test_a_filter_s_figures():

@@ -366,17 +366,6 @@ def test_one_text_per_class_still_makes_a_model(tmp_path, capsys):
     assert "uncalibrated" in said
 
 
-def test_ten_thousand_classes(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_text("".join(f"word{i} in row {j}\tclass {i}\n" for i in range(10_000) for j in (1,)), encoding="utf-8")
-    config = ClassifyConfig(train=(str(path),), out=tmp_path / "x", max_steps=1, batch_size=64,
-                            features=FeatureOptions(word_ngrams=1, max_characters=0, most=500))
-    data = open_examples(config)
-    assert len(data.labels) == 10_000
-    result = train_classifier(config)
-    assert len(result.classifier.predict(["word7 in row 3"])[0].probabilities) == 10_000
-
-
 def test_labels_that_the_model_does_not_know(trained):
     with pytest.raises(DataError, match=r"1 rows have labels .*: 'plant'"):
         trained.classifier.evaluate(Examples(("a", "b"), ("Animal", "plant"), "mine"), "t")

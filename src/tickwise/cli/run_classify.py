@@ -248,8 +248,7 @@ def _evaluate(arguments: Classify, classifier: "Classifier") -> None:
         if set(other.labels) != set(classifier.labels):
             raise ConfigError(f"--against {arguments.against}: knows other classes; models are compared on the same")
         with marking(None):  # a trace is of the evaluation
-            right = [c.classes(c.probabilities(examples.texts)) == class_numbers(examples, c.labels)
-                     for c in (other, classifier)]
+            right = [c.judged(examples).predicted == class_numbers(examples, c.labels) for c in (other, classifier)]
         comparison = compare(right[0], right[1], seed=arguments.seed)
         shown["comparison"] = dataclasses.asdict(comparison) | {"first": str(arguments.against),
                                                                 "second": str(arguments.model)}

@@ -39,13 +39,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """``confusion``: (C, C), rows are the true classes, columns the predicted ones."""
+    """``pairs``: (P, 3), a true class's number, a predicted one's, and how many texts have both, if any has."""
 
     task: str
     labels: tuple[str, ...]
     metrics: dict[str, Score]
     classes: tuple[ClassScore, ...]
-    confusion: NDArray[numpy.int64] = dataclasses.field(repr=False, compare=False)
+    pairs: NDArray[numpy.int64] = dataclasses.field(repr=False, compare=False)
     bins: tuple[ReliabilityBin, ...]
     n: int
     bootstrap_samples: int
@@ -54,6 +54,14 @@ class ClassificationResult:
     """Of a two-class filter: the share of the other class that was taken for the class looked for."""
     fitted: bool = False
     """The probabilities were calibrated on these very texts: calibration error, loss and Brier score are too good."""
+
+    @property
+    def confusion(self) -> NDArray[numpy.int64]:
+        """(C, C), rows are the true classes, columns the predicted ones; for few classes."""
+        matrix = numpy.zeros((len(self.labels), len(self.labels)), dtype=numpy.int64)
+        true, predicted, n = self.pairs.T
+        matrix[true, predicted] = n
+        return matrix
 
     def to_json(self, model: str = "") -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with intervals and each class besides."""
@@ -103,51 +111,90 @@ def _scores(true: Counts, predicted: Counts, right: Counts) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the metrics need of the probabilities of N texts. Of each text: the predicted class, the true class's
+    probability, the predicted one's, and the sum of all squares."""
+
+    predicted: NDArray[numpy.int64]
+    true_probability: Counts
+    confidence: Counts
+    squares: Counts
+
+    @classmethod
+    def of(cls, probabilities: NDArray[numpy.float64], classes: NDArray[numpy.int64],
+           predicted: NDArray[numpy.int64] | None = None) -> "Judged":
+        """Of probabilities (N, C) and true classes (N,); ``predicted`` defaults to the likeliest class."""
+        predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+        rows = numpy.arange(len(classes))
+        return cls(predicted, probabilities[rows, classes], probabilities[rows, predicted],
+                   numpy.einsum("nc,nc->n", probabilities, probabilities))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Judged"]) -> "Judged":
+        """The texts of all parts, in order."""
+        return cls(*(numpy.concatenate([getattr(part, field.name) for part in parts])
+                     for field in dataclasses.fields(cls)))
+
+
 def evaluate_classes(
     probabilities: NDArray[numpy.float64], classes: NDArray[numpy.int64], labels: Sequence[str], *, task: str,
     predicted: NDArray[numpy.int64] | None = None, positive: str | None = None, bootstrap_samples: int = 1000,
     seed: int = 0, fitted: bool = False,
 ) -> ClassificationResult:
-    """Measure ``probabilities`` (N, C) against the true ``classes`` (N,).
+    """Measure ``probabilities`` (N, C) against the true ``classes`` (N,), as ``evaluate_judged`` does; ``predicted``
+    defaults to the likeliest class."""
+    return evaluate_judged(Judged.of(probabilities, classes, predicted), classes, labels, task=task, positive=positive,
+                           bootstrap_samples=bootstrap_samples, seed=seed, fitted=fitted)
 
-    ``predicted`` defaults to the likeliest class. ``positive`` is the class that a filter looks for: its precision,
-    recall and F1 and the share of false alarms are added. ``fitted``: the probabilities were calibrated on these texts.
-    Intervals: 2.5 % and 97.5 % quantiles over resampled texts.
+
+def evaluate_judged(judged: Judged, classes: NDArray[numpy.int64], labels: Sequence[str], *, task: str,
+                    positive: str | None = None, bootstrap_samples: int = 1000, seed: int = 0,
+                    fitted: bool = False) -> ClassificationResult:
+    """The metrics of texts whose true ``classes`` are (N,).
+
+    ``positive`` is the class that a filter looks for: its precision, recall and F1 and the share of false alarms are
+    added. ``fitted``: the probabilities were calibrated on these texts. Intervals: 2.5 % and 97.5 % quantiles over
+    resampled texts.
     """
     n, n_classes = len(classes), len(labels)
     if n == 0:
         raise DataError(f"{task}: no texts to evaluate on")
-    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    predicted, confidence = judged.predicted, judged.confidence
     right = predicted == classes
-    true_probability = probabilities[numpy.arange(n), classes]
-    loss = -numpy.log(numpy.maximum(true_probability, 1e-300))
-    confidence = probabilities[numpy.arange(n), predicted]
-    squares = (probabilities**2).sum(axis=1) - 2 * true_probability + 1
+    loss = -numpy.log(numpy.maximum(judged.true_probability, 1e-300))
+    squares = judged.squares - 2 * judged.true_probability + 1
     wanted = list(labels).index(positive) if positive is not None and positive in labels else None
+
+    def counts(own: slice | NDArray[numpy.int64]) -> tuple[Counts, ...]:
+        t, p, r = classes[own], predicted[own], right[own]
+        return tuple(numpy.bincount(c, minlength=n_classes).astype(float) for c in (t, p, t[r]))
 
     def measure(drawn: NDArray[numpy.int64] | None) -> dict[str, float]:
         own = slice(None) if drawn is None else drawn
-        t, p, r = classes[own], predicted[own], right[own]
-        true, guessed, hits = (numpy.bincount(c, minlength=n_classes).astype(float) for c in (t, p, t[r]))
+        true, guessed, hits = counts(own)
         scores = _scores(true, guessed, hits)
         if wanted is not None:
             scores |= {"precision": hits[wanted] / guessed[wanted] if guessed[wanted] else 0.0,
                        "recall": hits[wanted] / true[wanted] if true[wanted] else 0.0,
                        "f1": 2 * hits[wanted] / (true[wanted] + guessed[wanted]) if hits[wanted] else 0.0}
-        bins = reliability(confidence[own], r)
+        bins = reliability(confidence[own], right[own])
         return scores | {"ece": expected_calibration_error(bins), "loss": loss[own].mean(),
                          "brier": squares[own].mean()}
 
     values = measure(None)
     spread = _resampled(measure, n, bootstrap_samples, seed) if n > 1 else {}
-    confusion = numpy.zeros((n_classes, n_classes), dtype=numpy.int64)
-    numpy.add.at(confusion, (classes, predicted), 1)
+    true, guessed, hits = counts(slice(None))
+    others = n - true[wanted] if wanted is not None else 0
+    pairs, texts = numpy.unique(classes * n_classes + predicted, return_counts=True)
     return ClassificationResult(
         task=task, labels=tuple(labels),
         metrics={name: Score(float(value), spread.get(name)) for name, value in values.items()},
-        classes=tuple(_class_score(confusion, i, label) for i, label in enumerate(labels)),
-        confusion=confusion, bins=tuple(reliability(confidence, right)), n=n, bootstrap_samples=bootstrap_samples,
-        seed=seed, false_alarms=_false_alarms(confusion, wanted), fitted=fitted,
+        classes=tuple(map(_class_score, labels, hits.astype(int).tolist(), true.astype(int).tolist(),
+                          guessed.astype(int).tolist())),
+        pairs=numpy.stack([pairs // n_classes, pairs % n_classes, texts], axis=1),
+        bins=tuple(reliability(confidence, right)), n=n, bootstrap_samples=bootstrap_samples, seed=seed,
+        false_alarms=float((guessed[wanted] - hits[wanted]) / others) if others else None, fitted=fitted,
     )
 
 
@@ -158,17 +205,9 @@ def _resampled(measure: Callable[[NDArray[numpy.int64]], dict[str, float]], n: i
     return {name: interval(numpy.array([one[name] for one in drawn])) for name in drawn[0]}
 
 
-def _class_score(confusion: NDArray[numpy.int64], i: int, label: str) -> ClassScore:
-    hits, true, predicted = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
+def _class_score(label: str, hits: int, true: int, predicted: int) -> ClassScore:
     return ClassScore(label, hits / predicted if predicted else 0.0, hits / true if true else 0.0,
                       2 * hits / (true + predicted) if hits else 0.0, true)
-
-
-def _false_alarms(confusion: NDArray[numpy.int64], wanted: int | None) -> float | None:
-    if wanted is None:
-        return None
-    others = confusion.sum() - confusion[wanted].sum()
-    return float((confusion[:, wanted].sum() - confusion[wanted, wanted]) / others) if others else None
 
 
 @dataclass(frozen=True)

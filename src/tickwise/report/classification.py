@@ -43,12 +43,13 @@ class ExplainedText:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationPage:
-    """All of one page; empty parts are left out. ``confusion``: rows are true classes, columns predicted ones."""
+    """All of one page; empty parts are left out. ``confusion``: numbers of a true class and of a predicted one, and how
+    many texts have both, for every pair that occurs."""
 
     title: str
     figures: tuple[Figure, ...] = ()
     labels: tuple[str, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
+    confusion: tuple[tuple[int, int, int], ...] = ()
     reliability: tuple[ReliabilityPoint, ...] = ()
     texts: tuple[ExplainedText, ...] = ()
 
@@ -76,18 +77,19 @@ def classification_page(data: ClassificationPage) -> str:
     return "\n".join(parts)
 
 
-def confusion_table(labels: tuple[str, ...], confusion: tuple[tuple[int, ...], ...]) -> str:
+def confusion_table(labels: tuple[str, ...], confusion: tuple[tuple[int, int, int], ...]) -> str:
     """The matrix with shaded cells; with many classes, the pairs that are confused most instead."""
     if len(labels) > _MOST_CLASSES:
-        pairs = sorted(((n, t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) if n and t != p),
-                       reverse=True)[:_MOST_CLASSES]
+        pairs = sorted(((n, t, p) for t, p, n in confusion if t != p), reverse=True)[:_MOST_CLASSES]
         rows = "".join(f'<tr><th scope="row">{escape(labels[t])}</th><td>{escape(labels[p])}</td><td>{n:,}</td></tr>'
                        for n, t, p in pairs)
         return ('<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">true</th><th scope="col">predicted'
                 f'</th><th scope="col">texts</th></tr></thead><tbody>{rows}</tbody></table></div>')
+    counts = {(t, p): n for t, p, n in confusion}
+    matrix = [[counts.get((t, p), 0) for p in range(len(labels))] for t in range(len(labels))]
     head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
     body = []
-    for t, row in enumerate(confusion):
+    for t, row in enumerate(matrix):
         total = sum(row) or 1
         cells = "".join(
             f'<td{" class=right" if t == p else ""} style="background:color-mix(in srgb, '

@@ -18,7 +18,7 @@ from tickwise.data.bags import FeatureIndex
 from tickwise.data.examples import Examples
 from tickwise.data.word_sequences import WordSequences
 from tickwise.evaluation.calibration import decide, softmax
-from tickwise.evaluation.classification import ClassificationResult, evaluate_classes
+from tickwise.evaluation.classification import ClassificationResult, Judged, evaluate_judged
 from tickwise.interop.directory import load_module, resolve_model_path, save_model
 from tickwise.models.bag import Bag, product_quantise
 from tickwise.models.encoder_heads import EncoderClassifier
@@ -28,6 +28,8 @@ from tickwise.text.ngrams import Family, NgramSettings, ngrams
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.classification import classify_bags
 from tickwise.training.sequence_classification import classify_sequences, collate_texts
+
+_PROBABILITIES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,20 @@ class Classifier(ABC):
                  fitted: bool = False) -> ClassificationResult:
         """Metrics with intervals on labelled texts; ``DataError`` for labels that the model does not know. ``fitted``:
         the temperature was fitted to these very texts."""
-        classes = class_numbers(examples, self.labels)
-        probabilities = self.probabilities(examples.texts)
-        return evaluate_classes(
-            probabilities, classes, self.labels, task=task, predicted=self.classes(probabilities),
+        return evaluate_judged(
+            self.judged(examples), class_numbers(examples, self.labels), self.labels, task=task,
             positive=self.module.config.positive or None, bootstrap_samples=bootstrap_samples, seed=seed, fitted=fitted,
         )
+
+    def judged(self, examples: Examples) -> Judged:
+        """What is predicted for labelled texts, and how probable; with many classes a part of the texts at a time, so
+        that memory stays bounded."""
+        classes, at_once = class_numbers(examples, self.labels), max(1, _PROBABILITIES_AT_ONCE // len(self.labels))
+        parts = []
+        for start in range(0, max(1, len(examples)), at_once):
+            probabilities = self.probabilities(examples.texts[start : start + at_once])
+            parts.append(Judged.of(probabilities, classes[start : start + at_once], self.classes(probabilities)))
+        return Judged.joined(parts)
 
 
 class BagClassifier(Classifier):

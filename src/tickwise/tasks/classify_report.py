@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tickwise.core.paths import write_text_atomic
 from tickwise.data.examples import Examples
 from tickwise.evaluation.classification import ClassificationResult
@@ -28,9 +30,8 @@ def write_training_report(path: Path, result: ClassifyResult, task: str) -> None
 def write_evaluation_report(path: Path, classifier: Classifier, result: ClassificationResult, examples: Examples,
                             task: str) -> None:
     """The page of an evaluation, with the mistakes of which the model was surest and what misled it."""
-    probabilities = classifier.probabilities(examples.texts)
-    predicted, true = classifier.classes(probabilities), class_numbers(examples, classifier.labels)
-    wrong = sorted((i for i in range(len(true)) if predicted[i] != true[i]), key=lambda i: -probabilities[i].max())
+    true, judged = class_numbers(examples, classifier.labels), classifier.judged(examples)
+    wrong = sorted(np.flatnonzero(judged.predicted != true).tolist(), key=lambda i: -judged.confidence[i])
     mistakes = [(classifier.explain(examples.texts[i]), classifier.labels[true[i]]) for i in wrong[:_MISTAKES_SHOWN]]
     _write(path, f"tickwise run {task}", result, (), [_explained(e, label) for e, label in mistakes])
 
@@ -62,7 +63,7 @@ def _write(path: Path, title: str, result: ClassificationResult | None, figures:
             own.append(Figure("blocked of the others", f"{result.false_alarms:.2%}", "measured"))
     write_text_atomic(path, classification_page(ClassificationPage(
         title=title, figures=(*own, *figures), labels=result.labels if result else (),
-        confusion=tuple(map(tuple, result.confusion.tolist())) if result else (),
+        confusion=tuple((t, p, n) for t, p, n in result.pairs.tolist()) if result else (),
         reliability=tuple(ReliabilityPoint(b.low, b.high, b.n, b.confidence, b.accuracy) for b in result.bins)
         if result else (),
         texts=tuple(texts),
