@@ -176,6 +176,19 @@ def test_passages_of_two_parts_stay_in_the_one_that_is_measured_on(tmp_path, enc
     assert (code, "no question with an answer in its passage is left" in err) == (2, True)
 
 
+def test_questions_whose_answer_stands_nowhere_are_chosen_by_but_not_trained_on(tmp_path, encoder, tickwise_cli):
+    write_questions(tmp_path, train=40)
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    for row in rows[3], rows[-1]:  # the last passage is in the tenth that the model is chosen by
+        row["answers"] = [{"text": "on the old sofa", "answer_start": 0}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--out",
+                                  tmp_path / "r", "--tuning.epochs", 1, "--dtype", "fp32", "--json")
+    assert code == 0, err
+    assert json.loads(out)["development"]["answerable"]["n"] == 4
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["data"]["questions"] == 35
+
+
 def test_what_is_no_encoder_is_refused(tmp_path, encoder, labelled, tickwise_cli):
     code, _, err = tickwise_cli("adapt", tmp_path, "--task", "classify", "--train", labelled[0],
                                 "--out", tmp_path / "c")

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tickwise.data.span_windows import Window
-from tickwise.training.span_reading import balanced, best_threshold, find_spans, span_loss
+from tickwise.data.spans import SpanQuestion
+from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
+from tickwise.training.span_reading import SpanReading, balanced, best_threshold, find_spans, span_loss
 
 INF = float("inf")
 
@@ -47,6 +49,30 @@ def window(question, has_answer):
     targets = np.zeros((2, 4), dtype=bool)
     targets[:, 2 if has_answer else 0] = True
     return Window(question, np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.zeros((4, 2)), targets)
+
+
+@pytest.fixture(scope="module")
+def module():
+    return SpanReader(SpanReaderConfig(vocab_size=20, context_length=8, width=16, n_layers=1, n_heads=1, head_dim=16,
+                                       hidden=16)).initialise(0)
+
+
+def test_silence_is_no_answer_to_a_question_whose_answer_stands_nowhere_just_so(module):
+    located = SpanQuestion("1", "where?", "in the barn", ((7, 11),), ("barn",))
+    unlocated = SpanQuestion("2", "where?", "in the barn", (), ("in a barn",))
+    nowhere = SpanQuestion("3", "where?", "in the barn", (), ())
+
+    def figures(*asked):
+        places = np.array([[-1, -1], [0, 2], [3, 6], [7, 11]])
+        windows = [Window(number, np.arange(4), np.array([0, 1, 1, 1]), places, np.zeros((2, 4), dtype=bool))
+                   for number in range(len(asked))]
+        objective = SpanReading(windows, windows, asked, pad=0, batch_size=1, seed=0)
+        return objective.validate(module, torch.device("cpu"), None)
+
+    assert figures(unlocated) == {"loss": 1.0, "f1": 0.0}
+    alone, with_unlocated = figures(located), figures(located, unlocated)
+    assert with_unlocated == {"loss": 1 - alone["f1"] / 2, "f1": alone["f1"] / 2}
+    assert figures(unlocated, nowhere)["overall_f1"] == 0.5
 
 
 def test_windows_without_an_answer_are_at_most_half():

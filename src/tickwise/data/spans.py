@@ -55,7 +55,7 @@ def read_span_questions(sources: Sequence[str], split: str = "train") -> list[Sp
     if not questions:
         raise DataError(f"{name}: no questions in it")
     if missing:
-        say(f"{name}: {missing:,} answers stand nowhere in their passage; they are used for evaluation only")
+        say(f"{name}: {missing:,} answers stand nowhere in their passage; they are not trained on")
     return questions
 
 

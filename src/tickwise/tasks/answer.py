@@ -182,7 +182,7 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
     evaluate. What is about a passage of the test part is in neither other part, and what is about one of the
     development part is not trained on. Raises a ``UserError`` for data and settings that cannot work."""
     check_outputs(config)
-    training = [q for q in read_span_questions(config.train) if q.answers or not q.references]
+    training = read_span_questions(config.train)
     developing = read_span_questions(config.dev, "validation") if config.dev else []
     testing = read_span_questions(config.test, "test") if config.test else []
     parts = [("test", testing, training), ("test", testing, developing), ("development", developing, training)]
@@ -194,6 +194,7 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
             part[:] = kept
     if not developing:
         training, developing = split_by_passage(training, _DEV_SHARE)
+    training = [q for q in training if q.answers or not q.references]
     if not any(q.answers for q in training):
         raise DataError(f"{', '.join(config.train)}: no question with an answer in its passage is left to train on")
     source = resolve_model_path(config.encoder)
@@ -251,8 +252,8 @@ def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, train
     maker = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
     windows, development = balanced(maker.make(training), config.seed), maker.make(developing)
     options = config.tuning
-    objective = SpanReading(windows, development, [q.answers for q in developing], pad=maker.pad,
-                            batch_size=options.batch_size, seed=config.seed)
+    objective = SpanReading(windows, development, developing, pad=maker.pad, batch_size=options.batch_size,
+                            seed=config.seed)
     steps = max(1, round(epochs * objective.steps_per_epoch))
     loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
     if loop["max_steps"] is None:

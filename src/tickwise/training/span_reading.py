@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tickwise.core.stages import Stage, mark
 from tickwise.data.span_windows import Window
+from tickwise.data.spans import SpanQuestion
 from tickwise.models.encoder_heads import SpanReader
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import ShuffledPasses, batches_by_length
@@ -79,11 +80,11 @@ class SpanReading(ShuffledPasses):
 
     unit = "windows"
 
-    def __init__(self, windows: Sequence[Window], validation: Sequence[Window],
-                 answers: Sequence[Sequence[tuple[int, int]]], *, pad: int, batch_size: int, seed: int) -> None:
-        """``answers`` are the places of the validation questions' answers, which their windows name by number."""
+    def __init__(self, windows: Sequence[Window], validation: Sequence[Window], asked: Sequence[SpanQuestion], *,
+                 pad: int, batch_size: int, seed: int) -> None:
+        """``asked`` are the validation questions, which their windows name by number."""
         super().__init__(len(windows), batch_size=batch_size, seed=seed, lengths=[len(window) for window in windows])
-        self._windows, self._validation, self._answers, self._pad = windows, validation, answers, pad
+        self._windows, self._validation, self._asked, self._pad = windows, validation, asked, pad
 
     @property
     def n_validation_tokens(self) -> int:
@@ -104,13 +105,14 @@ class SpanReading(ShuffledPasses):
         return span_loss(scores_B2T, targets_B2T), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """``f1``: by characters, over the questions that have an answer, each made to give one; where some have none,
-        ``overall_f1``: over all, with silence where that is best. ``loss`` is 1 less the mean of these."""
+        """``f1``: by characters, over the questions that have an answer, each made to give one (which is wrong where the
+        answer stands nowhere in the passage); where some have none, ``overall_f1``: over all, with silence where that
+        is best. ``loss`` is 1 less the mean of these."""
         assert isinstance(module, SpanReader)
-        found = find_spans(module, self._validation, len(self._answers), self._pad, device)
-        has_answer = np.array([bool(answers) for answers in self._answers])
-        f1s = np.array([max((_overlap_f1((span.start, span.end), answer) for answer in answers), default=0.0)
-                        for span, answers in zip(found, self._answers, strict=True)])
+        found = find_spans(module, self._validation, len(self._asked), self._pad, device)
+        has_answer = np.array([bool(question.references) for question in self._asked])
+        f1s = np.array([max((_overlap_f1((span.start, span.end), place) for place in question.answers), default=0.0)
+                        for span, question in zip(found, self._asked, strict=True)])
         f1 = float(f1s[has_answer].mean()) if has_answer.any() else 0.0
         if has_answer.all():
             return {"loss": 1.0 - f1, "f1": f1}
