@@ -73,6 +73,44 @@ def test_columns_can_be_named_or_numbered(tmp_path):
         read(path, text_column="title", label_column="kind")
 
 
+def reviews(n=40):
+    return [(f"the {i}th of them was as {'bad' if i % 2 else 'good'} as the others", str(i % 2)) for i in range(n)]
+
+
+@pytest.mark.parametrize("header", ["utterance,stars", "v1,v2", "Review Text,Rating"])
+def test_a_header_of_unusual_names_is_no_text(tmp_path, capsys, header):
+    rows = [(t, "no" if c == "1" else "yes") for t, c in reviews()] if header == "v1,v2" else reviews()
+    path = write(tmp_path / "a.csv", f"{header}\n" + "".join(f"{t},{c}\n" for t, c in rows))
+    assert pairs(read(path)) == rows
+    assert pairs(read(path, text_column="0", label_column="1")) == rows
+    text, label = header.split(",")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"took its first line for a header: the text is '{text}', the label '{label}'; if that line" in said
+
+
+def test_columns_that_hardly_any_row_fills_are_no_labels(tmp_path):
+    rows = reviews()
+    path = write(tmp_path / "a.csv", "v1,v2,,,\n" + "".join(f'{c},"{t}",,,\n' for t, c in rows))
+    assert pairs(read(path)) == rows
+    path = write(tmp_path / "b.csv", "label,text,,\n0,bad,,\n1,fine,,\n0,bad, or worse,\n")
+    assert pairs(read(path)) == [("bad", "0"), ("fine", "1"), ("bad, or worse", "0")]
+    path = write(tmp_path / "c.tsv", "".join(f"{c}\t{t}\t{'seen' if c == 'x' else ''}\n" for t, c in rows))
+    assert pairs(read(path)) == rows
+
+
+@pytest.mark.parametrize("first", [
+    ("nothing at all to complain of, really, from beginning to end", "lone"),  # a text
+    ("great", "1"),  # a label that others have
+    ("!!!", "lone"),  # no name
+    ("an extraordinarily disappointing", "lone"),  # as long as the others
+])
+def test_a_first_row_that_could_be_a_text_is_one(tmp_path, first):
+    rows = [first, *reviews()]
+    assert pairs(read(write(tmp_path / "a.tsv", "".join(f"{t}\t{c}\n" for t, c in rows)))) == rows
+    few = [("great", "lone"), ("the food was bad in every way", "0"), ("the food was good in every way", "1")]
+    assert pairs(read(write(tmp_path / "b.tsv", "".join(f"{t}\t{c}\n" for t, c in few)))) == few
+
+
 def test_labels_lose_spaces_and_differences_of_case(tmp_path, capsys):
     path = write(tmp_path / "a.tsv", "one text\tSpam \ntwo texts\t spam\nthree texts\tspam\nfour texts\tHam\n")
     unified, = unify_labels([read(path)])

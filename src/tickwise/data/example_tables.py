@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ TEXT_COLUMNS = ("text", "sentence", "review", "content", "question", "title", "m
 LABEL_COLUMNS = ("label", "class", "category", "target", "sentiment", "topic", "tag", "cat", "y", "labels")
 _SURE_LABEL_COLUMNS = {"label", "labels", "category", "sentiment", "target"}  # hardly ever a label themselves
 SNIFFED_ROWS = 2000
+_FEWEST_OF_A_LABEL = 4
+_NAME = re.compile(r"[^\W\d]\w*([ .-]\w+){0,2}")
 
 
 class Row(NamedTuple):
@@ -61,8 +65,10 @@ def labelled_rows(rows: Sequence[Row], source: str, *, text_column: str | None, 
                   separator: str) -> list[tuple[str, str]]:
     """(text, label) of each row of a table with or without a header; cells were cut apart at ``separator``.
 
-    Without a header, the label's column is the one with the fewest different values. Of a row with more cells than
-    there are columns, the rest belongs to the text where that is the last column, and is said; else ``DataError``.
+    A header has usual names, or the names that were given, or is told by what stands below it, and then said. Without
+    usual names, the label's column is the one with the fewest different values among those that most rows fill. Of a
+    row with more cells than there are columns, the rest belongs to the text where that is the last column, and is said;
+    else ``DataError``.
     """
     if not rows:
         raise DataError(f"{source}: empty; give a file with labelled texts")
@@ -73,24 +79,43 @@ def labelled_rows(rows: Sequence[Row], source: str, *, text_column: str | None, 
     twice = sorted({name for name in first if first.count(name) > 1 and name in (*LABEL_COLUMNS, *TEXT_COLUMNS)})
     if usual and twice:
         raise DataError(f"{source}: its header has more than one column '{twice[0]}'; rename all but one")
-    is_header = bool(named & set(rows[0].cells)) or (usual and len(set(first)) == len(first))
+    given = [name for name in first if name]
+    is_header = bool(named & set(rows[0].cells)) or (usual and len(set(given)) == len(given))
     width = len(rows[0].cells)
     if width < 2:
         raise DataError(f"{source}: has one column only; a row needs a text and a label")
     if is_header:
-        keys, rows = [cell.strip().lstrip("\ufeff") for cell in rows[0].cells], rows[1:]
-        text, label = (column(keys, wanted, known, flag, source) for wanted, known, flag in
+        names, rows = [cell.strip().lstrip("\ufeff") for cell in rows[0].cells], rows[1:]
+        text, label = (column(names, wanted, known, flag, source) for wanted, known, flag in
                        ((text_column, TEXT_COLUMNS, "text"), (label_column, LABEL_COLUMNS, "label")))
     else:
-        sniffed = [row.cells for row in rows[:SNIFFED_ROWS]]
-        distinct = [len({cells[i].strip() for cells in sniffed if i < len(cells)}) for i in range(width)]
-        length = [sum(len(cells[i]) for cells in sniffed if i < len(cells)) for i in range(width)]
-        order = sorted(range(width), key=lambda i: (distinct[i], length[i]))
+        columns = [[row.cells[i].strip() for row in rows[:SNIFFED_ROWS] if i < len(row.cells)] for i in range(width)]
+        length = [sum(map(len, cells)) for cells in columns]
+        is_sparse = [2 * sum(map(bool, cells)) <= len(rows[:SNIFFED_ROWS]) for cells in columns]
+        order = sorted(range(width), key=lambda i: (is_sparse[i], len(set(columns[i])), length[i]))
         keys = [str(i) for i in range(width)]
         label = order[0] if label_column is None else column(keys, label_column, (), "label", source)
         longest = max((i for i in range(width) if i != label), key=lambda i: length[i])
         text = longest if text_column is None else column(keys, text_column, (), "text", source)
+        if is_header := _is_unusual_header(rows, text, label):
+            names, rows = rows[0].cells, rows[1:]
+            say(f"{source}: took its first line for a header: the text is '{names[text]}', the label '{names[label]}'; "
+                "if that line is a text with its label, move it down")
+    if is_header:  # what has no name behind the last name is no column
+        width = max(i for i, name in enumerate(names) if name.strip() or i in (text, label)) + 1
     return _pairs(rows, source, text, label, width, separator)
+
+
+def _is_unusual_header(rows: Sequence[Row], text: int, label: int) -> bool:
+    """Whether the first row names columns, though not as usual: its label stands nowhere else, while each other one
+    stands in several rows on average, and instead of a text it has a name, far shorter than the texts."""
+    names, below = rows[0].cells, [row.cells for row in rows[1:] if len(row.cells) > max(text, label)]
+    labels = [cells[label].strip().casefold() for cells in below]
+    if not below or _FEWEST_OF_A_LABEL * len(set(labels)) > len(labels) or not names[label].strip():
+        return False
+    typical = statistics.median(len(cells[text].strip()) for cells in below)
+    return (names[label].strip().casefold() not in labels
+            and _NAME.fullmatch(names[text].strip()) is not None and 2 * len(names[text].strip()) <= typical)
 
 
 def _pairs(rows: Sequence[Row], source: str, text: int, label: int, width: int,
@@ -110,7 +135,7 @@ def _pairs(rows: Sequence[Row], source: str, text: int, label: int, width: int,
                     "a text cannot have a tab in it"
                 raise DataError(f"{source}, line {row.line}: {len(cells)} columns, but the first row has {width}; "
                                 f"{cure}")
-            own = separator.join(cells[text:])
+            own = separator.join(cells[text:]).rstrip(separator)
             longer.append(row.line)
         pairs.append((own, cells[label]))
     if longer:
