@@ -175,6 +175,10 @@ def test_labels_in_a_file_of_their_own(tmp_path):
     texts, labels = write(tmp_path / "texts.txt", "one\ntwo\nthree\n"), tmp_path / "labels.txt"
     write(labels, "a\nb\na\n")
     assert pairs(read_examples([texts], ReadExamples(), labels=labels)) == [("one", "a"), ("two", "b"), ("three", "a")]
+    write(tmp_path / "texts.txt", "A\x0cB\nC\u2028and so on\r\nD")
+    write(labels, "a\nb\nc\x1c\n")
+    assert read_examples([texts], ReadExamples(), labels=labels).labels == ("a", "b", "c")
+    write(tmp_path / "texts.txt", "one\ntwo\nthree\n")
     write(labels, "a\nb\n")
     with pytest.raises(DataError, match=r"2 labels for the 3 lines .*line 3 is the first"):
         read_examples([texts], ReadExamples(), labels=labels)

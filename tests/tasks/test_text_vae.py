@@ -60,11 +60,13 @@ def test_samples_are_sentences_of_known_words(trained, tickwise_cli):
 
 def test_reconstruction_keeps_words_of_the_sentence(trained, tmp_path, tickwise_cli):
     source = tmp_path / "in.txt"
-    source.write_text("the cat sees a tree\n\nthe bird likes a house\n", encoding="utf-8")
+    source.write_text("the cat sees a tree\n\nthe bird\x0clikes a house\n", encoding="utf-8")
     code, out, _ = tickwise_cli("run", "reconstruct", trained, "--input", source)
     assert code == 0
-    assert len(out.splitlines()) == 2
-    assert all(line.startswith("the ") for line in out.splitlines())
+    first, blank, last = out.removesuffix("\n").split("\n")
+    assert first.startswith("the ")
+    assert last.startswith("the ")
+    assert blank == ""
 
 
 def test_interpolation_begins_and_ends_where_reconstruction_does(trained):

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.task_flags import STANDARD_INPUT, lines_of
 from tickwise.core.errors import ConfigError, DataError
 
 
@@ -44,7 +43,7 @@ class Reconstruct(_WritingArguments):
     text: tyro.conf.Positional[str | None] = None
     """The sentence; - or nothing reads standard input, a sentence per line."""
     input: Path | None = None
-    """File with a sentence per line."""
+    """File with a sentence per line; the answer to a blank one is blank."""
     temperature: float = 0.0
     seed: int = 1
 
@@ -74,12 +73,13 @@ class Likelihood(_ModelArguments):
 
 def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
     if isinstance(arguments, Reconstruct | Likelihood):
-        texts = list(_texts(arguments.text, arguments.input))
+        texts = _texts(arguments.text, arguments.input)
     from tickwise.tasks.sentences import TextVae
 
     model = TextVae.load(arguments.model, device=arguments.device)
     if isinstance(arguments, Likelihood):
-        figures = model.likelihood(texts, n_draws=arguments.draws, seed=arguments.seed)
+        sentences = [text for text in texts if text.strip()]
+        figures = model.likelihood(sentences, n_draws=arguments.draws, seed=arguments.seed)
         if arguments.json:
             print(json.dumps(dataclasses.asdict(figures)))
             return 0
@@ -97,28 +97,25 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
         if isinstance(arguments, Sample):
             written = model.sample(arguments.n, temperature=arguments.temperature, seed=arguments.seed)
         elif isinstance(arguments, Reconstruct):
-            written = model.reconstruct(texts, temperature=arguments.temperature, seed=arguments.seed)
+            places = [number for number, text in enumerate(texts) if text.strip()]
+            written = [""] * len(texts)
+            for number, sentence in zip(places, model.reconstruct(
+                    [texts[number] for number in places], temperature=arguments.temperature, seed=arguments.seed),
+                    strict=True):
+                written[number] = sentence
         else:
             written = model.interpolate(arguments.first, arguments.last, steps=arguments.steps)
     print(json.dumps({"sentences": written}, ensure_ascii=False) if arguments.json else "\n".join(written))
     return 0
 
 
-def _texts(text: str | None, path: Path | None) -> Iterator[str]:
-    """The given sentence, or the lines of the file or of standard input that are not blank."""
+def _texts(text: str | None, path: Path | None) -> list[str]:
+    """The given sentence, or the lines of the file or of standard input, blank ones too; one is not."""
     if text is not None and path is not None:
         raise ConfigError("give the sentence or --input, not both")
-    if text is not None and text != "-":
-        yield text
-        return
-    name = "standard input" if path is None else str(path)
-    try:
-        lines = sys.stdin.buffer.read() if path is None else path.read_bytes()
-        found = [line for line in lines.decode("utf-8-sig").splitlines() if line.strip()]
-    except OSError as problem:
-        raise DataError(f"{name}: cannot read it: {problem.strerror or problem}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{name}: not UTF-8; convert it first") from None
-    if not found:
-        raise DataError(f"{name}: no sentence in it")
-    yield from found
+    if text is not None and text != STANDARD_INPUT:
+        return [text]
+    found = list(lines_of(path))
+    if not any(line.strip() for line in found):
+        raise DataError(f"{path or 'standard input'}: no sentence in it")
+    return found

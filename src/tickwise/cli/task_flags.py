@@ -13,7 +13,7 @@ from tickwise.cli.common_flags import CommonArguments
 from tickwise.core.errors import ConfigError, DataError
 
 _TEXTS_AT_ONCE = 256
-_STANDARD_INPUT = "-"
+STANDARD_INPUT = "-"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class NamesTexts(Protocol):
 def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None]) -> None:
     """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
     typed. A blank line of a file stays a text, so that answers and lines keep their numbers."""
-    if arguments.text is not None and arguments.text != _STANDARD_INPUT:
+    if arguments.text is not None and arguments.text != STANDARD_INPUT:
         answer([arguments.text])
         return
     if arguments.text is None and arguments.input is None and sys.stdin.isatty():
@@ -78,7 +78,7 @@ def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None]) -> 
             answer([line])
         return
     batch: list[str] = []
-    for line in _lines(arguments.input):
+    for line in lines_of(arguments.input):
         batch.append(line)
         if len(batch) == _TEXTS_AT_ONCE:
             answer(batch)
@@ -128,9 +128,9 @@ def _typed() -> Iterator[str]:
             yield line.rstrip("\r\n")
 
 
-def _lines(path: Path | None) -> Iterator[str]:
+def lines_of(path: Path | None) -> Iterator[str]:
     """The lines of a file or of standard input, without their ends."""
-    standard_input = path is None or str(path) == _STANDARD_INPUT
+    standard_input = path is None or str(path) == STANDARD_INPUT
     name = "standard input" if standard_input else str(path)
     number = 0
     try:

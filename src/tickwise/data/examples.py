@@ -101,7 +101,7 @@ def _label(label: str, read: ReadExamples) -> str:
 
 
 def _beside(texts: str, labels: Path, read: ReadExamples) -> list[tuple[str, str]]:
-    first, second = (_decoded(Path(path), read.encoding).splitlines() for path in (texts, labels))
+    first, second = (_decoded(Path(path), read.encoding).removesuffix("\n").split("\n") for path in (texts, labels))
     if len(first) != len(second):
         raise DataError(f"{labels}: {len(second):,} labels for the {len(first):,} lines of {texts}; line "
                         f"{min(len(first), len(second)) + 1} is the first that only one of them has")
