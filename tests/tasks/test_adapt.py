@@ -91,7 +91,7 @@ def write_questions(folder, **sizes):
                 file.write(json.dumps(row) + "\n")
 
 
-def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
+def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli, capfd):
     write_questions(tmp_path, train=240, dev=40, test=40)
     code, out, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--dev",
                                   tmp_path / "dev.jsonl", "--test", tmp_path / "test.jsonl", "--out", tmp_path / "r",
@@ -113,6 +113,12 @@ def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli):
     assert long[found.start : found.end] == found.text != ""
     assert reader.answer("where does it sleep?", "the dog sleeps. the cat runs.").text == ""
     assert reader.answer("where does it sleep?", "the dog sleeps. the cat runs.", must_answer=True).text != ""
+    capfd.readouterr()
+    asked = "the cat runs. " * 20 + "where does it sleep?"
+    assert reader.answer(asked, passage).text == "barn"
+    assert "longer than 29 tokens, half of what is read at once; only their end is read" in capfd.readouterr().err
+    reader.answer(asked, passage)
+    assert capfd.readouterr().err == ""
     with pytest.raises(DataError, match="the passage is empty"):
         reader.answer("where?", " ")
     (tmp_path / "p.txt").write_text(passage)
@@ -179,12 +185,14 @@ def test_passages_of_two_parts_stay_in_the_one_that_is_measured_on(tmp_path, enc
 def test_questions_whose_answer_stands_nowhere_are_chosen_by_but_not_trained_on(tmp_path, encoder, tickwise_cli):
     write_questions(tmp_path, train=40)
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    rows[0]["question"] = "does it sleep in the barn? " * 10 + rows[0]["question"]
     for row in rows[3], rows[-1]:  # the last passage is in the tenth that the model is chosen by
         row["answers"] = [{"text": "on the old sofa", "answer_start": 0}]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     code, out, err = tickwise_cli("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--out",
                                   tmp_path / "r", "--tuning.epochs", 1, "--dtype", "fp32", "--json")
     assert code == 0, err
+    assert "1 questions are longer than 29 tokens" in err
     assert json.loads(out)["development"]["answerable"]["n"] == 4
     assert json.loads((tmp_path / "r" / "run.json").read_text())["data"]["questions"] == 35
 

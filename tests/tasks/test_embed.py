@@ -147,6 +147,14 @@ def test_long_texts_are_cut_and_that_is_said_once(embedder, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_long_texts_are_said_before_they_are_trained_on(tmp_path, encoder, tickwise_cli):
+    (tmp_path / "texts.txt").write_text("\n".join([*LINES[:9], f"{LINES[9]} " * 30]), encoding="utf-8")
+    code, _, err = tickwise_cli("adapt", encoder, "--task", "embed", "--train", tmp_path / "texts.txt", "--out",
+                                tmp_path / "run", "--tuning.epochs", 1, "--dtype", "fp32")
+    assert code == 0, err
+    assert "2 of 20 texts are longer than the encoder's 32 tokens; only the beginning of such texts counts" in err
+
+
 def test_no_text_makes_no_file(tmp_path, embedder, tickwise_cli, monkeypatch):
     monkeypatch.setattr("tickwise.cli.run_embed.answer_texts", lambda arguments, answer: None)  # Ctrl-D at the prompt
     code, _, err = tickwise_cli("run", "embed", embedder, "--out", tmp_path / "v.npy")

@@ -20,7 +20,7 @@ QUESTION, PASSAGE, SHARED, SHARED_PAIR = 0, 1, 2, 3
 """Segments: the question; the passage; passage tokens of a word that the question has; of two such words in a row."""
 N_SEGMENTS = 4
 _LONGEST_QUESTION_SHARE = 0.5
-"""Of the sequence: a longer question is cut."""
+"""Of the sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class Window:
 
 
 class SpanWindows:
-    """Makes windows of at most ``longest`` tokens that begin ``stride`` tokens after each other."""
+    """Makes windows of at most ``longest`` tokens that begin ``stride`` tokens after each other. Of a question longer
+    than ``longest_question`` tokens the end is kept, which says what is asked; such questions are counted in ``n_cut``.
+    """
 
     def __init__(self, tokenizer: Tokenizer, longest: int, stride: int) -> None:
         if longest < 8:
@@ -48,6 +50,8 @@ class SpanWindows:
         self._tokenizer, self._longest, self._stride = tokenizer, longest, stride
         self._marks = marks_of(tokenizer)
         self.pad = self._marks.pad
+        self.longest_question = max(1, int(_LONGEST_QUESTION_SHARE * longest) - 3)
+        self.n_cut = 0
 
     def make(self, questions: Sequence[SpanQuestion]) -> list[Window]:
         """The windows of all questions, in order; every question has at least one."""
@@ -60,7 +64,8 @@ class SpanWindows:
         return windows
 
     def _windows(self, number: int, question: SpanQuestion, asked: list[int], passage: PlacedIds) -> list[Window]:
-        asked = asked[: max(1, int(_LONGEST_QUESTION_SHARE * self._longest) - 3)]
+        self.n_cut += len(asked) > self.longest_question
+        asked = asked[-self.longest_question :]
         room = self._longest - len(asked) - 3
         stride = min(self._stride, room)
         kinds = shared_segments(question.text, question.passage, passage.places)

@@ -89,6 +89,7 @@ class Reader:
         self.module, self.tokenizer = module.eval(), tokenizer
         self.windows = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
         self.device = next(module.parameters()).device
+        self._told_of_cuts = False
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "Reader":
@@ -101,8 +102,12 @@ class Reader:
         return cls(module, Tokenizer.load(folder))
 
     def find(self, questions: Sequence[SpanQuestion]) -> list[FoundSpan]:
-        """The best span for each question."""
-        return find_spans(self.module, self.windows.make(questions), len(questions), self.windows.pad, self.device)
+        """The best span for each question. That of long questions the end alone is read is said once."""
+        self.windows.n_cut = 0
+        found = find_spans(self.module, self.windows.make(questions), len(questions), self.windows.pad, self.device)
+        if not self._told_of_cuts:
+            self._told_of_cuts = _say_cuts(self.windows)
+        return found
 
     def answer_all(self, pairs: Sequence[tuple[str, str]], *, must_answer: bool = False) -> list[Answer]:
         """An answer to each (question, passage). ``DataError`` for an empty question or passage."""
@@ -146,6 +151,14 @@ class Reader:
             baselines = {name: answer_scores([program(q) for q in own], [q.references for q in own], rule)
                          for name, program in programs.items()}
         return AnswerEvaluation(scores, overall, baselines, rule)
+
+
+def _say_cuts(maker: SpanWindows) -> bool:
+    """Say that questions of the windows that were made were cut, and return whether."""
+    if maker.n_cut:
+        say(f"{maker.n_cut:,} questions are longer than {maker.longest_question:,} tokens, half of what is read at "
+            "once; only their end is read")
+    return bool(maker.n_cut)
 
 
 def rule_for(questions: Sequence[SpanQuestion]) -> Rule:
@@ -251,6 +264,7 @@ def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, train
            developing: Sequence[SpanQuestion], source: str, epochs: float) -> TrainResult:
     maker = SpanWindows(tokenizer, module.config.context_length, module.config.stride)
     windows, development = balanced(maker.make(training), config.seed), maker.make(developing)
+    _say_cuts(maker)
     options = config.tuning
     objective = SpanReading(windows, development, developing, pad=maker.pad, batch_size=options.batch_size,
                             seed=config.seed)

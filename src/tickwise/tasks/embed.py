@@ -81,6 +81,7 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
 
     objective = Contrastive(*encoded(pairs), encoded(developing) if developing else None, reader.marks,
                             batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
+    _say_cuts(reader, 2 * (len(pairs) + len(developing)))
     loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
     if loop["max_steps"] is None:
@@ -178,15 +179,21 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C); zeros for a text without a token. Of a text longer than the encoder reads the beginning counts, which
         is said once."""
-        n_cut = self.texts.n_cut
+        self.texts.n_cut = 0
         rows = self.texts.encode(texts)
-        if self.texts.n_cut > n_cut and not self._told_of_cuts:
-            self._told_of_cuts = True
-            say(f"{self.texts.n_cut - n_cut:,} of {len(texts):,} texts are longer than the encoder's "
-                f"{self.texts.longest:,} tokens; only the beginning of such texts counts")
+        if not self._told_of_cuts:
+            self._told_of_cuts = _say_cuts(self.texts, len(texts))
         vectors = encoded_outputs(self.module, rows, self.texts.marks, self.device).numpy().reshape(len(rows), -1)
         vectors[[len(row) <= 2 for row in rows]] = 0
         return vectors
+
+
+def _say_cuts(reader: TextIds, n_texts: int) -> bool:
+    """Say that some of the texts that were encoded were cut, and return whether."""
+    if reader.n_cut:
+        say(f"{reader.n_cut:,} of {n_texts:,} texts are longer than the encoder's {reader.longest:,} tokens; only the "
+            "beginning of such texts counts")
+    return bool(reader.n_cut)
 
 
 @dataclass(frozen=True)

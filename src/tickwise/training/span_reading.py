@@ -105,9 +105,9 @@ class SpanReading(ShuffledPasses):
         return span_loss(scores_B2T, targets_B2T), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
-        """``f1``: by characters, over the questions that have an answer, each made to give one (which is wrong where the
-        answer stands nowhere in the passage); where some have none, ``overall_f1``: over all, with silence where that
-        is best. ``loss`` is 1 less the mean of these."""
+        """``f1``: by characters, over the questions that have an answer, each made to give one (which is wrong where
+        the answer stands nowhere in the passage); where some have none, ``overall_f1``: over all, with silence where
+        that is best. ``loss`` is 1 less the mean of these."""
         assert isinstance(module, SpanReader)
         found = find_spans(module, self._validation, len(self._asked), self._pad, device)
         has_answer = np.array([bool(question.references) for question in self._asked])
