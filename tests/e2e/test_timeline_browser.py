@@ -336,7 +336,7 @@ def test_five_thousand_tokens_open_and_answer_quickly(show):
     page = show(trace)
     made_and_opened = time.monotonic() - start
     opened = page.evaluate("performance.timing.domComplete - performance.timing.navigationStart")
-    assert opened < 4000, opened  # 1 s on two quiet cores
+    assert opened < 15_000, opened  # 1 s on two quiet cores; what grows with the square takes minutes
     assert page.evaluate("document.getElementById('trace').textContent.length") < 15_000_000
     assert page.locator(".token").count() < 3000  # only what is near the visible part exists
     took = page.evaluate("""() => {

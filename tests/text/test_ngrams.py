@@ -65,11 +65,11 @@ def test_no_text_and_no_features():
 
 
 def test_a_line_of_a_megabyte_takes_seconds():
-    start = time.perf_counter()
+    start = time.process_time()  # what other programs do does not count
     for text in ("ab" * 500_000, "word " * 200_000):
         found = ngrams([text], NgramSettings())
         assert found.end.max() == len(text.rstrip())
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_different_words_have_different_keys():

@@ -103,7 +103,7 @@ class Slow(nn.Module):
 
 def test_time_is_charged_to_the_layer_that_takes_it_forward_and_backward(small_text, tmp_path):
     training = build(*tiny(tmp_path / "run", small_text))
-    training.module.layers[1].mlp = Slow(training.module.layers[1].mlp, 0.1)
+    training.module.layers[1].mlp = Slow(training.module.layers[1].mlp, 0.5)
 
     def step():
         training.begin_step()
@@ -116,6 +116,6 @@ def test_time_is_charged_to_the_layer_that_takes_it_forward_and_backward(small_t
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in training.module.modules())
     rows = stages_of(open_trace(tmp_path / "trace"), 0)
     for slow in (("ffn", 1), ("backward", 1)):
-        assert rows.pop(slow)["duration_ns"] >= 100e6
+        assert rows.pop(slow)["duration_ns"] >= 500e6
     # Far less than the sleep, and far more than what a busy machine adds by chance.
-    assert all(row["duration_ns"] < 60e6 for row in rows.values())
+    assert all(row["duration_ns"] < 300e6 for row in rows.values())
