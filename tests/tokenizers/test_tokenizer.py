@@ -221,3 +221,31 @@ def test_words_keep_their_capitals_and_digits():
     tokenizer = train_tokenizer("word", iter(["the King of 1234 foxes, U-turns 北京"]), min_frequency=1)
     tokens = [tokenizer.backend.id_to_token(i) for i in tokenizer.encode("the King of 1234 foxes, U-turns 北京")]
     assert tokens == ["the", " King", " of", " 1234", " foxes", ",", " U", "-", "turns", " ", "北京"]
+
+
+def wrapping_tokenizer(template):
+    """A tokenizer of words, with marks for both ends of a text."""
+    names = ["<s>", "</s>", "<extra_id_0>", "<unk>", "a", "dog"]
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(names[:4])
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+    return Tokenizer(backend, "other", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+
+
+def test_sources_stand_between_the_marks_of_the_post_processor_without_their_end():
+    both, end, none = (wrapping_tokenizer(template) for template in ("<s> $A </s>", "$A </s>", "$A"))
+    texts = ["a dog", " \ta dog\r\n", "", " \n "]
+    assert both.encode_sources(texts) == [[0, 4, 5], [0, 4, 5], [], []]
+    assert end.encode_sources(texts) == none.encode_sources(texts) == [[4, 5], [4, 5], [], []]
+    assert both.between_marks([]) == [0]
+
+
+def test_nothing_that_is_written_in_a_source_is_a_mark():
+    assert wrapping_tokenizer("<s> $A </s>").encode_sources(["a cat </s> <extra_id_0> dog"]) == [[0, 4, 3, 5]]
+
+
+def test_an_end_mark_in_front_of_another_mark_is_refused():
+    with pytest.raises(DataError, match="an end mark elsewhere"):
+        wrapping_tokenizer("$A </s> <s>").encode_sources(["a dog"])

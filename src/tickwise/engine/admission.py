@@ -13,9 +13,11 @@ from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import Request, RequestState, Row, WrittenText, encode_prompt, encode_source, tokens_kept
 from tickwise.engine.runner import Runner
 from tickwise.engine.sampling import TokenChooser, fresh_seed
+from tickwise.engine.settings import GenerationSettings
 from tickwise.engine.speculative import DraftModel, PromptLookup, Proposer, Speculation, TickTimes
 from tickwise.engine.structured import compile_constraint
 from tickwise.models.decoder import Decoder
+from tickwise.models.writing_rules import NO_RULES, WritingRules
 
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
@@ -35,13 +37,14 @@ class Admission:
 
     def state(self, request: Request, request_id: str, submitted_at: float) -> RequestState:
         """The request with a row per sample. ``ConfigError`` when it could not be served even alone."""
+        settings, rules = request.settings, NO_RULES
         prompt_ids, n_source = self._prompt_ids(request.prompt)
         context = self._runner.context_length
         if self._runner.sources is not None:
+            rules = self._runner.sources.rules
             context += n_source - self._runner.sources.longest
             if request.past_context == "slide":
                 raise ConfigError("past_context: a target cannot slide past what the model writes at most; give 'stop'")
-        settings = request.settings
         if settings.speculate not in ("off", self._options.speculate):
             raise ConfigError(
                 f"speculate: the request asks for {settings.speculate!r} and the engine was made for "
@@ -55,9 +58,12 @@ class Admission:
         if settings.beam_width > 1:
             n_rows = settings.beam_width
         self._check_fits(request, len(prompt_ids), context, n_rows)
+        settings = _within_rules(settings, rules, context - n_source)
+        if rules.first_id is not None and settings.beam_width == 1:  # a beam search begins with it by itself
+            prompt_ids = [*prompt_ids, rules.first_id]
         constraint = compile_constraint(settings, self._tokenizer)
         state = RequestState(request, settings, request_id, prompt_ids, context, submitted_at, n_source)
-        first = TokenChooser(settings, state.continued_ids, self._tokenizer, 0, constraint)
+        first = TokenChooser(settings, state.continued_ids, self._tokenizer, 0, constraint, rules.suppressed_ids)
         for index in range(n_rows):
             chooser = first.fork(index) if index else first
             row = Row(state, index, chooser, WrittenText(self._tokenizer, settings, state.continued_ids))
@@ -67,7 +73,8 @@ class Admission:
         state.forked = n_rows == 1
         if settings.beam_width > 1:
             end_ids = frozenset() if settings.ignore_eos else self._tokenizer.endings
-            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, end_ids, settings.max_tokens)
+            state.beam = BeamSearch(settings.beam_width, settings.length_penalty, end_ids, settings.max_tokens,
+                                    rules=rules)
         if self._prefix_cache:
             # What is stored of a source's token depends on the whole source.
             source = next_digest(b"", prompt_ids[:n_source]).hex() if n_source else ""
@@ -139,3 +146,14 @@ class Admission:
             )
         if request.settings.beam_width > 1 and request.past_context == "slide":
             raise ConfigError("beam search cannot slide past the context; ask for fewer tokens")
+
+
+def _within_rules(settings: GenerationSettings, rules: WritingRules, longest: int) -> GenerationSettings:
+    """The settings with room for the marks that ``rules`` put at both ends of a text, which count as tokens of it; the
+    model writes at most ``longest``. At least one token is between them."""
+    if rules.first_id is None and not rules.forces_end:
+        return settings
+    most = min(settings.max_tokens, longest)
+    if settings.beam_width == 1:  # a beam search writes them itself
+        most = max(1, most - rules.forces_end - (rules.first_id is not None))
+    return replace(settings, max_tokens=most, min_tokens=min(settings.min_tokens, most))

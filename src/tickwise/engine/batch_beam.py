@@ -149,6 +149,10 @@ class _Batch:
     def __init__(self, module: EncoderDecoder, options: BeamOptions, vocab_size: int) -> None:
         self._module, self._options, self._vocab_size = module, options, vocab_size
         self._device = next(module.parameters()).device
+        rules = module.config.writing
+        self._end_ids = (module.config.eos_id, *rules.end_ids)
+        suppressed = [token_id for token_id in rules.suppressed_ids if token_id < vocab_size]
+        self._suppressed = torch.tensor(suppressed, device=self._device) if suppressed else None
         self._places: list[_Place | None] = []
         self._state: BeamState | None = None
 
@@ -177,8 +181,8 @@ class _Batch:
         logits_B1V = self._module.logits(self._module.hidden_states(start_B1, memory, cache=first), memory)
         mark(Stage.SAMPLE)
         scores_B1 = torch.zeros(len(sources), 1, device=self._device)
-        searches = [BeamSearch(options.width, options.length_penalty, (config.eos_id,),
-                               options.longest(len(ids), config.context_length), options.normalise)
+        searches = [BeamSearch(options.width, options.length_penalty, self._end_ids,
+                               options.longest(len(ids), config.context_length), options.normalise, config.writing)
                     for _, ids in sources]
         for search, candidates in zip(searches, self._candidates(logits_B1V, scores_B1), strict=True):
             search.take(candidates)
@@ -237,8 +241,9 @@ class _Batch:
 
     def _candidates(self, logits_BWV: Tensor, scores_BW: Tensor) -> Iterator[list[Candidate]]:
         """The most likely next tokens over all beams of each source, most likely first."""
-        # Every text has one way to end, so that W others remain among twice as many.
-        found = most_likely(logits_BWV[..., : self._vocab_size], scores_BW, 2 * self._options.width)
+        # Beside every text's ways to end, W others remain among so many.
+        n_best = (1 + len(self._end_ids)) * self._options.width
+        found = most_likely(logits_BWV[..., : self._vocab_size], scores_BW, n_best, self._suppressed)
         for totals, beams, ids in zip(*(part.tolist() for part in found), strict=True):
             yield [Candidate(*candidate) for candidate in zip(totals, beams, ids, strict=True)]
 
@@ -249,9 +254,11 @@ class _Batch:
                 yield place.number, place.search.finished[: self._options.n_best]
 
 
-def most_likely(logits_BWV: Tensor, scores_BW: Tensor, n_best: int) -> tuple[Tensor, Tensor, Tensor]:
+def most_likely(
+    logits_BWV: Tensor, scores_BW: Tensor, n_best: int, suppressed_N: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of the texts that have these scores so far, the ``n_best`` continuations by one token for each source: total
-    log-probabilities (B, k), float32, falling; beams (B, k); token ids (B, k).
+    log-probabilities (B, k), float32, falling; beams (B, k); token ids (B, k). Those of ``suppressed_N`` get -inf.
 
     It equals ``topk`` over all of them, and looks at the largest of ``_PEAKS`` neighbours first: whatever is among the
     k largest stands in one of the k groups with the largest peaks. Raises ``LogitsError`` when logits are no numbers
@@ -262,6 +269,8 @@ def most_likely(logits_BWV: Tensor, scores_BW: Tensor, n_best: int) -> tuple[Ten
     bad = chances_BWV[..., 0].isnan().any(-1).nonzero().flatten().tolist()  # one that is no number spoils its row
     if bad:
         raise LogitsError(bad)
+    if suppressed_N is not None:
+        chances_BWV[..., suppressed_N] = -math.inf
     n_best, n_groups = min(n_best, width * n_vocab), -(-n_vocab // _PEAKS)
     if n_groups * width <= n_best:
         top_Bk, flat_Bk = (chances_BWV + scores_BW[..., None]).flatten(1).topk(n_best)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tickwise.engine.sampling import LogitsError
+from tickwise.models.writing_rules import NO_RULES, WritingRules
 
 LengthNorm = Literal["power", "gnmt"]
 """What the length penalty is an exponent of: the length, or (5 + length) ÷ 6 (Wu et al. 2016, equation 14)."""
@@ -23,7 +24,7 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     """What was written, without an end-of-text token."""
     ended: bool
-    """Whether by an end-of-text token."""
+    """Whether by an end-of-text token that the model chose."""
 
 
 class Candidate(NamedTuple):
@@ -41,14 +42,15 @@ class BeamSearch:
 
     A text that ends counts as finished if it is among the ``width`` most likely ones. The search is over when
     ``width`` texts are finished and no unfinished one can still beat the worst of them at its present length. At
-    ``max_tokens`` tokens, its end mark included, a text is finished as it is.
+    ``max_tokens`` tokens, its end mark included, a text is finished as it is, or, where ``rules`` force an end, with an
+    end mark for its last token.
     """
 
     def __init__(
         self, width: int, length_penalty: float, end_ids: Collection[int], max_tokens: int,
-        normalise: LengthNorm = "power",
+        normalise: LengthNorm = "power", rules: WritingRules = NO_RULES,
     ) -> None:
-        self.width = width
+        self.width, self._rules = width, rules
         self._length_penalty, self._end_ids, self._max_tokens = length_penalty, end_ids, max_tokens
         self._normalise = normalise
         self.scores = [0.0]
@@ -68,6 +70,8 @@ class BeamSearch:
         bad = log_probabilities_WV.isnan().any(dim=-1).nonzero().flatten().tolist()
         if bad:
             raise LogitsError(bad)
+        if suppressed := [i for i in self._rules.suppressed_ids if i < logits_WV.shape[1]]:
+            log_probabilities_WV[:, suppressed] = -math.inf
         totals_WV = log_probabilities_WV + torch.tensor(self.scores, device=logits_WV.device)[:, None]
         n_vocab = totals_WV.shape[1]
         # Beside every text's ways to end, width others remain among so many.
@@ -81,6 +85,11 @@ class BeamSearch:
         of them, and as many for every token that ends a text."""
         length = len(self.texts[0]) + 1
         is_last = length >= self._max_tokens
+        if is_last and self._rules.forces_end:
+            self._finish_all(length)
+            return []
+        if length == 1 and self._rules.first_id is not None:
+            candidates = [Candidate(0.0, 0, self._rules.first_id)]
         going_on: list[Candidate] = []
         for rank, candidate in enumerate(candidates):
             score, parent, token_id = candidate
@@ -103,9 +112,13 @@ class BeamSearch:
 
     def stop(self) -> None:
         """End here; the unfinished texts compete as they are."""
+        if any(self.texts):
+            self._finish_all(len(self.texts[0]))
+        self.done = True
+
+    def _finish_all(self, length: int) -> None:
         for score, text in zip(self.scores, self.texts, strict=True):
-            if text:
-                self._finish(score, len(text), text, ended=False)
+            self._finish(score, length, text, ended=False)
         self.done = True
 
     def _normalised(self, score: float, length: int) -> float:

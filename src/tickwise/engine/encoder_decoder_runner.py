@@ -41,7 +41,7 @@ class EncoderDecoderRunner(KeyValueRunner):
             n_blocks=n_blocks, block_size=block_size, lane=lane,
         )
         self._module = module
-        self.sources = SourceFormat(config.source_length, config.eos_id, config.start_id)
+        self.sources = SourceFormat(config.source_length, config.eos_id, config.start_id, config.writing)
 
     def _run(self, rows: Sequence[RowInput]) -> Tensor | None:
         self.encode(rows)

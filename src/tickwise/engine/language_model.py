@@ -14,6 +14,7 @@ from tickwise.core.config import closest
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
 from tickwise.engine.generation import Answer, Generation, TextPiece, all_samples, generate_batch, generate_events
+from tickwise.engine.requests import encode_source
 from tickwise.engine.settings import GenerationSettings
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.models.encoder_decoder import EncoderDecoder
@@ -181,7 +182,8 @@ class LanguageModel:
         if source is None:
             raise ConfigError("an encoder–decoder scores a text as the target of a source; give source")
         config = module.config
-        source_ids, ids = ([*self.tokenizer.encode(side), config.eos_id] for side in (source, text))
+        source_ids = [*encode_source(self.tokenizer, source), config.eos_id]
+        ids = [*self.tokenizer.between_marks(self.tokenizer.encode_plain([text])[0]), config.eos_id]
         for name, length, longest in (("source", len(source_ids), config.source_length),
                                       ("text", len(ids), config.context_length)):
             if length > longest:

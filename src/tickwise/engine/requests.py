@@ -158,21 +158,22 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
 
 def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
     """Ids of the text, as they are. ``ConfigError`` and ``DataError`` for what is no text."""
+    _check_text(text)
+    return tokenizer.encode(text)
+
+
+def _check_text(text: str) -> None:
     if not isinstance(text, str):
         raise ConfigError(f"prompt: give text, not {text!r:.60}")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError("the prompt holds half a character (a lone surrogate), which is not text; leave it out")
-    return tokenizer.encode(text)
 
 
 def encode_source(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """Ids of an encoder–decoder's source, without an end: an end mark that is written in the text (``</s>``) is text.
+    """Ids of an encoder–decoder's source, without an end (``Tokenizer.encode_sources``). ``ConfigError`` and
     ``DataError`` as ``encode_text``."""
-    ids = encode_text(tokenizer, text)
-    if tokenizer.eos_id not in ids:
-        return ids
-    # A vocabulary of pieces may know the mark as one of them: it can only be left out.
-    return [token_id for token_id in tokenizer.encode_plain([text])[0] if token_id != tokenizer.eos_id]
+    _check_text(text)
+    return tokenizer.encode_sources([text])[0]
 
 
 def tokens_kept(n_prompt: int, context_length: int, max_tokens: int) -> int:

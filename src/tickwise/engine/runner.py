@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tickwise.engine.kv_cache import KVBlocks
 from tickwise.models.decoder import Decoder
+from tickwise.models.writing_rules import NO_RULES, WritingRules
 
 
 @dataclass(slots=True)
@@ -47,6 +48,8 @@ class SourceFormat:
     """Most tokens of a source, its end counted."""
     end_id: int
     start_id: int
+    rules: WritingRules = NO_RULES
+    """Of its target."""
 
 
 class Runner(Protocol):

@@ -62,12 +62,14 @@ class TokenChooser:
         tokenizer: "Tokenizer",
         sample_index: int = 0,
         constraint: Constraint | None = None,
+        suppressed_ids: Sequence[int] = (),
     ) -> None:
         """A row before its first token.
 
         prompt_ids: the tokens before the text; the repetition penalty counts them.
         sample_index: which of the request's ``n`` samples this is; part of the seed.
         constraint: what ``compile_constraint`` made of ``settings``, to share it between rows; made here if left out.
+        suppressed_ids: tokens that the model is not to write, whatever ``settings`` say.
 
         Raises ``ConfigError`` for settings that this tokenizer cannot fulfil.
         """
@@ -91,6 +93,7 @@ class TokenChooser:
         self._grammar = None if constraint is None else constraint.start()
         self._allowed_V: NDArray[numpy.bool_] | None = None
         bias = _resolved_bias(settings, tokenizer)
+        bias.update((token_id, -numpy.inf) for token_id in suppressed_ids if token_id < self.n_vocab)
         self._bias = _Bias(bias)
         # Before min_tokens, what would end the text is ruled out.
         self._early_bias = _Bias({**bias, **dict.fromkeys(self._ending, -numpy.inf)})

@@ -93,7 +93,7 @@ _HARMLESS = frozenset(key for group in (
     "summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
     # read only together with a key above that is refused; n_ctx repeats n_positions in old files
     "max_window_layers n_ctx extra_pos_embeddings add_bias_logits output_past save_step",
-    # settings of sampling, which old files hold here
+    # settings of sampling, which old files hold here; writing_rules.py reads those of encoder–decoders
     "assistant_confidence_threshold assistant_lookbehind bad_words_ids begin_suppress_tokens diversity_penalty "
     "do_sample early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff "
     "exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_assistant_tokens "

@@ -14,14 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tickwise.core.config import read_json
+from tickwise.core.console import say
 from tickwise.core.device import resolve_device, torch_dtype
 from tickwise.core.errors import CheckpointError
 from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.interop.bert import hugging_face_bert, is_bert, to_bert
 from tickwise.interop.foreign import FOREIGN
 from tickwise.interop.tensor_names import decoder_config, from_checkpoint, hugging_face_config, to_checkpoint
+from tickwise.interop.writing_rules import with_writing_rules
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.models.encoder import EncoderConfig
+from tickwise.models.encoder_decoder import EncoderDecoderConfig
 from tickwise.models.families import DECODER, FAMILIES, USED_BY, Family, config_from_values, config_values, family_of
 
 if TYPE_CHECKING:
@@ -139,8 +142,17 @@ def write_model_files(folder: Path, module: nn.Module, assets: Assets, *,
 
 def read_config(path: Path) -> tuple[Family, Any]:
     """The family and config of the model that ``path/config.json`` describes."""
+    return _read_config(path)[:2]
+
+
+def _read_config(path: Path) -> tuple[Family, Any, list[str]]:
+    """``read_config``, and the directory's settings for writing that are not followed."""
     file = path / CONFIG
-    return model_config(read_json(file, "the model's config", CheckpointError), str(file))
+    values = read_json(file, "the model's config", CheckpointError)
+    family, config = model_config(values, str(file))
+    if values.get("model_type") in FOREIGN and isinstance(config, EncoderDecoderConfig):
+        return family, *with_writing_rules(path, values, config)
+    return family, config, []
 
 
 def model_config(values: Mapping[str, Any], where: str) -> tuple[Family, Any]:
@@ -213,7 +225,9 @@ def load_module(path: Path, *, device: str = "auto", dtype: str = "fp32") -> nn.
     Raises ``CheckpointError`` for a file that is missing, damaged, unsafe or of another shape.
     """
     path = resolve_model_path(path)
-    family, config = read_config(path)
+    family, config, not_followed = _read_config(path)
+    if not_followed:
+        say(f"{path}: of its settings for writing, these are not followed: {', '.join(not_followed)}")
     target, number = resolve_device(device), torch_dtype(dtype)
     with torch.device("meta"):
         module = family.module_class()(config)

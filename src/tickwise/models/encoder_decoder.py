@@ -37,6 +37,7 @@ from tickwise.layers.packed import PackedTokens
 from tickwise.layers.positions import PositionTables, RelativeBias, sinusoidal_table
 from tickwise.layers.rope import rope_tables
 from tickwise.layers.source_memory import CopiedMemory, EarlierTokens, Memory, RememberedBias
+from tickwise.models.writing_rules import NO_RULES, WritingRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ class EncoderDecoderConfig:
     """On attention's weights."""
     activation_dropout: float = 0.0
     """Inside the feed-forward block."""
+    # What its texts have to be like, whatever the weights say.
+    writing: WritingRules = NO_RULES
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "source_length", "context_length", "width", "n_encoder_layers", "n_decoder_layers",
@@ -125,6 +128,9 @@ class EncoderDecoderConfig:
         for name in ("pad_id", "start_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ConfigError(f"model.{name}: {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
+        for token_id in self.writing.token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ConfigError(f"model.writing: token {token_id} is outside the vocabulary of {self.vocab_size}")
 
 
 class CrossDecoderLayer(ResidualLayer):

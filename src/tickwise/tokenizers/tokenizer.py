@@ -19,6 +19,7 @@ import tokenizers
 from tickwise.core.config import read_json
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
+from tickwise.text.clean import clean
 from tickwise.text.segment import segment_chinese
 
 Kind = Literal["char", "word", "bpe", "other"]
@@ -86,6 +87,46 @@ class Tokenizer:
         if self.kind == "char":
             return [self.encode_characters(text).tolist() for text in texts]
         return self.encode_by(self._without_marks, texts)
+
+    def encode_sources(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts as an encoder–decoder reads them, without the end mark that is put behind every source: of
+        the clean text without blanks around it, in which nothing is meant as a mark, between the marks that the
+        tokenizer's post-processor adds. Of a blank text there are none. Raises ``DataError`` as ``encode`` does."""
+        texts = [clean(text).text.strip() for text in texts]
+        return [self.between_marks(ids) if ids else [] for ids in self._plain_pieces(texts)]
+
+    def _plain_pieces(self, texts: list[str]) -> list[list[int]]:
+        """``encode_plain`` of vocabularies of pieces too, which may know a mark as one of them: it is left out."""
+        return [[i for i in ids if i == self.unk_id or not self.is_special(i)]
+                if any(token in text for token in self._special) else ids
+                for text, ids in zip(texts, self.encode_plain(texts), strict=True)]
+
+    def between_marks(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` of a text between the marks that the post-processor puts around one, without an end mark at its end.
+
+        Raises ``DataError`` where an end mark stands elsewhere."""
+        before, behind = self._marks_around
+        return [*before, *ids, *behind]
+
+    @functools.cached_property
+    def _marks_around(self) -> tuple[list[int], list[int]]:
+        if not self.backend.num_special_tokens_to_add(False):
+            return [], []
+        for probe in ("a", *self.backend.get_vocab(False)):  # whatever gives a token that is none of the marks
+            encoding = self.backend.encode(probe)
+            is_mark = encoding.special_tokens_mask
+            if 0 in is_mark:
+                first, last = is_mark.index(0), len(is_mark) - is_mark[::-1].index(0)
+                before, behind = encoding.ids[:first], encoding.ids[last:]
+                break
+        else:
+            return [], []
+        if behind and behind[-1] == self.eos_id:
+            behind = behind[:-1]
+        if self.eos_id in (*before, *behind):
+            raise DataError("the tokenizer puts an end mark elsewhere than at the end of a text, which no model here "
+                            "reads; change the post_processor in its tokenizer.json")
+        return before, behind
 
     @functools.cached_property
     def _without_marks(self) -> tokenizers.Tokenizer:
