@@ -100,6 +100,18 @@ def test_mistakes_are_one_line_with_the_place(tmp_path, text, said):
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_spaces_of_other_kinds_are_tokens(tmp_path, separator):
+    path = tmp_path / "a.conll"
+    rows = [("李", "B-PER"), ("\u3000", "I-PER"), ("明", "I-PER"), ("\u00a0", "O")]
+    path.write_text("".join(f"{token}{separator}{tag}\n" for token, tag in rows) + "\u3000\n\n好" + separator + "O \n",
+                    encoding="utf-8")
+    first, second = read_tagged(path)
+    assert first.tokens == tuple(token for token, _ in rows)
+    assert first.entities == (Span(0, 3, "PER"),)
+    assert second.tokens == ("好",)
+
+
 def test_lenient_reads_what_follows_no_scheme(tmp_path):
     (sentence,) = read_tagged(write(tmp_path, "a B-PER\nb O\nc I-PER\n"), scheme="lenient")
     assert sentence.entities == (Span(0, 1, PER), Span(2, 3, PER))

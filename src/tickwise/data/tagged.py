@@ -177,9 +177,9 @@ def read_tagged(path: Path | str, *, scheme: ReadScheme = "auto", token_column: 
     """The sentences of a file (``-`` is standard input) in CoNLL columns or, when it ends in ``.jsonl``, one
     ``{"tokens": [...], "tags": [...]}`` a line.
 
-    CoNLL columns: one token a line, columns separated by tabs or spaces, a blank line after each sentence, lines of
-    ``-DOCSTART-`` between documents. Columns count from 0, from the end when negative. ``lenient`` reads what follows
-    no scheme as conlleval does. ``DataError`` with the line number for what cannot be read.
+    CoNLL columns: one token a line, columns separated by tabs or ASCII spaces, a blank line after each sentence, lines
+    of ``-DOCSTART-`` between documents. Columns count from 0, from the end when negative. ``lenient`` reads what
+    follows no scheme as conlleval does. ``DataError`` with the line number for what cannot be read.
     """
     name = "standard input" if str(path) == STANDARD_INPUT else str(path)
     text = _read_text(path, name, errors)
@@ -237,8 +237,8 @@ def _column_sentences(text: str, name: str, token_column: int, tag_column: int) 
     n_columns: int | None = None
     document, n_in_document = 0, 0
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        cells = [cell.strip() for cell in line.rstrip("\n").split("\t")] if "\t" in line else line.split()
-        if not any(cells) or cells[0] == DOCUMENT_START:
+        cells = _cells(line)
+        if not cells or cells[0] == DOCUMENT_START:
             if raw.tokens:
                 yield raw
                 n_in_document += 1
@@ -265,6 +265,16 @@ def _column_sentences(text: str, name: str, token_column: int, tag_column: int) 
         raw.lines.append(number)
     if raw.tokens:
         yield raw
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line, none of a blank one. Spaces of other kinds (U+00A0, U+3000) are tokens like others."""
+    if not line.strip():
+        return []
+    line = line.rstrip("\n")
+    if "\t" in line:
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return [cell for cell in line.split(" ") if cell]
 
 
 def _json_sentences(text: str, name: str) -> Iterator[_Raw]:
