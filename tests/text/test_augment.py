@@ -34,6 +34,7 @@ def test_each_kind_of_change_does_what_it_says():
     assert swapped != TEXT
     deleted = altered(TEXT, AugmentOptions(swap=0.0, delete=0.5), chooser)
     assert 0 < len(deleted.split()) < len(TEXT.split())
+    assert "  " not in deleted
     split = altered(TEXT, AugmentOptions(swap=0.0, delete=0.0, split=1.0), chooser)
     assert split.replace(" ", "") == TEXT.replace(" ", "")
     assert len(split.split()) > len(TEXT.split())

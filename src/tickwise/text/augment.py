@@ -12,6 +12,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.text.segment import HAN_RUN, cut_chinese
 
 _WORD = re.compile(r"\S+")
+_SPACES = re.compile(" {2,}")
 Synonyms = Callable[[str], Sequence[str]]
 
 
@@ -79,7 +80,8 @@ def altered(text: str, options: AugmentOptions, chooser: random.Random, synonyms
         parts[a], parts[b] = parts[b], parts[a]
     kept = [i for i in words if chooser.random() >= options.delete] or [chooser.choice(words)]
     left = set(words) - set(kept)
-    return " ".join("".join("" if i in left else part for i, part in enumerate(parts)).split(" ")).strip()
+    changed = "".join("" if i in left else part for i, part in enumerate(parts)).strip()
+    return _SPACES.sub(" ", changed) if left else changed
 
 
 def _pieces(text: str) -> list[tuple[str, bool]]:
