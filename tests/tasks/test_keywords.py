@@ -1,5 +1,7 @@
 """Keywords with and without a background."""
 
+import json
+
 import pytest
 
 from tickwise.core.errors import DataError
@@ -49,11 +51,19 @@ def test_counts_survive_saving(tmp_path):
     background.save(tmp_path / "counts.json")
     assert Background.load(tmp_path / "counts.json") == background
     assert background.documents_with == {"red": 1, "apple": 2, "green": 1}
-    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="not a file of background counts"):
-        Background.load(tmp_path / "other.json")
     with pytest.raises(DataError, match="no documents"):
         Background.count([])
+
+
+@pytest.mark.parametrize("content", [
+    {}, {"n_documents": 3}, {"n_documents": 3, "documents_with": {"a": "x"}},
+    {"n_documents": 3, "documents_with": {"a": 1.5}}, {"n_documents": -3, "documents_with": {"a": 1}},
+    {"n_documents": 3, "documents_with": {"a": -1}}, {"n_documents": True, "documents_with": {}},
+])
+def test_what_holds_no_counts_is_refused(tmp_path, content):
+    (tmp_path / "other.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError, match="not a file of background counts"):
+        Background.load(tmp_path / "other.json")
 
 
 def test_a_long_file_stays_one_document(tmp_path):

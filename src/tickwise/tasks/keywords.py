@@ -68,10 +68,11 @@ class Background:
     @classmethod
     def load(cls, path: Path) -> "Background":
         content = read_json(path, "the background counts", DataError)
-        counts = content.get("documents_with")
-        if not isinstance(content.get("n_documents"), int) or not isinstance(counts, dict):
+        n, counts = content.get("n_documents"), content.get("documents_with")
+        if type(n) is not int or n < 1 or not isinstance(counts, dict) or not all(
+                type(count) is int and 0 <= count <= n for count in counts.values()):
             raise DataError(f"{path}: not a file of background counts; make one with --save-background")
-        return cls(content["n_documents"], {str(key): int(n) for key, n in counts.items()})
+        return cls(n, counts)
 
 
 def corpus_documents(sources: Sequence[str], documents: str = "line", field: str = "text") -> Iterator[str]:
