@@ -69,8 +69,8 @@ def main() -> None:
         quality = Quality(bleu(sentences, references, order), self_bleu(sentences, order), label)
         row: dict[str, object] = {
             "bleu": quality.bleu, "self_bleu": quality.self_bleu, "distinct_4": distinct(sentences, 4),
-            "mean_words": sum(map(len, sentences)) / n, "unique": len(set(texts)) / n, "setting": label,
-            "examples": texts[:3]}
+            "mean_words": sum(map(len, sentences)) / len(sentences), "unique": len(set(texts)) / len(texts),
+            "setting": label, "examples": texts[:3]}
         return quality, row
 
     curves: dict[str, list[Quality]] = {}
