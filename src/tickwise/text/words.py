@@ -6,11 +6,13 @@ and ``n't``, ``U.S.``, ``1,000.5``, ``1996-08-22`` and ``AL-AIN`` are one word e
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
+ADDRESS = r"https?://\S+|www\.\S+|[@#]\w+"  # mentions and tags too
+ACRONYM = r"(?:[^\W\d_]\.){2,}"  # U.S.
 _WORD = re.compile(
-    r"https?://\S+|www\.\S+|[@#]\w+"  # addresses, mentions, tags
-    r"|(?:[^\W\d_]\.){2,}"  # U.S.
+    rf"{ADDRESS}|{ACRONYM}"
     r"|\d+(?:[.,:/-]\d+)*%?"
     r"|n['’]t\b|['’](?:s|re|ve|ll|d|m)\b|\w+?(?=n['’]t\b)"
     r"|\w+(?:[-&]\w+)*|\S",
@@ -28,17 +30,27 @@ class Place(NamedTuple):
     end: int
 
 
-def split_words(text: str) -> list[Place]:
+def split_words(text: str, whole: re.Pattern[str] | None = None) -> list[Place]:
     """The words of ``text`` in order; accents that stand alone, and what is joined to an emoji, stay with what is
-    before them."""
+    before them. Where ``whole`` matches, that is one word."""
     words: list[Place] = []
-    for match in _WORD.finditer(text):
-        start, end = match.span()
+    for start, end in _spans(text, whole):
         if words and words[-1].end == start and _are_joined(text[start - 1], text[start]):
             words[-1] = Place(words[-1].start, end)
         else:
             words.append(Place(start, end))
     return words
+
+
+def _spans(text: str, whole: re.Pattern[str] | None) -> Iterator[tuple[int, int]]:
+    if whole is None:
+        yield from (match.span() for match in _WORD.finditer(text))
+        return
+    at = 0
+    while (match := _WORD.search(text, at)) is not None:
+        match = whole.match(text, match.start()) or match
+        yield match.span()
+        at = match.end()
 
 
 def _are_joined(before: str, after: str) -> bool:
@@ -57,15 +69,20 @@ def split_characters(text: str) -> list[Place]:
     return [Place(i, i + 1) for i, c in enumerate(text) if not c.isspace()]
 
 
-def split_sentences(text: str, words: list[Place], longest: int = 500) -> list[list[Place]]:
+def split_by_spaces(text: str) -> list[Place]:
+    """What white space separates, for text that is split into words already."""
+    return [Place(*match.span()) for match in re.finditer(r"\S+", text)]
+
+
+def split_sentences(text: str, words: list[Place], longest: int = 500, *, at_marks: bool = True) -> list[list[Place]]:
     """``words`` in sentences: up to an end mark before something that is not in lower case, or a line's end, and at
-    most ``longest`` words."""
+    most ``longest`` words. Without ``at_marks`` every line is a sentence."""
     sentences: list[list[Place]] = []
     for index, word in enumerate(words):
         begins = index == 0 or len(sentences[-1]) >= longest
         if not begins:
             before = words[index - 1]
-            ended = text[before.start : before.end] in _ENDS
+            ended = at_marks and text[before.start : before.end] in _ENDS
             first = text[word.start]
             follows_on = first.islower() or first in _ENDS or first in _CLOSING
             begins = (ended and not follows_on) or "\n" in text[before.end : word.start]

@@ -1,0 +1,60 @@
+"""Words of raw text as a tagger's training data has them."""
+
+import pytest
+
+from tickwise.core.errors import CheckpointError
+from tickwise.text.word_habits import FILE, WordHabits
+
+
+def words(text, habits=None):
+    return [text[place.start : place.end] for place in (habits or WordHabits()).split(text)]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("C. Cairns b Saqlain 10.", ["C.", "Cairns", "b", "Saqlain", "10", "."]),
+    ("Mr. George W. Bush left the U.S. today.", ["Mr.", "George", "W.", "Bush", "left", "the", "U.S.", "today", "."]),
+    ("Malcolm X. (plan B.)", ["Malcolm", "X", ".", "(", "plan", "B", ".", ")"]),
+    ("U.S.-led, 19-year-old, 10th", ["U.S.-led", ",", "19-year-old", ",", "10th"]),
+    ("O'Brien didn't; I'LL", ["O'Brien", "did", "n't", ";", "I", "'LL"]),
+    ("2. Ada 1996-08-22 1,000.5% +44 .500", ["2.", "Ada", "1996-08-22", "1,000.5%", "+44", ".500"]),
+    ("C$5 -- so... http://a.b/C.D @ada", ["C$", "5", "--", "so", "...", "http://a.b/C.D", "@ada"]),
+    ("Č. Novák 👍🏽 हिन्दी", ["Č.", "Novák", "👍🏽", "हिन्दी"]),
+    (" \n", []),
+])
+def test_what_tagged_news_keeps_whole(text, expected):
+    assert words(text) == expected
+
+
+def test_abbreviations_are_learned_from_the_tokens():
+    habits = WordHabits.learn([["Ray", "Calif.", "said"], ["in", "Calif.", "."], ["wait", "result.", "no", "."],
+                               ["Dr", ".", "No"], ["no.", "7"]])
+    assert words("of Calif. today") == ["of", "Calif", ".", "today"]
+    assert words("of Calif. today", habits) == ["of", "Calif.", "today"]
+    assert words("a result. no. Dr. No", habits) == ["a", "result", ".", "no", ".", "Dr", ".", "No"]
+    assert words("Mr. Yes", habits) == ["Mr.", "Yes"]
+
+
+def test_data_with_other_habits_is_followed():
+    habits = WordHabits.learn([["I", "don't", "know", ":)"], ["you", "can't", ":)"], ["vitamin", "C", ".", "Good"],
+                               ["1", ".", "Ada"], ["it", "'s"]])
+    assert words("we won't :) C. it's", habits) == ["we", "won't", ":)", "C", ".", "it", "'s"]
+    assert words("1. Ada", habits) == ["1", ".", "Ada"]
+
+
+def test_tokens_joined_by_spaces_come_back():
+    sentences = [["Mr.", "A.", "B", "."], ["St.", "Calif.", "O'Neil", "U.S"], ["at", "St.", "9", "."], ["U.S", "x"]]
+    habits = WordHabits.learn(sentences)
+    for tokens in sentences:
+        assert words(" ".join(tokens), habits) == tokens
+
+
+def test_habits_survive_saving(tmp_path):
+    habits = WordHabits.learn([["Calif.", "don't"], ["Calif.", "don't"]])
+    habits.save(tmp_path)
+    again = WordHabits.load(tmp_path)
+    assert (again.kept, again.forms, again.endings) == (habits.kept, habits.forms, habits.endings)
+    (tmp_path / FILE).write_text('{"kept": [], "forms": ["odd"], "endings": []}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="how text is split"):
+        WordHabits.load(tmp_path)
+    (tmp_path / FILE).unlink()
+    assert WordHabits.load(tmp_path).forms == WordHabits().forms
