@@ -9,8 +9,9 @@ from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.tag_features import TagFeatures
 from tickwise.data.tagged import Span, TaggedSentence
 from tickwise.report.entities import entity_page, terminal_text
-from tickwise.tasks.tag import Entity, EntityTagger, TagData, build_training, read_parts
+from tickwise.tasks.tag import Entity, EntityTagger, TagData, build_training, learned_habits, read_parts
 from tickwise.tasks.tag_options import TagOptions, TagReading
+from tickwise.text.word_habits import WordHabits
 
 SMALL = TagOptions(word_width=16, feature_width=4, hidden=12, min_count=1, batch_tokens=60, dropout=0.1)
 
@@ -71,6 +72,26 @@ def test_texts_are_answered_one_by_one_whatever_they_are(english):
         assert all(text[e.start : e.end] == e.text for e in entities)
 
 
+def test_text_is_split_as_the_training_words_were(tmp_path):
+    sentences = [TaggedSentence((f"{c}.", name, "visits", "St.", place, "."), (Span(0, 2, "PER"), Span(3, 5, "LOC")))
+                 for c in "ABC" for name in ("Ada", "Kurt") for place in ("Gall", "Ives")]
+    tagger = train(sentences)
+    (found,) = tagger.tag(["C. Kurt visits St. Ives."])
+    assert [(e.text, e.type) for e in found] == [("C. Kurt", "PER"), ("St. Ives", "LOC")]
+    learned_habits(sentences).save(tmp_path)
+    assert "St." in WordHabits.load(tmp_path).kept
+
+
+def test_tokenized_text_is_not_split_again(english, chinese):
+    text = "Ada visits New York .\nKurt. visits Bonn"
+    (found,) = english.tag([text], tokenized=True)
+    assert [e.text for e in found[:2]] == ["Ada", "New York"]
+    places = [(e.start, e.end) for e in found]
+    assert all(text[:start][-1:].strip() == "" and text[end:][:1].strip() == "" for start, end in places)
+    with pytest.raises(ConfigError, match="--tokenized"):
+        chinese.tag(["李明"], tokenized=True)
+
+
 def test_scores_against_tagged_sentences(english):
     right = TaggedSentence(("Ada", "visits", "Bonn", "."), (Span(0, 1, "PER"), Span(2, 3, "LOC")))
     wrong = dataclasses.replace(right, entities=(Span(0, 1, "PLANET"),))
@@ -78,6 +99,9 @@ def test_scores_against_tagged_sentences(english):
     assert english.evaluate([right, wrong]).overall.correct == 2
     assert english.evaluate([right, wrong]).by_type["PLANET"].recall == 0
     assert english.tag_tokens([right.tokens]) == [list(right.entities)]
+    assert english.tag_tokens([(), right.tokens, ()]) == [[], list(right.entities), []]
+    assert english.tag_tokens([()]) == [[]]
+    assert english.evaluate([TaggedSentence((), ()), right]).overall.f1 == 1
 
 
 def test_features_survive_saving_and_must_fit_the_model(english, chinese, tmp_path):

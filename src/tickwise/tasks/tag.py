@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from tickwise.core.errors import CheckpointError, DataError
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data import catalogue
 from tickwise.data.tag_features import TagFeatures
 from tickwise.data.tagged import Span, TaggedSentence, entity_types, iobes_labels, read_tagged
@@ -18,11 +18,13 @@ from tickwise.models.encoder_heads import EncoderTagger
 from tickwise.models.tagger import Tagger, TaggerConfig
 from tickwise.tasks.tag_options import TagOptions, TagReading
 from tickwise.text.sources import STANDARD_INPUT
-from tickwise.text.words import Place, split_characters, split_sentences, split_words
+from tickwise.text.word_habits import WordHabits
+from tickwise.text.words import Place, split_by_spaces, split_characters, split_sentences
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.tagging_objective import TaggingObjective, examples, predict
 
 if TYPE_CHECKING:
+    from tickwise.interop.directory import Assets
     from tickwise.training.run import TrainResult
 
 _FEWEST_STEPS = 300
@@ -166,7 +168,27 @@ def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: 
              f"BiLSTM-CRF over {made.features.unit}s: {made.module.n_parameters():,} parameters, "
              f"{max_steps:,} steps"]
     about = {"source": ", ".join(train), "fingerprint": data.fingerprint, "sentences": len(data.training)}
-    return train_module(config, made.module, made.objective, made.features, data=about, lines=lines, trace=trace)
+    assets = TaggerAssets(made.features, learned_habits(data.training) if made.features.unit == "word" else None)
+    return train_module(config, made.module, made.objective, assets, data=about, lines=lines, trace=trace)
+
+
+def learned_habits(sentences: Sequence[TaggedSentence]) -> WordHabits:
+    """How text is split into words as the tokens of ``sentences`` are."""
+    return WordHabits.learn([sentence.tokens for sentence in sentences])
+
+
+@dataclass(frozen=True)
+class TaggerAssets:
+    """What makes a tagger usable on text: its feature table or its tokenizer, and how text is split into words."""
+
+    reads: "Assets"
+    habits: WordHabits | None
+    """None where characters are tagged."""
+
+    def save(self, folder: Path) -> None:
+        self.reads.save(folder)
+        if self.habits is not None:
+            self.habits.save(folder)
 
 
 @dataclass(frozen=True)
@@ -192,11 +214,12 @@ class EntityTagger:
     >>> tagger.tag(["Ada Lovelace lived in London."])[0][0].type
     """
 
-    def __init__(self, module: Tagger, features: TagFeatures) -> None:
+    def __init__(self, module: Tagger, features: TagFeatures, habits: WordHabits | None = None) -> None:
         if tuple(features.sizes.values()) != module.config.feature_sizes:
             raise CheckpointError("the feature table and the model do not belong together; copy both again")
         self.module: Tagger | EncoderTagger = module.eval()
         self.features = features
+        self.habits = habits or WordHabits()
         self.device = next(module.parameters()).device
 
     @classmethod
@@ -209,19 +232,20 @@ class EntityTagger:
         if isinstance(module, EncoderTagger):
             from tickwise.tasks.encoder_tagger import EncodedTagger
 
-            return EncodedTagger(module, Tokenizer.load(folder))
+            return EncodedTagger(module, Tokenizer.load(folder), WordHabits.load(folder))
         if not isinstance(module, Tagger):
             raise CheckpointError(f"{folder}: not a tagger; train one with tickwise run entities --train")
-        return cls(module, TagFeatures.load(folder))
+        return cls(module, TagFeatures.load(folder), WordHabits.load(folder))
 
     @property
     def types(self) -> tuple[str, ...]:
         """The types that it can find."""
         return tuple(dict.fromkeys(label[2:] for label in self.module.config.labels if label != "O"))
 
-    def _split(self, text: str) -> list[Place]:
-        """What is tagged: words, or characters."""
-        return split_words(text) if self.features.unit == "word" else split_characters(text)
+    @property
+    def reads_characters(self) -> bool:
+        """Whether what is tagged are single characters, as in Chinese, and not words."""
+        return self.features.unit == "character"
 
     def _find(self, sentences: Sequence[TaggedSentence], probabilities: bool) -> list[list[tuple[Span, float | None]]]:
         """The entities of sentences that have tokens; those of one document may be read together."""
@@ -233,16 +257,24 @@ class EntityTagger:
         return predict(self.module, data, self.device, probabilities=probabilities)
 
     def tag_tokens(self, sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
-        """The entities of sentences that are tokens already, read as one document."""
-        found = self._find([TaggedSentence(tuple(s), ()) for s in sentences if s], False)
-        return [[span for span, _ in own] for own in found]
+        """The entities of sentences that are tokens already, read as one document; none in one without tokens."""
+        return self._spans([TaggedSentence(tuple(s), ()) for s in sentences])
 
-    def tag(self, texts: Sequence[str]) -> list[list[Entity]]:
-        """The entities of each text, in order."""
+    def _spans(self, sentences: Sequence[TaggedSentence]) -> list[list[Span]]:
+        full = [sentence for sentence in sentences if sentence.tokens]
+        found = iter(self._find(full, False) if full else ())
+        return [[span for span, _ in next(found)] if sentence.tokens else [] for sentence in sentences]
+
+    def tag(self, texts: Sequence[str], *, tokenized: bool = False) -> list[list[Entity]]:
+        """The entities of each text, in order. ``tokenized``: white space separates the words, as the training data has
+        them, and each line is a sentence. ``ConfigError`` for that with a model that reads characters."""
+        if tokenized and self.reads_characters:
+            raise ConfigError("--tokenized: this model tags characters, which need no splitting; leave it out")
+        split = split_by_spaces if tokenized else split_characters if self.reads_characters else self.habits.split
         placed: list[list[Place]] = []
         data: list[TaggedSentence] = []
         for owner, text in enumerate(texts):
-            for places in split_sentences(text, self._split(text)):
+            for places in split_sentences(text, split(text), at_marks=not tokenized):
                 placed.append(places)
                 data.append(TaggedSentence(tuple(text[p.start : p.end] for p in places), (), document=owner))
         found: list[list[Entity]] = [[] for _ in texts]
@@ -255,5 +287,4 @@ class EntityTagger:
 
     def evaluate(self, sentences: Sequence[TaggedSentence], seed: int = 0) -> EntityScores:
         """Precision, recall and F1 against the sentences' own entities."""
-        guess = [[span for span, _ in own] for own in self._find(sentences, False)]
-        return entity_scores([s.entities for s in sentences], guess, seed=seed)
+        return entity_scores([s.entities for s in sentences], self._spans(sentences), seed=seed)
