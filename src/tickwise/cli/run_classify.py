@@ -330,7 +330,7 @@ def _answer(arguments: Classify, classifier: "Classifier") -> None:
 
 def _prediction_json(text: str, prediction: "Prediction", explanation: "Explanation | None") -> dict[str, Any]:
     shown: dict[str, Any] = {"label": prediction.label, "probability": prediction.probability,
-                             "probabilities": prediction.probabilities}
+                             "probabilities": prediction.probabilities, "cut": prediction.cut}
     if explanation is not None:
         shown["words"] = [{"text": text[w.start : w.end], "start": w.start, "end": w.end, "score": w.score}
                           for w in explanation.words]

@@ -41,6 +41,10 @@ class WordSequences:
     def _split(self, text: str) -> list[Place]:
         return (split_characters if self.features.unit == "character" else split_words)(text)
 
+    def cuts(self, text: str) -> bool:
+        """Whether the text has more words than a classifier reads."""
+        return len(text) > _LONGEST_TEXT and len(self._split(text)) > _LONGEST_TEXT
+
     def encode(self, texts: Sequence[str]) -> list[EncodedSentence]:
         """The ids of each text; a text without words is one unknown word."""
         return [self._encoded(text) for text in texts]

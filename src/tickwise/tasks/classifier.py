@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.core.stages import marking
 from tickwise.data.bags import FeatureIndex
@@ -39,6 +40,8 @@ class Prediction:
     label: str
     probability: float
     probabilities: dict[str, float]
+    cut: bool = False
+    """The text is longer than the model reads."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Classifier(ABC):
         self.module, self.path = module.eval(), path
         self.also: Classifier | None = None
         """Another classifier of the same classes, whose probabilities are averaged with this one's."""
+        self._told_of_cuts = False
 
     @staticmethod
     def load(path: str | Path, *, device: str = "auto") -> "Classifier":
@@ -108,6 +112,16 @@ class Classifier(ABC):
     @abstractmethod
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """(N, C) of this classifier alone, not divided by the temperature."""
+
+    def cuts(self, text: str) -> bool:
+        """Whether the text is longer than the model reads."""
+        return False
+
+    def _tell_of_cuts(self, n_cut: int, n_texts: int, what: str) -> None:
+        """Say, once, that so many of the texts are not read whole, and ``what`` of them is."""
+        if n_cut and not self._told_of_cuts:
+            self._told_of_cuts = True
+            say(f"{n_cut:,} of {n_texts:,} texts are longer than {what}")
 
     @abstractmethod
     def effects(self, text: str, target: int) -> tuple[Word, ...]:
@@ -145,8 +159,9 @@ class Classifier(ABC):
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. A text without any known feature gets what the labels' shares say."""
         probabilities = self.probabilities(texts)
-        return [Prediction(self.labels[c], float(row[c]), dict(zip(self.labels, map(float, row), strict=True)))
-                for c, row in zip(self.classes(probabilities), probabilities, strict=True)]
+        return [Prediction(self.labels[c], float(row[c]), dict(zip(self.labels, map(float, row), strict=True)),
+                           self.cuts(text))
+                for text, c, row in zip(texts, self.classes(probabilities), probabilities, strict=True)]
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """The words that spoke for ``label`` (the predicted class by default), in this classifier's eyes alone."""
@@ -260,8 +275,15 @@ class SequenceClassifier(Classifier):
         self.words = words
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        logits = classify_sequences(self.module, self.words.encode(texts), self.device)
+        n_before = self.words.n_cut
+        encoded = self.words.encode(texts)
+        self._tell_of_cuts(self.words.n_cut - n_before, len(texts),
+                           f"{self.words.longest:,} {self.words.features.unit}s: their middle is not read")
+        logits = classify_sequences(self.module, encoded, self.device)
         return logits.reshape(len(texts), len(self.labels)).numpy().astype(np.float64)
+
+    def cuts(self, text: str) -> bool:
+        return self.words.cuts(text)
 
     def effects(self, text: str, target: int) -> tuple[Word, ...]:
         features, characters, lengths = (x.to(self.device) for x in collate_texts(self.words.encode([text])))

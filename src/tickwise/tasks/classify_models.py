@@ -118,6 +118,8 @@ def _recurrent_job(config: ClassifyConfig, labels: tuple[str, ...], train: Examp
     )).initialise(config.seed)
     if vectors is not None:
         table = module.embeddings[0].get_parameter("weight").detach()
+        if config.freeze_vectors:
+            table.zero_()
         _place(table, words.rows(vectors.words), vectors, absent=UNKNOWN)
     objective = SequenceClassification(
         words.encode(examples.texts), classes,

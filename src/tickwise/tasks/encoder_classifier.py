@@ -34,8 +34,19 @@ class EncodedClassifier(Classifier):
         self.texts = TextIds(tokenizer, module.config.context_length)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        logits = encoded_outputs(self.module, self.texts.encode(texts), self.texts.marks, self.device)
+        n_before = self.texts.n_cut
+        encoded = self.texts.encode(texts)
+        self._tell_of_cuts(self.texts.n_cut - n_before, len(texts),
+                           f"the encoder's {self.texts.longest:,} tokens: their end is not read")
+        logits = encoded_outputs(self.module, encoded, self.texts.marks, self.device)
         return logits.reshape(len(texts), len(self.labels)).numpy().astype(np.float64)
+
+    def cuts(self, text: str) -> bool:
+        if len(text.encode("utf-8", "surrogatepass")) < self.texts.longest - 1:  # no token without a byte
+            return False
+        n_before = self.texts.n_cut
+        self.texts.encode([text])
+        return self.texts.n_cut > n_before
 
     def effects(self, text: str, target: int) -> tuple[Word, ...]:
         """A token's effect counts for the word that it is part of."""
