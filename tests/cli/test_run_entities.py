@@ -39,6 +39,9 @@ def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
     texts.write_text(f"{text}\n\nKurt likes Bonn.\n", encoding="utf-8")
     code, printed, _ = tickwise_cli("run", "entities", out, "--input", texts)
     assert printed.splitlines() == ["[Ada]/PER visits [New York]/LOC.", "", "[Kurt]/PER likes [Bonn]/LOC."]
+    code, printed, _ = tickwise_cli("run", "entities", out, "--tokenized", "Ada visits New York .")
+    assert printed.splitlines() == ["[Ada]/PER visits [New York]/LOC ."]
+    assert (out / "model" / "word_habits.json").exists()
     code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged)
     assert code == 0
     assert "all" in printed

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TaskArguments):
     options: TagOptions = dataclasses.field(default_factory=TagOptions)
+    tokenized: bool = False
+    """The text is split into words already, by white space as the training data has them, and each line is a sentence;
+    else it is split as the training data was."""
     html: Path | None = None
     """Also write the texts with their entities in colour as one HTML page."""
     max_seconds: float | None = None
@@ -33,8 +36,10 @@ class Arguments(TaskArguments):
 
 def run(arguments: Arguments) -> int:
     check_task(arguments)
-    if arguments.html is not None and (arguments.train or arguments.test):
-        raise ConfigError("--html: is for texts; leave out --train and --test")
+    if arguments.train or arguments.test:
+        for name in ("html", "tokenized"):
+            if getattr(arguments, name):
+                raise ConfigError(f"--{name}: is for texts; leave out --train and --test")
     if arguments.train:
         return _train(arguments)
     from tickwise.profiling.calls import traced_calls
@@ -57,7 +62,7 @@ def _answer(arguments: Arguments, tagger: "EntityTagger") -> None:
     def answer(texts: list[str]) -> None:
         from tickwise.report.entities import terminal_text
 
-        for text, entities in zip(texts, tagger.tag(texts), strict=True):
+        for text, entities in zip(texts, tagger.tag(texts, tokenized=arguments.tokenized), strict=True):
             if arguments.json or arguments.html is not None:
                 answers.append((text, entities))
             if not arguments.json:

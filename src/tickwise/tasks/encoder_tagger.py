@@ -14,9 +14,9 @@ from tickwise.interop.directory import resolve_model_path
 from tickwise.interop.warm_start import headed_encoder
 from tickwise.models.encoder_heads import EncoderTagger, EncoderTaggerConfig
 from tickwise.tasks.fine_tune_options import FineTuneOptions
-from tickwise.tasks.tag import EntityTagger, read_parts, read_sentences
+from tickwise.tasks.tag import EntityTagger, TaggerAssets, learned_habits, read_parts, read_sentences
 from tickwise.tasks.tag_options import TagReading
-from tickwise.text.words import Place, split_characters, split_words
+from tickwise.text.word_habits import WordHabits
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.encoder_tagging import EncoderTagging, find_entities
@@ -50,17 +50,19 @@ class EncodedTagger(EntityTagger):
 
     module: EncoderTagger
 
-    def __init__(self, module: EncoderTagger, tokenizer: Tokenizer) -> None:
+    def __init__(self, module: EncoderTagger, tokenizer: Tokenizer, habits: WordHabits) -> None:
         config = module.config
         if tokenizer.vocab_size > config.vocab_size:
             raise CheckpointError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model "
                                   f"{config.vocab_size:,}; they do not belong together")
         self.module = module.eval()
+        self.habits = habits
         self.words = WordPieces(tokenizer, config.context_length, config.characters)
         self.device = next(module.parameters()).device
 
-    def _split(self, text: str) -> list[Place]:
-        return split_characters(text) if self.module.config.characters else split_words(text)
+    @property
+    def reads_characters(self) -> bool:
+        return self.module.config.characters
 
     def _find(self, sentences: Sequence[TaggedSentence], probabilities: bool) -> list[list[tuple[Span, float | None]]]:
         pieces = self.words.make([s.tokens for s in sentences])
@@ -90,7 +92,8 @@ def train_encoder_tagger(config: TagAdaptConfig) -> TagResult:
         loop["max_steps"] = steps
     loop["evaluate_every"] = config.evaluate_every or max(1, steps // 16)
     trained = train_module(
-        LoopConfig(**loop), module, objective, tokenizer,
+        LoopConfig(**loop), module, objective,
+        TaggerAssets(tokenizer, None if characters else learned_habits(data.training)),
         data={"source": ", ".join(config.train), "fingerprint": data.fingerprint, "sentences": len(data.training)},
         lines=[f"{len(data.training):,} sentences to train on, {len(data.development):,} to choose the model by; "
                f"types: {', '.join(entity_types(data.training))}"],
