@@ -27,7 +27,8 @@ class WarmStart:
     source: Path
     loaded: tuple[str, ...]
     partly: tuple[str, ...]
-    """Embeddings that have more rows here: ``name (rows there of rows here)``; the other rows are new."""
+    """Embeddings, and whatever else has a row for each token, that have more rows here: ``name (rows there of rows
+    here)``; the other rows are new."""
     new: tuple[str, ...]
     """Of the module, without one of that name in the source: they keep what they were initialised with."""
     left: tuple[str, ...]
@@ -50,35 +51,52 @@ class WarmStart:
 def warm_start(module: nn.Module, source: Path) -> WarmStart:
     """Copy into ``module`` every tensor of the model (or run) directory that has a namesake of the same shape in it.
 
-    An embedding that has more rows in ``module`` takes those that there are. Raises ``CheckpointError`` for a directory
-    that cannot be read, and when nothing fits: the source is no model of a related family.
+    An embedding that has more rows in ``module``, and what has a row for each token there and here (a head, its bias),
+    take those that there are. A tensor that has two names here is filled by the first of them that fits. Raises
+    ``CheckpointError`` for a directory that cannot be read, and when nothing fits: the source is no model of a related
+    family.
     """
     folder = resolve_model_path(Path(source))
     tensors, without_name = _named_tensors(folder, module)
     own = module.state_dict()
     tables = {f"{name}.weight" for name, child in module.named_modules() if isinstance(child, nn.Embedding)}
-    loaded, partly, mismatched = [], [], []
+    vocabularies = tuple(getattr(config, "vocab_size", 0) for config in (read_config(folder)[1], module.config))
+    filled: dict[int, str] = {}  # by the place of its storage
     for name, target in own.items():
-        if name not in tensors:
+        given = tensors.get(name)
+        if given is None or target.data_ptr() in filled:
             continue
-        given = tensors[name]
         if given.shape == target.shape:
             target.copy_(given)
-            loaded.append(name)
-        elif name in tables and given.shape[1] == target.shape[1] and given.shape[0] < target.shape[0]:
-            target[: given.shape[0]].copy_(given)
-            partly.append(f"{name} ({given.shape[0]:,} of {target.shape[0]:,} rows)")
+        elif _has_fewer_rows(given, target) and (name in tables or (len(given), len(target)) == vocabularies):
+            target[: len(given)].copy_(given)
         else:
+            continue
+        filled[target.data_ptr()] = name
+    loaded, partly, mismatched, left = [], [], [], []
+    for name, target in own.items():
+        given, first = tensors.get(name), filled.get(target.data_ptr())
+        if first is not None:
+            if tensors[first].shape == target.shape:
+                loaded.append(name)
+            else:
+                partly.append(f"{name} ({len(tensors[first]):,} of {len(target):,} rows)")
+            if given is not None and not torch.equal(given, tensors[first]):
+                left.append(name)
+        elif given is not None:
             mismatched.append(f"{name} ({_shape(given)} there, {_shape(target)} here)")
     if not loaded:
         raise CheckpointError(f"{folder}: no tensor of it fits this model by name and shape: it has "
                               f"{', '.join([*tensors, *without_name][:3])} …, this model {', '.join(list(own)[:3])} …")
-    taken = {own[name].data_ptr() for name in loaded}
     return WarmStart(
         source=folder, loaded=tuple(loaded), partly=tuple(partly),
-        new=tuple(name for name, target in own.items() if name not in tensors and target.data_ptr() not in taken),
-        left=tuple([name for name in tensors if name not in own] + without_name), mismatched=tuple(mismatched),
+        new=tuple(name for name, target in own.items() if name not in tensors and target.data_ptr() not in filled),
+        left=tuple([name for name in tensors if name not in own] + left + without_name), mismatched=tuple(mismatched),
     )
+
+
+def _has_fewer_rows(given: Tensor, target: Tensor) -> bool:
+    return 0 < given.ndim == target.ndim and given.shape[1:] == target.shape[1:] and len(given) < len(target)
 
 
 def _named_tensors(folder: Path, module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
