@@ -63,6 +63,13 @@ def test_it_depends_on_seed_and_epoch_alone_and_makes_batches():
     assert batches.next_batch().tolist() == again.next_batch().tolist()
 
 
+def test_proportions_in_which_a_task_has_no_pair_are_refused():
+    tasks = [task(100, 30), task(1000, 9000)]
+    with pytest.raises(ConfigError, match=r"--mixture\.temperature 0\.4: none of the 9,030 .* the task that has 30"):
+        MixedPairs(tasks, MixtureOptions(temperature=0.4), seed=1)
+    assert min(MixedPairs(tasks, MixtureOptions(temperature=0.9), seed=1).counts) > 0
+
+
 def test_wrong_settings():
     with pytest.raises(ConfigError, match="cap"):
         MixtureOptions(cap=0)

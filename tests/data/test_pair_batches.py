@@ -9,6 +9,7 @@ from tickwise.data.pair_batches import (
     ResegmentedPairs,
     batches_by_length,
     encode_pairs,
+    pairs_from_ids,
     train_pair_tokenizer,
 )
 from tickwise.data.pairs import Pairs
@@ -74,6 +75,17 @@ def test_long_pairs_are_left_out(tokenizer):
     assert encoded.numbers.tolist() == [0]
     with pytest.raises(DataError, match="no pair has at most 2 tokens"):
         encode_pairs(Pairs(["the red house"], ["cat cat cat"], "one"), tokenizer, 2)
+
+
+def test_targets_may_start_with_another_mark_and_have_a_limit_of_their_own(tokenizer):
+    encoded = pairs_from_ids([[5], [5, 6, 7], [8]], [[6, 7], [9], [5, 6, 7]], (3, 3), eos_id=1, start_id=4)
+    assert encoded.numbers.tolist() == [0]
+    assert encoded.collate(np.array([0])).target.tolist() == [[4, 6, 7]]
+    assert encoded.collate(np.array([0])).labels.tolist() == [6, 7, 1]
+    assert pairs_from_ids([[5, 6, 7]], [[5]], (3, 3), eos_id=1) is None
+    two = Pairs(["cat", "the red house"], ["the red house", "cat"], "two")
+    n = len(tokenizer.encode_plain(["the red house"])[0])
+    assert encode_pairs(two, tokenizer, 50, n).numbers.tolist() == [1]
 
 
 def test_batches_stay_within_their_tokens():

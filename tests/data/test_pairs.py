@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tickwise.core.errors import ConfigError, DataError
-from tickwise.data.pairs import Pairs, ReadPairs, hold_out, identity, read_pairs
+from tickwise.data.pairs import Pairs, ReadPairs, hold_out, identity, read_pairs, sides_in
 
 ENGLISH = ["A dog runs.", "Two men sit.", "A red house."]
 GERMAN = ["Ein Hund rennt.", "Zwei Männer sitzen.", "Ein Haus."]
@@ -74,6 +74,20 @@ def test_blank_sides_are_left_out_and_controls_removed(tmp_path, capsys):
     pairs = read_pairs([write(tmp_path / "a.tsv", "a\tb\n \tc\nd\x07\te \nf\t\n")], DEFAULT)
     assert (pairs.sources, pairs.targets) == (["a", "d"], ["b", "e"])
     assert "left out 2 pairs" in capsys.readouterr().err
+
+
+def test_pairs_know_the_rows_that_they_come_from(tmp_path):
+    names = [write(tmp_path / "x.en", "one\n\nthree\nfour\n\n"), write(tmp_path / "x.de", "eins\nzwei\ndrei\nvier\n\n")]
+    pairs = read_pairs([*names, write(tmp_path / "y.tsv", "five\tfünf\n")], DEFAULT)
+    assert (pairs.sources, list(pairs.rows)) == (["one", "three", "four", "five"], [0, 2, 3, 5])
+    assert pairs.take([3, 1]).by_row(["E", "C"]) == ["", "", "C", "", "", "E"]
+    assert Pairs(["a", "b"], ["c", "d"], "x").take([1]).by_row(["B"]) == ["", "B"]
+
+
+def test_which_sides_stand_in_another_part():
+    pairs = Pairs(["A dog.", "a cat", "c"], ["Ein Hund", "eine Katze", "d"], "x")
+    other = Pairs(["a dog", "x", "C!"], ["ein Hund!", "Eine Katze.", "y"], "y")
+    assert sides_in(pairs, other) == [(True, True), (False, True), (True, False)]
 
 
 @pytest.mark.parametrize(("files", "names", "read", "said"), [

@@ -31,15 +31,14 @@ def train_pair_tokenizer(pairs: Pairs, *, vocab_size: int, lowercase: bool) -> T
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Sources and, at the same places, their targets; each ends with the end-of-text token.
-
-    The same token pads, and a target starts with it.
-    """
+    """Sources and, at the same places, their targets; each ends with the end mark, which also pads."""
 
     sources: Sentences
     targets: Sentences
     numbers: NDArray[np.int64]
     """Which of the pairs these are: those with a side of too many tokens are not here."""
+    start_id: int | None = None
+    """What a target starts with; left out, the end mark."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -52,7 +51,8 @@ class EncodedPairs:
     def collate(self, indices: NDArray[np.int64]) -> "PairTensors":
         source_BS, source_lengths_B = self.sources.padded(indices)
         labels_BT, lengths_B = self.targets.padded(indices)
-        target_BT = torch.cat([torch.full((len(indices), 1), self.targets.eos_id), labels_BT[:, :-1]], dim=1)
+        start_id = self.targets.eos_id if self.start_id is None else self.start_id
+        target_BT = torch.cat([torch.full((len(indices), 1), start_id), labels_BT[:, :-1]], dim=1)
         is_token_BT = torch.arange(labels_BT.shape[1]) < lengths_B[:, None]
         return PairTensors(source_BS, source_lengths_B, target_BT, lengths_B, labels_BT[is_token_BT])
 
@@ -72,18 +72,31 @@ class PairTensors(NamedTuple):
     """(P,) the next token at every target token, text by text."""
 
 
-def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int) -> EncodedPairs:
-    """Pairs as ids. Those with a side of more than ``longest`` tokens, its end counted, are left out; ``DataError``
-    when no pair remains."""
+def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int, longest_target: int | None = None) -> EncodedPairs:
+    """Pairs as ids, for a model whose targets start with the end mark, as all have that are trained here. Those with a
+    source of more than ``longest`` tokens, its end counted, or a target of more than ``longest_target`` (as many where
+    it is left out), are left out; ``DataError`` when no pair remains."""
     assert tokenizer.eos_id is not None
     sources, targets = (tokenizer.encode_plain(side) for side in (pairs.sources, pairs.targets))
-    lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
-    kept = [number for number, length in enumerate(lengths) if length <= longest]
-    if not kept:
-        raise DataError(f"{pairs.name}: no pair has at most {longest:,} tokens on each side (the shortest one has "
+    limits = longest, longest if longest_target is None else longest_target
+    encoded = pairs_from_ids(sources, targets, limits, tokenizer.eos_id)
+    if encoded is None:
+        lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
+        raise DataError(f"{pairs.name}: no pair has at most {min(limits):,} tokens on each side (the shortest one has "
                         f"{min(lengths, default=0):,}); raise --options.longest")
-    return EncodedPairs(sentences_from_ids([sources[i] for i in kept], tokenizer.eos_id),
-                        sentences_from_ids([targets[i] for i in kept], tokenizer.eos_id), np.array(kept))
+    return encoded
+
+
+def pairs_from_ids(sources: list[list[int]], targets: list[list[int]], longest: tuple[int, int],
+                   eos_id: int, start_id: int | None = None) -> EncodedPairs | None:
+    """Pairs of ids without end marks, of which those are left out that have more tokens on a side, the end counted,
+    than ``longest`` says of it; ``None`` when no pair remains."""
+    kept = [number for number, sides in enumerate(zip(sources, targets, strict=True))
+            if all(len(side) < most for side, most in zip(sides, longest, strict=True))]
+    if not kept:
+        return None
+    return EncodedPairs(sentences_from_ids([sources[i] for i in kept], eos_id),
+                        sentences_from_ids([targets[i] for i in kept], eos_id), np.array(kept), start_id)
 
 
 class ResegmentedPairs:

@@ -42,12 +42,25 @@ class Pairs:
     sources: list[str]
     targets: list[str]
     name: str
+    rows: Sequence[int] | None = None
+    """Which rows of what was read these are, from 0; left out, all."""
+    n_rows: int | None = None
+    """Rows of what was read, those with a blank side too; left out, as many as there are pairs."""
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def take(self, indices: Sequence[int]) -> "Pairs":
-        return Pairs([self.sources[i] for i in indices], [self.targets[i] for i in indices], self.name)
+        rows = range(len(self)) if self.rows is None else self.rows
+        return Pairs([self.sources[i] for i in indices], [self.targets[i] for i in indices], self.name,
+                     [rows[i] for i in indices], len(self) if self.n_rows is None else self.n_rows)
+
+    def by_row(self, texts: Sequence[str]) -> list[str]:
+        """A text of each of these pairs at the place of its row, and a blank one for every other row."""
+        found = [""] * (len(self) if self.n_rows is None else self.n_rows)
+        for row, text in zip(range(len(self)) if self.rows is None else self.rows, texts, strict=True):
+            found[row] = text
+        return found
 
     def fingerprint(self) -> str:
         """xxh3-128 of all sources and targets, in hexadecimal."""
@@ -86,12 +99,12 @@ def read_pairs(sources: Sequence[str], read: ReadPairs, *, split: str = "train")
             found += _parallel(path, Path(rest.pop(0)))
     name = ", ".join(sources)
     pairs = [(clean(source).text.strip(), clean(target).text.strip()) for source, target in found]
-    whole = [(source, target) for source, target in pairs if source and target]
+    whole = [row for row, (source, target) in enumerate(pairs) if source and target]
     if not whole:
         raise DataError(f"{name}: no pair in it with a text on both sides")
     if len(whole) < len(pairs):
         say(f"{name}: left out {len(pairs) - len(whole):,} pairs with a blank side")
-    return Pairs([source for source, _ in whole], [target for _, target in whole], name)
+    return Pairs([source for source, _ in pairs], [target for _, target in pairs], name).take(whole)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -301,8 +314,14 @@ def hold_out(pairs: Pairs, n: int, salt: str, *, targets_repeat: bool = False) -
     return pairs.take(rest), pairs.take(sorted(part))
 
 
-def without_sides_of(pairs: Pairs, other: Pairs) -> Pairs:
-    """The pairs of which neither side (its ``identity``) is a side of the same kind in ``other``; perhaps none."""
+def sides_in(pairs: Pairs, other: Pairs) -> list[tuple[bool, bool]]:
+    """Of each pair, whether its source stands among the sources of ``other``, and its target among its targets, by
+    their ``identity``."""
     taken = [set(map(identity, side)) for side in (other.sources, other.targets)]
-    return pairs.take([i for i in range(len(pairs)) if identity(pairs.sources[i]) not in taken[0]
-                       and identity(pairs.targets[i]) not in taken[1]])
+    return [(identity(source) in taken[0], identity(target) in taken[1])
+            for source, target in zip(pairs.sources, pairs.targets, strict=True)]
+
+
+def without_sides_of(pairs: Pairs, other: Pairs) -> Pairs:
+    """The pairs of which neither side is a side of the same kind in ``other``; perhaps none."""
+    return pairs.take([number for number, sides in enumerate(sides_in(pairs, other)) if not any(sides)])
