@@ -1,13 +1,18 @@
 """Pointing into the source: probabilities, their loss, and the model that uses both."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tickwise.core.errors import ConfigError
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.serving import runner_for
 from tickwise.interop.directory import load_module, save_model
-from tickwise.layers.copying import mixed_log_probabilities, mixed_loss
+from tickwise.layers.copying import head_and_mixed_loss, mixed_log_probabilities, mixed_loss
+from tickwise.layers.loss import LARGE_VOCABULARY, LOSS_CHUNK
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.training.text_to_text import pair_loss
 
@@ -66,6 +71,53 @@ def test_training_loss_is_that_of_the_probabilities(module):
     torch.testing.assert_close(loss, -log_p_PV.gather(1, labels_P[:, None]).mean())
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_head_and_loss_in_one_equal_their_slow_twin(smoothing, dtype, off):
+    torch.manual_seed(5)
+    n = 2 * LOSS_CHUNK + 7
+    copied, labels = torch.rand(n), torch.randint(0, 40, (n,))
+    copied[::3] = 0.0
+    inputs = [*(numbers.to(dtype) for numbers in (torch.randn(n, 16), torch.randn(40, 16), torch.randn(n, 1))), copied]
+    found = []
+    for together in (True, False):
+        hidden, weight, gate, pointed = leaves = [one.clone().requires_grad_() for one in inputs]
+        loss = (head_and_mixed_loss(hidden, weight, gate, pointed, labels, smoothing) if together else
+                mixed_loss(hidden @ weight.T, gate, pointed, labels, smoothing))
+        (3 * loss).backward()
+        with torch.no_grad():
+            torch.testing.assert_close(head_and_mixed_loss(hidden, weight, gate, pointed, labels, smoothing), loss,
+                                       rtol=1e-4, atol=1e-4)
+        found.append([loss, *(leaf.grad for leaf in leaves)])
+    for ours, twins in zip(*found, strict=True):
+        torch.testing.assert_close(ours, twins, rtol=off, atol=off * float(twins.detach().float().abs().max()))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches how many numbers the largest tensor holds that is made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.largest = max([self.largest, *sizes])
+        return out
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_logits_of_a_large_vocabulary_never_all_exist(grad):
+    config = dataclasses.replace(SHAPE, vocab_size=LARGE_VOCABULARY, source_length=40, context_length=40)
+    module = EncoderDecoder(config).initialise(1)
+    n_pairs, length = 60, 40
+    ids, lengths = torch.randint(0, LARGE_VOCABULARY, (n_pairs, length)), torch.full((n_pairs,), length)
+    with torch.set_grad_enabled(grad), LargestTensor() as watched:
+        loss = module.copying_loss(ids, lengths, ids, lengths, ids.flatten(), 0.1)
+        if grad:
+            loss.backward()
+    assert watched.largest <= LOSS_CHUNK * LARGE_VOCABULARY < n_pairs * length * LARGE_VOCABULARY
 
 
 def test_it_is_kept_and_the_engine_says_who_serves_it(module, tmp_path):

@@ -26,7 +26,7 @@ from tickwise.layers.attention import (
     padding_bias,
 )
 from tickwise.layers.attention_weights import WatchedText
-from tickwise.layers.copying import CopyAttention, mixed_log_probabilities, mixed_loss
+from tickwise.layers.copying import CopyAttention, head_and_mixed_loss, mixed_log_probabilities, mixed_loss
 from tickwise.layers.dropout import dropout
 from tickwise.layers.encoder_layer import EncoderLayer, NormPlace, ResidualLayer
 from tickwise.layers.feed_forward import Activation, FeedForward
@@ -309,9 +309,13 @@ class EncoderDecoder(nn.Module):
         weights_BTS = self._pointed(packed.pad(hidden_PC), memory)
         labels_BT = packed.spread(labels_P).view(target_BT.shape)
         copied_BT = (weights_BTS * (source_BS[:, None] == labels_BT[..., None])).sum(2)
-        logits_PV, gate_P1 = self.lm_head(self._head_input(hidden_PC)), self.copy_gate(hidden_PC)
+        read_PC, gate_P1 = self._head_input(hidden_PC), self.copy_gate(hidden_PC)
+        copied_P = packed.rows(copied_BT.flatten())
+        if self.lm_head.bias is None and self.config.vocab_size >= LARGE_VOCABULARY:
+            return head_and_mixed_loss(read_PC, self.lm_head.weight, gate_P1, copied_P, labels_P, label_smoothing)
+        logits_PV = self.lm_head(read_PC)
         mark(Stage.LOSS)
-        return mixed_loss(logits_PV, gate_P1, packed.rows(copied_BT.flatten()), labels_P, label_smoothing)
+        return mixed_loss(logits_PV, gate_P1, copied_P, labels_P, label_smoothing)
 
     def _decode(
         self, target_BT: Tensor, memory: SourceMemory, cache: KeyValueCache, packed: PackedTokens | None
