@@ -1,5 +1,6 @@
 """What a classifier's training is given: features of altered copies too."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tickwise.data.tag_features import UNKNOWN
 from tickwise.models.encoder_heads import EncoderClassifier, EncoderClassifierConfig
 from tickwise.models.word_vectors import NamedVectors, WordVectors, WordVectorsConfig
 from tickwise.tasks.classifier import SequenceClassifier
+from tickwise.tasks.classify import train_classifier
 from tickwise.tasks.classify_config import ClassifyConfig, FeatureOptions
 from tickwise.tasks.classify_models import make_job, synonyms_from
 from tickwise.tasks.encoder_classifier import EncodedClassifier
@@ -72,3 +74,14 @@ def test_a_text_longer_than_its_encoder_is_told_of(capsys):
     classifier = EncodedClassifier(module, tokenizer)
     assert [prediction.cut for prediction in classifier.predict(["good film", "bad film " * 20])] == [False, True]
     assert "1 of 2 texts are longer than the encoder's 16 tokens: their end is not read" in capsys.readouterr().err
+
+
+def test_a_found_rate_is_that_of_all_trainings(tmp_path, capsys):
+    rows = [f"{i} I saw a {'cat' if i % 2 else 'lamp'}\t{'animal' if i % 2 else 'thing'}" for i in range(80)]
+    (tmp_path / "a.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    train_classifier(ClassifyConfig(train=(str(tmp_path / "a.tsv"),), out=tmp_path / "x", epochs=1, batch_size=16,
+                                    find_lr=True, folds=2))
+    assert capsys.readouterr().err.count("the loss fell fastest there") == 1
+    rates = {json.loads((tmp_path / "x" / part / "run.json").read_text())["config"]["optimizer"]["lr"]
+             for part in (".", "selection", "folds/1", "folds/2")}
+    assert len(rates) == 1

@@ -143,14 +143,14 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
             others = everything.take(np.flatnonzero(numbers != fold).tolist())
             where = dataclasses.replace(config, out=config.out / "folds" / str(fold + 1), patience=None,
                                         stop_at_loss=None)
-            trained = _train(where, data, others, None, vectors, passes).trained
+            trained = _train(where, data, others, None, vectors, passes, part.found_lr).trained
             if trained.interrupted:
                 return _unfinished(trained, config.device)
             judge = Classifier.load(trained.model, device=config.device)
             logits[own] = judge.logits([everything.texts[i] for i in own])
         settings, folds = _from_folds(config, logits, class_numbers(everything, data.labels), data.labels, task)
     if refit:
-        part = _train(config, data, everything, None, vectors, passes, trace)
+        part = _train(config, data, everything, None, vectors, passes, part.found_lr, trace)
         if part.trained.interrupted:
             return _unfinished(part.trained, config.device)
         classifier = Classifier.load(part.trained.model, device=config.device)
@@ -168,6 +168,8 @@ class _Part:
 
     trained: TrainResult
     steps_per_epoch: int
+    found_lr: float | None
+    """By --find-lr."""
 
     @property
     def best_passes(self) -> float:
@@ -176,11 +178,13 @@ class _Part:
 
 
 def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Examples | None,
-           vectors: NamedVectors | None, passes: float | None = None, trace: Path | None = None) -> _Part:
+           vectors: NamedVectors | None, passes: float | None = None, found_lr: float | None = None,
+           trace: Path | None = None) -> _Part:
     """One training on ``train``, chosen by ``dev`` if there is one; ``passes`` through the texts instead of the
-    config's limits."""
+    config's limits, at the rate ``found_lr`` that they were chosen at."""
     try:
-        return _train_job(config, data, make_job(config, data.labels, train, dev, vectors), train, dev, passes, trace)
+        job = make_job(config, data.labels, train, dev, vectors)
+        return _train_job(config, data, job, train, dev, passes, found_lr, trace)
     except (MemoryError, RuntimeError) as problem:
         if config.architecture != "bag" or not is_out_of_memory(problem):
             raise
@@ -190,10 +194,11 @@ def _train(config: ClassifyConfig, data: ClassifyData, train: Examples, dev: Exa
 
 
 def _train_job(config: ClassifyConfig, data: ClassifyData, job: Job, train: Examples, dev: Examples | None,
-               passes: float | None, trace: Path | None) -> _Part:
+               passes: float | None, found_lr: float | None, trace: Path | None) -> _Part:
     own = resolved(job, passes)
     if config.find_lr:
-        own = _with_found_lr(own, job)
+        found_lr = _found_lr(own, job) if found_lr is None else found_lr
+        own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, lr=found_lr))
     n_dev, n_test = (len(part) if part is not None else 0 for part in (dev, data.test))
     trained = train_module(
         own, job.module, job.objective, job.assets,
@@ -203,7 +208,7 @@ def _train_job(config: ClassifyConfig, data: ClassifyData, job: Job, train: Exam
                f"by, {n_test:,} to test on"],
         trace=trace, wants_last=train is not data.train,
     )
-    return _Part(trained, job.objective.steps_per_epoch)
+    return _Part(trained, job.objective.steps_per_epoch, found_lr)
 
 
 def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes: npt.NDArray[np.int64],
@@ -223,12 +228,12 @@ def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes
                                       positive=config.positive, fitted=True)
 
 
-def _with_found_lr(config: ClassifyConfig, job: Job) -> ClassifyConfig:
+def _found_lr(config: ClassifyConfig, job: Job) -> float:
     from tickwise.training.lr_finder import find_learning_rate
 
     found = find_learning_rate(job.module, job.objective, config.optimizer, resolve_device(config.device))
     say(f"learning rate {found.lr:.3g}: the loss fell fastest there, of {found.tried[0]:.1g} to {found.tried[-1]:.1g}")
-    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=found.lr))
+    return found.lr
 
 
 def _finish(config: ClassifyConfig, data: ClassifyData, trained: TrainResult, classifier: Classifier,
