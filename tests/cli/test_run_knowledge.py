@@ -30,6 +30,16 @@ def test_contradictions_are_told(tickwise_cli, facts):
     assert (shown["contradictions"], shown["cycles"]) == ([[2, 3]], [[4, 5]])
 
 
+def test_what_denies_an_answer_is_told(tickwise_cli, tmp_path):
+    facts = tmp_path / "facts.tsv"
+    facts.write_text("Ada\tborn in\tLondon\nAda\twas not born in\tLondon\n", encoding="utf-8")
+    _, out, _ = tickwise_cli("run", "knowledge", "Where was Ada born?", "--triples", facts)
+    assert out.startswith("the facts contradict each other:\nLondon\n")
+    assert f"against it: Ada –not born in→ London   [{facts}, line 2]" in out
+    _, out, _ = tickwise_cli("run", "knowledge", "Where was Ada born?", "--triples", facts, "--json")
+    assert [fact["relation"] for fact in json.loads(out)["against"]] == ["not born in"]
+
+
 def test_text_becomes_a_graph_that_is_kept(tickwise_cli, tmp_path):
     text, graph = tmp_path / "a.txt", tmp_path / "graph.duckdb"
     text.write_text("Paris is the capital of France.", encoding="utf-8")
@@ -49,6 +59,8 @@ def test_mistakes_of_knowledge_are_one_line(tickwise_cli, facts, tmp_path):
         (["x", "--triples", tmp_path / "none.tsv"], "cannot read"),
         (["x", "--documents", tmp_path / "empty.txt"], "no facts"),
         (["x", "--graph", tmp_path / "none"], "no such graph"),
+        (["x", "--graph", facts], "not a graph"),
+        (["x", "--triples", facts, "--graph", "/proc/x.duckdb"], "cannot write"),
         (["x", "--triples", facts, "--hops", 0], "--hops"),
         (["x", "--triples", facts, "--overwrite"], "--overwrite"),
     ):

@@ -45,6 +45,52 @@ def test_questions(question, expected):
     assert answers(question) == expected
 
 
+SENTENCES = """Paris is the capital of France. Socrates taught Plato. Plato was the teacher of Aristotle.
+Shakespeare is the author of Hamlet. Mary is the mother of John. Tom lives in Rome. Jobs founded Apple.
+Ada was born in London."""
+
+
+@pytest.fixture(scope="module")
+def of_sentences(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "a.txt"
+    path.write_text(SENTENCES, encoding="utf-8")
+    return build_graph(facts_of_documents([str(path)]))
+
+
+@pytest.mark.parametrize(("question", "expected"), [
+    ("Is Paris the capital of France?", ["yes"]), ("Is France the capital of Paris?", []),
+    ("Is the capital of France Paris?", ["yes"]), ("Is France's capital Paris?", ["yes"]),
+    ("Is Mary the mother of John?", ["yes"]), ("Is John the mother of Mary?", []),
+    ("Is Mary John's mother?", ["yes"]), ("Is John Mary's mother?", []),
+    ("Is Shakespeare the author of Hamlet?", ["yes"]), ("Is Hamlet the author of Shakespeare?", []),
+    ("Did Shakespeare write Hamlet?", ["yes"]), ("Was Hamlet written by Shakespeare?", ["yes"]),
+    ("Is Plato the teacher of Aristotle?", ["yes"]), ("Is Aristotle the teacher of Plato?", []),
+    ("Did Plato teach Aristotle?", ["yes"]), ("Was Socrates taught by Plato?", []),
+    ("Is Tom in Rome?", ["yes"]), ("Is France Paris?", []),
+    ("Who is the teacher of Plato?", ["Socrates"]), ("Who is the teacher of Socrates?", []),
+    ("Who taught Plato?", ["Socrates"]), ("Who did Plato teach?", ["Aristotle"]),
+    ("Who was taught by Plato?", ["Aristotle"]), ("Who taught the teacher of Aristotle?", ["Socrates"]),
+    ("Who is the mother of Mary?", []), ("Whose mother is Mary?", ["John"]), ("Who is John's mother?", ["Mary"]),
+    ("What is the capital of Paris?", []), ("By whom was Hamlet written?", ["Shakespeare"]),
+    ("Who was born in London?", ["Ada"]), ("Where was London born?", []), ("Where does Tom live?", ["Rome"]),
+    ("Who founded Apple?", ["Jobs"]), ("Who is the founder of Apple?", ["Jobs"]), ("What did Apple found?", []),
+])  # fmt: skip
+def test_facts_are_read_in_the_direction_of_the_question(question, expected, of_sentences):
+    assert [answer.text for answer in of_sentences.ask(question).answers] == expected
+
+
+@pytest.mark.parametrize(("question", "expected"), [
+    ("What is the capital of France?", ["Paris"]), ("Is France the capital of Paris?", []),
+    ("Is Paris the capital of France?", ["yes"]), ("Who likes Bob?", ["Tom"]), ("What does Tom like?", ["Bob"]),
+    ("Does Bob like Tom?", []), ("Who wrote Emma?", ["Austen"]), ("What did Austen write?", ["Emma"]),
+    ("Is Sue the wife of Tom?", ["yes"]), ("Is Tom the wife of Sue?", []), ("Who is the husband of Sue?", ["Tom"]),
+])  # fmt: skip
+def test_relations_of_tables_have_a_direction_too(question, expected):
+    facts = [("Paris", "capital of", "France"), ("Tom", "likes", "Bob"), ("Emma", "written by", "Austen"),
+             ("Tom", "wife", "Sue"), ("→", "←", "x")]
+    assert answers(question, facts) == expected
+
+
 def test_the_path_is_told():
     (answer,) = graph(*FACTS).ask("What is the population of the country where Ada Lovelace was born?").answers
     assert [told(step) for step in answer.path] == [
@@ -92,6 +138,33 @@ def test_contradictions_are_told_with_the_answers():
     assert not made.ask("Where was Ada born?").contradictory
     declared = graph(*facts, single=["wears"])
     assert [[f.id for f in group] for group in declared.problems().contradictions][1] == [6, 7]
+
+
+def test_a_denial_is_told_with_what_it_denies():
+    made = graph(("Ada", "born in", "London"), ("Ada", "was not born in", "London"),
+                 ("London", "located in", "England"), ("Bob", "is", "dead"), ("Bob", "is not", "dead"),
+                 ("Tom", "likes", "Bob"), ("Tom", "does not like", "Bob"), ("Eve", "never lived in", "Rome"))
+    assert [[f.id for f in group] for group in made.problems().contradictions] == [[0, 1], [3, 4], [5, 6]]
+    for question, texts, against in (("Where was Ada born?", ["London"], [1]),
+                                     ("Was Ada born in England?", ["yes"], [1]), ("Is Bob dead?", ["yes", "no"], []),
+                                     ("Who likes Bob?", ["Tom"], [6]), ("Who does not like Bob?", ["Tom"], [5])):
+        answer = made.ask(question)
+        assert [one.text for one in answer.answers] == texts, question
+        assert answer.contradictory, question
+        assert [fact.id for fact in answer.against] == against, question
+    assert answers("Did Eve live in Rome?", [fact[1:4] for fact in made.facts()]) == ["no"]
+    assert made.ask("Where did Eve live?").answers == ()
+
+
+def test_two_holders_of_one_role_contradict_each_other():
+    made = graph(("Paris", "capital of", "France"), ("Lyon", "capital of", "France"), ("Italy", "capital", "Milan"),
+                 ("Rome", "capital of", "Italy"), ("Hal", "father of", "Kim"), ("Hal", "father of", "Lea"))
+    assert [[f.id for f in group] for group in made.problems().contradictions] == [[0, 1], [2, 3]]
+    assert made.ask("What is the capital of France?").contradictory
+    (answer, other), against = (found := made.ask("What is the capital of Italy?")).answers, found.against
+    assert {answer.text, other.text} == {"Rome", "Milan"}
+    assert against == ()
+    assert not made.ask("Who is the father of Lea?").contradictory
 
 
 def test_names_of_different_case_are_one_and_facts_are_kept_once():
@@ -148,6 +221,18 @@ def test_facts_of_a_document_say_where_they_stand(tmp_path):
     assert [fact[:3] for fact in found] == [("France", "capital", "Paris"), ("Paris", "lie on", "Seine")]
     assert "a.txt" in found[0][3]
     assert "Paris is the capital of France." in found[0][3]
+
+
+def test_a_fact_has_its_own_line(tmp_path):
+    text, notes, rows = tmp_path / "a.txt", tmp_path / "b.md", tmp_path / "c.jsonl"
+    text.write_text("Paris is the capital of France.\n\n\nBob lives in Rome, not in London. Ada lived\n"
+                    "in London. Eve lives in Oslo.\nTom lives in Bonn.\n", encoding="utf-8")
+    notes.write_text("# Places\nnothing yet.\nKim lives in Kyiv.\n", encoding="utf-8")
+    rows.write_text('{"text": "Nothing.\\nJan lives in Graz."}\n', encoding="utf-8")
+    found = facts_of_documents([str(text), str(notes), str(rows)])
+    assert {fact[0]: fact[3].removeprefix(f"{tmp_path}/").split(":")[0] for fact in found} == {
+        "France": "a.txt, line 1", "Bob": "a.txt, line 4", "Ada": "a.txt, line 4", "Eve": "a.txt, line 5",
+        "Tom": "a.txt, line 6", "Kim": "b.md, line 3", "Jan": "c.jsonl, row 1"}
 
 
 def test_names_with_very_many_facts_do_not_stop_an_answer():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tickwise.text.words import split_characters, split_sentences, split_words
+from tickwise.text.words import split_characters, split_sentences, split_words, unwrapped
 
 
 def words(text):
@@ -33,3 +33,14 @@ def test_sentences_end_at_marks_lines_and_at_the_longest():
     assert found == [["Ada", "sang", "."], ["He", "left", "!", "no", ",", "he"], ["stayed"]]
     long_text = "a " * 25
     assert [len(s) for s in split_sentences(long_text, split_words(long_text), longest=10)] == [10, 10, 5]
+
+
+def test_line_ends_that_only_wrap_a_paragraph_become_spaces():
+    wrapped = "The city council met on Tuesday evening to discuss the\nnew bridge over the river.\n\n"
+    assert unwrapped(wrapped) == wrapped.replace("the\nnew", "the new")
+    for kept in ("A title\nand a line of text that is much longer than its title.", "apple\nbanana\ncherry\n",
+                 "one two three four five six seven eight nine ten\n- one two three four five six seven eight nine",
+                 "word " * 60 + "\n" + "word " * 60, "", "\n"):
+        assert unwrapped(kept) == kept
+    chinese = "量" * 40 + "\n" + "子" * 40 + "\n短"
+    assert unwrapped(chinese) == chinese.replace("\n", " ")

@@ -79,10 +79,8 @@ def _graph(arguments: Arguments) -> "KnowledgeGraph":
 
     graph = build_graph(facts(), arguments.graph, single=arguments.single, overwrite=arguments.overwrite)
     problems = graph.problems()
-    told = [f"{graph.n_facts:,} facts"]
-    for count, name in ((len(problems.contradictions), "contradictions"), (len(problems.cycles), "cycles")):
-        if count:
-            told.append(f"{count:,} {name if count > 1 else name.removesuffix('s')}")
+    counts = {"fact": graph.n_facts, "contradiction": len(problems.contradictions), "cycle": len(problems.cycles)}
+    told = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
     say(", ".join(told) + ("; --show tells which" if len(told) > 1 and not arguments.show else ""))
     return graph
 
@@ -103,7 +101,7 @@ def _answer(arguments: Arguments, graph: "KnowledgeGraph") -> None:
 
 
 def _told(answer: "GraphAnswer") -> str:
-    from tickwise.tasks.graph_facts import told
+    from tickwise.tasks.graph_facts import Step, told
 
     if not answer.answers:
         return f"not found: {answer.reason}"
@@ -111,6 +109,7 @@ def _told(answer: "GraphAnswer") -> str:
     for one in answer.answers:
         lines.append(one.text)
         lines += [f"      {told(step)}   [{step.fact.where}]" for step in one.path]
+    lines += [f"against it: {told(Step(fact, False))}   [{fact.where}]" for fact in answer.against]
     return "\n".join(lines)
 
 

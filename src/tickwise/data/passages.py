@@ -16,19 +16,25 @@ from tickwise.data.rows import json_lines, open_text
 from tickwise.text.codepoints import count_words
 from tickwise.text.documents import chunk_documents, paragraphs
 from tickwise.text.sources import ChunkReader, ReadSettings, find_files, format_of
-from tickwise.text.words import split_sentences, split_words
+from tickwise.text.words import split_sentences, split_words, unwrapped
 
 _SHORTEST, _LONGEST, _LONGEST_ROW = 40, 300, 1000
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a document. ``place`` says where it begins: "line 12", "row 3", "paragraph 2"."""
+    """A piece of a document. ``place`` says where it begins: "line 12", "row 3", "paragraph 2". ``lines``: the number
+    of each of its lines in a text file."""
 
     text: str
     source: str
     place: str
     title: str = ""
+    lines: tuple[int, ...] = ()
+
+    def place_of(self, offset: int) -> str:
+        """Where the character ``offset`` stands."""
+        return f"line {self.lines[self.text.count(chr(10), 0, offset)]}" if self.lines else self.place
 
 
 @dataclass(frozen=True)
@@ -80,27 +86,27 @@ class _Packing:
         self._markdown = format_of(name) == "text" and ".md" in Path(name).suffixes
         self._title = ""
         self._waiting: list[str] = []
-        self._line = 1
+        self._lines: list[int] = []
         self._n_words = 0
 
     def add(self, text: str, first_line: int) -> Iterator[Passage]:
         seen, line = 0, first_line
         for offset, paragraph in paragraphs(text):
             line += text.count("\n", seen, offset)
-            seen = offset
+            seen, first = offset, line
             heading = self._heading(paragraph)
             if heading is not None:
                 yield from self.end()
                 self._title, rest = heading
                 if not rest:
                     continue
-                paragraph = rest
+                paragraph, first = rest, line + 1
             n_words = count_words(paragraph)[0]
             if self._n_words and self._n_words + n_words > _LONGEST:
                 yield from self.end()
-            if not self._waiting:
-                self._line = line
+            first += paragraph.count("\n", 0, len(paragraph) - len(paragraph.lstrip()))
             self._waiting.append(paragraph.strip())
+            self._lines += range(first, first + self._waiting[-1].count("\n") + 1)
             self._n_words += n_words
             if self._n_words >= _SHORTEST:
                 yield from self.end()
@@ -115,18 +121,19 @@ class _Packing:
     def end(self) -> Iterator[Passage]:
         """What waits, as one passage or, where it is too long, several."""
         if self._waiting:
-            yield from _pieces("\n".join(self._waiting), self._name, "line", self._title, self._line)
-        self._waiting, self._n_words = [], 0
+            yield from _pieces("\n".join(self._waiting), self._name, "line", self._title, self._lines)
+        self._waiting, self._lines, self._n_words = [], [], 0
 
 
-def _pieces(text: str, source: str, place: str, title: str = "", line: int | None = None) -> Iterator[Passage]:
-    """``text`` as one passage, or cut between sentences where it is too long. ``line`` is the number of its first
-    line, which goes on with the passages."""
-    longest = _LONGEST_ROW if line is None else _LONGEST
+def _pieces(text: str, source: str, place: str, title: str = "", lines: Sequence[int] = ()) -> Iterator[Passage]:
+    """``text`` as one passage, or cut between sentences where it is too long. ``lines``: the numbers of its lines."""
+    longest = _LONGEST if lines else _LONGEST_ROW
 
     def passage(start: int, end: int) -> Passage:
-        number = "" if line is None else f" {line + text.count(chr(10), 0, start)}"
-        return Passage(text[start:end].strip(), source, place + number, title)
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        piece, before = text[start:end].rstrip(), text.count("\n", 0, start)
+        own = tuple(lines[before : before + piece.count("\n") + 1])
+        return Passage(piece, source, f"{place} {own[0]}" if own else place, title, own)
 
     if not text.strip():
         return
@@ -144,7 +151,9 @@ def _pieces(text: str, source: str, place: str, title: str = "", line: int | Non
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of the sentences of ``text``, none longer than 300 words or characters between spaces."""
+    """(start, end) of the sentences of ``text``, none longer than 300 words or characters between spaces. They end
+    with their line, but for lines that were wrapped at 40 to 120 columns."""
+    text = unwrapped(text)
     return [(places[0].start, places[-1].end)
             for places in split_sentences(text, split_words(text), longest=300)]
 

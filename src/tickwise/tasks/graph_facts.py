@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tickwise.core.errors import DataError
 from tickwise.data.passages import read_passages, sentence_spans
 from tickwise.data.rows import open_text
-from tickwise.text.triples import triples
+from tickwise.text.triples import VERB_OF, triples
 
 SINGLE = frozenset({
     "capital", "capital of", "born in", "born on", "died in", "died on", "die in", "die on", "father", "mother",
@@ -55,7 +55,8 @@ def facts_of_documents(sources: Sequence[str], field: str = "text") -> Iterator[
     for passage in read_passages(sources, field):
         spans = sentence_spans(passage.text)
         for fact in triples([passage.text[start:end] for start, end in spans]):
-            yield fact.subject, fact.relation, fact.object, f"{passage.source}, {passage.place}: {fact.sentence}"
+            place = passage.place_of(spans[fact.number][0])
+            yield fact.subject, fact.relation, fact.object, f"{passage.source}, {place}: {fact.sentence}"
 
 
 def facts_of_tables(sources: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -84,7 +85,18 @@ def key_of_name(name: str) -> str:
 
 
 def relation_name(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
+    """A relation's spelling in the graph: in lower case, a denial ("is not", "was not born in") as "not …"."""
+    words = re.sub(r"n['’]t\b", " not", name.replace("_", " ").lower()).split()
+    if not {"not", "never"} & set(words):
+        return " ".join(words)
+    bare = [word for word in words if word not in ("not", "never", "do", "does", "did")]
+    if bare[1:] and bare[0] in ("is", "are", "was", "were") and bare[1] in VERB_OF:
+        bare = bare[1:]
+    return " ".join(["not", *bare])
+
+
+def is_denial(relation: str) -> bool:
+    return relation.startswith("not ")
 
 
 def told(step: Step) -> str:

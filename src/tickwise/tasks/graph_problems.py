@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tickwise.tasks.graph_facts import MUTUAL, NUMBER, Fact, key_of_name
+from tickwise.tasks.graph_directions import sense
+from tickwise.tasks.graph_facts import MUTUAL, NUMBER, Fact, is_denial, key_of_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,12 +22,20 @@ class Problems:
 
 def contradict(a: Fact, b: Fact, single: Collection[str]) -> bool:
     """Whether the facts contradict each other; of relations in ``single`` a subject has one object of a kind."""
-    if key_of_name(a.subject) != key_of_name(b.subject):
-        return False
-    same = key_of_name(a.object) == key_of_name(b.object)
-    if a.relation == b.relation and a.relation in single:
-        return not same and bool(NUMBER.search(a.object)) == bool(NUMBER.search(b.object))
-    return same and f"not {a.relation}" == b.relation
+    if is_denial(a.relation) != is_denial(b.relation):
+        return (key_of_name(a.subject), key_of_name(a.object)) == (key_of_name(b.subject), key_of_name(b.object)) \
+            and sense(a.relation) == sense(b.relation)
+    others = dict(_single_claims(b, single))
+    return any(others.get(kind, value) != value for kind, value in _single_claims(a, single))
+
+
+def _single_claims(fact: Fact, single: Collection[str]) -> Iterator[tuple[tuple[str, str, bool], str]]:
+    """((whose, relation, whether it is a number), key of what is said) of which there is one: "Paris –capital of→
+    France" says as well that France has one capital."""
+    if fact.relation in single:
+        yield (key_of_name(fact.subject), fact.relation, bool(NUMBER.search(fact.object))), key_of_name(fact.object)
+    if (role := fact.relation.removesuffix(" of")) != fact.relation and role in single:
+        yield (key_of_name(fact.object), role, bool(NUMBER.search(fact.subject))), key_of_name(fact.subject)
 
 
 def contradictions(connection: "duckdb.DuckDBPyConnection", single: Collection[str]) -> Iterator[tuple[Fact, ...]]:
@@ -34,18 +43,40 @@ def contradictions(connection: "duckdb.DuckDBPyConnection", single: Collection[s
     groups: dict[tuple[str, str, bool], dict[str, Fact]] = defaultdict(dict)
     rows = connection.execute(
         "SELECT id, subject, relation, object, place FROM facts WHERE relation IN (SELECT unnest(?::VARCHAR[])) "
-        "ORDER BY id", [sorted(single)]).fetchall()
+        "ORDER BY id", [sorted({*single, *(f"{relation} of" for relation in single)})]).fetchall()
     for fact in (Fact(*row) for row in rows):
-        kind = (key_of_name(fact.subject), fact.relation, bool(NUMBER.search(fact.object)))
-        groups[kind].setdefault(key_of_name(fact.object), fact)
+        for kind, value in _single_claims(fact, single):
+            groups[kind].setdefault(value, fact)
     yield from (tuple(group.values()) for group in groups.values() if len(group) > 1)
     rows = connection.execute(
         "SELECT yes.id, yes.subject, yes.relation, yes.object, yes.place, "
         "no.id, no.subject, no.relation, no.object, no.place "
-        "FROM facts AS no JOIN facts AS yes ON no.relation = 'not ' || yes.relation AND "
-        "no.subject_key = yes.subject_key AND no.object_key = yes.object_key "
-        "QUALIFY row_number() OVER (PARTITION BY no.id ORDER BY yes.id) = 1 ORDER BY no.id").fetchall()
-    yield from ((Fact(*row[:5]), Fact(*row[5:])) for row in rows)
+        "FROM facts AS no JOIN facts AS yes ON starts_with(no.relation, 'not ') AND "
+        "NOT starts_with(yes.relation, 'not ') AND no.subject_key = yes.subject_key AND "
+        "no.object_key = yes.object_key ORDER BY no.id, yes.id").fetchall()
+    told: set[int] = set()
+    for yes, no in ((Fact(*row[:5]), Fact(*row[5:])) for row in rows):
+        if no.id not in told and contradict(yes, no, single):
+            told.add(no.id)
+            yield yes, no
+
+
+def contradicting(connection: "duckdb.DuckDBPyConnection", facts: Iterable[Fact],
+                  single: Collection[str]) -> Iterator[Fact]:
+    """The other facts of a graph's tables that contradict one of ``facts``."""
+    known = {fact.id: fact for fact in facts}
+    for fact in list(known.values()):
+        subject, value = key_of_name(fact.subject), key_of_name(fact.object)
+        role = fact.relation.removesuffix(" of")
+        rows = connection.execute(
+            "SELECT id, subject, relation, object, place FROM facts WHERE (subject_key = $s AND object_key = $o) "
+            "OR (subject_key IN ($s, $o) AND relation IN ($r, $role)) "
+            "OR (object_key IN ($s, $o) AND relation = $role || ' of') ORDER BY id",
+            {"s": subject, "o": value, "r": fact.relation, "role": role}).fetchall()
+        for other in (Fact(*row) for row in rows):
+            if other.id not in known and contradict(fact, other, single):
+                known[other.id] = other
+                yield other
 
 
 def cycles(facts: Iterable[Fact]) -> Iterator[tuple[Fact, ...]]:

@@ -3,9 +3,10 @@
 A fact is a triple (subject, relation, object) with where it comes from; names that differ in case are one. A question's
 names are looked up among the graph's; from each of them paths of up to so many facts are followed, in both directions,
 no fact twice, so that cycles end. A path's score is the share of the question's other words that its relations (and
-what its names are said to be) contain, less a price for each fact, a higher one for a fact that contains none, and one
-for a noun ("capital") that is read from the object to the subject. What is asked for as "the R of …" has to be the last
-relation.
+what its names are said to be) contain, less a price for each fact, a higher one for a fact that contains none. A word
+counts only in the direction in which the question reads it (``graph_directions``); where the question leaves that open,
+a noun ("capital") that is read from the object to the subject has a price. What is asked for as "the R of …" has to be
+the last relation. A fact that is denied leads nowhere further.
 """
 
 import heapq
@@ -19,11 +20,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_file
-from tickwise.tasks.graph_facts import MUTUAL, NUMBER, SINGLE, WORD, Fact, Step, key_of_name, relation_name
-from tickwise.tasks.graph_problems import Problems, contradict, contradictions, cycles
+from tickwise.tasks.graph_directions import (
+    A_NUMBER,
+    ASKING,
+    WHERE,
+    Direction,
+    Place,
+    fits,
+    places_of_owners,
+    said,
+    stem,
+)
+from tickwise.tasks.graph_facts import (
+    NUMBER,
+    SINGLE,
+    WORD,
+    Fact,
+    Step,
+    is_denial,
+    key_of_name,
+    relation_name,
+)
+from tickwise.tasks.graph_problems import Problems, contradict, contradicting, contradictions, cycles
 from tickwise.tasks.passage_index import attached
-from tickwise.text.terms import key_of
-from tickwise.text.triples import VERB_OF
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,19 +51,18 @@ _FACT_PRICE, _IDLE_PRICE, _BACKWARDS_PRICE, _WRONG_END_PRICE, _FOUND = 0.02, 0.2
 _WALKS_KEPT = 2000
 _NAME_WORDS = 8
 _FACTS_OF_NAME = 2000  # that are looked at in each direction: a name with more says little
-_ASKING_WORDS = """a an the of in on at to from by for with and or is are was were be been did do does has have had
-    what which who whom whose where when how many much that this it its name tell me s there related connected
-    linked"""
-_ASKING = frozenset(_ASKING_WORDS.split())
-_PLACE_WORDS = frozenset({"in", "at", "near", "from", "to", "locate", "birthplace", "live"})
-_WHERE, _A_NUMBER = "?where", "?number"  # what a step says besides words
 _ASKS_NUMBER = re.compile(
     r"^when\b|\bhow (?:many|much|old|tall|high|long|large|big|far)\b|\b(?:what|which) (?:year|date|day)\b",
     re.IGNORECASE)
 _THE_R_OF = re.compile(r"\b(?:is|are|was|were)\s+the\s+(\w+)\s+of\b", re.IGNORECASE)
 _CONNECTED = re.compile(r"\b(?:related|connected|linked|connection|relation)\b", re.IGNORECASE)
 _VERB_FIRST = frozenset({"is", "are", "was", "were", "did", "does", "do", "has", "have"})
-_DOERS = {"author": "write", "wife": "marry", "husband": "marry", "spouse": "marry", "birthplace": "bear"}
+_SHORT_NOT = re.compile(r"n['’]t\b", re.IGNORECASE)
+_HAVE = frozenset({"has", "have", "had"})
+
+
+def fact_json(fact: Fact) -> dict[str, Any]:
+    return {"subject": fact.subject, "relation": fact.relation, "object": fact.object, "where": fact.where}
 
 
 @dataclass(frozen=True)
@@ -57,23 +75,42 @@ class PathAnswer:
 
     def to_json(self) -> dict[str, Any]:
         return {"answer": self.text, "score": self.score, "path": [
-            {"subject": s.fact.subject, "relation": s.fact.relation, "object": s.fact.object, "backwards": s.backwards,
-             "where": s.fact.where} for s in self.path]}
+            {**fact_json(step.fact), "backwards": step.backwards} for step in self.path]}
 
 
 @dataclass(frozen=True)
 class GraphAnswer:
-    """``answers``: the best ones, of equal score; empty when nothing was found, and ``reason`` says why. When the last
-    facts of several answers contradict each other, ``contradictory``."""
+    """``answers``: the best ones, of equal score; empty when nothing was found, and ``reason`` says why. When facts on
+    their paths contradict each other or facts that are on none of them (``against``), ``contradictory``."""
 
     question: str
-    answers: tuple[PathAnswer, ...]
-    contradictory: bool
-    reason: str
+    answers: tuple[PathAnswer, ...] = ()
+    contradictory: bool = False
+    reason: str = ""
+    against: tuple[Fact, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"question": self.question, "found": bool(self.answers), "contradictory": self.contradictory,
-                "answers": [answer.to_json() for answer in self.answers], "reason": self.reason or None}
+                "answers": [answer.to_json() for answer in self.answers],
+                "against": [fact_json(fact) for fact in self.against], "reason": self.reason or None}
+
+
+class _Question(NamedTuple):
+    """Where the graph's names stand in a question, the stems of the words that may say a relation, how it begins, how
+    the words are read from each of the names (by their keys), and whether it asks for what is denied."""
+
+    places: Sequence[Place]
+    stems: Sequence[str]
+    words: Sequence[str]
+    directions: dict[str, Direction]
+
+    @property
+    def first(self) -> str:
+        return "who" if "whom" in self.words[:2] else "".join(self.words[:1])
+
+    @property
+    def denied(self) -> bool:
+        return "not" in self.words or "never" in self.words
 
 
 class _Walk(NamedTuple):
@@ -98,7 +135,7 @@ class KnowledgeGraph:
         self._single = SINGLE | {relation_name(name) for name in single}
         self.n_facts: int = connection.execute("SELECT count(*) FROM facts").fetchall()[0][0]
         relations = connection.execute("SELECT DISTINCT relation FROM facts").fetchall()
-        self._relation_words = {_stem(word) for (relation,) in relations for word in WORD.findall(relation)}
+        self._relation_words = {stem(word) for (relation,) in relations for word in WORD.findall(relation)}
 
     @classmethod
     def open(cls, path: Path, single: Iterable[str] = ()) -> "KnowledgeGraph":
@@ -128,92 +165,101 @@ class KnowledgeGraph:
         a question that begins with a verb and has two names, or for "how is A related to B" the path between them."""
         if hops < 1:
             raise ConfigError(f"--hops {hops}: must be at least 1")
-        names, words = self._read(question)
-        first = (WORD.findall(question.lower()) or [""])[0]
+        asked = self._read(question)
+        names, first = [place.key for place in asked.places], asked.first
         if not names:
-            return GraphAnswer(question, (), False, "no name in the question is in the graph")
+            return GraphAnswer(question, reason="no name in the question is in the graph")
         if len(names) > 1 and (first in _VERB_FIRST or _CONNECTED.search(question)):
-            return self._connect(question, names, frozenset(words), hops, first in _VERB_FIRST)
-        wanted = _several_times(words)
+            return self._connect(question, asked, hops, first in _VERB_FIRST)
+        wanted = _several_times(asked.stems)
         if first == "where":
-            wanted |= {_WHERE}
+            wanted |= {WHERE}
         if asks_number := bool(_ASKS_NUMBER.search(question)):
-            wanted = (wanted - {"year", "date", "day"}) | {_A_NUMBER}
+            wanted = (wanted - {"year", "date", "day"}) | {A_NUMBER}
         if not wanted:
-            return GraphAnswer(question, (), False, "the question has no words beside names to find a relation by")
+            return GraphAnswer(question, reason="the question has no words beside names to find a relation by")
         role = _THE_R_OF.search(question)
         found: dict[str, PathAnswer] = {}
         for name in names:
-            for walk in self._walk(name, wanted, hops):
+            for walk in self._walk(name, wanted, hops, asked.directions[name]):
                 end, score = walk.steps[-1].end, walk.score(wanted)
-                if role and _stem(role[1]) not in map(_stem, WORD.findall(walk.steps[-1].fact.relation)):
+                if role and stem(role[1]) not in map(stem, WORD.findall(walk.steps[-1].fact.relation)):
                     score -= _WRONG_END_PRICE
                 wrong_kind = first in ("who", "where", "when") and bool(NUMBER.search(end)) != asks_number
-                if key_of_name(end) in names or wrong_kind:
+                if key_of_name(end) in names or wrong_kind or is_denial(walk.steps[-1].fact.relation) != asked.denied:
                     continue
                 if score >= _FOUND and (key_of_name(end) not in found or score > found[key_of_name(end)].score):
                     found[key_of_name(end)] = PathAnswer(end, walk.steps, score)
         return self._best(question, found)
 
-    def _best(self, question: str, found: dict[str, PathAnswer]) -> GraphAnswer:
+    def _best(self, question: str, found: dict[str, PathAnswer], tolerance: float = 1e-9) -> GraphAnswer:
+        """The answers of the highest score (and down to ``tolerance`` below it), with what contradicts them."""
         if not found:
-            return GraphAnswer(question, (), False, "no path through the facts fits the question")
+            return GraphAnswer(question, reason="no path through the facts fits the question")
         most = max(answer.score for answer in found.values())
-        best = tuple(answer for answer in found.values() if answer.score >= most - 1e-9)
+        best = tuple(answer for answer in found.values() if answer.score >= most - tolerance)
+        facts = [step.fact for answer in best for step in answer.path]
         last = [answer.path[-1].fact for answer in best]
-        return GraphAnswer(question, best, any(contradict(a, b, self._single) for a in last for b in last), "")
+        against = tuple(contradicting(self._connection, facts, self._single))
+        both = {"yes", "no"} <= {answer.text for answer in best}
+        contradictory = both or bool(against) or any(contradict(a, b, self._single) for a in last for b in last)
+        return GraphAnswer(question, best, contradictory, against=against)
 
-    def _connect(self, question: str, names: Sequence[str], wanted: frozenset[str], hops: int,
-                 yes_or_no: bool) -> GraphAnswer:
-        """Paths between the first two names: the best one. A "yes" needs facts that all point from the first to the
-        second (with "by", from the second to the first), or hold both ways."""
-        backwards = bool(re.search(r"\bby\b", question))
+    def _connect(self, question: str, asked: _Question, hops: int, yes_or_no: bool) -> GraphAnswer:
+        """Paths between the first two names: the best one. A "yes" needs facts that are read as the question reads
+        them; of relations that it does not name, those that say what something is or where."""
+        name, other = (place.key for place in asked.places[:2])
+        wanted, direction = frozenset(asked.stems), asked.directions[name]
+        having = not _HAVE.isdisjoint(asked.words)
         found: dict[str, PathAnswer] = {}
-        for walk in self._walk(names[0], wanted, hops):
-            if key_of_name(walk.steps[-1].end) != names[1]:
-                continue
-            right_way = all(s.backwards == backwards or s.fact.relation in MUTUAL for s in walk.steps)
+        for walk in self._walk(name, wanted, hops, direction):
             score = walk.score(wanted)
-            if score < _FOUND or (yes_or_no and not right_way):
+            if key_of_name(walk.steps[-1].end) != other or score < _FOUND:
                 continue
-            denied = any(step.fact.relation.startswith("not ") for step in walk.steps)
+            if yes_or_no and not all(fits(step, wanted, direction, having) for step in walk.steps):
+                continue
+            denied = is_denial(walk.steps[-1].fact.relation)
             text = ("no" if denied else "yes") if yes_or_no else walk.steps[-1].end
             if text not in found or score > found[text].score:
                 found[text] = PathAnswer(text, walk.steps, score)
-        return self._best(question, found)
+        return self._best(question, found, hops * _FACT_PRICE if yes_or_no else 1e-9)
 
-    def _read(self, question: str) -> tuple[list[str], list[str]]:
-        """Keys of the graph's names in the question (the longest that do not overlap), and stems of the other words
-        that may say a relation."""
+    def _read(self, question: str) -> _Question:
+        """The graph's names in the question (the longest that do not overlap), and its other words."""
+        question = _SHORT_NOT.sub(" not", question)
         tokens = WORD.findall(re.sub(r"['’]s\b", " ", question))
         spans = {(i, j): key_of_name(" ".join(tokens[i:j])) for i in range(len(tokens))
                  for j in range(i + 1, min(i + _NAME_WORDS, len(tokens)) + 1)}
         known = {key for (key,) in self._connection.execute(
             "SELECT key FROM names WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(set(spans.values()))]).fetchall()}
         taken: set[int] = set()
-        places: list[tuple[int, str]] = []
+        places: list[Place] = []
         for (i, j), key in sorted(spans.items(), key=lambda item: (item[0][0] - item[0][1], item[0])):
             # A word in lower case that relations have as well is more likely to ask for one.
-            asks = j - i == 1 and tokens[i].islower() and _stem(tokens[i]) in self._relation_words
-            asks = asks or (tokens[i].islower() and key in _ASKING)
+            asks = j - i == 1 and tokens[i].islower() and stem(tokens[i]) in self._relation_words
+            asks = asks or (tokens[i].islower() and key in ASKING)
             if key in known and not asks and not taken & set(range(i, j)):
                 taken |= set(range(i, j))
-                places.append((i, key))
-        if any(tokens[i][0].isupper() for i, _ in places):
+                places.append(Place(i, j, key))
+        if any(tokens[place.start][0].isupper() for place in places):
             # Beside names in upper case, "country" is what something is said to be.
             kinds = {key for (key,) in self._connection.execute(
                 "SELECT DISTINCT object_key FROM facts WHERE relation = 'is a'").fetchall()}
-            taken -= {i for i, key in places if tokens[i].islower() and key in kinds}
-            places = [(i, key) for i, key in places if i in taken]
-        words = [_stem(token) for i, token in enumerate(tokens) if i not in taken and token.lower() not in _ASKING]
-        return [key for _, key in sorted(places)], words
+            taken -= {place.start for place in places if tokens[place.start].islower() and place.key in kinds}
+            places = [place for place in places if place.start in taken]
+        stems = [stem(token) for i, token in enumerate(tokens) if i not in taken and token.lower() not in ASKING]
+        words = [token.lower() for token in tokens]
+        places.sort()
+        owners = places_of_owners(question)
+        return _Question(places, stems, words, {
+            place.key: Direction(words, owners, places, place) for place in reversed(places)})
 
-    def _walk(self, name: str, wanted: frozenset[str], hops: int) -> Iterator[_Walk]:
+    def _walk(self, name: str, wanted: frozenset[str], hops: int, direction: Direction) -> Iterator[_Walk]:
         """Walks from a name, no fact twice; of each length the best ones are followed further."""
         walks = [_Walk((), frozenset(), 0, 0)]
         for _ in range(hops):
             ends = [key_of_name(walk.steps[-1].end) if walk.steps else name for walk in walks]
-            steps = self._steps(sorted(set(ends)), wanted)
+            steps = self._steps(sorted(set(ends)), wanted, direction)
             # The best so far, the worst of them first; of equal scores the later is the worse.
             best: list[tuple[float, int, _Walk, Step]] = []
             number = 0
@@ -233,9 +279,10 @@ class KnowledgeGraph:
             walks = [ahead._replace(steps=(*ahead.steps, step))
                      for _, _, ahead, step in sorted(best, key=lambda one: (-one[0], -one[1]))]
             yield from walks
+            walks = [walk for walk in walks if not is_denial(walk.steps[-1].fact.relation)]
 
-    def _steps(self, keys: Sequence[str],
-               wanted: frozenset[str]) -> dict[str, list[tuple[frozenset[str], bool, list[Step]]]]:
+    def _steps(self, keys: Sequence[str], wanted: frozenset[str],
+               direction: Direction) -> dict[str, list[tuple[frozenset[str], bool, list[Step]]]]:
         """The facts about each of the names, walked away from it: those together that say the same wanted words (of
         their relation, and of what the name at their end is said to be) and read a noun backwards or not."""
         found: list[tuple[str, Step]] = []
@@ -251,19 +298,12 @@ class KnowledgeGraph:
             "SELECT subject_key, object FROM facts WHERE relation IN ('is a', 'is', 'type', 'instance of') "
             "AND subject_key IN (SELECT unnest(?::VARCHAR[]))", [list({key_of_name(step.end) for _, step in found})],
         ).fetchall():
-            kinds[key] |= {_stem(word) for word in WORD.findall(kind)}
+            kinds[key] |= {stem(word) for word in WORD.findall(kind)}
         alike: dict[str, dict[tuple[frozenset[str], bool], list[Step]]] = defaultdict(lambda: defaultdict(list))
         for key, step in found:
-            words = self._said(step, kinds[key_of_name(step.end)]) & wanted
-            alike[key][words, _is_against(step)].append(step)
+            words, against = said(step, kinds[key_of_name(step.end)], wanted, direction)
+            alike[key][words, against].append(step)
         return {key: [(*kind, steps) for kind, steps in alike[key].items()] for key in keys}
-
-    def _said(self, step: Step, kinds: set[str]) -> frozenset[str]:
-        words = {_stem(word) for word in WORD.findall(step.fact.relation)}
-        is_number = bool(NUMBER.search(step.end))
-        if not is_number and words & _PLACE_WORDS:
-            words.add(_WHERE)
-        return frozenset(words | kinds | ({_A_NUMBER} if is_number else set()))
 
     def problems(self) -> Problems:
         """Contradictions and cycles of all facts."""
@@ -274,8 +314,8 @@ def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = 
                 single: Iterable[str] = (), overwrite: bool = False) -> KnowledgeGraph:
     """A graph of (subject, relation, object, where), each fact kept once, in a file or (None) in memory.
 
-    ``DataError`` when there is none, ``OutputError`` for a file that is there already; ``overwrite`` replaces a graph,
-    and nothing else.
+    ``DataError`` when there is none, ``OutputError`` for a file that is there already or cannot be written;
+    ``overwrite`` replaces a graph, and nothing else.
     """
     import duckdb
 
@@ -284,8 +324,11 @@ def build_graph(facts: Iterable[tuple[str, str, str, str]], path: Path | None = 
         _fill(connection, facts)
         return KnowledgeGraph(connection, single)
     check_graph_output(path, overwrite)
-    with atomic_file(path) as temporary, duckdb.connect(str(temporary)) as connection:
-        _fill(connection, facts)
+    try:
+        with atomic_file(path) as temporary, duckdb.connect(str(temporary)) as connection:
+            _fill(connection, facts)
+    except duckdb.IOException as problem:
+        raise OutputError(f"{path}: cannot write: {str(problem).rpartition(': ')[2]}") from None
     return KnowledgeGraph.open(path, single)
 
 
@@ -338,21 +381,3 @@ def _met(words: frozenset[str], wanted: frozenset[str], before: frozenset[str]) 
 def _several_times(words: Sequence[str]) -> frozenset[str]:
     """The words, with a number from the second time on."""
     return frozenset(word if (n := words[:i].count(word)) == 0 else f"{word} {n + 1}" for i, word in enumerate(words))
-
-
-def _is_against(step: Step) -> bool:
-    """Whether a noun is read from the object to the subject."""
-    return step.backwards and not any(word in VERB_OF for word in WORD.findall(step.fact.relation))
-
-
-def _stem(word: str) -> str:
-    """What forms of a word share: of a verb the verb, of who does something ("writer") the verb too."""
-    word = word.casefold()
-    if word in VERB_OF:
-        return VERB_OF[word]
-    if word in _DOERS:
-        return _DOERS[word]
-    for verb in (word[:-2], word[:-1], word[:-2] + "e"):
-        if word.endswith(("er", "or")) and VERB_OF.get(verb) == verb:
-            return verb
-    return key_of(word)

@@ -207,7 +207,7 @@ def attached(database: Path) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
     connection = duckdb.connect(":memory:")
-    connection.execute("ATTACH '{}' AS kept (READ_ONLY)".format(str(database).replace("'", "''")))
+    connection.execute("ATTACH '{}' AS kept (TYPE duckdb, READ_ONLY)".format(str(database).replace("'", "''")))
     connection.execute("USE kept")
     return connection
 

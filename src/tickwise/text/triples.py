@@ -53,18 +53,18 @@ def _forms() -> dict[str, str]:
 
 VERB_OF = _forms()
 _BE = "is|are|was|were|has been|have been|had been|became|becomes|remains|remained"
-_PREPOSITIONS = ("in|on|at|to|from|for|by|with|as|into|near|under|against|during|through|between|since|until|after|"
-                 "before")
+PREPOSITIONS = ("in|on|at|to|from|for|by|with|as|into|near|under|against|during|through|between|since|until|after|"
+                "before")
 _ADVERB = r"(?:\s+(?:also|now|currently|formerly|still|once|then|later|first|originally|mostly|often))?"
 _VERBS = "|".join(sorted(map(re.escape, VERB_OF), key=len, reverse=True))
 _GROUP = re.compile(
     rf"\b(?:(?P<be>{_BE}){_ADVERB}(?P<benot>\s+(?:not|never))?{_ADVERB}(?:\s+(?P<participle>{_VERBS})\b(?!\s+of\b))?"
-    rf"|(?P<donot>(?:did|does|do)\s+not\s+|never\s+)?(?P<verb>{_VERBS}))\b(?:\s+(?P<preposition>{_PREPOSITIONS})\b)?")
-_TAIL = re.compile(rf"\s+(?P<preposition>{_PREPOSITIONS})\s+")
+    rf"|(?P<donot>(?:did|does|do)\s+not\s+|never\s+)?(?P<verb>{_VERBS}))\b(?:\s+(?P<preposition>{PREPOSITIONS})\b)?")
+_TAIL = re.compile(rf"\s+(?P<preposition>{PREPOSITIONS})\s+")
 _CLAUSE_END = re.compile(r"[;:()\[\]—–]|,?\s+(?:but|while|whereas|although|because|which|who|whose|where|when|that)\s")
 _AND_VERB = re.compile(rf",?\s+and\s+(?=(?:also\s+|later\s+|then\s+)?(?:(?:{_BE}|{_VERBS})\b))")
 _PRONOUN = re.compile(r"^(?:he|she|it|they|this|these)$", re.IGNORECASE)
-_LEADING = re.compile(rf"^(?:{_PREPOSITIONS}|when|while|although|because|if|however|then|later|today)\b", re.IGNORECASE)
+_LEADING = re.compile(rf"^(?:{PREPOSITIONS}|when|while|although|because|if|however|then|later|today)\b", re.IGNORECASE)
 _DETERMINER = re.compile(r"^(?:a|an|the|its|his|her|their|this|that|these|those|some|any)\s+", re.IGNORECASE)
 _R_OF = re.compile(r"^(?:the\s+)?(?P<relation>[a-z][\w-]*(?:\s+[a-z][\w-]*){0,3})\s+(?:of|for)\s+(?P<of>.+)$",
                    re.IGNORECASE)
@@ -77,24 +77,25 @@ _LONGEST_NAME = 8
 
 
 class Triple(NamedTuple):
-    """A fact, and the sentence that says it."""
+    """A fact, and the sentence that says it, which is the ``number``th of those given, counted from 0."""
 
     subject: str
     relation: str
     object: str
     sentence: str = ""
+    number: int = 0
 
 
 def triples(sentences: list[str]) -> Iterator[Triple]:
     """The facts of consecutive sentences."""
     before = ""
-    for sentence in sentences:
+    for number, sentence in enumerate(sentences):
         flat = " ".join(sentence.split()).rstrip(".!。 ")
         if flat.endswith("?"):
             continue
         for fact in _of_sentence(flat, before):
             if not _PRONOUN.match(fact.subject):
-                yield fact._replace(sentence=sentence.strip())
+                yield fact._replace(sentence=sentence.strip(), number=number)
         before = _subject_of(flat, before)
 
 

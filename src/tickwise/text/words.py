@@ -74,6 +74,24 @@ def split_by_spaces(text: str) -> list[Place]:
     return [Place(*match.span()) for match in re.finditer(r"\S+", text)]
 
 
+def unwrapped(text: str, narrowest: int = 40, widest: int = 120) -> str:
+    """``text`` with a space for each line end that only wraps a paragraph: behind it stands a word for which the line
+    had no room beside the paragraph's longest one, of ``narrowest`` to ``widest`` characters."""
+    parts = re.split(r"(\n)", text)
+    lines, first = parts[::2], 0
+    for i in range(len(lines) + 1):
+        if i < len(lines) and lines[i].strip():
+            continue
+        width = max((len(line.rstrip()) for line in lines[first:i]), default=0)
+        for j in range(first, i - 1) if narrowest <= width <= widest else ():
+            word = lines[j + 1].split(None, 1)[0]
+            needed = 1 if word[0] >= "\u2e80" else 1 + len(word)  # Han characters stand without spaces
+            if len(lines[j].rstrip()) + needed > width and word not in "-*+•–":
+                parts[2 * j + 1] = " "
+        first = i + 1
+    return "".join(parts)
+
+
 def split_sentences(text: str, words: list[Place], longest: int = 500, *, at_marks: bool = True) -> list[list[Place]]:
     """``words`` in sentences: up to an end mark before something that is not in lower case, or a line's end, and at
     most ``longest`` words. Without ``at_marks`` every line is a sentence."""
