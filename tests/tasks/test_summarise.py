@@ -29,6 +29,18 @@ def test_sentences_are_those_of_text_or_the_turns_of_a_dialogue():
     assert sentences("A: one\u2028two\r\nB: three\x0cfour") == ["A: one\u2028two", "B: three\x0cfour"]
 
 
+def test_lines_that_are_no_turns_are_cut_into_sentences():
+    wrapped = ("The city council met on Tuesday evening to discuss the\nnew bridge over the river. The bridge will "
+               "cost twelve\nmillion euros. It was needed, the mayor said: the old one\nis closed.\n")
+    assert sentences(wrapped) == [
+        "The city council met on Tuesday evening to discuss the new bridge over the river.",
+        "The bridge will cost twelve million euros.", "It was needed, the mayor said: the old one is closed."]
+    assert sentences("A title\n\nOne is here. Two is there.\nThree\r\nfour\n") == [
+        "A title", "One is here.", "Two is there.", "Three", "four"]
+    assert sentences("<bob> Hi. You?\n[12:30] Al: Fine. Bye.\n甲：好。再见。\nwell") == [
+        "<bob> Hi. You?", "[12:30] Al: Fine. Bye.", "甲：好。再见。", "well"]
+
+
 def test_lead_and_copy():
     assert lead(TEXT, 2) == "Cats sleep a lot.\nCats hunt mice at night."
     assert baseline("copy")([TEXT, "x"]) == [TEXT, "x"]

@@ -20,6 +20,8 @@ Method = Literal["lead", "copy", "extractive"]
 Summariser = Callable[[Sequence[str]], list[str]]
 _LINE_END = re.compile(r"\r\n|\r|\n")
 """Others, such as U+2028, may stand in a turn."""
+_TURN = re.compile(r"\s*(?:\[[^\]]*\]\s*)?(?:<[^<>]+>|[^\s:：][^:：]{0,29}(?::(?!\S)|：))")
+"""How a turn begins: ``Name:``, ``#Person1#:``, ``<name>``."""
 _DAMPING = 0.85
 _ITERATIONS = 50
 _MOST_SENTENCES = 4000
@@ -35,11 +37,12 @@ class Summarised:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of ``text``; where lines are turns of a dialogue, a turn stays whole."""
+    """The sentences of ``text``; where at least half of its lines begin as turns of a dialogue do, its lines."""
     lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
-    if len(lines) > 1:
+    if len(lines) > 1 and 2 * sum(_TURN.match(line) is not None for line in lines) >= len(lines):
         return lines
-    return [text[start:end] for start, end in sentence_spans(text)]
+    text = _LINE_END.sub("\n", text)
+    return [re.sub(r"\s*\n\s*", " ", text[start:end]) for start, end in sentence_spans(text)]
 
 
 def lead(text: str, n: int = 3) -> str:
