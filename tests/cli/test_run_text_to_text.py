@@ -18,6 +18,8 @@ def texts(tmp_path_factory):
     (folder / "dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "plain.txt").write_text("\n".join(row["dialogue"] for row in rows) + "\n", encoding="utf-8")
     (folder / "pairs.tsv").write_text("".join(f"{n} cats\t{n + 1} cats\n" for n in range(60)), encoding="utf-8")
+    (folder / "test.tsv").write_text("".join(f"{n} cats\t{n + 1} cats\n" for n in range(20)), encoding="utf-8")
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:20]), encoding="utf-8")
     return folder
 
 
@@ -31,19 +33,27 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert "span corruption, 15% of 26 tokens" in err
     pairs, dialogues = f"next: ={texts / 'pairs.tsv'}", f"summarise: ={texts / 'dialogues.jsonl'}[dialogue,summary]"
     code, out, err = tickwise_cli("run", "text-to-text", "--task", pairs, "--task", dialogues, "--start", pretrained,
-                                  "--test", pairs, "--out", tuned, "--mixture.temperature", 2, "--beam", 1, *SMALL)
+                                  "--test", f"next: ={texts / 'test.tsv'}", "--out", tuned, "--mixture.temperature", 2,
+                                  "--beam", 1, *SMALL)
     assert code == 0, err
     assert "warm start" in err
+    assert "left out of the training 20 whose source is in the test part" in err
     found = json.loads(out)
     assert set(found["results"]) == {"next: "}
-    (texts / "sources.txt").write_text("".join(f"next: {n} cats\n" for n in range(60)) + "\n", encoding="utf-8")
+    (texts / "sources.txt").write_text("".join(f"next: {n} cats\n" for n in range(20)) + "\n", encoding="utf-8")
     code, out, err = tickwise_cli("run", "text-to-text", tuned, "--input", texts / "sources.txt", "--beam", 1, "--json")
     assert code == 0, err
     *written, blank = [row["answer"] for row in json.loads(out)["samples"]]
     assert blank == ""
     right = [text == f"{n + 1} cats" for n, text in enumerate(written)]
-    assert found["results"]["next: "]["exact_match,none"] == sum(right) / 60
+    assert found["results"]["next: "]["exact_match,none"] == sum(right) / 20
     assert found["left_out"] == {"next: ": 0}
+    assert found["cut"] == {"next: ": sum(row["cut"] for row in json.loads(out)["samples"])}
+    (texts / "mixed.txt").write_text("next: 3 cats\nbefore: 3 cats\nnext:\nnext: 4 cats\n", encoding="utf-8")
+    code, out, err = tickwise_cli("run", "text-to-text", tuned, "--input", texts / "mixed.txt", "--json")
+    assert code == 2
+    assert [row.get("error", "")[:6] for row in json.loads(out)["samples"]] == ["", "text 2", "text 3", ""]
+    assert "2 of 4 texts have no answer; the first: text 2 ('before: 3 cats" in err
     code, out, _ = tickwise_cli("run", "text-to-text", tuned, "next: 4 cats", "--json")
     assert code == 0
     assert isinstance(json.loads(out)["answer"], str)
@@ -71,11 +81,13 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
     pytest.importorskip("rouge_score")
     out_dir = tmp_path / "summaries"
     code, out, err = tickwise_cli(
-        "run", "summarise", "--train", texts / "dialogues.jsonl", "--test", texts / "dialogues.jsonl", "--out", out_dir,
+        "run", "summarise", "--train", texts / "dialogues.jsonl", "--test", texts / "test.jsonl", "--out", out_dir,
         "--options.whole", "#A#", "#B#", "--max-tokens", 8, "--beam", 1, *SMALL)
     assert code == 0, err
     found = json.loads(out)
-    assert (found["n-samples"]["summarise"]["original"], found["left_out"]) == (60, 0)
+    assert (found["n-samples"]["summarise"]["original"], found["left_out"]) == (20, 0)
+    assert 0 <= found["cut"] <= 20
+    assert "left out of the training 20 whose source is in the test part" in err
     rows = [{"dialogue": text, "summary": "s"} for text in ("#A#: Hello.", "word " * 300)]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     code, out, err = tickwise_cli("run", "summarise", out_dir, "--test", tmp_path / "long.jsonl", "--beam", 1,
@@ -86,6 +98,13 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
     code, out, err = tickwise_cli("run", "summarise", out_dir, "#A#: Hello.", "--max-tokens", 5, "--json")
     assert code == 0, err
     assert isinstance(json.loads(out)["summary"], str)
+    lines = tmp_path / "lines.txt"
+    lines.write_text("#A#: Hello.\n" + "word " * 300 + "\n#A#: I have 3 cats.\n", encoding="utf-8")
+    code, out, err = tickwise_cli("run", "summarise", out_dir, "--input", lines, "--each-line", "--max-tokens", 4,
+                                  "--json")
+    assert code == 2
+    assert ["error" in row for row in json.loads(out)["samples"]] == [False, True, False]
+    assert "1 of 3 texts have no summary; the first: text 2 ('word" in err
     code, out, err = tickwise_cli("run", "summarise", out_dir, "word " * 300)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "the model reads at most 63" in err
@@ -108,6 +127,7 @@ def test_help_needs_no_torch():
     (["summarise", "--train", "x"], "--out"),
     (["summarise", "x", "--out", "o"], "--out: has a meaning with --train only"),
     (["summarise", "--train", "x", "--out", "o", "--beam", 0], "--beam: must be at least 1"),
+    (["text-to-text", "x", "y", "--max-tokens", 0], "--max-tokens: must be at least 1"),
     (["text-to-text", "--task", "x: =x.tsv", "--out", "o", "--test", "y: =y.tsv"], "known are 'x: '"),
     (["text-to-text", "nowhere", " "], "the text is empty"),
 ])

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from tickwise.interop.directory import save_model
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.tokenizers.train import train_tokenizer
+
 TINY = ("--options.width", 32, "--options.encoder-layers", 1, "--options.decoder-layers", 1, "--options.n-heads", 2,
         "--options.vocab-size", 300, "--options.longest", 40, "--options.epochs", 2, "--device", "cpu")
 
@@ -35,7 +39,7 @@ def test_train_then_translate_then_evaluate(tickwise_cli, files, tmp_path):
 
     code, printed, _ = tickwise_cli("run", "translate", out, "two one", "--json", "--beam", 2)
     assert code == 0
-    assert set(json.loads(printed)) == {"text", "translation"}
+    assert set(json.loads(printed)) == {"text", "translation", "cut"}
     texts = tmp_path / "texts.txt"
     texts.write_text("two one\n\nthree\n", encoding="utf-8")
     code, printed, err = tickwise_cli("run", "translate", out, "--input", texts)
@@ -50,9 +54,77 @@ def test_train_then_translate_then_evaluate(tickwise_cli, files, tmp_path):
     assert "version:" in printed
     assert len(hypotheses.read_text().splitlines()) == 4
 
+    gaps = [tmp_path / "gaps.en", tmp_path / "gaps.de"]
+    gaps[0].write_text("two one\n\nthree two\nfour\n", encoding="utf-8")
+    gaps[1].write_text("eins\nzwei\ndrei\nvier\n", encoding="utf-8")
+    code, printed, _ = tickwise_cli("run", "translate", out, "--test", gaps[0], "--test", gaps[1], "--json", "--write",
+                                    hypotheses)
+    assert code == 0
+    assert len(hypotheses.read_text().split("\n")) == 5
+    assert hypotheses.read_text().split("\n")[1] == ""
+    assert json.loads(printed)["cut"] in range(4)
+
     code, _, err = tickwise_cli("run", "translate", "--train", english, "--train", german, "--out", out, *TINY)
     assert code == 2
     assert "holds a run already" in err
+
+
+def test_a_line_that_is_too_long_loses_no_other(tickwise_cli, files, tmp_path):
+    english, german = files
+    out, texts = tmp_path / "run", tmp_path / "texts.txt"
+    quick = [*TINY[:TINY.index("--options.epochs")], "--options.epochs", 0.2, "--device", "cpu"]
+    assert tickwise_cli("run", "translate", "--train", english, "--train", german, "--out", out, *quick)[0] == 0
+    lines = ["one"] * 300
+    lines[7] = "two one " * 60
+    texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    words = ["run", "translate", out, "--input", texts, "--max-tokens", 2, "--beam", 1]
+    code, printed, err = tickwise_cli(*words)
+    assert code == 2
+    assert len(printed.split("\n")) == 301
+    assert printed.split("\n")[7] == ""
+    assert err.strip().splitlines()[-1].startswith(
+        "tickwise: 1 of 300 texts have no translation; the first: text 8 ('two one")
+    code, printed, _ = tickwise_cli(*words, "--json")
+    assert code == 2
+    rows = json.loads(printed)["samples"]
+    assert [row["text"] for row in rows] == lines
+    assert [number for number, row in enumerate(rows) if "error" in row] == [7]
+    assert len(printed.splitlines()) == 302
+    long = tickwise_cli("run", "translate", out, lines[7], "--json")
+    assert long[:2] == (2, "")
+    assert "text 1 ('two one" in long[2]
+
+
+def test_texts_that_are_cut_are_counted_and_marked(tickwise_cli, tmp_path):
+    """Of a model that nobody trained, and that hardly ever ends a text, in every verb that it serves."""
+    tokenizer = train_tokenizer("bpe", iter(["a dog runs on the beach"] * 5), vocab_size=300, lowercase=False,
+                                prefix_space=True)
+    end = tokenizer.eos_id
+    module = EncoderDecoder(EncoderDecoderConfig(
+        vocab_size=tokenizer.vocab_size, source_length=40, context_length=60, width=32, n_encoder_layers=1,
+        n_decoder_layers=1, n_heads=2, n_kv_heads=2, head_dim=16, hidden=64, pad_id=end, start_id=end, eos_id=end,
+        logit_bias=True)).initialise(1).requires_grad_(False)
+    module.lm_head.bias[end] = -50
+    save_model(tmp_path / "model", module, tokenizer)
+    (tmp_path / "texts.txt").write_text("a dog\n\nthe beach\n", encoding="utf-8")
+    for verb in ("translate", "text-to-text", "summarise"):
+        each = ["--each-line"] if verb == "summarise" else []
+        code, printed, err = tickwise_cli("run", verb, tmp_path / "model", "--input", tmp_path / "texts.txt", *each,
+                                          "--json", "--device", "cpu")
+        assert code == 0, err
+        marked = [row["cut"] for row in json.loads(printed)["samples"]]
+        assert marked == ([True, True] if each else [True, False, True])
+        assert f"2 of {len(marked)} texts were cut" in err
+        lengths = []
+        for more in ([], ["--max-tokens", 2], ["--max-tokens", 50]):
+            code, printed, err = tickwise_cli("run", verb, tmp_path / "model", "a", *more, "--beam", 1, "--json",
+                                              "--device", "cpu")
+            found = json.loads(printed)
+            assert (code, found["cut"]) == (0, True)
+            assert "1 of 1 texts were cut" in err
+            lengths.append(len(next(found[name] for name in ("translation", "answer", "summary") if name in found)))
+        assert lengths[1] < min(lengths[0], lengths[2])
+        assert (lengths[0] > lengths[2]) is (verb != "translate")
 
 
 def test_mistakes_are_one_line(tickwise_cli, files, tmp_path):

@@ -9,11 +9,14 @@ import pytest
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.pairs import Pairs, ReadPairs
 from tickwise.engine.batch_beam import BeamOptions
+from tickwise.interop.directory import save_model
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tasks.multitask import PrefixedModel, parse_tasks, prefixes_of, read_tasks, read_tests, train_tasks
 from tickwise.tasks.prefixed_options import PrefixedOptions, SummaryOptions
 from tickwise.tasks.summarise_learned import LearnedSummariser, train_summariser
-from tickwise.tasks.text_to_text import TextToText
+from tickwise.tasks.text_to_text import PairParts, TextToText
 from tickwise.tokenizers.tokenizer import Tokenizer
+from tickwise.tokenizers.train import train_tokenizer
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "dog": "Hund", "cat": "Katze"}
 OPTIONS = PrefixedOptions(vocab_size=320, width=64, encoder_layers=1, decoder_layers=1, n_heads=2, longest=40,
@@ -58,15 +61,26 @@ def test_what_one_task_is_chosen_by_no_other_is_trained_on(tmp_path, capfd):
     assert not there & turned
     assert not there_dev & {(b, a) for a, b in back}
     assert back
-    assert "that another task's development part has" in capfd.readouterr().err
+    assert "that another task's development or test part has" in capfd.readouterr().err
 
 
-def test_pairs_to_choose_by_that_are_trained_on_are_counted(tables, capfd):
-    same = f"x: ={tables / 'same.tsv'}"
-    read_tasks(parse_tasks([same]), parse_tasks([same], "--dev"))
-    assert "same.tsv: 500 of its 500 pairs are trained on too" in capfd.readouterr().err
-    read_tasks(parse_tasks([same]), parse_tasks([f"x: ={tables / 'de.tsv'}"], "--dev"))
-    assert "trained on" not in capfd.readouterr().err
+def test_sources_of_given_parts_are_not_trained_on_in_any_task(tmp_path, capfd):
+    rows = [(f"word {i}", f"Wort {i}") for i in range(40)]
+    for name, own in (("all", rows), ("dev", [("Word 3!", "x"), ("new", "neu")]), ("test", [("word 5", "y")]),
+                      ("back", [("Wort 7.", "Word 7.")])):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in own), encoding="utf-8")
+    tasks = parse_tasks([f"there: ={tmp_path / 'all.tsv'}[0,1]", f"back: ={tmp_path / 'all.tsv'}[1,0]"])
+    tests = read_tests(parse_tasks([f"there: ={tmp_path / 'test.tsv'}", f"back: ={tmp_path / 'back.tsv'}"], "--test"))
+    parts = read_tasks(tasks, parse_tasks([f"there: ={tmp_path / 'dev.tsv'}"], "--dev"), tests)
+    said = capfd.readouterr().err
+    assert ("left out of the training 1 whose source is in the development part and 1 whose source is in the test part"
+            in said)
+    assert not {"word 3", "word 5", "word 7"} & set(parts["there: "].training.sources)
+    assert "word 8" in parts["there: "].training.sources
+    assert "Wort 7" not in {*parts["back: "].training.sources, *parts["back: "].development.sources}
+    assert "Wort 3" in {*parts["back: "].training.sources, *parts["back: "].development.sources}
+    with pytest.raises(DataError, match="every pair in it stands in the development or the test part"):
+        read_tasks(tasks[:1], parse_tasks([f"there: ={tmp_path / 'all.tsv'}"], "--dev"))
 
 
 def test_the_prefix_says_what_to_do(trained):
@@ -86,6 +100,47 @@ def test_texts_that_cannot_be_answered(trained):
         with pytest.raises(DataError, match=said):
             model.answer([text], first_number=3)
     assert model.answer(["", "German: one", " "])[::2] == ["", ""]
+
+
+def test_a_prefix_ends_where_a_word_ends(trained):
+    model = PrefixedModel.load(trained.out, "cpu")
+    model.prefixes = ["qa", "summarise: ", "翻译"]
+    for text in ("qatar is hot", "qa: why?"):
+        with pytest.raises(DataError, match="no prefix that this model knows"):
+            model.source(text)
+    for text, read in (("qa why?", "qawhy?"), ("summarise:a text", "summarise: a text"), ("翻译狗", "翻译狗")):
+        assert model.source(text) == read
+    model.prefixes = ["one", "one dog: "]
+    pairs = Pairs(["dog: cat", "tar"], ["x", "y"], "whose sources look like prefixes")
+    assert all(answer is not None for answer in model.evaluate("one", pairs)[1])
+
+
+def never_ending(tokenizer, **settings):
+    """A model that nobody trained, which hardly ever ends a text."""
+    end = tokenizer.eos_id
+    module = EncoderDecoder(EncoderDecoderConfig(
+        vocab_size=tokenizer.vocab_size, width=32, n_encoder_layers=1, n_decoder_layers=1, n_heads=1, n_kv_heads=1,
+        head_dim=32, hidden=64, pad_id=end, start_id=end, eos_id=end, logit_bias=True,
+        **({"source_length": 40, "context_length": 90} | settings))).initialise(1).requires_grad_(False)
+    module.lm_head.bias[end] = -50
+    return module
+
+
+def test_answers_have_no_limit_by_their_source_and_are_marked_when_cut(trained, monkeypatch):
+    from tickwise.tasks import text_to_text
+
+    limits, search = [], text_to_text.beam_search
+    monkeypatch.setattr(text_to_text, "beam_search", lambda module, sources, options, **rest: (
+        limits.append(options.longest(1, 90)) or search(module, sources, options, **rest)))
+    model = PrefixedModel.load(trained.out, "cpu")
+    model.model.module = never_ending(model.model.tokenizer)
+    fine, unknown, blank = model.write(["German: one", "French: one", ""], first_number=4)
+    assert fine.cut
+    assert unknown.problem.startswith("text 5 ('French: one …') begins with no prefix")
+    assert (unknown.text, blank.text, blank.problem) == ("", "", None)
+    model.answer(["German: one"])
+    model.evaluate("German: ", Pairs(["one"], ["eins"], "one"))
+    assert limits == [90, 90, 90]
 
 
 def test_scores_by_prefix(trained, tables):
@@ -150,6 +205,29 @@ def test_sources_are_learned_first_when_asked(tables, tmp_path, capfd):
     plain = dataclasses.replace(options, pretrain=0.0, epochs=0.1)
     train_tasks(parts, out=tmp_path / "run", options=plain, device="cpu", overwrite=True)
     assert not (tmp_path / "run" / "pretraining").exists()
+
+
+def test_a_run_that_is_refused_loses_nothing(tables, tmp_path):
+    kept = tmp_path / "run" / "pretraining" / "model" / "config.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    parts = read_tasks(parse_tasks([f"German: ={tables / 'de.tsv'}"]))
+    with pytest.raises(DataError, match=r"raise --options\.longest"):
+        train_tasks(parts, out=tmp_path / "run", overwrite=True, options=PrefixedOptions(longest=2, vocab_size=320),
+                    device="cpu")
+    assert kept.exists()
+
+
+def test_targets_that_a_model_to_go_on_from_cannot_write_are_left_out(tmp_path, capfd):
+    tokenizer = train_tokenizer("bpe", iter(["one dog two cat"] * 5), vocab_size=300, lowercase=False,
+                                prefix_space=True)
+    save_model(tmp_path / "start", never_ending(tokenizer, context_length=8, positions="learned"), tokenizer)
+    rows = [(f"one dog {'cat ' * (i % 3)}", "two " * (1 + i % 9)) for i in range(90)]
+    pairs = Pairs([a.strip() for a, _ in rows], [b.strip() for _, b in rows], "some")
+    train_tasks({"": PairParts(pairs, pairs, None)}, out=tmp_path / "run", start=tmp_path / "start", device="cpu",
+                options=PrefixedOptions(longest=30, epochs=0.5, batch_tokens=400))
+    assert "left out: too long" in capfd.readouterr().err
 
 
 def test_settings_out_of_range():

@@ -11,11 +11,19 @@ from tickwise.core.errors import CheckpointError, DataError, NumericsError, Outp
 from tickwise.data.pairs import Pairs, ReadPairs, identity, read_pairs
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.interop.directory import read_tensors
-from tickwise.models.encoder_decoder import EncoderDecoder
+from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.profiling.trace_store import open_trace
 from tickwise.tasks import text_to_text as task
-from tickwise.tasks.text_to_text import PairParts, TextToText, own_test, read_parts, train_text_to_text
+from tickwise.tasks.text_to_text import (
+    PairParts,
+    TextToText,
+    own_test,
+    read_parts,
+    train_text_to_text,
+    without_given,
+)
 from tickwise.tasks.text_to_text_options import TextToTextOptions
+from tickwise.tokenizers.train import train_tokenizer
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "dog": "Hund", "cat": "Katze"}
 OPTIONS = TextToTextOptions(vocab_size=400, width=64, encoder_layers=1, decoder_layers=1, n_heads=2, longest=40,
@@ -40,7 +48,7 @@ def table(tmp_path_factory):
 def trained(table, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "numbers"
     parts = read_parts([table], [], ReadPairs(), 20)
-    return parts, train_text_to_text(parts, out=out, options=OPTIONS, device="cpu")
+    return parts, train_text_to_text(parts, out=out, options=dataclasses.replace(OPTIONS, epochs=30), device="cpu")
 
 
 def test_parts_share_no_side(table):
@@ -159,13 +167,117 @@ def test_the_training_part_of_a_data_set_is_known_by_its_name(monkeypatch):
 
     def noted(names, read_as, *, split="train"):
         read.append((tuple(names), split))
-        return corpus(50)
+        return corpus(50) if split == "train" else Pairs(["a horse"], ["ein Pferd"], split)
 
     monkeypatch.setattr(task, "read_pairs", noted)
     read_parts(["multi30k/train"], [], ReadPairs(source="en", target="de"), 0)
     assert read == [(("multi30k/train",), "train"), (("multi30k",), "validation")]
     assert own_test(["multi30k/train"]) == ("multi30k",)
     assert own_test(["multi30k/validation", "nowhere/train"]) == ()
+
+
+SIDES = Pairs(["a dog", "a cat", "a cow", "a pig", "a hen"], ["Hund", "Katze", "Kuh", "Schwein", "Huhn"], "animals")
+"""Of each part that follows: one pair, one source and one target that are those of a training pair."""
+DEVELOPMENT = Pairs(["A dog!", "a CAT", "other"], ["hund", "Kater", "Kuh"], "development")
+TEST = Pairs(["a pig", "b"], ["Sau", "c"], "test")
+
+
+def test_what_given_parts_have_is_not_trained_on(capfd):
+    said = []
+
+    def kept(*parts, **settings):
+        found = without_given(SIDES, *parts, **settings).targets
+        said.append(capfd.readouterr().err.strip())
+        return found
+
+    assert kept(DEVELOPMENT, TEST, targets_repeat=True) == ["Kuh", "Huhn"]
+    assert kept(DEVELOPMENT, TEST, targets_repeat=False) == ["Katze", "Kuh", "Huhn"]
+    assert kept(None, DEVELOPMENT, targets_repeat=False) == ["Schwein", "Huhn"]
+    assert kept(None, None, targets_repeat=False) == SIDES.targets
+    assert said == [
+        "animals: left out of the training 2 whose source is in the development part and 1 whose source is in the test "
+        "part",
+        "animals: left out of the training 1 of which both sides are in the development part and 1 of which a side is "
+        "in the test part; 2 that share one side with the development part are trained on",
+        "animals: left out of the training 3 of which a side is in the test part", ""]
+    with pytest.raises(DataError, match="animals: every pair in it stands in the development or the test part"):
+        without_given(SIDES, None, SIDES, targets_repeat=True)
+
+
+def test_parts_that_are_read_share_nothing_with_the_test(table):
+    test = corpus(40, seed=0)
+    parts = read_parts([table], [], ReadPairs(), 0, test=test)
+    for part in (parts.training, parts.development):
+        assert not set(part.sources) & set(test.sources)
+        assert not set(part.targets) & set(test.targets)
+
+
+def test_real_parts(shared_data, monkeypatch, capfd):
+    """Dialogues of the development part that are trained on are left out; Multi30k's training part stays whole."""
+    monkeypatch.setenv("TICKWISE_DATA", str(shared_data))
+    parts = read_parts(["dialogsum"], (), ReadPairs(source="dialogue", target="summary"), 0, targets_repeat=True)
+    assert not set(map(identity, parts.training.sources)) & set(map(identity, parts.development.sources))
+    assert "left out of the training 60 whose source is in the development part" in capfd.readouterr().err
+    languages = ReadPairs(source="en", target="de")
+    test = read_pairs(["multi30k"], languages, split="test")
+    whole = read_pairs(["multi30k"], languages)
+    assert read_parts(["multi30k"], (), languages, 0, test=test).training.fingerprint() == whole.fingerprint()
+
+
+def made(longest=40, **settings):
+    """A model that nobody trained: it knows some bytes, and hardly ever ends."""
+    tokenizer = train_tokenizer("bpe", iter(["a dog runs on the beach"] * 5), vocab_size=300, lowercase=False,
+                                prefix_space=True)
+    end = tokenizer.eos_id
+    usual = {"vocab_size": tokenizer.vocab_size, "source_length": longest, "context_length": longest, "pad_id": end,
+             "start_id": end, "logit_bias": True}
+    module = EncoderDecoder(EncoderDecoderConfig(
+        **(usual | settings), width=32, n_encoder_layers=1, n_decoder_layers=1, n_heads=2, n_kv_heads=2, head_dim=16,
+        hidden=64, eos_id=end)).initialise(1).requires_grad_(False)
+    module.lm_head.bias[end] = -50
+    return TextToText(module, tokenizer)
+
+
+def test_perplexity_begins_targets_as_the_model_does(capfd):
+    model = made(source_length=40, context_length=6, start_id=3)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.module.parameters():
+        parameter.normal_(0, 0.3, generator=generator)
+    text, target = "a dog runs", "the dog"
+    source, ids = (model.tokenizer.encode_plain([side])[0] for side in (text, target))
+    end = model.module.config.eos_id
+    logits = model.module(torch.tensor([[*source, end]]), None, torch.tensor([[3, *ids]]))[0]
+    right = torch.nn.functional.cross_entropy(logits, torch.tensor([*ids, end])).exp().item()
+    other = model.module(torch.tensor([[*source, end]]), None, torch.tensor([[end, *ids]]))[0]
+    wrong = torch.nn.functional.cross_entropy(other, torch.tensor([*ids, end])).exp().item()
+    assert abs(right - wrong) > 1e-3 * right
+    assert model.perplexity(Pairs([text], [target], "one")) == pytest.approx(right, rel=1e-5)
+    capfd.readouterr()
+    both = Pairs([text, text], [target, "dog " * 20], "two")
+    assert model.perplexity(both) == pytest.approx(right, rel=1e-5)
+    assert "two: 1 of 2 pairs have no part in the perplexity" in capfd.readouterr().err
+
+
+def test_texts_that_are_cut_are_marked_and_those_too_long_do_not_stop_the_others():
+    model = made()
+    short, long, blank = model.write(["a dog", "dog " * 60, " "], BeamOptions(width=2), first_number=7)
+    assert short.cut
+    assert short.text
+    assert short.problem is None
+    assert (blank.text, blank.cut, blank.problem) == ("", False, None)
+    assert (long.text, long.cut) == ("", False)
+    assert long.problem.startswith("text 8 ('dog dog")
+    model.module.lm_head.bias[model.module.config.eos_id] = 50
+    assert not model.write(["a dog"])[0].cut
+
+
+@pytest.mark.parametrize(("max_tokens", "n"), [(None, 40), (5, 5), (90, 40)])
+def test_how_long_a_text_may_be(max_tokens, n):
+    from tickwise.engine.batch_beam import beam_search
+
+    model = made()
+    (found,) = dict(beam_search(model.module, [[5]], model.beam_options(2, 1.0, max_tokens))).values()
+    assert len(found[0].token_ids) == n
 
 
 QUICK = dataclasses.replace(OPTIONS, epochs=0.3, vocab_size=300, batch_tokens=2000)

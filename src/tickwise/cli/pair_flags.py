@@ -1,14 +1,20 @@
-"""Flags of verbs that train a model for a task: how the run goes, and what an encoder–decoder on pairs has besides."""
+"""Flags of verbs that train a model for a task: how the run goes, and what an encoder–decoder on pairs has besides;
+and how such a verb prints what its model writes."""
 
 import dataclasses
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.errors import ConfigError
+from tickwise.cli.task_flags import NamesTextsAndForm, answer_texts
+from tickwise.core.console import say
+from tickwise.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from tickwise.engine.batch_beam import BeamOptions
+    from tickwise.tasks.text_to_text import Written
     from tickwise.training.run import TrainResult
 
 
@@ -46,6 +52,8 @@ class PairFlags(RunFlags):
     """Texts that are kept side by side; 1 always takes the most likely token."""
     length_penalty: float = 1.0
     """Log-probabilities are divided by length ** this; more favours longer texts."""
+    max_tokens: int | None = None
+    """Most tokens of a text that is written, its end counted; left out, as many as the model writes."""
     trace: Path | None = None
     """Folder for a trace: every training step, stage by stage (tickwise trace show)."""
 
@@ -55,11 +63,8 @@ class PairFlags(RunFlags):
             raise ConfigError(f"--beam: must be at least 1, got {self.beam}")
         if not -10 <= self.length_penalty <= 10:
             raise ConfigError(f"--length-penalty: must be from -10 to 10, got {self.length_penalty}")
-
-    def beam_options(self) -> "BeamOptions":
-        from tickwise.engine.batch_beam import BeamOptions
-
-        return BeamOptions(width=self.beam, length_penalty=self.length_penalty)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ConfigError(f"--max-tokens: must be at least 1, got {self.max_tokens}")
 
     def training_settings(self) -> dict[str, Any]:
         """What every training of these takes from the flags."""
@@ -71,3 +76,67 @@ def figures_of(result: "TrainResult") -> dict[str, Any]:
     """What is said of a finished training, as JSON values."""
     return {"model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
             "development_perplexity": result.validation.get("perplexity")}
+
+
+def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int], list[Written]]", name: str) -> None:
+    """What ``write`` makes of the texts that the flags name, the first of which has that number: a line each as soon as
+    it is there, or as JSON, where it is called ``name``. How many were cut is said.
+
+    Of a text that cannot be read the line is blank, its JSON has the ``error``, and the others go on; ``DataError``
+    says at the end how many these were.
+    """
+    from tickwise.tasks.text_to_text import say_cut
+
+    alone = arguments.text not in (None, "-")
+    typed = not alone and arguments.text is None and arguments.input is None and sys.stdin.isatty()
+    n_done = n_cut = 0
+    problems: list[str] = []
+    rows = _JsonRows()
+
+    def answer(texts: list[str]) -> None:
+        nonlocal n_done, n_cut
+        written = write(texts, n_done + 1)
+        n_done += len(texts)
+        n_cut += sum(one.cut for one in written)
+        for text, one in zip(texts, written, strict=True):
+            if one.problem is not None:
+                problems.append(one.problem)
+                if alone:
+                    raise DataError(one.problem)
+            if one.problem is not None and typed:
+                say(one.problem)
+            elif arguments.json:
+                error = {} if one.problem is None else {"error": one.problem}
+                rows.add({"text": text, name: one.text, "cut": one.cut} | error)
+            else:
+                print(" ".join(one.text.split()), flush=True)
+
+    try:
+        answer_texts(arguments, answer)
+    finally:
+        if arguments.json:
+            rows.close()
+    say_cut(n_cut, n_done)
+    if problems and not typed:
+        raise DataError(f"{len(problems):,} of {n_done:,} texts have no {name}; the first: {problems[0]}")
+
+
+class _JsonRows:
+    """One row as an object, several as a list of ``samples``, each printed as soon as it is there."""
+
+    def __init__(self) -> None:
+        self._n, self._first = 0, ""
+
+    def add(self, row: dict[str, Any]) -> None:
+        text = json.dumps(row, ensure_ascii=False)
+        if self._n == 0:
+            self._first = text
+        elif self._n == 1:
+            print(f'{{"samples": [\n{self._first},\n{text}', end="", flush=True)
+        else:
+            print(f",\n{text}", end="", flush=True)
+        self._n += 1
+
+    def close(self) -> None:
+        if self._n:
+            print(self._first if self._n == 1 else "\n]}")

@@ -18,7 +18,7 @@ import tyro
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.pair_flags import PairFlags, figures_of
-from tickwise.core.errors import CheckpointError, ConfigError
+from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.tasks.prefixed_options import SummaryOptions
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ class _Own(CommonArguments):
     set."""
     references: Literal["best", "mean"] = "best"
     """Which of several references counts for ROUGE: the best of each kind, or their mean."""
-    max_tokens: int = 128
-    """With a model: tokens of a summary at most."""
     train: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Texts with summaries to train a model on: a table, or the name of a known data set."""
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -65,8 +63,6 @@ class Arguments(PairFlags, _Own):
 
 def run(arguments: Arguments) -> int:
     arguments.check_beam()
-    if arguments.max_tokens < 1:
-        raise ConfigError(f"--max-tokens: must be at least 1, got {arguments.max_tokens}")
     if arguments.train:
         return _train(arguments)
     for name in ("dev", "start", "out", "trace"):
@@ -85,14 +81,31 @@ def run(arguments: Arguments) -> int:
         return 0
     summarise = _summariser(arguments, model)
     texts = _texts(arguments, text)
-    summaries = summarise(texts)
+    shown = _summaries(summarise, texts)
     if arguments.json:
-        shown = [{"summary": summary} for summary in summaries]
         print(json.dumps(shown[0] if len(shown) == 1 else {"samples": shown}, ensure_ascii=False))
-        return 0
-    for summary in summaries:
-        print(" ".join(summary.splitlines()) if len(texts) > 1 else summary)
+    else:
+        for one in shown:
+            print(" ".join(one["summary"].splitlines()) if len(texts) > 1 else one["summary"])
+    if problems := [one["error"] for one in shown if "error" in one]:
+        raise DataError(f"{len(problems):,} of {len(texts):,} texts have no summary; the first: {problems[0]}")
     return 0
+
+
+def _summaries(summarise: "Summariser", texts: list[str]) -> list[dict[str, Any]]:
+    """The summary of each text; of a model's, whether it was cut, which is said, and the ``error`` where the text is
+    longer than the model reads. A text that is alone raises it as a ``DataError``."""
+    from tickwise.tasks.summarise_learned import LearnedSummariser
+    from tickwise.tasks.text_to_text import say_cut
+
+    if not isinstance(summarise, LearnedSummariser):
+        return [{"summary": summary} for summary in summarise(texts)]
+    written = summarise.write(texts)
+    if len(written) == 1 and written[0].problem is not None:
+        raise DataError(written[0].problem)
+    say_cut(sum(one.cut for one in written), len(written))
+    return [{"summary": one.text, "cut": one.cut} | ({} if one.problem is None else {"error": one.problem})
+            for one in written]
 
 
 def _model_and_text(words: tuple[str, ...]) -> tuple[Path | None, str | None]:
@@ -119,7 +132,6 @@ def _summariser(arguments: Arguments, model: Path | None) -> "Summariser":
 
 
 def _texts(arguments: Arguments, text: str | None) -> list[str]:
-    from tickwise.core.errors import DataError
     from tickwise.tasks.keywords import corpus_documents
 
     if text is not None and text != "-":
@@ -147,17 +159,18 @@ def _evaluate(arguments: Arguments, rows: "list[Summarised]", summarise: "Summar
     """Scores of the summaries: printed, and returned as JSON values. A model leaves out texts that are too long."""
     from tickwise.evaluation.results import results_json, table
     from tickwise.tasks.summarise import evaluate_summaries
-    from tickwise.tasks.summarise_learned import LearnedSummariser
+    from tickwise.tasks.summarise_learned import LearnedSummariser, evaluate_learned
 
-    kept = rows
+    n_scored, cut = len(rows), {}
     if isinstance(summarise, LearnedSummariser):
-        kept = [rows[number] for number in summarise.model.scorable([row.text for row in rows],
-                                                                    ", ".join(arguments.test))]
-    scores = evaluate_summaries(summarise, kept, arguments.references)
-    figures = results_json({"summarise": scores}, {"summarise": len(kept)}, model=name)
-    figures["left_out"] = len(rows) - len(kept)
+        scores, written = evaluate_learned(summarise, rows, ", ".join(arguments.test), arguments.references)
+        n_scored, cut = len(written), {"cut": sum(one.cut for one in written)}
+    else:
+        scores = evaluate_summaries(summarise, rows, arguments.references)
+    figures = results_json({"summarise": scores}, {"summarise": n_scored}, model=name)
+    figures |= {"left_out": len(rows) - n_scored} | cut
     if say:
-        print(json.dumps(figures) if arguments.json else table(scores, "texts", len(kept)))
+        print(json.dumps(figures) if arguments.json else table(scores, "texts", n_scored))
     return figures
 
 
@@ -172,7 +185,7 @@ def _train(arguments: Arguments) -> int:
         raise ConfigError("--train: say with --out where the model goes")
     rows = _rows_to_score(arguments) if arguments.test else []
     result = train_summariser(
-        arguments.train, development=arguments.dev, field=arguments.field, summary=arguments.summary,
+        arguments.train, development=arguments.dev, test=rows, field=arguments.field, summary=arguments.summary,
         options=arguments.options, start=arguments.start, **arguments.training_settings())
     if result.interrupted:
         return 130

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.pair_flags import PairFlags, figures_of
-from tickwise.cli.task_flags import print_answers
+from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.data.mixture_options import MixtureOptions
@@ -24,6 +23,7 @@ from tickwise.tasks.prefixed_options import PrefixedOptions
 
 if TYPE_CHECKING:
     from tickwise.data.pairs import Pairs
+    from tickwise.engine.batch_beam import BeamOptions
     from tickwise.tasks.multitask import PrefixedModel
 
 
@@ -70,9 +70,13 @@ def run(arguments: Arguments) -> int:
         if arguments.json:
             print(json.dumps(figures))
         return 0
-    beam = arguments.beam_options()
-    print_answers(arguments, lambda texts, number: model.answer(texts, beam, first_number=number), "answer")
+    options = _search(arguments, model)
+    print_written(arguments, lambda texts, number: model.write(texts, options, first_number=number), "answer")
     return 0
+
+
+def _search(arguments: Arguments, model: "PrefixedModel") -> "BeamOptions":
+    return model.model.beam_options(arguments.beam, arguments.length_penalty, arguments.max_tokens)
 
 
 def _check(arguments: Arguments) -> None:
@@ -101,17 +105,20 @@ def _check(arguments: Arguments) -> None:
 def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pairs"]) -> dict[str, Any]:
     """Scores of each prefix: printed for people, returned as JSON values."""
     from tickwise.evaluation.results import results_json, table
+    from tickwise.tasks.text_to_text import say_cut
 
-    beam, found, counts, left_out = arguments.beam_options(), {}, {}, {}
+    options, found, counts, left_out, cut = _search(arguments, model), {}, {}, {}, {}
     for prefix, pairs in tests.items():
         with console.progress(f"answering '{prefix.strip()}'", len(pairs), "texts") as bar:
-            found[prefix], written = model.evaluate(prefix, pairs, beam, advance=bar.advance)
-        counts[prefix] = sum(answer is not None for answer in written)
-        left_out[prefix] = len(pairs) - counts[prefix]
+            found[prefix], answers = model.evaluate(prefix, pairs, options, advance=bar.advance)
+        written = [answer for answer in answers if answer is not None]
+        counts[prefix], left_out[prefix] = len(written), len(pairs) - len(written)
+        cut[prefix] = sum(answer.cut for answer in written)
+        say_cut(cut[prefix], len(written), f"answers to '{prefix.strip()}'")
         if not arguments.json:
             print(f"{prefix.strip()}\n{table(found[prefix], 'texts', counts[prefix])}")
     return results_json(found, counts) | {
-        "left_out": left_out, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
+        "left_out": left_out, "cut": cut, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:
@@ -130,8 +137,8 @@ def _train(arguments: Arguments) -> int:
     tasks, tests = parse_tasks(arguments.task), parse_tasks(arguments.test, "--test")
     known = prefixes_after([task.prefix for task in tasks], arguments.start)
     check_prefixes("--test", [test.prefix for test in tests], known)
-    parts = read_tasks(tasks, parse_tasks(arguments.dev, "--dev"))
     held_out = read_tests(tests, tasks)
+    parts = read_tasks(tasks, parse_tasks(arguments.dev, "--dev"), held_out)
     if held_out:
         rouge_scorer()  # says at once what is missing
     result = train_tasks(parts, options=arguments.options, mixture=arguments.mixture, start=arguments.start,

@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from tickwise.cli.pair_flags import PairFlags, figures_of
-from tickwise.cli.task_flags import TaskArguments, check_task, print_answers
+from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
+from tickwise.cli.task_flags import TaskArguments, check_task
 from tickwise.core import console
-from tickwise.core.errors import ConfigError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import check_file_output
 from tickwise.tasks.text_to_text_options import TextToTextOptions
 
 if TYPE_CHECKING:
     from tickwise.data.pairs import Pairs, ReadPairs
-    from tickwise.evaluation.translation import TranslationScores
+    from tickwise.engine.batch_beam import BeamOptions
     from tickwise.tasks.text_to_text import TextToText
-
-_MOST_DEVELOPMENT = 1000
-_EXAMPLE_TOKENS = 30
+    from tickwise.tasks.translate import ScoredPart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,8 @@ class _Own(TaskArguments):
     tokenize: Literal["auto", "13a", "intl", "zh", "char", "none"] = "auto"
     """How BLEU splits texts into words: zh for Chinese, 13a for others; auto goes by the references."""
     write: Path | None = None
-    """Also write the translations of --test to this file, one per line (blank for a source that is too long)."""
+    """Also write the translations of --test to this file, a line for each row of it (blank for a source that is too
+    long, and for a pair with a blank side)."""
     attention: Path | None = None
     """Also show where the translation of the text was written from, as a page (.html) or a picture (.svg, .png): which
     tokens every head of every layer looks at."""
@@ -66,6 +65,8 @@ class Arguments(PairFlags, _Own):
     lowercase: bool = False
     """With --train: read and write everything in lower case, which stays with the model. With --test: score without
     regard to case, as a lower-case model always is."""
+    max_tokens: int | None = None
+    """Most tokens of a translation, its end counted; left out, three times those of its source and ten more."""
     trace: Path | None = None
     """Folder for a trace: every step of the search, or every training step, stage by stage (tickwise trace show)."""
 
@@ -120,16 +121,21 @@ def _check(arguments: Arguments) -> None:
 def _look_inside(arguments: Arguments, model: "TextToText") -> int:
     """The translation of one text, and a page of what it was written from."""
     from tickwise.cli.attention import write_maps
+    from tickwise.tasks.text_to_text import say_cut
 
     assert arguments.text is not None
     assert arguments.attention is not None
     with model.traced_writing(arguments.trace, name=str(arguments.model)):
-        (translation,) = model.translate([arguments.text], arguments.beam_options())
+        (written,) = model.write([arguments.text], _search(arguments, model))
+    if written.problem is not None:
+        raise DataError(written.problem)
+    say_cut(int(written.cut), 1)
+    translation = written.text
     maps = model.attention(arguments.text, translation)
     write_maps(arguments.attention, maps, model=str(arguments.model), texts=[arguments.text, translation])
     if arguments.json:
-        print(json.dumps({"text": arguments.text, "translation": translation, "attention": str(arguments.attention)},
-                         ensure_ascii=False))
+        print(json.dumps({"text": arguments.text, "translation": translation, "cut": written.cut,
+                          "attention": str(arguments.attention)}, ensure_ascii=False))
     else:
         print(" ".join(translation.split()))
     return 0
@@ -143,10 +149,19 @@ def _reading(arguments: Arguments) -> "ReadPairs":
 
 def _answer(arguments: Arguments, model: "TextToText") -> None:
     """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
-    beam = arguments.beam_options()
+    options = _search(arguments, model)
     with _progress(arguments) as bar:
-        print_answers(arguments, lambda texts, number: model.translate(
-            texts, beam, first_number=number, advance=bar.advance if bar else None), "translation")
+        print_written(arguments, lambda texts, number: model.write(
+            texts, options, first_number=number, advance=bar.advance if bar else None), "translation")
+
+
+def _search(arguments: Arguments, model: "TextToText") -> "BeamOptions":
+    """How translations are searched: without --max-tokens, of a length that goes by the source's."""
+    from tickwise.engine.batch_beam import BeamOptions
+
+    if arguments.max_tokens is None:
+        return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
+    return model.beam_options(arguments.beam, arguments.length_penalty, arguments.max_tokens)
 
 
 def _progress(arguments: Arguments) -> contextlib.AbstractContextManager[console.ProgressBar | None]:
@@ -165,79 +180,62 @@ def _evaluate(arguments: Arguments, model: "TextToText") -> int:
     from tickwise.data.pairs import read_pairs
     from tickwise.evaluation.translation import table
 
-    pairs = read_pairs(arguments.test, _reading(arguments), split="test")
-    scores, figures = _scored(arguments, model, pairs, arguments.write)
-    print(json.dumps(figures) if arguments.json else table(scores))
+    scored = _scored(arguments, model, read_pairs(arguments.test, _reading(arguments), split="test"), arguments.write)
+    print(json.dumps(_figures(arguments, scored)) if arguments.json else table(scored.scores))
     return 0
 
 
-def _scored(
-    arguments: Arguments, model: "TextToText", pairs: "Pairs", write: Path | None = None
-) -> tuple["TranslationScores", dict[str, Any]]:
-    numbers = model.scorable(pairs.sources, pairs.name)
-    readable = pairs.take(numbers)
-    with console.progress("translating", len(readable), "texts") as bar:
-        translations = model.translate(readable.sources, arguments.beam_options(), advance=bar.advance)
-    if write is not None:
-        from tickwise.core.paths import write_text_atomic
+def _scored(arguments: Arguments, model: "TextToText", pairs: "Pairs", write: Path | None = None) -> "ScoredPart":
+    from tickwise.core.paths import write_text_atomic
+    from tickwise.tasks.translate import score_part
 
-        lines = [""] * len(pairs)
-        for number, translation in zip(numbers, translations, strict=True):
-            lines[number] = " ".join(translation.split())
-        write_text_atomic(write, "".join(f"{line}\n" for line in lines))
-    scores = model.score(translations, readable.targets, lowercase=arguments.lowercase, tokenize=arguments.tokenize)
-    figures = scores.to_json("translation")
-    figures["results"]["translation"]["perplexity,none"] = model.perplexity(readable)
-    return scores, figures | {"left_out": len(pairs) - len(numbers), "beam": arguments.beam,
-                              "length_penalty": arguments.length_penalty}
+    scored = score_part(model, pairs, _search(arguments, model), lowercase=arguments.lowercase,
+                        tokenize=arguments.tokenize)
+    if write is not None:
+        write_text_atomic(write, "".join(f"{line}\n" for line in scored.lines()))
+    return scored
+
+
+def _figures(arguments: Arguments, scored: "ScoredPart") -> dict[str, Any]:
+    return scored.to_json() | {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:
+    from tickwise.cli.attention import write_maps
     from tickwise.data.pairs import read_pairs
     from tickwise.evaluation.translation import need_sacrebleu, table
     from tickwise.tasks.text_to_text import TextToText, own_test, read_parts, train_text_to_text
+    from tickwise.tasks.translate import example, some_readable
 
     assert arguments.out is not None
-    parts = read_parts(arguments.train, arguments.dev, _reading(arguments), arguments.hold_out)
-    test = parts.held_out
     tests = arguments.test or (() if arguments.hold_out else own_test(arguments.train))
-    if tests:
-        test = read_pairs(tests, _reading(arguments), split="test")
+    test = read_pairs(tests, _reading(arguments), split="test") if tests else None
+    parts = read_parts(arguments.train, arguments.dev, _reading(arguments), arguments.hold_out, test=test)
+    test = parts.held_out if test is None else test
     result = train_text_to_text(parts, options=arguments.options, test=test, **arguments.training_settings())
     if result.interrupted:
         return 130
     figures = figures_of(result)
+    model = TextToText.load(result.model, arguments.device)
     try:
         need_sacrebleu()
     except ConfigError as missing:
         console.say(f"not scored: {missing}")
     else:
-        model = TextToText.load(result.model, arguments.device)
-        development = parts.development.take(model.readable(parts.development.sources)[:_MOST_DEVELOPMENT])
-        for name, part in (("development part", development), ("test part", test)):
+        for name, part in (("development part", some_readable(model, parts.development)), ("test part", test)):
             if part is None:
                 continue
-            scores, found = _scored(arguments, model, part, arguments.write if part is test else None)
+            scored = _scored(arguments, model, part, arguments.write if part is test else None)
+            found = _figures(arguments, scored)
             figures = figures | found if part is test else figures | {"development": found}
             if not arguments.json:
-                print(f"{name}\n{table(scores)}")
-    _show_example(arguments.out, TextToText.load(result.model, arguments.device), parts.development)
+                print(f"{name}\n{table(scored.scores)}")
+    page = arguments.out / "attention.html"
+    page.unlink(missing_ok=True)
+    if (shown := example(model, parts.development)) is not None:
+        text, translation, maps = shown
+        write_maps(page, maps, model=str(arguments.out), texts=[text, translation])
     if arguments.json:
         print(json.dumps(figures))
     console.say(f'use it: tickwise run translate {arguments.out} "a text"')
     return 0
-
-
-def _show_example(out: Path, model: "TextToText", development: "Pairs") -> None:
-    """A page of what the model looks at when it translates a short text of the development part, if there is one."""
-    from tickwise.cli.attention import write_maps
-
-    sources = [development.sources[number] for number in model.readable(development.sources)[:_MOST_DEVELOPMENT]]
-    lengths = [len(ids) for ids in model.encode(sources)]
-    short = sorted((length, text) for length, text in zip(lengths, sources, strict=True) if length <= _EXAMPLE_TOKENS)
-    page = out / "attention.html"
-    page.unlink(missing_ok=True)
-    if short:
-        text = short[len(short) // 2][1]
-        (translation,) = model.translate([text])
-        write_maps(page, model.attention(text, translation), model=str(out), texts=[text, translation])

@@ -28,7 +28,16 @@ from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.prefixed_options import PrefixedOptions
-from tickwise.tasks.text_to_text import PairParts, TextToText, model_config, own_test, read_parts, say_shared
+from tickwise.tasks.text_to_text import (
+    PairParts,
+    TextToText,
+    Written,
+    model_config,
+    own_test,
+    read_parts,
+    without_given,
+)
+from tickwise.text.segment import has_chinese
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 from tickwise.training.span_corruption import SpanCorruption
@@ -72,9 +81,12 @@ def parse_tasks(given: Sequence[str], flag: str = "--task") -> list[TaskFiles]:
     return [TaskFiles(prefix, names, read) for (prefix, read), names in found.items()]
 
 
-def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()) -> dict[str, PairParts]:
-    """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does, of
-    sources that are not trained on. No other task trains on its pairs the other way round either."""
+def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = (),
+               tests: Mapping[str, Pairs] | None = None) -> dict[str, PairParts]:
+    """The pairs of each task, by prefix. A task without a development part holds one out as ``read_parts`` does. No
+    source of a development part, or of what the task is tested on (``tests``, by prefix), is trained on. No other task
+    trains on these pairs the other way round either."""
+    tests = tests or {}
     check_prefixes("--dev", [one.prefix for one in development], [task.prefix for task in tasks])
     parts: dict[str, PairParts] = {}
     for task in tasks:
@@ -82,17 +94,22 @@ def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()
             raise ConfigError(f"--task '{task.prefix}': twice, with different columns; put its pairs into one table")
         own = [dev for dev in development if dev.prefix == task.prefix]
         if own:
-            training, developing = read_pairs(task.names, task.read), _read_all(own, "validation")
-            say_shared(training, developing)
+            developing = _read_all(own, "validation")
+            training = without_given(read_pairs(task.names, task.read), developing, tests.get(task.prefix),
+                                     targets_repeat=True)
             parts[task.prefix] = PairParts(training, developing, None)
         else:
-            parts[task.prefix] = read_parts(task.names, (), task.read, 0, targets_repeat=True)
-    return {prefix: _without_others(own, [parts[other].development for other in parts if other != prefix])
+            parts[task.prefix] = read_parts(task.names, (), task.read, 0, targets_repeat=True,
+                                            test=tests.get(task.prefix))
+    given = {prefix: [parts[prefix].development] if prefix in parts else [] for prefix in (*parts, *tests)}
+    for prefix, test in tests.items():
+        given[prefix].append(test)
+    return {prefix: _without_others(own, [part for other in given if other != prefix for part in given[other]])
             for prefix, own in parts.items()}
 
 
 def _without_others(own: PairParts, others: Sequence[Pairs]) -> PairParts:
-    """Without training pairs that another task's development part has, in whatever direction."""
+    """Without training pairs that another task's development or test part has, in whatever direction."""
     def both(pairs: Pairs) -> list[frozenset[str]]:
         return [frozenset((identity(a), identity(b))) for a, b in zip(pairs.sources, pairs.targets, strict=True)]
 
@@ -103,7 +120,7 @@ def _without_others(own: PairParts, others: Sequence[Pairs]) -> PairParts:
     if not kept:
         raise DataError(f"{own.training.name}: every pair in it is held out for another task; give more")
     if n := len(own.training) - len(kept):
-        say(f"{own.training.name}: left out {n:,} pairs that another task's development part has")
+        say(f"{own.training.name}: left out {n:,} pairs that another task's development or test part has")
     return dataclasses.replace(own, training=own.training.take(kept))
 
 
@@ -164,14 +181,13 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     base = None if start is None else _started_config(resolve_model_path(Path(start)), options)
     config = pair_loop_config(options, out=out, width=base.width if base else None, seed=seed, max_seconds=max_seconds,
                               resume=resume, overwrite=overwrite, device=device, dtype=dtype, trace=trace)
-    if overwrite and not options.pretrain:
-        shutil.rmtree(Path(out) / PRETRAINING, ignore_errors=True)
     prefixed = {prefix: PairParts(with_prefix(prefix, parts.training), with_prefix(prefix, parts.development), None)
                 for prefix, parts in tasks.items()}
     tokenizer = _tokenizer_for(prefixed, options, start, lowercase)
     shape = base or dataclasses.replace(model_config(options, tokenizer), copies=options.copies)
-    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length)
+    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length, shape.context_length)
                               for parts in prefixed.values()] for side in ("training", "development"))
+    mixed = MixedPairs(training, mixture, seed)
     module = EncoderDecoder(shape).initialise(seed)
     lines = [] if start is None else [*warm_start(module, start).lines(), *_without_effect(options, shape, lowercase)]
     if options.pretrain:
@@ -181,7 +197,6 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
                 return pretrained
             lines += warm_start(module, pretrained.model).lines()
         config = dataclasses.replace(config, max_seconds=_share(max_seconds, 1 - options.pretrain))
-    mixed = MixedPairs(training, mixture, seed)
     lines += [f"{prefix or 'pairs'}: {len(own):,} to train on{_left_out(parts.training, own)}, "
               f"{len(dev):,} to choose the model by, {rate:.1%} of what is seen"
               for (prefix, parts), own, dev, rate in zip(prefixed.items(), training, development, mixed.rates,
@@ -190,6 +205,8 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
             "fingerprint": "-".join(parts.training.fingerprint() for parts in prefixed.values()),
             "pairs": {prefix: len(own) for prefix, own in zip(tasks, training, strict=True)},
             "mixture": dict(zip(tasks, mixed.rates, strict=True)), "tokenizer": tokenizer.fingerprint}
+    if overwrite and not options.pretrain:  # only now: what could refuse this run has had its say
+        shutil.rmtree(Path(out) / PRETRAINING, ignore_errors=True)
     return train_pairs(config, module, training[0] if len(training) == 1 else mixed,
                        MixedPairs(development, MixtureOptions(), seed).all, tokenizer, options, data=data, lines=lines,
                        trace=trace)
@@ -297,7 +314,7 @@ class PrefixedModel:
         """The text as the model was trained to read it: with one of its prefixes, and something behind it."""
         if not self.prefixes:
             return text
-        own = [prefix for prefix in self.prefixes if text.strip().startswith(prefix.strip())]
+        own = [prefix for prefix in self.prefixes if _stands_before(prefix.strip(), text.strip())]
         if not own:
             start = " ".join(text.split())[:40]
             raise DataError(f"text {number:,} ('{start} …') begins with no prefix that this model knows; known are "
@@ -314,20 +331,44 @@ class PrefixedModel:
         raises ``DataError`` for one that is too long, begins with no prefix of the model, or has nothing behind it."""
         sources = [self.source(text, number) if text.strip() else ""
                    for number, text in enumerate(texts, start=first_number)]
-        return self.model.translate(sources, options, first_number=first_number, advance=advance)
+        return self.model.translate(sources, options or self.model.beam_options(), first_number=first_number,
+                                    advance=advance)
+
+    def write(self, texts: Sequence[str], options: BeamOptions | None = None, *, first_number: int = 1,
+              advance: Callable[[float], None] | None = None) -> list[Written]:
+        """As ``answer``; also which answers were cut, and what is said of a text that cannot be answered."""
+        sources, problems = [""] * len(texts), dict[int, str]()
+        for place, text in enumerate(texts):
+            try:
+                sources[place] = self.source(text, first_number + place) if text.strip() else ""
+            except DataError as problem:
+                problems[place] = str(problem)
+        written = self.model.write(sources, options or self.model.beam_options(), first_number=first_number,
+                                   advance=advance)
+        return [Written("", problem=problems[place]) if place in problems else one
+                for place, one in enumerate(written)]
 
     def evaluate(self, prefix: str, pairs: Pairs, options: BeamOptions | None = None,
-                 advance: Callable[[float], None] | None = None) -> tuple[dict[str, Score], list[str | None]]:
+                 advance: Callable[[float], None] | None = None) -> tuple[dict[str, Score], list[Written | None]]:
         """Scores between 0 and 1 of the answers to the pairs' sources, which come without ``prefix``, and the answers:
         exact match (of words, whatever their case) and ROUGE. A source that is too long has ``None`` for an answer and
         no part in the scores."""
         check_prefixes("--test", [prefix], self.prefixes)
         numbers = self.model.scorable(with_prefix(prefix, pairs).sources, pairs.name)
         scored = pairs.take(numbers)
-        written = self.answer(with_prefix(prefix, scored).sources, options, advance=advance)
+        found = self.model.write(with_prefix(prefix, scored).sources, options or self.model.beam_options(),
+                                 advance=advance)
+        written = [one.text for one in found]
         same = [float(text.lower().split() == target.lower().split())
                 for text, target in zip(written, scored.targets, strict=True)]
-        answers: list[str | None] = [None] * len(pairs)
-        for number, text in zip(numbers, written, strict=True):
-            answers[number] = text
+        answers: list[Written | None] = [None] * len(pairs)
+        for number, one in zip(numbers, found, strict=True):
+            answers[number] = one
         return {"exact_match": mean_score(same)} | rouge(written, [[target] for target in scored.targets]), answers
+
+
+def _stands_before(prefix: str, text: str) -> bool:
+    """Whether ``text`` begins with ``prefix``, and not just with a word that does: a blank follows, or the prefix ends
+    in a mark, or in Chinese, which is written without blanks."""
+    end = text[len(prefix) : len(prefix) + 1]
+    return text.startswith(prefix) and (not end.strip() or not prefix[-1].isalnum() or has_chinese(prefix[-1]))

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data import catalogue
-from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, train_pair_tokenizer
-from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs, without_sides_of
+from tickwise.data.pair_batches import ResegmentedPairs, encode_pairs, pairs_from_ids, train_pair_tokenizer
+from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs, sides_in, without_sides_of
 from tickwise.engine.batch_beam import BeamOptions, beam_search
 from tickwise.engine.beam_costs import BeamCosts
 from tickwise.evaluation.translation import Tokenize, TranslationScores, translation_scores
@@ -22,7 +22,6 @@ from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.recording import record_trace
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import PairOptions, TextToTextOptions
-from tickwise.text.clean import clean
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.dial import hidden_width
 from tickwise.training.text_to_text import mean_loss
@@ -44,13 +43,13 @@ class PairParts:
 
 
 def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs, n_held_out: int, *,
-               targets_repeat: bool = False) -> PairParts:
+               targets_repeat: bool = False, test: Pairs | None = None) -> PairParts:
     """The pairs of files or known data sets. Where no development part is given, a data set brings its own, and else
     up to 1,000 pairs (a twentieth) are held out for it, by the rule of ``hold_out``; ``n_held_out`` of the training
     pairs, of which neither side occurs in any other part, are for the test: a development part that is given goes
-    without pairs that share one."""
-    training = read_pairs(train, read)
-    held_out = None
+    without pairs that share one. The training part goes without what such a development part and ``test`` have
+    (``without_given``)."""
+    training, developing, held_out = read_pairs(train, read), None, None
     if n_held_out:
         training, held_out = hold_out(training, n_held_out, "test")
     own = _own_parts(train, "validation")
@@ -58,19 +57,45 @@ def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs
         developing = read_pairs(development or own, read, split="validation")
         if held_out is not None:
             developing = _without(developing, held_out)
-        say_shared(training, developing)
-        return PairParts(training, developing, held_out)
-    n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
-    training, developing = hold_out(training, n, "validation", targets_repeat=targets_repeat)
+    training = without_given(training, developing, test, targets_repeat=targets_repeat)
+    if developing is None:
+        n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
+        training, developing = hold_out(training, n, "validation", targets_repeat=targets_repeat)
     return PairParts(training, developing, held_out)
 
 
-def say_shared(training: Pairs, development: Pairs) -> None:
-    """Say how many pairs of the development part are trained on too."""
-    learned = set(zip(training.sources, training.targets, strict=True))
-    if n := sum(pair in learned for pair in zip(development.sources, development.targets, strict=True)):
-        say(f"{development.name}: {n:,} of its {len(development):,} pairs are trained on too; what chooses the model "
-            "says less of new texts so")
+def without_given(training: Pairs, development: Pairs | None, test: Pairs | None, *, targets_repeat: bool) -> Pairs:
+    """Without the training pairs that a given part has, by the ``identity`` of their texts; how many is said.
+
+    Where targets may repeat, as labels and summaries do, that is asked of sources alone. Else of both sides: neither
+    may stand in the test part, and not both in the development part, which only chooses the model; how many pairs
+    share one side with that is said.
+
+    Raises ``DataError`` when nothing would be left.
+    """
+    taken: list[set[int]] = []
+    said: list[str] = []
+    n_one = 0
+    for part, where in ((development, "the development part"), (test, "the test part")):
+        shared = [] if part is None else sides_in(training, part)
+        if targets_repeat:
+            own, what = {number for number, (source, _) in enumerate(shared) if source}, "whose source is in"
+        elif part is development:
+            own, what = {number for number, sides in enumerate(shared) if all(sides)}, "of which both sides are in"
+            n_one = sum(map(any, shared)) - len(own)
+        else:
+            own, what = {number for number, sides in enumerate(shared) if any(sides)}, "of which a side is in"
+        taken.append(own)
+        said += [f"{len(own):,} {what} {where}"] if own else []
+    left_out = set().union(*taken)
+    if len(left_out) == len(training):
+        raise DataError(f"{training.name}: every pair in it stands in the development or the test part too; give other "
+                        "pairs to train on")
+    words = ["left out of the training " + " and ".join(said)] if said else []
+    words += [f"{n_one:,} that share one side with the development part are trained on"] if n_one else []
+    if words:
+        say(f"{training.name}: {'; '.join(words)}")
+    return training.take([number for number in range(len(training)) if number not in left_out])
 
 
 def _without(development: Pairs, held_out: Pairs) -> Pairs:
@@ -145,7 +170,7 @@ def _unread(parts: dict[str, Pairs | None], tokenizer: Tokenizer, longest: int) 
 
 def _readable(sources: Sequence[str], tokenizer: Tokenizer, longest: int) -> list[int]:
     """Which of the sources have at most ``longest`` tokens, their end counted."""
-    return [number for number, ids in enumerate(tokenizer.encode_plain(list(sources))) if len(ids) < longest]
+    return [number for number, ids in enumerate(tokenizer.encode_sources(sources)) if len(ids) < longest]
 
 
 def model_config(options: PairOptions, tokenizer: Tokenizer) -> EncoderDecoderConfig:
@@ -158,6 +183,24 @@ def model_config(options: PairOptions, tokenizer: Tokenizer) -> EncoderDecoderCo
         hidden=options.hidden or hidden_width(options.width, gated=True), dropout=options.dropout,
         pad_id=tokenizer.eos_id, start_id=tokenizer.eos_id, eos_id=tokenizer.eos_id,
     )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote for a text."""
+
+    text: str
+    cut: bool = False
+    """Whether it did not end within the most tokens that it may have."""
+    problem: str | None = None
+    """Why nothing was written."""
+
+
+def say_cut(n: int, total: int, what: str = "texts") -> None:
+    """Say how many were cut, if any."""
+    if n:
+        say(f"{n:,} of {total:,} {what} were cut: they did not end within the most tokens that the model writes, "
+            "or that --max-tokens allows")
 
 
 class TextToText:
@@ -205,17 +248,32 @@ class TextToText:
         """Whether it reads everything in lower case."""
         return "Lowercase" in str(self.tokenizer.backend.normalizer)
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a text that it writes, the end counted, at most."""
+        return self.module.config.context_length
+
+    def beam_options(self, width: int = 4, length_penalty: float = 1.0, max_tokens: int | None = None) -> BeamOptions:
+        """A search of texts of at most ``max_tokens`` tokens, or of as many as the model writes, however short their
+        sources are."""
+        return BeamOptions(width=width, length_penalty=length_penalty, max_ratio=0.0,
+                           max_extra=self.most_tokens if max_tokens is None else max_tokens)
+
     def encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """The ids of each text, without an end. ``DataError`` for one that is longer than the model reads; it counts
         the texts from ``first_number``."""
-        sources = self.tokenizer.encode_plain([clean(text).text.strip() for text in texts])
-        longest = self.module.config.source_length
-        for number, ids in enumerate(sources, start=first_number):
-            if len(ids) >= longest:
-                start = " ".join(texts[number - first_number].split())[:40]
-                raise DataError(f"text {number:,} ('{start} …') has {len(ids):,} tokens, the model reads at most "
-                                f"{longest - 1:,}; split it into sentences")
+        sources = self.tokenizer.encode_sources(texts)
+        if problem := next(filter(None, self._too_long(texts, sources, first_number)), None):
+            raise DataError(problem)
         return sources
+
+    def _too_long(self, texts: Sequence[str], sources: Sequence[Sequence[int]], first_number: int) -> list[str | None]:
+        """What is said of each text of which the model does not read as many tokens."""
+        longest = self.module.config.source_length
+        return [None if len(ids) < longest else
+                f"text {number:,} ('{' '.join(text.split())[:40]} …') has {len(ids):,} tokens, the model reads at most "
+                f"{longest - 1:,}; split it into sentences"
+                for number, (text, ids) in enumerate(zip(texts, sources, strict=True), start=first_number)]
 
     def translate(self, texts: Sequence[str], options: BeamOptions | None = None, *, first_number: int = 1,
                   advance: Callable[[float], None] | None = None) -> list[str]:
@@ -223,14 +281,28 @@ class TextToText:
 
         ``advance`` is told of every text that is done. Raises ``DataError`` as ``encode`` does.
         """
-        sources = self.encode(texts, first_number)
+        return [one.text for one in self._written(self.encode(texts, first_number), options, advance)]
+
+    def write(self, texts: Sequence[str], options: BeamOptions | None = None, *, first_number: int = 1,
+              advance: Callable[[float], None] | None = None) -> list[Written]:
+        """As ``translate``; also which targets were cut, and for a text that is too long what is said of it."""
+        sources = self.tokenizer.encode_sources(texts)
+        problems = self._too_long(texts, sources, first_number)
+        read = [[] if problem else ids for ids, problem in zip(sources, problems, strict=True)]
+        return [replace(one, problem=problem)
+                for one, problem in zip(self._written(read, options, advance), problems, strict=True)]
+
+    def _written(self, sources: Sequence[Sequence[int]], options: BeamOptions | None,
+                 advance: Callable[[float], None] | None) -> list[Written]:
+        """The target of each source, given as ids; nothing for one that has none."""
         told = advance or (lambda amount: None)
-        targets = [""] * len(texts)
+        targets = [Written("")] * len(sources)
         places = [place for place, ids in enumerate(sources) if ids]
-        told(len(texts) - len(places))
+        told(len(sources) - len(places))
         for index, hypotheses in beam_search(self.module, [sources[place] for place in places], options,
                                              vocab_size=self.tokenizer.vocab_size, ledger=self._ledger):
-            targets[places[index]] = self.tokenizer.decode(hypotheses[0].token_ids).strip()
+            best = hypotheses[0]
+            targets[places[index]] = Written(self.tokenizer.decode(best.token_ids).strip(), not best.ended)
             told(1)
         return targets
 
@@ -240,7 +312,7 @@ class TextToText:
         Raises ``DataError`` as ``encode`` does."""
         from tickwise.evaluation.attention import translation_maps
 
-        (source,), (target,) = self.encode([text]), self.tokenizer.encode_plain([clean(translation).text.strip()])
+        (source,), (target,) = self.encode([text]), self.tokenizer.encode_sources([translation])
         return translation_maps(self.module, self.tokenizer, source, target)
 
     def score(self, translations: Sequence[str], references: Sequence[str], *, lowercase: bool = False,
@@ -250,8 +322,7 @@ class TextToText:
 
     def readable(self, sources: Sequence[str]) -> list[int]:
         """The numbers of the texts that are not too long."""
-        texts = [clean(text).text.strip() for text in sources]
-        return _readable(texts, self.tokenizer, self.module.config.source_length)
+        return _readable(sources, self.tokenizer, self.module.config.source_length)
 
     def scorable(self, sources: Sequence[str], name: str) -> list[int]:
         """``readable``; what is left out is said. ``DataError`` where every text is too long."""
@@ -265,9 +336,13 @@ class TextToText:
         return numbers
 
     def perplexity(self, pairs: Pairs) -> float | None:
-        """e to the mean nats per target token of the pairs that are not too long; ``None`` where all are."""
-        try:
-            encoded = encode_pairs(pairs, self.tokenizer, self.module.config.source_length)
-        except DataError:
-            return None
-        return math.exp(mean_loss(self.module, encoded, self.device))
+        """e to the mean nats per target token of the pairs that are not too long, which are counted; ``None`` where
+        all are."""
+        config = self.module.config
+        sources, targets = (self.tokenizer.encode_sources(side) for side in (pairs.sources, pairs.targets))
+        encoded = pairs_from_ids(sources, targets, (config.source_length, config.context_length), config.eos_id,
+                                 config.start_id)
+        if n := len(pairs) - (0 if encoded is None else len(encoded)):
+            say(f"{pairs.name}: {n:,} of {len(pairs):,} pairs have no part in the perplexity, because the model reads "
+                "no sources, or writes no targets, as long")
+        return None if encoded is None else math.exp(mean_loss(self.module, encoded, self.device))
