@@ -68,6 +68,24 @@ def test_words_of_wikitext_lower_the_perplexity_per_word(model_path, text_file, 
     assert values[1] < values[0]
 
 
+def test_another_model_is_compared_on_the_same_text(model_path, tmp_path, text_file, capsys):
+    tokenizer = load(model_path).tokenizer
+    other = count_ngrams(np.asarray(tokenizer.encode(TEXT)), tokenizer.vocab_size, order=3)
+    save_model(tmp_path / "other", other, tokenizer)
+    words = ["evaluate", model_path, "--data", text_file, "--against", str(tmp_path / "other")]
+    assert dispatch([*words, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    comparison = shown["comparison"]
+    assert (comparison["model"], comparison["against"]) == (str(load(model_path).path), str(tmp_path / "other"))
+    assert comparison["nats_per_word"]["interval"][0] > 0
+    assert comparison["word_perplexity_ratio"]["value"] > 1
+    assert comparison["p"] < 0.01
+    assert dispatch(words) == 0
+    assert "they differ" in capsys.readouterr().out
+    assert dispatch([*words, "--task", "blimp"]) == 2
+    assert "--against: has no meaning" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -46,6 +46,13 @@ def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
     assert code == 0
     assert "all" in printed
 
+    code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged, "--against", out, "--json")
+    comparison = json.loads(printed)["comparison"]
+    assert (code, comparison["model"], comparison["p"]) == (0, str(out), 1)
+    assert comparison["f1"] == [result["results"]["entities"]["f1,none"]] * 2
+    code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged, "--against", out)
+    assert "p = 1: they do not differ" in printed
+
     code, _, err = tickwise_cli("run", "entities", "--train", tagged, "--out", out, *TINY)
     assert code == 2
     assert "holds a run already" in err
@@ -64,6 +71,7 @@ def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
         (["--train", tagged], "--out"),
         (["--train", tagged, "--out", tmp_path / "a", "--options.hidden", 0], "hidden"),
         (["--train", tagged, "--out", tmp_path / "a", "--html", "x.html"], "--html"),
+        ([tmp_path, "a text", "--against", tmp_path], "--against"),
         ([tmp_path, "a text"], "not a model directory"),
     ):
         code, out, err = tickwise_cli("run", "entities", *words)

@@ -3,7 +3,7 @@
 import pytest
 
 from tickwise.data.tagged import Span, chunks
-from tickwise.evaluation.entities import entity_scores, table
+from tickwise.evaluation.entities import compare_entities, comparison_lines, entity_scores, table
 
 # Worked out by hand: gold has PER 0-2, LOC 3-4 | ORG 0-1, PER 2-3 | nothing. The prediction has PER 0-2, LOC 3-5 (too
 # long) | PER 0-1 (wrong type), PER 2-3 | LOC 1-2 (none there). Right: PER 0-2 and PER 2-3.
@@ -53,3 +53,24 @@ def test_json_is_in_the_harness_s_layout_and_the_table_in_per_cent():
     scores = entity_scores(GOLD, GUESS)
     assert scores.to_json()["results"]["entities"]["f1,none"] == pytest.approx(4 / 9)
     assert "44.44" in table(scores)
+
+
+def test_two_taggers_are_compared_sentence_by_sentence():
+    gold = [[Span(0, 1, "PER")], [Span(1, 2, "LOC")]] * 30
+    good = [list(spans) for spans in gold]
+    poor = [spans if n % 3 else [] for n, spans in enumerate(good)]
+    found = compare_entities(gold, good, poor)
+    assert found.f1 == (entity_scores(gold, good).overall.f1, entity_scores(gold, poor).overall.f1)
+    assert (found.only_model, found.only_against) == (20, 0)
+    assert found.p < 0.01
+    assert 0 < found.difference.low <= found.f1[0] - found.f1[1] <= found.difference.high
+    back = compare_entities(gold, poor, good)
+    assert back.p == found.p
+    assert back.difference.low == pytest.approx(-found.difference.high)
+    assert compare_entities(gold, poor, poor).p == 1
+    assert "differ" in comparison_lines(found, "a", "b")
+    alone = compare_entities(gold[:1], good[:1], poor[:1])
+    assert (alone.p, alone.difference) == (None, None)
+    assert "too few" in comparison_lines(alone, "a", "b")
+    with pytest.raises(ValueError, match="shorter"):
+        compare_entities(gold, good, poor[:-1])

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy
 import pytest
@@ -257,7 +258,7 @@ def test_words_of_wikitext_count_an_end_mark_per_line():
 @pytest.mark.parametrize("block", [1, 7, 16])
 def test_words_and_bytes_of_blocks_are_counted_where_they_start(model, rule, block):
     tokens = numpy.array(model.tokenizer.encode(TEXT))
-    corpus = Corpus("x", "x", tokens, count_words(TEXT, rule), len(TEXT.encode()))
+    corpus = Corpus("x", "x", tokens, count_words(TEXT, rule), len(TEXT.encode()), Path("x"))
     edges = numpy.append(numpy.arange(0, len(tokens), block), len(tokens))
     words, n_bytes = words_and_bytes_per_block(corpus, model.tokenizer, edges, rule)
     assert words.sum() == pytest.approx(corpus.n_words)

@@ -1,10 +1,10 @@
 """Loss, perplexity per token and per word, and bits per byte of a model on a text, or its choices between minimal
-pairs; with 95 % intervals."""
+pairs; with 95 % intervals; and whether another model does better on the same text."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from tickwise.core.console import format_number
 from tickwise.core.device import DType
 
 if TYPE_CHECKING:
+    from tickwise.evaluation.model_comparison import ModelComparison
     from tickwise.evaluation.perplexity import PerplexityResult
 
 _LABELS = {
@@ -33,6 +34,8 @@ class Arguments(CommonArguments):
     data: Path | None = None
     """Prepared directory, or a UTF-8 text file; the data that the model was trained on if left out. For blimp: a folder
     of .jsonl files, or one, with sentence_good and sentence_bad; the known data set blimp if left out."""
+    against: Path | None = None
+    """Another model, to be compared with this one on the same text by a paired bootstrap."""
     split: Literal["train", "validation", "test"] | None = None
     """Which part of a prepared directory; test if it has one, else validation."""
     clean: bool = False
@@ -66,20 +69,25 @@ def run(arguments: Arguments) -> int:
     from tickwise.evaluation.perplexity import evaluate
 
     model = load(arguments.model, arguments.device, arguments.dtype)
+    # Before anything is measured: what cannot be read is said at once.
+    other = None if arguments.against is None else load(arguments.against, arguments.device, arguments.dtype)
+    settings: dict[str, Any] = {
+        name: getattr(arguments, name) for name in ("split", "clean", "context", "stride", "batch_size",
+                                                    "bootstrap_samples", "seed", "words")}
     with traced(model, arguments.trace, WindowCosts(model.module)):
-        result = evaluate(
-            model,
-            arguments.data,
-            split=arguments.split,
-            clean=arguments.clean,
-            context=arguments.context,
-            stride=arguments.stride,
-            batch_size=arguments.batch_size,
-            bootstrap_samples=arguments.bootstrap_samples,
-            seed=arguments.seed,
-            words=arguments.words,
-        )
-    print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
+        result = evaluate(model, arguments.data, **settings)
+    if other is None:
+        print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
+        return 0
+    from tickwise.evaluation.model_comparison import compare_models
+
+    second = evaluate(other, result.corpus.path, **settings)
+    comparison = compare_models(result, second, (model, other), samples=arguments.bootstrap_samples,
+                                seed=arguments.seed)
+    if arguments.json:
+        print(json.dumps(result.to_json() | {"comparison": comparison.to_json()}, allow_nan=False))
+    else:
+        print(f"{table(result)}\n\n{comparison_table(comparison, result, second)}")
     return 0
 
 
@@ -88,7 +96,8 @@ def _blimp(arguments: Arguments) -> int:
     from tickwise.engine.language_model import load
     from tickwise.evaluation import minimal_pairs
 
-    idle = [name for name in ("split", "clean", "context", "stride", "batch_size", "trace") if getattr(arguments, name)]
+    idle = [name for name in ("split", "clean", "context", "stride", "batch_size", "trace", "against")
+            if getattr(arguments, name)]
     if idle:
         raise ConfigError(f"--{idle[0].replace('_', '-')}: has no meaning with --task blimp")
     sets = minimal_pairs.read_pair_sets(arguments.data)
@@ -122,6 +131,25 @@ def table(result: "PerplexityResult") -> str:
         lines += ["", f"intervals: {result.bootstrap_samples} resamples of {result.blocks} blocks "
                       f"of {result.block_tokens} tokens"]
     return "\n".join(lines)
+
+
+def comparison_table(comparison: "ModelComparison", first: "PerplexityResult", second: "PerplexityResult") -> str:
+    """Both models' perplexity and what of the difference is more than chance, for people."""
+    lines = [f"{result.model}: perplexity per word {_number(result.word_perplexity.value)}, "
+             f"{result.bits_per_byte.value:.4f} bits per byte" for result in (first, second)]
+    shown = {"difference in nats per word": (comparison.nats_per_word, "+.4f"),
+             "difference in bits per byte": (comparison.bits_per_byte, "+.4f"),
+             "perplexity per word, ratio": (comparison.word_perplexity_ratio, ".4f")}
+    lines += ["", f"{'first against second':<28} {'value':>9}   95 % interval"]
+    for label, (metric, form) in shown.items():
+        known = metric.interval
+        between = f"{known.low:{form}} to {known.high:{form}}" if known else "n/a"
+        lines.append(f"{label:<28} {format(metric.value, form):>9}   {between}")
+    if comparison.p is None:
+        return "\n".join([*lines, "the text is too short to say whether they differ"])
+    verdict = "they differ" if comparison.p < 0.05 else "they do not differ at the 5 % level"
+    return "\n".join([*lines, f"paired bootstrap over {comparison.blocks:,} pieces of the text: p = "
+                              f"{comparison.p:.3g}: {verdict}"])
 
 
 def _number(value: float) -> str:

@@ -21,6 +21,8 @@ class Arguments(TaskArguments):
     tokenized: bool = False
     """The text is split into words already, by white space as the training data has them, and each line is a sentence;
     else it is split as the training data was."""
+    against: Path | None = None
+    """Another tagger, to be compared with this one on --test by a paired bootstrap over its sentences."""
     html: Path | None = None
     """Also write the texts with their entities in colour as one HTML page."""
     max_seconds: float | None = None
@@ -40,6 +42,8 @@ def run(arguments: Arguments) -> int:
         for name in ("html", "tokenized"):
             if getattr(arguments, name):
                 raise ConfigError(f"--{name}: is for texts; leave out --train and --test")
+    if arguments.against is not None and (arguments.train or not arguments.test):
+        raise ConfigError("--against: models that are there are compared on tagged sentences; give --test FILE")
     if arguments.train:
         return _train(arguments)
     from tickwise.profiling.calls import traced_calls
@@ -111,8 +115,21 @@ def _own_test(train: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _evaluate(tagger: "EntityTagger", arguments: Arguments, figures: dict[str, Any]) -> None:
-    from tickwise.evaluation.entities import table
-    from tickwise.tasks.tag import read_sentences
+    from tickwise.evaluation.entities import compare_entities, comparison_lines, entity_scores, table
+    from tickwise.tasks.tag import EntityTagger, read_sentences
 
-    scores = tagger.evaluate(read_sentences(arguments.test, "test", arguments.options))
-    print(json.dumps(figures | scores.to_json()) if arguments.json else table(scores))
+    # Before anything is measured: a model that cannot be read is said at once.
+    other = None if arguments.against is None else EntityTagger.load(arguments.against, arguments.device)
+    sentences = read_sentences(arguments.test, "test", arguments.options)
+    gold, found = [s.entities for s in sentences], tagger.tag_sentences(sentences)
+    scores = entity_scores(gold, found)
+    if other is None:
+        print(json.dumps(figures | scores.to_json()) if arguments.json else table(scores))
+        return
+    comparison = compare_entities(gold, found, other.tag_sentences(sentences))
+    names = str(arguments.model), str(arguments.against)
+    if arguments.json:
+        shown = {"model": names[0], "against": names[1]} | comparison.to_json()
+        print(json.dumps(figures | scores.to_json() | {"comparison": shown}))
+    else:
+        print(f"{table(scores)}\n\n{comparison_lines(comparison, *names)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tickwise.compare.cases import NOISY
 from tickwise.compare.measure import Measured
-from tickwise.evaluation.bootstrap import interval, resample_sums
+from tickwise.evaluation.bootstrap import interval, resample_sums, two_sided
 from tickwise.evaluation.classification import compare
 
 SIGNIFICANT = 0.05
@@ -124,12 +124,6 @@ def may_be_above(found: Estimate) -> bool:
 def _means(*columns: _Floats, seed: int) -> _Floats:
     """(samples, columns) means over resampled cases."""
     return resample_sums(numpy.stack(columns, axis=1), _SAMPLES, seed) / len(columns[0])
-
-
-def two_sided(values: _Floats) -> float:
-    """Of resampled values: how easily there is no difference from 0; never 0 (Davison & Hinkley 1997, section 4.2)."""
-    below, above = (int(side.sum() + 1) / (len(values) + 1) for side in (values <= 0, values >= 0))
-    return min(1.0, 2 * min(below, above))
 
 
 def turning_share(plain: _Floats, noisy: _Floats, seed: int) -> Turn | None:

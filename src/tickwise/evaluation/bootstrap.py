@@ -41,6 +41,13 @@ def resample_sums(
     return numpy.concatenate(sums)
 
 
+def two_sided(values: NDArray[numpy.float64]) -> float:
+    """Of resampled differences: how easily there is none, twice the smaller share on one side of 0. What was resampled
+    counts as a resample on either side, so it is never 0 (Davison & Hinkley 1997, section 4.2)."""
+    below, above = (int(side.sum() + 1) / (len(values) + 1) for side in (values <= 0, values >= 0))
+    return min(1.0, 2 * min(below, above))
+
+
 def interval(values: NDArray[numpy.float64]) -> Interval:
     """The percentile interval of resampled values: their 2.5 % and 97.5 % quantiles."""
     low, high = numpy.quantile(values, (0.025, 0.975))

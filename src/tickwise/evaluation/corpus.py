@@ -19,13 +19,15 @@ WordRule = Literal["whitespace", "wikitext"]
 
 @dataclass(frozen=True)
 class Corpus:
-    """tokens: (n,) ids; ``n_words`` and ``n_bytes`` are those of the whole text; ``title`` is what people read."""
+    """tokens: (n,) ids; ``n_words`` and ``n_bytes`` are those of the whole text; ``title`` is what people read;
+    ``path`` the file or prepared directory."""
 
     name: str
     title: str
     tokens: NDArray[Any]
     n_words: int
     n_bytes: int
+    path: Path
 
 
 def count_words(text: str, rule: WordRule) -> int:
@@ -71,6 +73,7 @@ def open_corpus(
         tokens=numpy.asarray(tokenizer.encode(text), dtype=numpy.int32),
         n_words=count_words(text, rule),
         n_bytes=len(text.encode()),
+        path=path,
     )
 
 
@@ -129,7 +132,7 @@ def _prepared(
     chosen = data.split(split)
     return Corpus(
         name=f"{source.resolve().stem}/{split}", title=f"the {split} split of {source}", tokens=chosen.tokens,
-        n_words=chosen.n_words, n_bytes=chosen.n_bytes,
+        n_words=chosen.n_words, n_bytes=chosen.n_bytes, path=path,
     )
 
 

@@ -1,7 +1,7 @@
 """Precision, recall and F1 of entities as conlleval and seqeval define them: an entity counts when its first token, its
 last token and its type are all right (Tjong Kim Sang & De Meulder 2003)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from tickwise.data.tagged import Span
-from tickwise.evaluation.bootstrap import Interval, interval, resample_sums
+from tickwise.evaluation.bootstrap import Interval, interval, resample_sums, two_sided
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ def entity_scores(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[S
     """Compare the entities of each sentence. ``ValueError`` when the two have not as many sentences."""
     counts: dict[str, list[int]] = {}
     per_sentence = numpy.zeros((len(gold), 3))
-    for row, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
-        right = set(truth) & set(guess)
-        for column, spans in enumerate((right, set(guess), set(truth))):
+    for row, found in enumerate(_counted(gold, predicted)):
+        for column, spans in enumerate(found):
             per_sentence[row, column] = len(spans)
             for span in spans:
                 counts.setdefault(span.type, [0, 0, 0])[column] += 1
@@ -80,6 +79,65 @@ def entity_scores(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[S
     overall = TypeScore(*(int(total) for total in per_sentence.sum(0)))
     spread = interval(_f1(resample_sums(per_sentence, samples, seed))) if len(gold) > 1 and samples else None
     return EntityScores(overall, by_type, spread, len(gold))
+
+
+def _counted(gold: Sequence[Sequence[Span]],
+             predicted: Sequence[Sequence[Span]]) -> Iterator[tuple[set[Span], set[Span], set[Span]]]:
+    """Of each sentence the entities that are right, predicted, and true."""
+    for truth, guess in zip(gold, predicted, strict=True):
+        yield set(truth) & set(guess), set(guess), set(truth)
+
+
+@dataclass(frozen=True)
+class EntityComparison:
+    """Two taggers on the same sentences."""
+
+    f1: tuple[float, float]
+    """Micro F1 of ``model`` and of ``against``."""
+    difference: Interval | None
+    """Of the first F1 less the second, over resampled sentences; None for fewer than two sentences."""
+    p: float | None
+    """Two-sided paired bootstrap, that there is no difference."""
+    only_model: int
+    """Entities that only the first one finds rightly."""
+    only_against: int
+    n_sentences: int
+
+    def to_json(self) -> dict[str, Any]:
+        spread = self.difference
+        return {"f1": list(self.f1), "difference": self.f1[0] - self.f1[1],
+                "interval": [spread.low, spread.high] if spread else None, "p": self.p,
+                "only_model": self.only_model, "only_against": self.only_against, "sentences": self.n_sentences}
+
+
+def compare_entities(gold: Sequence[Sequence[Span]], model: Sequence[Sequence[Span]],
+                     against: Sequence[Sequence[Span]], *, samples: int = 10_000, seed: int = 0) -> EntityComparison:
+    """Whether two taggers' F1 differs, sentence by sentence: sentences are drawn with what both found in them.
+    ``ValueError`` when there are not as many of each."""
+    both = numpy.array([[len(spans) for counted in row for spans in counted]
+                        for row in zip(_counted(gold, model), _counted(gold, against), strict=True)]).reshape(-1, 6)
+    only_model, only_against = (
+        sum(len((set(a) - set(b)) & set(truth)) for truth, a, b in zip(gold, *pair, strict=True))
+        for pair in ((model, against), (against, model)))
+    first, second = (float(_f1(both[:, part].sum(0, keepdims=True))[0]) for part in (slice(0, 3), slice(3, 6)))
+    differences = None
+    if len(gold) > 1:
+        drawn = resample_sums(both.astype(float), samples, seed)
+        differences = _f1(drawn[:, :3]) - _f1(drawn[:, 3:])
+    spread, p = (None, None) if differences is None else (interval(differences), two_sided(differences))
+    return EntityComparison((first, second), spread, p, only_model, only_against, len(gold))
+
+
+def comparison_lines(found: EntityComparison, model: str, against: str) -> str:
+    """The comparison for people, F1 in per cent."""
+    first, second = (100 * value for value in found.f1)
+    line = f"{model}: F1 {first:.2f}; {against}: {second:.2f}; difference {first - second:+.2f}"
+    if found.difference is None or found.p is None:
+        return f"{line}; too few sentences to test it"
+    verdict = "they differ" if found.p < 0.05 else "they do not differ at the 5 % level"
+    return (f"{line} ({100 * found.difference.low:+.2f} to {100 * found.difference.high:+.2f})\n"
+            f"right in only one of them: {found.only_model:,} and {found.only_against:,} entities; paired bootstrap "
+            f"over {found.n_sentences:,} sentences p = {found.p:.3g}: {verdict}")
 
 
 def _f1(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:

@@ -65,6 +65,8 @@ class PerplexityResult:
     seed: int
     seconds: float
     losses: NDArray[numpy.float32] = dataclasses.field(repr=False, compare=False)
+    corpus: Corpus = dataclasses.field(repr=False, compare=False)
+    """The text, with the bytes that were scored."""
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -192,7 +194,7 @@ def evaluate(
         words=corpus.n_words, bytes=corpus.n_bytes, word_rule=words, context=context, stride=stride,
         batch_size=batch_size, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device),
         block_tokens=block_tokens, blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed,
-        seconds=seconds, losses=losses,
+        seconds=seconds, losses=losses, corpus=corpus,
     )
 
 

@@ -258,9 +258,10 @@ class EntityTagger:
 
     def tag_tokens(self, sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
         """The entities of sentences that are tokens already, read as one document; none in one without tokens."""
-        return self._spans([TaggedSentence(tuple(s), ()) for s in sentences])
+        return self.tag_sentences([TaggedSentence(tuple(s), ()) for s in sentences])
 
-    def _spans(self, sentences: Sequence[TaggedSentence]) -> list[list[Span]]:
+    def tag_sentences(self, sentences: Sequence[TaggedSentence]) -> list[list[Span]]:
+        """Likewise; those of one document may be read together. What is tagged there already is not looked at."""
         full = [sentence for sentence in sentences if sentence.tokens]
         found = iter(self._find(full, False) if full else ())
         return [[span for span, _ in next(found)] if sentence.tokens else [] for sentence in sentences]
@@ -287,4 +288,4 @@ class EntityTagger:
 
     def evaluate(self, sentences: Sequence[TaggedSentence], seed: int = 0) -> EntityScores:
         """Precision, recall and F1 against the sentences' own entities."""
-        return entity_scores([s.entities for s in sentences], self._spans(sentences), seed=seed)
+        return entity_scores([s.entities for s in sentences], self.tag_sentences(sentences), seed=seed)

@@ -1,0 +1,104 @@
+"""Two language models on the same text: by how much the one predicts it better, and whether that is more than chance.
+
+Both give the text a probability as a whole, so their nats can be taken from each other whatever their tokens are, as
+long as neither hides words behind ``<unk>``: then only models of the same vocabulary compare. Resampled are runs of
+text, each with what both models made of it (paired bootstrap; Efron 1979, blocks: Künsch 1989).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from tickwise.core.errors import ConfigError
+from tickwise.engine.language_model import LanguageModel
+from tickwise.evaluation.bootstrap import interval, resample_sums, two_sided
+from tickwise.evaluation.perplexity import Metric, PerplexityResult, loss_blocks
+
+_FINE = 16
+"""Tokens between the places of the text at which both models' nats are known exactly."""
+_Floats = NDArray[numpy.float64]
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Of ``model`` against ``against``: below 0, and ratios below 1, where ``model`` predicts the text better."""
+
+    model: str
+    against: str
+    nats_per_word: Metric
+    """Difference of the losses."""
+    bits_per_byte: Metric
+    """Likewise."""
+    word_perplexity_ratio: Metric
+    p: float | None
+    """Two-sided, that there is no difference; None for a text too short to resample."""
+    blocks: int
+    samples: int
+    same_tokenizer: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Values with their intervals; ``None`` where there is none."""
+        shown: dict[str, Any] = {"model": self.model, "against": self.against}
+        for name in ("nats_per_word", "bits_per_byte", "word_perplexity_ratio"):
+            metric: Metric = getattr(self, name)
+            known = metric.interval
+            value = metric.value if math.isfinite(metric.value) else None
+            shown[name] = {"value": value, "interval": [known.low, known.high] if known else None,
+                           "stderr": known.stderr if known else None}
+        return shown | {"p": self.p, "blocks": self.blocks, "bootstrap_iters": self.samples,
+                        "same_tokenizer": self.same_tokenizer}
+
+
+def check_comparable(first: PerplexityResult, second: PerplexityResult, same_tokenizer: bool) -> None:
+    """``ConfigError`` where one of the two had it easier: other tokens, some of which hide words."""
+    if same_tokenizer:
+        return
+    for result in (first, second):
+        if result.unknown:
+            raise ConfigError(
+                f"--against: the models have different vocabularies, and {result.unknown:,} tokens of this text are "
+                f"<unk> for {result.model}, which hides what word it was; compare models of one vocabulary, or of "
+                "characters or bytes")
+
+
+def compare_models(first: PerplexityResult, second: PerplexityResult, models: tuple[LanguageModel, LanguageModel], *,
+                   samples: int = 1000, seed: int = 0) -> ModelComparison:
+    """``second`` is what the first is compared against; both are of the same text and ``models``, which made them.
+    ``ConfigError`` where their tokens do not compare."""
+    same = models[0].tokenizer.fingerprint == models[1].tokenizer.fingerprint
+    check_comparable(first, second, same)
+    courses = [_course(result, model) for result, model in zip((first, second), models, strict=True)]
+    # A first token that one of them leaves unscored is left out of both.
+    begin = max(course[0, 2] for course in courses)
+    edges = courses[0][:: max(1, max(first.block_tokens, second.block_tokens) // _FINE), 2]
+    edges = numpy.unique(numpy.concatenate([[begin], edges[edges > begin], courses[0][-1:, 2]]))
+    nats = [numpy.diff(numpy.interp(edges, course[:, 2], course[:, 0])) for course in courses]
+    words = numpy.diff(numpy.interp(edges, courses[0][:, 2], courses[0][:, 1]))
+    blocks = numpy.stack([nats[0] - nats[1], words, numpy.diff(edges)], axis=1)
+    totals = _figures(blocks.sum(0, keepdims=True))
+    spread = _figures(resample_sums(blocks, samples, seed)) if len(blocks) > 1 else {}
+    found = {name: Metric(float(value[0]), interval(spread[name]) if spread and numpy.isfinite(spread[name]).all()
+                          else None) for name, value in totals.items()}
+    return ModelComparison(
+        first.model, second.model, **found, p=two_sided(spread["nats_per_word"]) if spread else None,
+        blocks=len(blocks), samples=samples, same_tokenizer=same)
+
+
+def _course(result: PerplexityResult, model: LanguageModel) -> _Floats:
+    """(n, 3): nats and words up to a place of the text, and the place in bytes, at every ``_FINE``-th token. White
+    space at a token's border may count to either side of it."""
+    corpus = result.corpus
+    blocks = loss_blocks(result.losses, corpus, model, _FINE, result.word_rule)[:, [0, 2, 3]]
+    unscored = model.tokenizer.decode(corpus.tokens[: len(corpus.tokens) - len(result.losses)].tolist())
+    start = numpy.array([[0.0, 0.0, len(unscored.encode("utf-8"))]])
+    return numpy.concatenate([start, start + numpy.cumsum(blocks, axis=0)])
+
+
+def _figures(sums: _Floats) -> dict[str, _Floats]:
+    nats, words, n_bytes = sums.T
+    with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return {"nats_per_word": nats / words, "bits_per_byte": nats / n_bytes / math.log(2),
+                "word_perplexity_ratio": numpy.exp(nats / words)}
