@@ -11,13 +11,14 @@ from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tokenizers.train import char_tokenizer
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["writes", "copies"])
+def folder(request, tmp_path_factory):
     tokenizer = char_tokenizer(Counter("abcdefgh \n"), vocab_size=None, end_of_text=True, unknown=False)
     end = tokenizer.eos_id
     module = EncoderDecoder(EncoderDecoderConfig(
         vocab_size=tokenizer.vocab_size, source_length=32, context_length=32, width=16, n_encoder_layers=1,
-        n_decoder_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, hidden=16, pad_id=end, start_id=end, eos_id=end))
+        n_decoder_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, hidden=16, pad_id=end, start_id=end, eos_id=end,
+        copies=request.param))
     generator = torch.Generator().manual_seed(0)
     for parameter in module.initialise(0).parameters():
         torch.nn.init.normal_(parameter, 0, 0.4, generator=generator)

@@ -26,6 +26,7 @@ BLOCK = 4
 CHANGES = [
     {}, {"positions": "sinusoidal", "norm": "layernorm", "norm_place": "post", "final_norm": False, "bias": True},
     {"positions": "learned", "n_kv_heads": 2}, {"positions": "relative", "scale_scores": False},
+    {"copies": True, "n_kv_heads": 2}, {"copies": True, "positions": "relative"},
 ]
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [5], [8, 9, 7], [3, 2], [8, 9, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7], [4, 4, 5, 5, 6]]
 
@@ -94,8 +95,9 @@ def test_a_cancelled_request_leaves_the_others_as_they_are(made, tokenizer):
     assert 0 < len(done[first][0].token_ids) < 18
 
 
-def test_the_same_source_is_encoded_once_and_another_one_shares_nothing(made, tokenizer, monkeypatch):
-    module = made()
+@pytest.mark.parametrize("changes", [{}, {"copies": True}])
+def test_the_same_source_is_encoded_once_and_another_one_shares_nothing(made, tokenizer, monkeypatch, changes):
+    module = made(**changes)
     encoded = []
     encode = module.encode
     monkeypatch.setattr(module, "encode", lambda ids, *more: encoded.append(ids.tolist()) or encode(ids, *more))
@@ -126,8 +128,9 @@ def test_samples_go_on_from_one_source(made, tokenizer):
     assert all(len(choice.top) == 2 and choice.logprob <= 0 for sample in samples for choice in sample.choices)
 
 
-def test_a_beam_finds_what_the_search_for_whole_files_finds(made, tokenizer):
-    module = made()
+@pytest.mark.parametrize("changes", [{}, {"copies": True, "n_kv_heads": 2}])
+def test_a_beam_finds_what_the_search_for_whole_files_finds(made, tokenizer, changes):
+    module = made(**changes)
     engine = Engine(module, tokenizer, options=EngineOptions(max_rows=8, block_size=BLOCK))
     settings = GenerationSettings(max_tokens=9, beam_width=3, n=3, length_penalty=0.8)
     names = [engine.submit(Request(prompt=prompt, settings=settings)) for prompt in PROMPTS]
@@ -159,6 +162,7 @@ def test_the_state_of_a_text_is_what_its_blocks_hold(made, tokenizer):
     # Keys and values of every decoder layer, for tokens of sources and of targets alike.
     per_token = 2 * config.n_decoder_layers * config.n_kv_heads * config.head_dim * 4
     assert runner.state_bytes == 6 * BLOCK * per_token
+    assert EncoderDecoderRunner(made(copies=True), 6, BLOCK).state_bytes == 6 * BLOCK * (per_token + 8)
     engine = Engine(module, tokenizer, options=EngineOptions(block_size=BLOCK, prefix_cache=False))
     engine.submit(greedy([3] * 8, 5))
     engine.step()
@@ -166,8 +170,9 @@ def test_the_state_of_a_text_is_what_its_blocks_hold(made, tokenizer):
     assert held == -(-(8 + 1 + 1) // BLOCK)  # the source, its end mark, the start mark
 
 
-def test_rows_are_read_alike_wherever_their_blocks_lie(made, tokenizer):
-    module = made()
+@pytest.mark.parametrize("changes", [{}, {"copies": True}])
+def test_rows_are_read_alike_wherever_their_blocks_lie(made, tokenizer, changes):
+    module = made(**changes)
     rows = [[3, 1, 4, 1], [5, 9], [2, 6, 5, 3, 5, 8]]
     mark_ids = [module.config.eos_id, module.config.start_id]
     tables = {
@@ -281,8 +286,9 @@ def test_flops_by_hand(made):
     assert encoding.table.at(encoding.lengths)[Stage.QKV, 0][0] == 2 * 5 * width * 3 * heads
 
 
-def test_decoding_needs_few_listings(made, monkeypatch):
-    costs = EncoderDecoderCosts(made(), BLOCK)
+@pytest.mark.parametrize("changes", [{}, {"copies": True}])
+def test_decoding_needs_few_listings(made, monkeypatch, changes):
+    costs = EncoderDecoderCosts(made(**changes), BLOCK)
     calls = []
     listing = costs._listing
     monkeypatch.setattr(costs, "_listing", lambda *args, **more: calls.append(args) or listing(*args, **more))

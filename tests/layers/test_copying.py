@@ -7,9 +7,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tickwise.core.errors import ConfigError
-from tickwise.engine.options import EngineOptions
-from tickwise.engine.serving import runner_for
 from tickwise.interop.directory import load_module, save_model
 from tickwise.layers.copying import head_and_mixed_loss, mixed_log_probabilities, mixed_loss
 from tickwise.layers.loss import LARGE_VOCABULARY, LOSS_CHUNK
@@ -120,7 +117,7 @@ def test_the_logits_of_a_large_vocabulary_never_all_exist(grad):
     assert watched.largest <= LOSS_CHUNK * LARGE_VOCABULARY < n_pairs * length * LARGE_VOCABULARY
 
 
-def test_it_is_kept_and_the_engine_says_who_serves_it(module, tmp_path):
+def test_it_is_kept(module, tmp_path):
     class NoAssets:
         def save(self, folder):
             """Nothing."""
@@ -129,5 +126,3 @@ def test_it_is_kept_and_the_engine_says_who_serves_it(module, tmp_path):
     again = load_module(tmp_path / "model", device="cpu")
     source_BS, lengths_B, target_BT, *_ = batch()
     torch.testing.assert_close(again(source_BS, lengths_B, target_BT), module(source_BS, lengths_B, target_BT))
-    with pytest.raises(ConfigError, match="run summarise"):
-        runner_for(module, EngineOptions())

@@ -2,7 +2,8 @@
 
 A tick encodes the sources that are new, reads the rows' target tokens, and asks for logits; each of the three is listed
 by itself. What reading costs is linear in how many keys each batch of attention looks at, so a few short listings tell
-it for every length; encoding is listed once for every length of a source.
+it for every length; encoding is listed once for every length of a source. A model that copies looks at its sources for
+its logits too: they are listed together with the reading.
 """
 
 from collections import Counter
@@ -38,6 +39,8 @@ _SHORT_SOURCE = 2
 """Source tokens of the rows that are listed; their targets have one token before the new ones."""
 
 _Do = Callable[[EncoderDecoderRunner, Sequence[RowInput]], object]
+_Asked = tuple[int, ...]
+"""For how many of its last tokens each row of a part is asked the next one."""
 _Figures = dict[StageKey, NDArray[numpy.int64]]
 """FLOPs, bytes read and bytes written, (3,), by stage."""
 
@@ -52,7 +55,7 @@ class EncoderDecoderCosts:
         self._module, self._block_size = module, block_size
         self._tables: dict[tuple[Any, ...], CostTable] = {}
         self._encoded: dict[tuple[int, int], _Figures] = {}
-        self._per_key: dict[PartKind, tuple[_Figures, _Figures]] = {}
+        self._per_key: dict[tuple[PartKind, _Asked], tuple[_Figures, _Figures]] = {}
         self._heads: dict[tuple[int, bool], _Figures] = {}
         self._typical: dict[str, TickWork] = {}
 
@@ -67,13 +70,12 @@ class EncoderDecoderCosts:
         for part, kind in zip(parts, kinds, strict=True):
             n_source_keys, n_target_keys = part_keys(part, kind.gathered)
             lengths += [n_source_keys - _SHORT_SOURCE, n_target_keys - kind.n_new - 1]
-        n_logits = sum(row.n_logits for row in rows)
-        asks = n_logits, n_logits < sum(map(n_target, rows))
-        table = self._tables.get((sources, kinds, asks))
+        asked = tuple(tuple(row.n_logits for row in part) for part in parts)
+        table = self._tables.get((sources, kinds, asked))
         if table is None:
             if len(self._tables) >= _MOST_TABLES:
                 self._tables.clear()
-            table = self._tables[sources, kinds, asks] = self._table(sources, kinds, asks)
+            table = self._tables[sources, kinds, asked] = self._table(sources, kinds, asked)
         if work.phase == "decode" or work.phase not in self._typical:
             self._typical[work.phase] = work
         return TickCosts(table, tuple(lengths))
@@ -102,14 +104,15 @@ class EncoderDecoderCosts:
         return list_program(self._module, rows, call=run)
 
     def _table(
-        self, sources: tuple[tuple[int, int], ...], kinds: tuple[PartKind, ...], asks: tuple[int, bool]
+        self, sources: tuple[tuple[int, int], ...], kinds: tuple[PartKind, ...], asked: tuple[_Asked, ...]
     ) -> CostTable:
         base = [self._source_figures(*lengths) for lengths in sources]
         if kinds:
-            base.append(self._read_figures([_part(kind, 0, 0) for kind in kinds]))
-        if asks[0]:
-            base.append(self._head_figures(*asks))
-        steps = [figures for kind in kinds for figures in self._figures_per_key(kind)]
+            base.append(self._read_figures([_part(kind, 0, 0, n) for kind, n in zip(kinds, asked, strict=True)]))
+        n_logits = sum(map(sum, asked))
+        if n_logits and not self._module.config.copies:
+            base.append(self._head_figures(n_logits, n_logits < sum(kind.n_rows * kind.n_new for kind in kinds)))
+        steps = [figures for one in zip(kinds, asked, strict=True) for figures in self._figures_per_key(*one)]
         keys = tuple(dict.fromkeys(key for figures in (*base, *steps) for key in figures))
         nothing = numpy.zeros(3, dtype=numpy.int64)
         base_K3 = sum((numpy.array([f.get(key, nothing) for key in keys]) for f in base),
@@ -125,17 +128,20 @@ class EncoderDecoderCosts:
         return self._encoded[length, n_sources]
 
     def _read_figures(self, parts: Sequence[Sequence[RowInput]]) -> _Figures:
-        """Of reading target tokens. In blocks of one token even the shortest rows can lie scattered."""
+        """Of reading target tokens, and, where the model copies, of the logits behind them. In blocks of one token even
+        the shortest rows can lie scattered."""
         rows = [row for part in parts for row in part]
-        return _figures(self._listing(rows, EncoderDecoderRunner.read, block_size=1))
+        do: _Do = EncoderDecoderRunner.run if self._module.config.copies else EncoderDecoderRunner.read
+        return _figures(self._listing(rows, do, block_size=1))
 
-    def _figures_per_key(self, kind: PartKind) -> tuple[_Figures, _Figures]:
+    def _figures_per_key(self, kind: PartKind, asked: _Asked) -> tuple[_Figures, _Figures]:
         """What one more key of a source, and of a target, adds to reading a part of this kind."""
-        if kind not in self._per_key:
+        key = kind, asked if self._module.config.copies else ()
+        if key not in self._per_key:
             short, longer_source, longer_target = (
-                self._read_figures([_part(kind, *more)]) for more in ((0, 0), (1, 0), (0, 1)))
-            self._per_key[kind] = _difference(longer_source, short), _difference(longer_target, short)
-        return self._per_key[kind]
+                self._read_figures([_part(kind, *more, asked)]) for more in ((0, 0), (1, 0), (0, 1)))
+            self._per_key[key] = _difference(longer_source, short), _difference(longer_target, short)
+        return self._per_key[key]
 
     def _head_figures(self, n_logits: int, picks: bool) -> _Figures:
         """Of so many rows of logits; ``picks``: not of all tokens that were read."""
@@ -157,7 +163,7 @@ def _input(row: RowWork) -> RowInput:
     return RowInput([0] * row.n_new, row.n_cached, (), row.n_logits, row.together, row.gathered, row.n_source)
 
 
-def _part(kind: PartKind, more_source: int, more_target: int) -> list[RowInput]:
+def _part(kind: PartKind, more_source: int, more_target: int, asked: _Asked) -> list[RowInput]:
     """The shortest rows that are read as one part of this kind, with so many keys more."""
     n_source = _SHORT_SOURCE + more_source
     n_keys = kind.n_new + 1 + more_target
@@ -169,7 +175,8 @@ def _part(kind: PartKind, more_source: int, more_target: int) -> list[RowInput]:
             end = own_source + n_keys - (kind.hides and is_last and kind.n_new == 1 and kind.n_rows > 1)
         else:  # views of lanes begin where the shortest source ends
             end = n_source - 1 + n_keys
-        rows.append(RowInput([0] * kind.n_new, end - kind.n_new, (), 0, kind.n_rows, kind.gathered, own_source))
+        rows.append(
+            RowInput([0] * kind.n_new, end - kind.n_new, (), asked[index], kind.n_rows, kind.gathered, own_source))
     return rows
 
 

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tickwise.core.errors import ConfigError
 from tickwise.engine.encoder_decoder_costs import EncoderDecoderCosts
 from tickwise.engine.options import EngineOptions
 from tickwise.engine.work import RowWork, TickWork
@@ -21,9 +20,6 @@ def list_encoder_decoder_tick(
     token of each target, the last of ``context`` in view, with sources of ``context`` tokens. ``train``: forward and
     backward pass over sources and targets of ``context`` tokens, none of them padding."""
     if phase == "train":
-        if module.config.copies:
-            raise ConfigError("a model that copies from its source has no listing of its training; --phase prefill and "
-                              "decode say which search serves it")
         return list_training_program(module.train(), torch.zeros(batch, context, dtype=torch.long), call=_loss)
     n_new, n_cached = (context + 1, 0) if phase == "prefill" else (1, 2 * context - 1)
     rows = tuple(RowWork(str(row), n_new, n_cached, phase, n_source=context) for row in range(batch))
@@ -31,5 +27,9 @@ def list_encoder_decoder_tick(
 
 
 def _loss(module: EncoderDecoder, ids_BT: Tensor) -> Tensor:
-    hidden_BTC = module.hidden_states(ids_BT, module.encode(ids_BT))
-    return module.loss(hidden_BTC.flatten(0, 1), ids_BT.flatten())
+    memory = module.encode(ids_BT)
+    hidden_BTC = module.hidden_states(ids_BT, memory)
+    hidden_NC, labels_N = hidden_BTC.flatten(0, 1), ids_BT.flatten()
+    if module.config.copies:
+        return module.mixed_loss(hidden_NC, module.copied(hidden_BTC, memory, ids_BT).flatten(), labels_N)
+    return module.loss(hidden_NC, labels_N)

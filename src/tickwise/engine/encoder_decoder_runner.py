@@ -2,7 +2,8 @@
 
 A row's blocks hold, for each token of its source, the keys and values that the decoder's layers look at in
 cross-attention, and behind them, for each token of its target, those of self-attention: equally many numbers for both.
-A source is encoded whole, in the tick that reads it, and never again.
+A source is encoded whole, in the tick that reads it, and never again. For a model that copies from its source, the
+tokens of the source are kept beside its keys.
 
 Shapes: R rows, T new target tokens of a row, H query heads, K key/value heads, S source tokens, W keys that are read,
 D head dimension, C model width.
@@ -11,13 +12,13 @@ D head dimension, C model width.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.engine.blocks import is_run
 from tickwise.engine.kv_cache import KVBlocks
@@ -32,21 +33,33 @@ class EncoderDecoderRunner(KeyValueRunner):
     def __init__(self, module: EncoderDecoder, n_blocks: int, block_size: int, lane: int | None = None) -> None:
         """Rows that begin in neighbouring lanes of ``lane`` blocks attend as one batch."""
         config = module.config
-        if config.copies:
-            raise ConfigError("a model that copies from its source is served by the batched beam search alone: use it "
-                              "with tickwise run summarise or tickwise run text-to-text")
         super().__init__(
             module, config.n_decoder_layers, config.n_kv_heads, config.head_dim,
             context_length=config.source_length + config.context_length, vocab_size=config.vocab_size,
             n_blocks=n_blocks, block_size=block_size, lane=lane,
         )
         self._module = module
+        self._tokens_N: Tensor | None = None
+        """Where the model copies: the ids of sources, in the slots of their keys."""
+        if config.copies:
+            self._tokens_N = torch.zeros(n_blocks * block_size, dtype=torch.long, device=self._device)
         self.sources = SourceFormat(config.source_length, config.eos_id, config.start_id, config.writing)
+
+    @property
+    def state_bytes(self) -> int:
+        return super().state_bytes + (0 if self._tokens_N is None else self._tokens_N.nbytes)
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        super().copy_blocks(copies)
+        if self._tokens_N is not None:
+            tokens_NB = self._tokens_N.view(-1, self.block_size)
+            for source, target in copies:
+                tokens_NB[target] = tokens_NB[source]
 
     def _run(self, rows: Sequence[RowInput]) -> Tensor | None:
         self.encode(rows)
-        hidden_1TC = self.read(rows)
-        return None if hidden_1TC is None else self.logits(rows, hidden_1TC)
+        found = self.read(rows)
+        return None if found is None else self.logits(rows, *found)
 
     def encode(self, rows: Sequence[RowInput]) -> None:
         """Read the sources that are new, equally long ones together, and store what the decoder looks at."""
@@ -57,14 +70,17 @@ class EncoderDecoderRunner(KeyValueRunner):
             ids_RS = torch.tensor([list(row.ids[:length]) for row in members], device=self._device)
             slots = [slot for row in members for slot in self._blocks.slots(row.blocks, 0, length)]
             slots_N = torch.tensor(slots, device=self._device)
+            if self._tokens_N is not None:
+                self._tokens_N.index_copy_(0, slots_N, ids_RS.flatten())
             memory = self._module.encode(ids_RS)
             for layer, (k_RKSD, v_RKSD) in enumerate(zip(memory.keys, memory.values, strict=True)):
                 mark(Stage.CROSS_ATTENTION, config.n_encoder_layers + layer)
                 self._blocks.k_layers[layer].index_copy_(1, slots_N, k_RKSD.transpose(0, 1).flatten(1, 2))
                 self._blocks.v_layers[layer].index_copy_(1, slots_N, v_RKSD.transpose(0, 1).flatten(1, 2))
 
-    def read(self, rows: Sequence[RowInput]) -> Tensor | None:
-        """Read the rows' new target tokens: hidden states (1, T of all rows, C); ``None`` where there are none."""
+    def read(self, rows: Sequence[RowInput]) -> "tuple[Tensor, list[_Part]] | None":
+        """Read the rows' new target tokens: hidden states (1, T of all rows, C), and the parts in which their attention
+        was computed; ``None`` where there are none."""
         mark(Stage.SCHEDULE)
         reading = [row for row in rows if n_target(row)]
         if not reading:
@@ -72,18 +88,36 @@ class EncoderDecoderRunner(KeyValueRunner):
         relative = self._module.config.positions == "relative"
         parts = [_Part(self._blocks, members, relative) for members in read_together(reading)]
         ids = [token_id for row in reading for token_id in row.ids[-n_target(row) :]]
-        return self._module.hidden_states(
+        hidden_1TC = self._module.hidden_states(
             torch.tensor([ids], device=self._device), _Sources(parts), cache=_Targets(self._blocks, reading, parts))
+        return hidden_1TC, parts
 
-    def logits(self, rows: Sequence[RowInput], hidden_1TC: Tensor) -> Tensor | None:
+    def logits(self, rows: Sequence[RowInput], hidden_1TC: Tensor, parts: "Sequence[_Part]") -> Tensor | None:
         """Logits (N, V) after the target tokens that are asked; ``None`` when none are."""
         asked = asked_positions((n_target(row), row.n_logits) for row in rows)
         if not asked:
             return None
         mark(Stage.HEAD)
+        if self._tokens_N is not None:
+            return self._copying_logits(rows, hidden_1TC, parts, self._tokens_N)
         if len(asked) < hidden_1TC.shape[1]:
             hidden_1TC = hidden_1TC[:, asked]
         return self._module.logits(hidden_1TC)[0]
+
+    def _copying_logits(
+        self, rows: Sequence[RowInput], hidden_1TC: Tensor, parts: "Sequence[_Part]", tokens_N: Tensor
+    ) -> Tensor:
+        """As ``logits``: every part's with its own sources."""
+        reading, found = (row for row in rows if n_target(row)), []
+        for part, hidden_1NC in zip(parts, hidden_1TC.split([part.n_tokens for part in parts], dim=1), strict=True):
+            n_logits = [row.n_logits for row in itertools.islice(reading, part.n_rows)]
+            if not any(n_logits):
+                continue
+            hidden_RTC = hidden_1NC[0].unflatten(0, (part.n_rows, -1))[:, -max(n_logits) :]
+            logits_NV = self._module.logits(hidden_RTC, part.copied(tokens_N)).flatten(0, 1)
+            asked = asked_positions((max(n_logits), n) for n in n_logits)
+            found.append(logits_NV if len(asked) == len(logits_NV) else logits_NV[asked])
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def n_target(row: RowInput) -> int:
@@ -141,6 +175,15 @@ def _end(row: RowInput) -> int:
     return row.n_cached + len(row.ids)
 
 
+@dataclass(frozen=True)
+class _CopiedSources:
+    """The ``CopiedMemory`` of a part: its keys are those of the last layer alone."""
+
+    keys: tuple[Tensor]
+    padding_B11S: Tensor | None  # noqa: N815
+    tokens_BS: Tensor  # noqa: N815
+
+
 class _Part:
     """Rows with equally many new target tokens, whose attention is one batch: views of neighbouring lanes, else copies.
 
@@ -156,7 +199,8 @@ class _Part:
         for row in rows:
             row.together, row.gathered = len(rows), gathered
         kind = part_kind(rows, gathered)
-        self._n_rows, self._n_new = kind.n_rows, kind.n_new
+        self.n_rows, self._n_new = kind.n_rows, kind.n_new
+        self._first_slot = rows[0].blocks[0] * blocks.block_size
         self.n_tokens = kind.n_rows * kind.n_new
         self._n_source_keys, n_target_keys = part_keys(rows, gathered)
         self._views = None if gathered else views
@@ -191,7 +235,7 @@ class _Part:
         bias = self._target_bias
         if distances is not None:
             per_query_HNW = distances(self._positions_N, k.shape[2])
-            per_query_RHTW = per_query_HNW.unflatten(1, (self._n_rows, self._n_new)).transpose(0, 1)
+            per_query_RHTW = per_query_HNW.unflatten(1, (self.n_rows, self._n_new)).transpose(0, 1)
             bias = per_query_RHTW if bias is None else per_query_RHTW + bias
         return self._attend(q_1HND, k, v, bias)
 
@@ -203,20 +247,33 @@ class _Part:
             k, v = (view[:, :, : self._n_source_keys] for view in self._of_layer(layer))
         return self._attend(q_1HND, k, v, self._source_bias)
 
+    def copied(self, tokens_N: Tensor) -> _CopiedSources:
+        """What its rows copy from, of the ids ``tokens_N`` in all slots."""
+        last, n_keys = self._blocks.n_layers - 1, self._n_source_keys
+        if self._views is None:
+            k_RKSD = self._together(self._blocks.k_layers[last], self._source_slots)
+            tokens_RS = tokens_N.index_select(0, self._source_slots).unflatten(0, (self.n_rows, -1))
+        else:
+            k_RKSD = self._views[last][:, :, :n_keys]
+            n_slots = n_keys if self.n_rows == 1 else (self._blocks.lane or 0) * self._blocks.block_size
+            tokens_RS = tokens_N.narrow(0, self._first_slot, self.n_rows * n_slots).unflatten(0, (self.n_rows, -1))
+            tokens_RS = tokens_RS[:, :n_keys]
+        return _CopiedSources((k_RKSD,), self._source_bias, tokens_RS)
+
     def _of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
         assert self._views is not None
         return self._views[layer], self._views[layer + self._blocks.n_layers]
 
     def _gathered(self, layer: int, slots_N: Tensor) -> tuple[Tensor, Tensor]:
         """Copies (R, K, W, D) of scattered slots."""
-        k, v = (
-            plane.index_select(1, slots_N).unflatten(1, (self._n_rows, -1)).transpose(0, 1)
-            for plane in (self._blocks.k_layers[layer], self._blocks.v_layers[layer])
-        )
-        return k, v
+        return (self._together(self._blocks.k_layers[layer], slots_N),
+                self._together(self._blocks.v_layers[layer], slots_N))
+
+    def _together(self, plane_KND: Tensor, slots_N: Tensor) -> Tensor:
+        return plane_KND.index_select(1, slots_N).unflatten(1, (self.n_rows, -1)).transpose(0, 1)
 
     def _attend(self, q_1HND: Tensor, k_RKWD: Tensor, v_RKWD: Tensor, bias: Tensor | None) -> Tensor:
-        q_RHTD = q_1HND[0].unflatten(1, (self._n_rows, self._n_new)).transpose(0, 1)
+        q_RHTD = q_1HND[0].unflatten(1, (self.n_rows, self._n_new)).transpose(0, 1)
         out_RHTD = F.scaled_dot_product_attention(
             q_RHTD, k_RKWD, v_RKWD, attn_mask=bias, enable_gqa=q_RHTD.shape[1] != k_RKWD.shape[1])
         return out_RHTD.transpose(0, 1).flatten(1, 2).unsqueeze(0)

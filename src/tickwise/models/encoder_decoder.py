@@ -305,12 +305,22 @@ class EncoderDecoder(nn.Module):
         memory = self.encode(source_BS, lengths_B)
         packed = PackedTokens(target_lengths_B, target_BT.shape[1])
         hidden_PC = self._decode(target_BT, memory, EarlierTokens(None, self._attention_dropout), packed)
+        copied_BT = self.copied(packed.pad(hidden_PC), memory, packed.spread(labels_P).view(target_BT.shape))
+        return self.mixed_loss(hidden_PC, packed.rows(copied_BT.flatten()), labels_P, label_smoothing)
+
+    def copied(self, hidden_BTC: Tensor, memory: CopiedMemory, labels_BT: Tensor) -> Tensor:
+        """(B, T): the weight of the places of the sources that have the labels."""
         mark(Stage.HEAD)
-        weights_BTS = self._pointed(packed.pad(hidden_PC), memory)
-        labels_BT = packed.spread(labels_P).view(target_BT.shape)
-        copied_BT = (weights_BTS * (source_BS[:, None] == labels_BT[..., None])).sum(2)
+        assert memory.tokens_BS is not None
+        is_label_BTS = memory.tokens_BS[:, None] == labels_BT[..., None]
+        return (self._pointed(hidden_BTC, memory) * is_label_BTS).sum(2)
+
+    def mixed_loss(
+        self, hidden_PC: Tensor, copied_P: Tensor, labels_P: Tensor, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """``loss`` of labels that are written or copied; ``copied_P`` as from ``copied``."""
+        mark(Stage.HEAD)
         read_PC, gate_P1 = self._head_input(hidden_PC), self.copy_gate(hidden_PC)
-        copied_P = packed.rows(copied_BT.flatten())
         if self.lm_head.bias is None and self.config.vocab_size >= LARGE_VOCABULARY:
             return head_and_mixed_loss(read_PC, self.lm_head.weight, gate_P1, copied_P, labels_P, label_smoothing)
         logits_PV = self.lm_head(read_PC)
