@@ -192,7 +192,7 @@ def test_the_same_seed_gives_the_same_model(tmp_path):
 
 def test_a_hidden_layer_class_weights_copies_and_the_found_rate(tmp_path):
     source = write_texts(tmp_path / "a.tsv", 200)
-    config = ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, width=8, hidden=8, find_lr=True,
+    config = ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=10, width=8, hidden=8, find_lr=True,
                             class_weights="animal=2, thing=1", label_smoothing=0.05,
                             features=FeatureOptions(word_ngrams=1, max_characters=0))
     config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, copies=1))
