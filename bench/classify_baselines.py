@@ -5,9 +5,10 @@
 
 scikit-learn is not among tickwise's dependencies, so it runs in an environment of its own. Both get the training and
 development texts that ``tickwise run topic`` makes of the files. Both choose on the development part (scikit-learn: C
-of LinearSVC and one of four TF-IDF settings; tickwise: the number of passes) and are then trained on both parts. They
-run in turn, once per seed, on one thread. The test part is looked at for the final models only. Prints one line of
-JSON.
+of LinearSVC and one of six TF-IDF settings, of words or of words and, as tickwise's bags are, of characters inside
+words; tickwise: the number of passes, and beforehand what ``--flags`` says by default) and are then trained on both
+parts. They run in turn, once per seed, on one thread. The test part is looked at for the final models only. Prints one
+line of JSON.
 """
 
 import argparse
@@ -25,26 +26,32 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 PEER = '''
 import json, sys, time
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import FeatureUnion
 from sklearn.svm import LinearSVC
 parts = json.load(open(sys.argv[1]))
-def accuracy(train, test, options, c):
-    vectorizer = TfidfVectorizer(**options)
-    rows = vectorizer.fit_transform(train["texts"])
-    model = LinearSVC(C=c, random_state=int(sys.argv[2])).fit(rows, train["labels"])
-    guess = model.predict(vectorizer.transform(test["texts"]))
-    return sum(a == b for a, b in zip(guess, test["labels"])) / len(guess)
+def accuracies(train, test, name, values_of_c):
+    vectorizer = FeatureUnion([(str(i), TfidfVectorizer(**o)) for i, o in enumerate(settings[name])])
+    rows, others = vectorizer.fit_transform(train["texts"]), vectorizer.transform(test["texts"])
+    for c in values_of_c:
+        guess = LinearSVC(C=c, random_state=int(sys.argv[2])).fit(rows, train["labels"]).predict(others)
+        yield sum(a == b for a, b in zip(guess, test["labels"])) / len(guess)
 began = time.perf_counter()
-words, pairs = {"sublinear_tf": True}, {"sublinear_tf": True, "ngram_range": [1, 2]}
-grid = [(o, c) for o in ({}, words, pairs, {**pairs, "min_df": 2}) for c in (0.03, 0.1, 0.3, 1.0, 3.0)]
-grid = [({**o, "ngram_range": tuple(o["ngram_range"])} if "ngram_range" in o else o, c) for o, c in grid]
-scores = [accuracy(parts["train"], parts["dev"], o, c) for o, c in grid]
-best = max(range(len(grid)), key=scores.__getitem__)
+words, pairs = {"sublinear_tf": True}, {"sublinear_tf": True, "ngram_range": (1, 2)}
+characters = {"sublinear_tf": True, "analyzer": "char_wb", "ngram_range": (2, 5), "min_df": 2}
+settings = {"words": [{}], "words, sublinear": [words], "pairs of words": [pairs],
+            "pairs of words, min_df 2": [{**pairs, "min_df": 2}], "words and characters": [words, characters],
+            "pairs of words and characters": [pairs, characters]}
+choices = (0.03, 0.1, 0.3, 1.0, 3.0)
+scores = {(name, c): score for name in settings
+          for c, score in zip(choices, accuracies(parts["train"], parts["dev"], name, choices))}
+name, c = max(scores, key=scores.get)
 both = {k: parts["train"][k] + parts["dev"][k] for k in ("texts", "labels")}
-chosen = {"tfidf": {k: str(v) for k, v in grid[best][0].items()}, "C": grid[best][1]}
-test = accuracy(both, parts["test"], *grid[best])
-train_only = accuracy(parts["train"], parts["test"], *grid[best])
-print(json.dumps({"accuracy": test, "accuracy_without_dev": train_only, "dev_accuracy": scores[best], "chosen": chosen,
-                  "seconds": time.perf_counter() - began}))
+chosen = {"tfidf": name, "C": c}
+best = {n: max(score for (m, _), score in scores.items() if m == n) for n in settings}
+test, = accuracies(both, parts["test"], name, [c])
+train_only, = accuracies(parts["train"], parts["test"], name, [c])
+print(json.dumps({"accuracy": test, "accuracy_without_dev": train_only, "dev_accuracy": scores[name, c],
+                  "dev_accuracy_of_settings": best, "chosen": chosen, "seconds": time.perf_counter() - began}))
 '''
 
 

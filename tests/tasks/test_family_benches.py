@@ -139,3 +139,5 @@ def test_the_peer_gets_the_same_rows(tmp_path):
     assert counts == {name: len(part["texts"]) for name, part in parts.items()}
     assert counts["test"] == 15
     assert counts["train"] + counts["dev"] == 195
+    assert "char_wb" in module.PEER
+    compile(module.PEER, "peer", "exec")
