@@ -216,6 +216,8 @@ def test_a_run_that_is_refused_loses_nothing(tables, tmp_path):
     with pytest.raises(DataError, match=r"raise --options\.longest"):
         train_tasks(parts, out=tmp_path / "run", overwrite=True, options=PrefixedOptions(longest=2, vocab_size=320),
                     device="cpu")
+    with pytest.raises(ConfigError, match="--device cuda:99"):
+        train_tasks(parts, out=tmp_path / "run", overwrite=True, options=OPTIONS, device="cuda:99")
     assert kept.exists()
 
 

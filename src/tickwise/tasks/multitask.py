@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tickwise.core.console import say
+from tickwise.core.device import resolve_device
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.data.batches import BatchCursor
 from tickwise.data.mixture import MixedPairs
@@ -178,6 +179,7 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     ``""``. Raises a ``UserError`` for data that cannot be used.
     """
     options, mixture = options or PrefixedOptions(), mixture or MixtureOptions()
+    resolve_device(device)  # at once: refused later, it would cost what is replaced below
     base = None if start is None else _started_config(resolve_model_path(Path(start)), options)
     config = pair_loop_config(options, out=out, width=base.width if base else None, seed=seed, max_seconds=max_seconds,
                               resume=resume, overwrite=overwrite, device=device, dtype=dtype, trace=trace)
