@@ -26,7 +26,7 @@ class _ModelArguments(CommonArguments):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embed(_ModelArguments):
-    """Vectors of texts, each of length 1: one line of numbers per text, or with --out a NumPy file."""
+    """Vectors of length 1 of texts (zeros of a blank line): a line of numbers per text, or with --out a NumPy file."""
 
     out: Path | None = None
     """File (.npy) for the vectors, float32, a row per text."""
@@ -53,6 +53,8 @@ class FillMask(_ModelArguments):
 def run(arguments: Embed | Similar | FillMask) -> int:
     if arguments.text is not None and arguments.input is not None:
         raise ConfigError("give the text or --input, not both")
+    if arguments.text is not None and not arguments.text.strip():
+        raise ConfigError("the text is empty")
     if isinstance(arguments, Embed):
         _embed(arguments)
     elif isinstance(arguments, Similar):
@@ -103,6 +105,7 @@ def _similar(arguments: Similar) -> None:
 
     def answer(queries: list[str]) -> None:
         for query, found in zip(queries, texts.find(queries, arguments.n), strict=True):
+            found = found if query.strip() else []
             if arguments.json:
                 shown = {"text": query, "similar": [dataclasses.asdict(near) for near in found]}
                 print(json.dumps(shown, ensure_ascii=False), flush=True)
@@ -116,13 +119,21 @@ def _similar(arguments: Similar) -> None:
 
 
 def _fill(arguments: FillMask) -> None:
-    from tickwise.tasks.embed import MaskFiller
+    from tickwise.tasks.fill_mask import MaskFiller
 
     filler = MaskFiller.load(arguments.model, arguments.device)
+    source = "standard input" if arguments.input is None or str(arguments.input) == "-" else str(arguments.input)
+    one_by_one = arguments.input is None and arguments.text != "-" and (arguments.text or sys.stdin.isatty())
+    n_done = 0
 
     def answer(texts: list[str]) -> None:
+        nonlocal n_done
         for text in texts:
-            places = filler.fill(text, arguments.n)
+            n_done += 1
+            try:
+                places = filler.fill(text, arguments.n)
+            except DataError as problem:
+                raise DataError(str(problem) if one_by_one else f"{source}, line {n_done}: {problem}") from None
             if arguments.json:
                 shown = {"text": text, "places": [[dataclasses.asdict(f) for f in found] for found in places]}
                 print(json.dumps(shown, ensure_ascii=False), flush=True)
