@@ -66,12 +66,16 @@ def test_questions_of_a_file_keep_their_order(tickwise_cli, folder):
     samples = json.loads(out)["samples"]
     assert [one["question"] for one in samples] == ["museums", "", "lakes of Germany"]
     assert [one["found"] for one in samples] == [True, False, True]
+    for verb in ("ask", "retrieve"):
+        _, out, _ = tickwise_cli("run", verb, "--input", questions, "--documents", folder / "documents")
+        assert "not found: the question is empty" in out
 
 
 def test_evaluation_and_calibration(tickwise_cli, squad, tmp_path):
     code, out, _ = tickwise_cli("run", "retrieve", "--documents", squad, "--test", squad, "--json")
     assert code == 0
     assert json.loads(out)["results"]["retrieve"]["recall@1,none"] == 1
+    assert json.loads(out)["results"]["retrieve"]["mrr@10,none"] == 1
     code, out, _ = tickwise_cli("run", "ask", "--documents", squad, "--test", squad, "--json", "--threshold", 0)
     scores = json.loads(out)
     # "It lies on the Spree" shares as much with the second question as the sentence before it.

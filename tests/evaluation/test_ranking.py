@@ -19,7 +19,9 @@ def test_means():
     scores = ranking_scores([[1, 2], [2, 1]], [{1}, {1}], ks=(1, 2))
     assert scores["recall@1"].value == 0.5
     assert scores["recall@2"].value == 1
-    assert scores["mrr"].value == 0.75
+    assert scores["mrr@2"].value == 0.75
+    assert "mrr" not in scores
+    assert ranking_scores([[1, 2, 3]], [{3}], ks=(1, 2))["mrr@2"].value == 0
 
 
 def test_mistakes():

@@ -138,7 +138,7 @@ def _answer(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
                 rows.append({"question": question, "found": bool(hits) and hits[0].score >= threshold,
                              "threshold": threshold, "passages": [hit.to_json() for hit in hits]})
                 if not arguments.json:
-                    print(_ranking(hits, threshold), flush=True)
+                    print(_ranking(question, hits, threshold), flush=True)
             return
         for answer in answers.answer(questions):
             rows.append(answer.to_json() | {"threshold": threshold})
@@ -158,9 +158,9 @@ def _reader(arguments: Retrieve | Ask) -> "Reader | None":
     return Reader.load(arguments.reader)
 
 
-def _ranking(hits: "Sequence[Hit]", threshold: float) -> str:
+def _ranking(question: str, hits: "Sequence[Hit]", threshold: float) -> str:
     if not hits:
-        return "not found: no passage shares a word with the question"
+        return _nothing(question)
     lines = []
     if hits[0].score < threshold:
         lines.append(f"not found: the best score is below {threshold:.2f}; the nearest passages:")
@@ -170,9 +170,15 @@ def _ranking(hits: "Sequence[Hit]", threshold: float) -> str:
     return "\n".join(lines)
 
 
+def _nothing(question: str) -> str:
+    if not question.strip():
+        return "not found: the question is empty"
+    return "not found: no passage shares a word with the question"
+
+
 def _told(answer: "DocumentAnswer", threshold: float) -> str:
     if answer.hit is None:
-        return "not found: no passage shares a word with the question"
+        return _nothing(answer.question)
     if not answer.found and answer.hit.score >= threshold:
         return f"not found: no answer in the nearest passage, {_where(answer.hit)}, score {answer.hit.score:.2f}"
     if not answer.found:

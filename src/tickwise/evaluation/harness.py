@@ -8,21 +8,31 @@ From Python, give ``TickwiseLM(DIRECTORY)`` to ``lm_eval.simple_evaluate``. Text
 for a beginning (``likelihood.start_ids``).
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-from lm_eval.api.registry import register_model
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError
 from tickwise.engine.language_model import LanguageModel, load
 from tickwise.evaluation.likelihood import TokenRow, score_rows, start_ids
+
+try:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ModuleNotFoundError as missing:
+    _PACKAGE = (missing.name or "lm_eval").partition(".")[0]
+    _NEEDED = f"the harness needs the package {_PACKAGE}: pip install 'tickwise[lm-eval]'"
+    if __name__ == "__main__":
+        print(f"tickwise: {_NEEDED}", file=sys.stderr)
+        sys.exit(2)
+    raise ModuleNotFoundError(_NEEDED, name=missing.name) from None
 
 _MAX_NEW_TOKENS = 256
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")

@@ -26,10 +26,12 @@ def reciprocal_rank(ranking: Sequence[Item], right: Collection[Item]) -> float:
 
 def ranking_scores(rankings: Sequence[Sequence[Item]], right: Sequence[Collection[Item]],
                    ks: Sequence[int] = (1, 5, 10), samples: int = 1000, seed: int = 0) -> dict[str, Score]:
-    """Means over queries: ``recall@k`` for each k, and ``mrr``."""
+    """Means over queries: ``recall@k`` for each k, and the reciprocal rank among the first of the largest k
+    (``mrr@k``)."""
     if len(rankings) != len(right) or not rankings:
         raise DataError(f"{len(rankings):,} rankings for {len(right):,} queries; each query needs one")
     pairs = list(zip(rankings, right, strict=True))
     scores = {f"recall@{k}": mean_score([recall_at(ranking, own, k) for ranking, own in pairs], samples, seed)
               for k in ks}
-    return scores | {"mrr": mean_score([reciprocal_rank(ranking, own) for ranking, own in pairs], samples, seed)}
+    ranks = [reciprocal_rank(ranking[: max(ks)], own) for ranking, own in pairs]
+    return scores | {f"mrr@{max(ks)}": mean_score(ranks, samples, seed)}

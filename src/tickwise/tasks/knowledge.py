@@ -168,7 +168,9 @@ class KnowledgeGraph:
         asked = self._read(question)
         names, first = [place.key for place in asked.places], asked.first
         if not names:
-            return GraphAnswer(question, reason="no name in the question is in the graph")
+            empty = not question.strip()
+            return GraphAnswer(question, reason="the question is empty" if empty else
+                               "no name in the question is in the graph")
         if len(names) > 1 and (first in _VERB_FIRST or _CONNECTED.search(question)):
             return self._connect(question, asked, hops, first in _VERB_FIRST)
         wanted = _several_times(asked.stems)
