@@ -84,6 +84,7 @@ def test_the_importance_weighted_bound_is_tighter_than_the_evidence_lower_bound(
     assert one.nll == pytest.approx(one.reconstruction + one.kl, abs=1.0)
     assert many.nll < many.bound
     assert many.nll_low < many.nll < many.nll_high
+    assert many.active_units >= 1
     assert many.perplexity == pytest.approx(torch.tensor(many.nll * 60 / many.n_tokens).exp().item(), rel=1e-5)
     figures = bound_figures(model.module, model.sentences(texts), torch.device("cpu"))
     assert figures["kl"] == pytest.approx(many.kl, rel=1e-4)
@@ -126,9 +127,20 @@ def test_the_importance_weighted_bound_reaches_the_likelihood():
 def test_likelihood_on_the_command_line(trained, tickwise_cli):
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5, "--json")
     assert code == 0
-    assert json.loads(out)["n_sentences"] == 1
+    shown = json.loads(out)
+    assert shown["n_sentences"] == 1
+    # One sentence has no spread, and its place in the latent space no variance.
+    assert [shown[name] for name in ("nll_low", "nll_high", "active_units", "unknown")] == [None, None, None, 0]
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5)
     assert "importance-weighted" in out
+    assert "95 % interval n/a" in out
+    assert "active latent dimensions                       n/a" in out
+    assert "<unk>" not in out
+    code, out, _ = tickwise_cli("run", "likelihood", trained, "the zzz sees qqq", "--draws", 5)
+    assert "40.0% of the tokens are <unk>, which hides" in out
+    for verb in ("likelihood", "reconstruct"):
+        code, out, error = tickwise_cli("run", verb, trained, " ")
+        assert (code, out, "the sentence is empty" in error) == (2, "", True)
 
 
 def test_a_trace_has_a_tick_for_each_word_that_is_written(trained, tmp_path, tickwise_cli):

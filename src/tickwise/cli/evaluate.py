@@ -112,6 +112,8 @@ def _blimp(arguments: Arguments) -> int:
 
 def table(result: "PerplexityResult") -> str:
     """The result for people."""
+    from tickwise.evaluation.perplexity import unknown_note
+
     overlap = "windows do not overlap" if result.stride == result.context else f"stride {result.stride}"
     speed = result.tokens / max(result.seconds, 1e-9)
     lines = [
@@ -125,8 +127,7 @@ def table(result: "PerplexityResult") -> str:
         between = f"{_number(known.low)} to {_number(known.high)}" if known else "n/a"
         lines.append(f"{_LABELS[name]:<22} {_number(metric.value):>12}   {between}")
     if result.unknown:
-        lines += ["", f"{result.unknown / result.tokens:.1%} of the tokens are <unk>, which hides what word it was:",
-                  "the text itself costs more, and the figures compare with models of the same vocabulary only"]
+        lines += ["", unknown_note(result.unknown, result.tokens)]
     if result.loss.interval is not None:
         lines += ["", f"intervals: {result.bootstrap_samples} resamples of {result.blocks} blocks "
                       f"of {result.block_tokens} tokens"]

@@ -3,12 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.task_flags import STANDARD_INPUT, lines_of
 from tickwise.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tickwise.evaluation.latent import LatentFigures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,15 +87,7 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
         if arguments.json:
             print(json.dumps(dataclasses.asdict(figures)))
             return 0
-        print(f"{figures.n_sentences:,} sentences, {figures.n_tokens:,} tokens with their ends; {figures.n_draws} "
-              f"draws each; nats per sentence\n\n"
-              f"negative log-likelihood (importance-weighted)  {figures.nll:10.3f}   95 % interval "
-              f"{figures.nll_low:.3f} to {figures.nll_high:.3f}\n"
-              f"negative evidence lower bound                  {figures.bound:10.3f}\n"
-              f"  reconstruction                               {figures.reconstruction:10.3f}\n"
-              f"  KL from the prior                            {figures.kl:10.3f}\n"
-              f"active latent dimensions                       {figures.active_units:10,}\n"
-              f"perplexity per token                           {figures.perplexity:10.3f}")
+        print(_likelihood_table(figures))
         return 0
     with model.traced_writing(arguments.trace, name=str(arguments.model)):
         if isinstance(arguments, Sample):
@@ -109,11 +105,33 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
     return 0
 
 
+def _likelihood_table(figures: "LatentFigures") -> str:
+    """The figures for people."""
+    between = "n/a" if figures.nll_low is None else f"{figures.nll_low:.3f} to {figures.nll_high:.3f}"
+    active = "n/a (of too few sentences)" if figures.active_units is None else f"{figures.active_units:,}"
+    lines = [
+        f"{figures.n_sentences:,} sentences, {figures.n_tokens:,} tokens with their ends; {figures.n_draws} draws "
+        "each; nats per sentence", "",
+        f"negative log-likelihood (importance-weighted)  {figures.nll:10.3f}   95 % interval {between}",
+        f"negative evidence lower bound                  {figures.bound:10.3f}",
+        f"  reconstruction                               {figures.reconstruction:10.3f}",
+        f"  KL from the prior                            {figures.kl:10.3f}",
+        f"active latent dimensions                       {active:>10}",
+        f"perplexity per token                           {figures.perplexity:10.3f}"]
+    if figures.unknown:
+        from tickwise.evaluation.perplexity import unknown_note
+
+        lines += ["", unknown_note(figures.unknown, figures.n_tokens)]
+    return "\n".join(lines)
+
+
 def _texts(text: str | None, path: Path | None) -> list[str]:
     """The given sentence, or the lines of the file or of standard input, blank ones too; one is not."""
     if text is not None and path is not None:
         raise ConfigError("give the sentence or --input, not both")
     if text is not None and text != STANDARD_INPUT:
+        if not text.strip():
+            raise DataError("the sentence is empty; give at least one word")
         return [text]
     found = list(lines_of(path))
     if not any(line.strip() for line in found):

@@ -15,11 +15,12 @@ from torch import Tensor
 from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError
 from tickwise.data.sentences import Sentences
-from tickwise.evaluation.bootstrap import resample_sums
+from tickwise.evaluation.bootstrap import interval, resample_sums
 from tickwise.models.vae import Vae, active_units, normal_log_density
 
 _ROWS_AT_ONCE = 100
 _RESAMPLES = 1000
+_FEWEST_FOR_VARIANCE = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +32,26 @@ class LatentFigures:
     n_draws: int
     nll: float
     """The importance-weighted bound of −log p(x)."""
-    nll_low: float
-    nll_high: float
-    """A 95 % interval of ``nll`` by resampling the sentences."""
+    nll_low: float | None
+    nll_high: float | None
+    """A 95 % interval of ``nll`` by resampling the sentences; None for a single one."""
     bound: float
     """The negative evidence lower bound: ``reconstruction`` + ``kl``."""
     reconstruction: float
     kl: float
-    active_units: int
-    """Latent dimensions whose posterior mean varies over the sentences by more than 0.01."""
+    active_units: int | None
+    """Latent dimensions whose posterior mean varies over the sentences by more than 0.01; None for fewer than 30, over
+    which a variance says little."""
+    unknown: int
+    """Of the tokens, those that stand for any word that the tokenizer does not know."""
     perplexity: float
     """Per token, from ``nll``."""
 
 
 @torch.no_grad()
 def latent_figures(module: Vae, sentences: Sentences, device: torch.device, *, n_draws: int = 100,
-                   seed: int = 1) -> LatentFigures:
-    """Of all ``sentences``, with ``n_draws`` of z for each."""
+                   seed: int = 1, unknown_id: int | None = None) -> LatentFigures:
+    """Of all ``sentences``, with ``n_draws`` of z for each. ``unknown_id`` is the token of unknown words."""
     if n_draws < 1:
         raise ConfigError(f"--draws: must be at least 1, got {n_draws}")
     module.eval()
@@ -71,13 +75,18 @@ def latent_figures(module: Vae, sentences: Sentences, device: torch.device, *, n
             bar.advance(len(indices))
     nll_B = torch.cat(nll).cpu().numpy()
     bound, kl = (torch.cat(parts).double().mean().item() for parts in (bounds, divergences))
-    resampled = resample_sums(nll_B[:, None], _RESAMPLES, seed)[:, 0] / len(nll_B)
-    low, high = np.percentile(resampled, (2.5, 97.5))
+    many = len(sentences) > 1
+    spread = interval(resample_sums(nll_B[:, None], _RESAMPLES, seed)[:, 0] / len(nll_B)) if many else None
+    n_unknown = 0
+    if unknown_id is not None:
+        n_unknown = sum(sentences.ids(number).count(unknown_id) for number in range(len(sentences)))
     n_tokens = int(sentences.lengths.sum()) + len(sentences)
     return LatentFigures(
-        n_sentences=len(sentences), n_tokens=n_tokens, n_draws=n_draws, nll=float(nll_B.mean()), nll_low=float(low),
-        nll_high=float(high), bound=bound, reconstruction=bound - kl, kl=kl,
-        active_units=active_units(torch.cat(means)), perplexity=math.exp(nll_B.sum() / n_tokens),
+        n_sentences=len(sentences), n_tokens=n_tokens, n_draws=n_draws, nll=float(nll_B.mean()),
+        nll_low=spread.low if spread else None, nll_high=spread.high if spread else None, bound=bound,
+        reconstruction=bound - kl, kl=kl, unknown=n_unknown,
+        active_units=active_units(torch.cat(means)) if len(sentences) >= _FEWEST_FOR_VARIANCE else None,
+        perplexity=math.exp(nll_B.sum() / n_tokens),
     )
 
 

@@ -203,6 +203,12 @@ def _unknown(model: LanguageModel, tokens: NDArray[Any]) -> int:
     return 0 if mark is None else int(numpy.count_nonzero(tokens == mark))
 
 
+def unknown_note(unknown: int, tokens: int) -> str:
+    """What people must know of a likelihood where so many of the tokens are ``<unk>``."""
+    return (f"{unknown / tokens:.1%} of the tokens are <unk>, which hides what word it was:\n"
+            "the text itself costs more, and the figures compare with models of the same vocabulary only")
+
+
 def _default_stride(model: LanguageModel, context: int) -> int:
     reach = getattr(model.config, "n_history", 0)
     return context - reach if context > reach else context

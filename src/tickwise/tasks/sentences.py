@@ -126,7 +126,8 @@ class TextVae:
 
     def likelihood(self, texts: Sequence[str], *, n_draws: int = 100, seed: int = 1) -> LatentFigures:
         """How likely the model finds the texts, and how much their places say."""
-        return latent_figures(self.module, self.sentences(texts), self.device, n_draws=n_draws, seed=seed)
+        return latent_figures(self.module, self.sentences(texts), self.device, n_draws=n_draws, seed=seed,
+                              unknown_id=self.tokenizer.unk_id)
 
 
 def _check_temperature(temperature: float) -> None:
