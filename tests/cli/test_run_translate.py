@@ -1,5 +1,6 @@
 """``tickwise run translate`` from the command line: train, translate texts and files, evaluate, mistakes."""
 
+import io
 import json
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_line_that_is_too_long_loses_no_other(tickwise_cli, files, tmp_path):
     assert "text 1 ('two one" in long[2]
 
 
-def test_texts_that_are_cut_are_counted_and_marked(tickwise_cli, tmp_path):
+def test_texts_that_are_cut_are_counted_and_marked(tickwise_cli, tmp_path, monkeypatch):
     """Of a model that nobody trained, and that hardly ever ends a text, in every verb that it serves."""
     tokenizer = train_tokenizer("bpe", iter(["a dog runs on the beach"] * 5), vocab_size=300, lowercase=False,
                                 prefix_space=True)
@@ -115,6 +116,13 @@ def test_texts_that_are_cut_are_counted_and_marked(tickwise_cli, tmp_path):
         marked = [row["cut"] for row in json.loads(printed)["samples"]]
         assert marked == ([True, True] if each else [True, False, True])
         assert f"2 of {len(marked)} texts were cut" in err
+        if not each:  # nothing is typed at the prompt but a text that is too long
+            typed = io.StringIO("dog " * 60 + "\n")
+            typed.isatty = lambda: True
+            monkeypatch.setattr("sys.stdin", typed)
+            code, printed, err = tickwise_cli("run", verb, tmp_path / "model", "--json", "--device", "cpu")
+            assert (code, json.loads(printed)) == (0, {"samples": []})
+            assert "text 1 ('dog dog" in err
         lengths = []
         for more in ([], ["--max-tokens", 2], ["--max-tokens", 50]):
             code, printed, err = tickwise_cli("run", verb, tmp_path / "model", "a", *more, "--beam", 1, "--json",

@@ -116,6 +116,8 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     finally:
         if arguments.json:
             rows.close()
+    if arguments.json and not rows.n:
+        print(json.dumps({"samples": []}))
     say_cut(n_cut, n_done)
     if problems and not typed:
         raise DataError(f"{len(problems):,} of {n_done:,} texts have no {name}; the first: {problems[0]}")
@@ -125,18 +127,18 @@ class _JsonRows:
     """One row as an object, several as a list of ``samples``, each printed as soon as it is there."""
 
     def __init__(self) -> None:
-        self._n, self._first = 0, ""
+        self.n, self._first = 0, ""
 
     def add(self, row: dict[str, Any]) -> None:
         text = json.dumps(row, ensure_ascii=False)
-        if self._n == 0:
+        if self.n == 0:
             self._first = text
-        elif self._n == 1:
+        elif self.n == 1:
             print(f'{{"samples": [\n{self._first},\n{text}', end="", flush=True)
         else:
             print(f",\n{text}", end="", flush=True)
-        self._n += 1
+        self.n += 1
 
     def close(self) -> None:
-        if self._n:
-            print(self._first if self._n == 1 else "\n]}")
+        if self.n:
+            print(self._first if self.n == 1 else "\n]}")
