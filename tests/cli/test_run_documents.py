@@ -76,6 +76,7 @@ def test_evaluation_and_calibration(tickwise_cli, squad, tmp_path):
     assert code == 0
     assert json.loads(out)["results"]["retrieve"]["recall@1,none"] == 1
     assert json.loads(out)["results"]["retrieve"]["mrr@10,none"] == 1
+    assert json.loads(out)["config"]["model_args"] == {"path": str(squad)}
     code, out, _ = tickwise_cli("run", "ask", "--documents", squad, "--test", squad, "--json", "--threshold", 0)
     scores = json.loads(out)
     # "It lies on the Spree" shares as much with the second question as the sentence before it.

@@ -214,7 +214,8 @@ def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
         scores = {"exact_match": report.scores.exact_match, "f1": report.scores.f1}
         further = {"answered": report.answered, "contains_reference": report.contains}
     if arguments.json:
-        print(json.dumps(results_json({task: scores}, {task: len(questions)}) | further))
+        model = getattr(arguments, "reader", None) or arguments.index or ", ".join(arguments.documents)
+        print(json.dumps(results_json({task: scores}, {task: len(questions)}, model=str(model)) | further))
         return
     print(table(scores, "questions", len(questions)))
     if further:
