@@ -9,7 +9,7 @@ import torch
 from tickwise.data.span_windows import Window
 from tickwise.data.spans import SpanQuestion
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
-from tickwise.training.span_reading import SpanReading, balanced, best_threshold, find_spans, span_loss
+from tickwise.training.span_reading import SpanReading, balanced, best_threshold, find_spans, in_blocks, span_loss
 
 INF = float("inf")
 
@@ -75,6 +75,14 @@ def test_silence_is_no_answer_to_a_question_whose_answer_stands_nowhere_just_so(
     assert figures(unlocated, nowhere)["overall_f1"] == 0.5
 
 
+def test_blocks_have_so_many_tokens_at_most():
+    windows = [window(i, False) for i in range(5)]
+    blocks = list(in_blocks(windows, 9))
+    assert [[w.question for w in block] for block in blocks] == [[0, 1], [2, 3], [4]]
+    assert [len(block) for block in in_blocks(iter(windows), 1)] == [1] * 5
+    assert list(in_blocks([], 9)) == []
+
+
 def test_windows_without_an_answer_are_at_most_half():
     windows = [window(i, i % 5 == 0) for i in range(50)]
     kept = balanced(windows, seed=1)
@@ -106,7 +114,7 @@ def test_spans_too_unlikely_for_a_float_are_ranked_all_the_same():
     places = np.array([[-1, -1], [0, 2], [3, 5], [-1, -1]])
     windows = [Window(0, np.full(4, number), np.zeros(4, dtype=np.int64), places + 10 * number * (places >= 0),
                       np.zeros((2, 4), dtype=bool)) for number in (0, 1)]
-    [found] = find_spans(Sceptic(), windows, 1, 0, torch.device("cpu"))
+    [found] = find_spans(Sceptic(), [windows], 1, 0, torch.device("cpu"))
     assert found.start == 10
     assert found.log_probability == pytest.approx(-198 - 2 * np.log(2))
     assert 0 < found.probability < 1e-80

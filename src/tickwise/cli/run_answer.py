@@ -121,6 +121,6 @@ def _read(path: Path | None) -> str:
         raise DataError(f"{name}: cannot read it: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
         raise DataError(f"{name}: not UTF-8; convert it first") from None
-    if not text.strip():
+    if not text or text.isspace():
         raise DataError(f"{name}: no text in it to answer from")
     return text

@@ -1,7 +1,7 @@
 """Answering questions with spans of a passage: fine-tune an encoder, load it, answer, evaluate."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from tickwise.core.console import say
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.data.cloze import cloze_questions
-from tickwise.data.span_windows import N_SEGMENTS, SpanWindows
+from tickwise.data.span_windows import LONG_PASSAGE, N_SEGMENTS, SpanWindows, shown_progress
 from tickwise.data.spans import SpanQuestion, fingerprint, read_span_questions
 from tickwise.evaluation.answers import AnswerScores, Rule, answer_scores, f1
 from tickwise.evaluation.span_baseline import best_sentence, fit_window
@@ -24,9 +24,18 @@ from tickwise.text.segment import mostly_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from tickwise.training.config import LoopConfig
 from tickwise.training.run import TrainResult, check_outputs, train_module
-from tickwise.training.span_reading import FoundSpan, SpanReading, balanced, best_threshold, find_spans
+from tickwise.training.span_reading import (
+    FoundSpan,
+    SpanReading,
+    balanced,
+    best_threshold,
+    find_spans,
+    in_blocks,
+)
 
 _DEV_SHARE = 0.1
+_TOKENS_AT_ONCE = 1 << 18
+"""Of windows that exist at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,27 +110,32 @@ class Reader:
                                   "--train FILE --out DIRECTORY")
         return cls(module, Tokenizer.load(folder))
 
-    def find(self, questions: Sequence[SpanQuestion]) -> list[FoundSpan]:
-        """The best span for each question. That of long questions the end alone is read is said once."""
+    def find(self, questions: Sequence[SpanQuestion],
+             advance: Callable[[float], None] = lambda n_windows: None) -> list[FoundSpan]:
+        """The best span for each question; ``advance`` is told how many windows were read. That of long questions the
+        end alone is read is said once."""
         self.windows.n_cut = 0
-        found = find_spans(self.module, self.windows.make(questions), len(questions), self.windows.pad, self.device)
+        blocks = in_blocks(self.windows.each(questions), _TOKENS_AT_ONCE)
+        found = find_spans(self.module, blocks, len(questions), self.windows.pad, self.device, advance)
         if not self._told_of_cuts:
             self._told_of_cuts = _say_cuts(self.windows)
         return found
 
     def answer_all(self, pairs: Sequence[tuple[str, str]], *, must_answer: bool = False) -> list[Answer]:
         """An answer to each (question, passage). ``DataError`` for an empty question or passage."""
-        for number, (question, passage) in enumerate(pairs, start=1):
-            for what, text in (("question", question), ("passage", passage)):
-                if not text.strip():
-                    raise DataError(f"number {number}: the {what} is empty")
+        for number, pair in enumerate(pairs, start=1):
+            _check(*pair, f"number {number}: ")
         questions = [SpanQuestion(str(i), q, p, (), ()) for i, (q, p) in enumerate(pairs)]
         return [self._as_answer(span, passage, must_answer)
                 for span, (_, passage) in zip(self.find(questions), pairs, strict=True)]
 
     def answer(self, question: str, passage: str, *, must_answer: bool = False) -> Answer:
-        """The answer that stands in the passage; without ``must_answer`` it may be none."""
-        return self.answer_all([(question, passage)], must_answer=must_answer)[0]
+        """The answer that stands in the passage; without ``must_answer`` it may be none. The tokens of a passage are
+        kept for the next question about it; of a long one it is shown how far it has been read."""
+        _check(question, passage)
+        asked = SpanQuestion("0", question, passage, (), ())
+        with shown_progress("read", self.windows.count(asked), "windows", len(passage) > LONG_PASSAGE) as advance:
+            return self._as_answer(self.find([asked], advance)[0], passage, must_answer)
 
     def _as_answer(self, span: FoundSpan, passage: str, must_answer: bool) -> Answer:
         margin = self.module.config.null_margin
@@ -151,6 +165,13 @@ class Reader:
             baselines = {name: answer_scores([program(q) for q in own], [q.references for q in own], rule)
                          for name, program in programs.items()}
         return AnswerEvaluation(scores, overall, baselines, rule)
+
+
+def _check(question: str, passage: str, where: str = "") -> None:
+    """``DataError`` where there is nothing to read."""
+    for what, text in (("question", question), ("passage", passage)):
+        if not text or text.isspace():
+            raise DataError(f"{where}the {what} is empty")
 
 
 def _say_cuts(maker: SpanWindows) -> bool:

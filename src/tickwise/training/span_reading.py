@@ -4,7 +4,7 @@ Shape legend: B windows, T tokens.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,7 @@ class SpanReading(ShuffledPasses):
         the answer stands nowhere in the passage); where some have none, ``overall_f1``: over all, with silence where
         that is best. ``loss`` is 1 less the mean of these."""
         assert isinstance(module, SpanReader)
-        found = find_spans(module, self._validation, len(self._asked), self._pad, device)
+        found = find_spans(module, [self._validation], len(self._asked), self._pad, device)
         has_answer = np.array([bool(question.references) for question in self._asked])
         f1s = np.array([max((_overlap_f1((span.start, span.end), place) for place in question.answers), default=0.0)
                         for span, question in zip(found, self._asked, strict=True)])
@@ -142,22 +142,39 @@ def best_threshold(margins_Q: NDArray[np.float64], answered_Q: NDArray[np.float6
     return threshold, float(totals.max()) / len(margins_Q)
 
 
+def in_blocks(windows: Iterable[Window], n_tokens: int) -> Iterator[list[Window]]:
+    """``windows`` in lists of at most so many tokens, or of one window."""
+    block: list[Window] = []
+    n = 0
+    for window in windows:
+        if block and n + len(window) > n_tokens:
+            yield block
+            block, n = [], 0
+        block.append(window)
+        n += len(window)
+    if block:
+        yield block
+
+
 @torch.no_grad()
-def find_spans(module: SpanReader, windows: Sequence[Window], n_questions: int, pad: int,
-               device: torch.device) -> list[FoundSpan]:
+def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questions: int, pad: int, device: torch.device,
+               advance: Callable[[float], None] = lambda n_windows: None) -> list[FoundSpan]:
     """The best span of each question over all of its windows: the likeliest one. A passage without a token gives the
-    empty span with a margin of -inf."""
+    empty span with a margin of -inf. One block of windows after the other is read, those of like length together;
+    ``advance`` is told how many were read."""
     best = [FoundSpan(0, 0, -math.inf, -math.inf)] * n_questions
     was_training = module.training
     module.eval()
-    for batch in batches_by_length([len(window) for window in windows]):
-        chosen = [windows[i] for i in batch]
-        ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
-        scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
-        for window, scores_2T in zip(chosen, scores_B2T, strict=True):
-            found = _best_span(scores_2T[:, : len(window)], window, module.config.longest_answer)
-            if found is not None and found.log_probability > best[window.question].log_probability:
-                best[window.question] = found
+    for windows in blocks:
+        for batch in batches_by_length([len(window) for window in windows]):
+            chosen = [windows[i] for i in batch]
+            ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
+            scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
+            for window, scores_2T in zip(chosen, scores_B2T, strict=True):
+                found = _best_span(scores_2T[:, : len(window)], window, module.config.longest_answer)
+                if found is not None and found.log_probability > best[window.question].log_probability:
+                    best[window.question] = found
+            advance(len(batch))
     module.train(was_training)
     return best
 
