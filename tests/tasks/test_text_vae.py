@@ -215,6 +215,19 @@ def test_a_latent_gan_says_what_it_was_trained_on(latent_gan, trained):
     assert inside["data"]["fingerprint"] == records[0]["data"]["fingerprint"]
 
 
+def test_a_latent_gan_reads_text_as_its_vae_did(trained, text, tmp_path, tickwise_cli):
+    """No flag says how the text becomes tokens."""
+    verb = ("train", "latent-gan", text, trained, "--model.hidden", "16", "--max-steps", "2")
+    assert tickwise_cli(*verb, "--out", tmp_path / "gan", "-q")[0] == 0
+    code, _, error = tickwise_cli(*verb, "--tokenizer", "char", "--out", tmp_path / "other")
+    assert (code, "--tokenizer char" in error, "was trained with word; leave it out" in error) == (2, True, True)
+    (tmp_path / "other.txt").write_text("a fish swims\n" * 90, encoding="utf-8")
+    code, _, error = tickwise_cli(*verb[:2], tmp_path / "other.txt", *verb[3:], "--out", tmp_path / "other")
+    assert code == 2
+    assert f"give the data that the VAE was trained on, {text}" in error
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_trace_of_the_latent_game_has_a_tick_for_each_step(latent_gan):
     rows = open_trace(latent_gan.parent / "trace").rows()
     assert {row["tick"] for row in rows} == set(range(15))

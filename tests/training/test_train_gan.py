@@ -74,8 +74,11 @@ def test_a_game_that_is_interrupted_while_the_discriminator_warms_up_is_saved(te
 
 def test_the_game_ends_in_time_even_while_it_warms_up(text, tmp_path, tickwise_cli):
     out = tmp_path / "gan"
-    assert tickwise_cli("train", "gan", text, "--out", out, *FLAGS, "--adversarial.steps", 3,
-                        "--adversarial.discriminator-first", 10**9, "--adversarial.max-seconds", 0.2)[0] == 0
+    code, _, told = tickwise_cli("train", "gan", text, "--out", out, *FLAGS[:-1], "--adversarial.steps", 3,
+                                 "--adversarial.discriminator-first", 10**9, "--adversarial.max-seconds", 0.2)
+    assert code == 0
+    assert "no step of the game was played" in told
+    assert "raise --adversarial.max-seconds or lower --adversarial.discriminator-first" in told
     assert json.loads((out / "run.json").read_text())["result"]["step"] == 0
 
 

@@ -90,6 +90,10 @@ def play_round(config: LoopConfig, played: Round, trace: Path | None = None) -> 
     else:
         console.say(f"done: {game.step:,} steps of the game in {console.format_seconds(seconds)}; model in "
                     f"{out / 'model'}")
+        if game.step == 0 < played.n_steps:
+            console.say("no step of the game was played: its time went into the discriminator's first updates, and the "
+                        "model is that of the maximum likelihood; raise --adversarial.max-seconds or lower "
+                        "--adversarial.discriminator-first")
     return GanResult(out, out / "model", game.step, seconds, watch.figures, watch.interrupted)
 
 

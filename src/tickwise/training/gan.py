@@ -224,11 +224,14 @@ def train_latent_gan(config: LatentGanTrainConfig, trace: Path | None = None) ->
     vae = load_module(path, device=config.device)
     assert isinstance(vae, Vae)
     tokenizer = Tokenizer.load(path)
+    vae_run = read_run(path)
+    config = _with_words_of(config, vae_run)
     config = dataclasses.replace(config, longest=min(config.longest, vae.config.context_length))
     data, sentences, validation = open_sentences(config)
     if data.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise ConfigError(f"{config.data}: has another tokenizer than {path}; give the data that the VAE was trained "
-                          "on")
+        source = vae_run.get("data", {}).get("source")
+        raise ConfigError(f"{config.data}: its vocabulary is not that of {path}; give the data that the VAE was "
+                          f"trained on{f', {source}' if source else ''}")
     device = resolve_device(config.device)
     seed_everything(config.seed)
     real = latent_vectors(vae, sentences, device, drawn=config.posterior)
@@ -257,13 +260,27 @@ def train_latent_gan(config: LatentGanTrainConfig, trace: Path | None = None) ->
                 "covariance_error": (torch.corrcoef(written.T) - torch.corrcoef(held_out.T)).abs().mean().item()}
 
     def save(record: dict[str, Any]) -> None:
-        save_model(config.out / "model", gan, _WithAutoencoder(vae, tokenizer, read_run(path)), run=record)
+        save_model(config.out / "model", gan, _WithAutoencoder(vae, tokenizer, vae_run), run=record)
 
     console.say(f"latent GAN: {gan.n_parameters():,} parameters, {len(real):,} latent vectors of {real.shape[1]}")
     about = about_data(data, config.data) | {"sentences": len(sentences)}
     return play_round(config, Round(
         game=game, n_steps=n_steps, max_seconds=config.max_seconds, settings=settings,
         record=run_facts(config, gan, about, dtype="fp32", device=device), figures=figures, save=save), trace)
+
+
+def _with_words_of(config: LatentGanTrainConfig, vae_run: dict[str, Any]) -> LatentGanTrainConfig:
+    """``config`` with the VAE's way from raw text to tokens, as its record says; ``ConfigError`` for another one."""
+    recorded = vae_run.get("config", {})
+    for option in dataclasses.fields(LatentGanTrainConfig):
+        if option.name not in ("tokenizer", "vocab_size", "word_style") or option.name not in recorded:
+            continue
+        given, own = getattr(config, option.name), recorded[option.name]
+        if given not in (option.default, own):
+            raise ConfigError(f"--{option.name.replace('_', '-')} {given}: {config.autoencoder} was trained with "
+                              f"{own}; leave it out")
+        config = dataclasses.replace(config, **{option.name: own})
+    return config
 
 
 @torch.no_grad()
