@@ -20,6 +20,7 @@ from tickwise.engine.work import RowWork, TickWork
 from tickwise.profiling.ledger import STAGES, Ledger
 from tickwise.profiling.program import stage_costs
 from tickwise.profiling.roofline import Roofline
+from tickwise.tasks.text_to_text import TextToText
 from tickwise.tokenizers.train import train_tokenizer
 
 BLOCK = 4
@@ -347,3 +348,13 @@ def test_an_end_mark_that_is_written_in_a_source_is_text():
     assert tokenizer.eos_id not in ids
     assert tokenizer.decode(ids) == "what does <|endoftext|> mean?"
     assert encode_source(tokenizer, "what") == tokenizer.encode("what")
+
+
+def test_a_source_is_the_same_for_every_verb(made, tokenizer):
+    module = made()
+    text, model = " ab\x07cd\r\n", LanguageModel(module, tokenizer)
+    written = model.generate(text, max_tokens=9, temperature=0)
+    assert written.text.strip() == TextToText(module, tokenizer).translate([text], BeamOptions(
+        width=1, max_ratio=0, max_extra=9))[0]
+    assert written.token_ids == model.generate("abcd", max_tokens=9, temperature=0).token_ids
+    assert model.score("bad", source=text).nats == model.score("bad", source="abcd").nats

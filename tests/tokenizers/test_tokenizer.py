@@ -249,3 +249,13 @@ def test_nothing_that_is_written_in_a_source_is_a_mark():
 def test_an_end_mark_in_front_of_another_mark_is_refused():
     with pytest.raises(DataError, match="an end mark elsewhere"):
         wrapping_tokenizer("$A </s> <s>").encode_sources(["a dog"])
+
+
+def test_no_text_is_cut_or_padded_because_the_file_of_a_tokenizer_asks_for_it(tmp_path):
+    tokenizer = wrapping_tokenizer("$A </s>")
+    tokenizer.backend.enable_truncation(2)
+    tokenizer.backend.enable_padding(pad_id=3, pad_token="<unk>")
+    tokenizer.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.encode_batch(["a dog a dog", "a"]) == [[4, 5, 4, 5], [4]]
+    assert again.encode_sources(["a dog a dog", "a"]) == [[4, 5, 4, 5], [4]]

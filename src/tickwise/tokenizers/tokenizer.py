@@ -244,7 +244,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """From a directory or a ``tokenizer.json`` of any Hugging Face tokenizer.
+        """From a directory or a ``tokenizer.json`` of any Hugging Face tokenizer. No text is cut or padded
+        because the file asks for it, as in transformers.
 
         Raises ``CheckpointError`` in one line when it is missing or corrupt.
         """
@@ -259,6 +260,8 @@ class Tokenizer:
         except Exception as problem:  # the library raises bare Exception
             reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise CheckpointError(f"{file}: not a readable tokenizer ({reason}); copy it again") from None
+        backend.no_truncation()
+        backend.no_padding()
         template = file.with_name(_TEMPLATE_FILE)
         if template.is_file():  # where newer versions of transformers keep it
             config["chat_template"] = _read_text(template, "the chat template")
