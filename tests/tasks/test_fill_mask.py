@@ -37,6 +37,7 @@ def test_what_cannot_be_written_is_no_word(encoder):
     (found,) = MaskFiller.load(encoder).fill("ada [MASK] boats", 100_000)
     words = [filling.word for filling in found]
     assert len(words) > 20
+    assert len(words) == len(set(words))
     assert not {"", "[PAD]", "[MASK]", "[CLS]", "[SEP]"} & set(words)
     assert not [word for word in words if "\ufffd" in word or any(unicodedata.category(c) == "Cc" for c in word)]
     assert sum(filling.probability for filling in found) == pytest.approx(1, abs=1e-3)

@@ -33,8 +33,12 @@ class MaskFiller:
         self.texts = TextIds(tokenizer, module.config.context_length)
         self.mask: str = tokenizer.backend.id_to_token(self.texts.marks.mask) or ""
         marks = set(vars(self.texts.marks).values())
-        self._words = [tokenizer.decode([i]).strip() for i in range(module.config.vocab_size)]
-        self._no_words = torch.tensor([i for i, word in enumerate(self._words) if i in marks or not _is_shown(word)])
+        words = [tokenizer.decode([i]).strip() for i in range(module.config.vocab_size)]
+        self._tokens = torch.tensor([i for i, word in enumerate(words) if i not in marks and _is_shown(word)])
+        # Tokens with a space before them and without one are the same word.
+        self._words = list(dict.fromkeys(words[i] for i in self._tokens.tolist()))
+        numbers = {word: number for number, word in enumerate(self._words)}
+        self._word_of = torch.tensor([numbers[words[i]] for i in self._tokens.tolist()])
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "MaskFiller":
@@ -62,11 +66,12 @@ class MaskFiller:
                             f"{self.mask} stands behind them; cut the text")
         device = next(self.module.parameters()).device
         logits_NV = self.module.mlm_logits(self.module(ids_BT.to(device))[0, places]).float().cpu()
-        logits_NV[:, self._no_words] = -torch.inf
+        shares_NV = logits_NV[:, self._tokens].softmax(-1)
+        shares_NW = torch.zeros(len(places), len(self._words)).index_add_(1, self._word_of, shares_NV)
         found = []
-        for number, row_V in enumerate(logits_NV.softmax(-1), start=1):
+        for number, row_W in enumerate(shares_NW, start=1):
             before, behind = self.mask.join(pieces[:number]), self.mask.join(pieces[number:])
-            best = row_V.topk(min(n, int((row_V > 0).sum())))
+            best = row_W.topk(min(n, int((row_W > 0).sum())))
             words = [self._words[i] for i in best.indices.tolist()]
             found.append([Filling(word, probability, f"{before}{word}{behind}")
                           for word, probability in zip(words, best.values.tolist(), strict=True)])
