@@ -207,6 +207,17 @@ def test_configs_that_nobody_knows_are_one_line(tmp_path, tickwise_cli):
     assert tickwise_cli("disasm", tmp_path / "nothing")[0] == 2
 
 
+def test_the_codes_of_a_quantised_bag_are_counted(tmp_path, tickwise_cli):
+    config = {"model_type": "tickwise-bag", "architectures": ["Bag"], "labels": ["a", "b"], "n_features": 3000}
+    for more, said in (({}, "Bag, 6k parameters, fp32"),
+                       ({"code_bytes": 1}, "Bag, 3.51k parameters, 3k of them codes of a byte, fp32")):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config | more), encoding="utf-8")
+        code, out, error = tickwise_cli("disasm", path)
+        assert code == 0, error
+        assert out.startswith(said), out
+
+
 def test_without_transformers_it_says_so(tmp_path, tickwise_cli, monkeypatch):
     # No family of ours has experts.
     transformers.MixtralConfig(**COMMON, num_key_value_heads=2).save_pretrained(tmp_path)

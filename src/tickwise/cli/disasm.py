@@ -176,16 +176,24 @@ def _figures(cost: "Cost") -> dict[str, int]:
     return {"flops": cost.flops, "bytes_read": cost.bytes_read, "bytes_written": cost.bytes_written}
 
 
+def _stored(module: "nn.Module") -> str:
+    """How many numbers the model is made of, and of these the codes of a quantised one."""
+    from tickwise.models.bag import Bag
+
+    if not isinstance(module, Bag):
+        return f"{format_count(sum(p.numel() for p in module.parameters()))} parameters"
+    codes = f", {format_count(module.n_codes)} of them codes of a byte" if module.n_codes else ""
+    return f"{format_count(module.n_parameters())} parameters{codes}"
+
+
 def _lines(
     module: "nn.Module", arguments: Arguments, context: int, program: "Program", shown: "list[Instruction]"
 ) -> Iterable[str]:
-    parameters = sum(p.numel() for p in module.parameters())
     work = {"prefill": f"reads {context:,} tokens",
             "decode": f"reads 1 token, {context - 1:,} in the cache: {context:,} in view",
             "train": f"forward and backward over {context:,} tokens, without the optimizer"}[arguments.phase]
     texts = "1 text" if arguments.batch == 1 else f"{arguments.batch:,} texts"
-    yield (f"{type(module).__name__}, {format_count(parameters)} parameters, {arguments.dtype}; {arguments.phase}: "
-           f"{texts}, each {work}")
+    yield f"{type(module).__name__}, {_stored(module)}, {arguments.dtype}; {arguments.phase}: {texts}, each {work}"
     yield ("counted: FLOPs of matrix products, convolutions and attention (elementwise work counts 0); "
            "bytes are tensor sizes")
     yield ""

@@ -119,6 +119,11 @@ class Bag(nn.Module):
         """Stored numbers, codes included."""
         return sum(t.numel() for t in self.state_dict().values())
 
+    @property
+    def n_codes(self) -> int:
+        """Of these, the codes of a quantised model, a byte each."""
+        return self.config.n_features * self.config.code_bytes
+
 
 @torch.no_grad()
 def product_quantise(rows_KW: Tensor, code_bytes: int, *, seed: int = 1, rounds: int = 15) -> tuple[Tensor, Tensor]:
