@@ -1,7 +1,6 @@
 """What the tasks of ``tickwise run`` share: the model, where texts come from, and what to train on."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,27 +91,6 @@ class NamesTextsAndForm(NamesTexts, Protocol):
 
     @property
     def json(self) -> bool: ...
-
-
-def print_answers(arguments: NamesTextsAndForm, write: Callable[[list[str], int], list[str]], name: str) -> None:
-    """What ``write`` makes of the texts that the flags name, the first of which has that number: a line each, or as
-    JSON, where an answer is called ``name``."""
-    rows: list[dict[str, str]] = []
-    n_done = 0
-
-    def answer(texts: list[str]) -> None:
-        nonlocal n_done
-        written = write(texts, n_done + 1)
-        n_done += len(texts)
-        for text, one in zip(texts, written, strict=True):
-            if arguments.json:
-                rows.append({"text": text, name: one})
-            else:
-                print(" ".join(one.split()), flush=True)
-
-    answer_texts(arguments, answer)
-    if arguments.json:
-        print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
 
 
 def _typed() -> Iterator[str]:
