@@ -73,7 +73,7 @@ def _translated(
     from tickwise.tasks.text_to_text import TextToText
 
     model, longest = TextToText(module, tokenizer), module.config.context_length
-    if target is not None and (n := len(tokenizer.encode_plain([target])[0])) > longest:
+    if target is not None and (n := len(tokenizer.encode_sources([target])[0])) > longest:
         raise ConfigError(f"--target: it has {n:,} tokens and the model writes at most {longest:,}; shorten it")
     found = model.translate([text])[0] if target is None else target
     return model.attention(text, found), found
