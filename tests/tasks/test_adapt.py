@@ -12,6 +12,7 @@ from tickwise.tasks.classifier import Classifier
 from tickwise.tasks.encoder_classifier import EncodedClassifier
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
+from tickwise.training.run import train_module
 
 ANIMALS, PLACES = ["cat", "dog", "bird", "horse", "fish"], ["barn", "river", "garden", "forest", "field"]
 
@@ -195,6 +196,27 @@ def test_questions_whose_answer_stands_nowhere_are_chosen_by_but_not_trained_on(
     assert "1 questions are longer than 29 tokens" in err
     assert json.loads(out)["development"]["answerable"]["n"] == 4
     assert json.loads((tmp_path / "r" / "run.json").read_text())["data"]["questions"] == 35
+
+
+def test_the_leading_rank_alone_evaluates_and_writes(tmp_path, encoder, tickwise_cli, monkeypatch):
+    from tickwise.tasks import answer
+
+    write_questions(tmp_path, train=40)
+    results = []
+    monkeypatch.setattr(answer, "train_module", lambda *a, **k: results.append(train_module(*a, **k)) or results[-1])
+    words = ("adapt", encoder, "--task", "answer", "--train", tmp_path / "train.jsonl", "--tuning.epochs", 1, "--dtype",
+             "fp32", "--json", "--out")
+    code, out, err = tickwise_cli(*words, tmp_path / "first")
+    assert code == 0, err
+    assert json.loads(out)["development"]
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "first").rglob("*")}
+    for name, value in (("TORCHELASTIC_RUN_ID", "1"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(answer, "train_module", lambda *a, **k: results[0])
+    code, out, err = tickwise_cli(*words, tmp_path / "second")
+    assert (code, out) == (0, ""), err
+    assert not (tmp_path / "second").exists()
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "first").rglob("*")} == written
 
 
 def test_what_is_no_encoder_is_refused(tmp_path, encoder, labelled, tickwise_cli):

@@ -1,12 +1,21 @@
 """Sentence embeddings, the likest texts, and words for masked places, from the command line to the figures."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
-from tickwise.tasks.embed import Embedder, MaskFiller, SimilarTexts, read_partners, split_partners
+from tickwise.tasks.embed import (
+    EmbedConfig,
+    Embedder,
+    MaskFiller,
+    SimilarTexts,
+    read_partners,
+    split_partners,
+    train_embedder,
+)
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
 
@@ -123,6 +132,16 @@ def test_texts_that_link_all_pairs_are_not_held_back():
     training, developing = split_partners(apart, None)
     assert sorted(training + developing) == sorted(apart)
     assert 4 <= len(developing) <= 30
+
+
+def test_an_embedder_is_refused_parts_of_batches_before_anything_is_read(tmp_path, monkeypatch):
+    config = EmbedConfig(encoder=tmp_path / "none", train=(str(tmp_path / "none.txt"),), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="whole batches"):
+        train_embedder(dataclasses.replace(config, accumulate=2))
+    for name, value in (("TORCHELASTIC_RUN_ID", "1"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="whole batches"):
+        train_embedder(config)
 
 
 @pytest.mark.parametrize("lines", [LINES[:20], LINES[:12] + [f"{line}\t{line}" for line in LINES[12:20]]],

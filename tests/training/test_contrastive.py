@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from tickwise.core.errors import ConfigError
 from tickwise.data.encoder_inputs import Marks
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig, contrastive_loss, partner_scores
 from tickwise.training.contrastive import Contrastive
+from tickwise.training.parallel import Alone
 
 MARKS = Marks(pad=0, cls=1, sep=2, mask=3)
 
@@ -58,3 +60,13 @@ def test_the_words_that_are_dropped_do_not_make_another_text():
     assert MARKS.mask in dropped[0]
     scores = partner_scores(torch.eye(3), torch.eye(3), 1.0, dropped[4])
     assert (scores == -torch.inf).sum() == 2
+
+
+def test_a_batch_is_not_taken_apart():
+    whole = objective([5, 6, 7, 8], [9, 10, 11, 12])
+    batch = whole.next_batch()
+    [alone] = Alone().parts(whole, batch, 1)
+    assert (alone.batch, alone.divisor) == (batch, 1)
+    assert whole.split(batch, 1) == [batch]
+    with pytest.raises(ConfigError, match="whole batches"):
+        Alone().parts(whole, batch, 2)

@@ -9,6 +9,7 @@ import torch
 from tickwise.data.span_windows import Window
 from tickwise.data.spans import SpanQuestion
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
+from tickwise.training.parallel import Alone
 from tickwise.training.span_reading import SpanReading, balanced, best_threshold, find_spans, in_blocks, span_loss
 
 INF = float("inf")
@@ -73,6 +74,27 @@ def test_silence_is_no_answer_to_a_question_whose_answer_stands_nowhere_just_so(
     alone, with_unlocated = figures(located), figures(located, unlocated)
     assert with_unlocated == {"loss": 1 - alone["f1"] / 2, "f1": alone["f1"] / 2}
     assert figures(unlocated, nowhere)["overall_f1"] == 0.5
+
+
+@pytest.mark.parametrize("answered", [[0, 1, 2, 3, 4, 5, 6], [0], [0, 1, 2, 6], []])
+@pytest.mark.parametrize("accumulate", [2, 3, 7])
+def test_parts_of_a_batch_add_up_to_it(module, answered, accumulate):
+    places = np.array([[-1, -1], [0, 2], [3, 6], [7, 11]])
+    windows = []
+    for number in range(7):
+        targets = np.zeros((2, 4), dtype=bool)
+        targets[:, 1 + number % 3 if number in answered else 0] = True
+        windows.append(Window(number, np.arange(4) + number, np.array([0, 1, 1, 1]), places, targets))
+    module.span.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    objective = SpanReading(windows, windows, [], pad=0, batch_size=7, seed=0)
+    batch, found = objective.next_batch(), []
+    for parts in (1, accumulate):
+        module.zero_grad()
+        loss = sum(objective.loss(module, *part.batch.inputs)[0] / part.divisor
+                   for part in Alone().parts(objective, batch, parts))
+        loss.backward()
+        found.append((loss.detach(), [p.grad.clone() for p in module.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_have_so_many_tokens_at_most():

@@ -131,7 +131,12 @@ def _tag(arguments: Arguments) -> int:
 
 def _report(arguments: Arguments, trained: "TrainResult", dev: Any, test: Any,
             table: Callable[[Any], str]) -> None:
-    """Keep the figures of the development and the test part in the run directory, and print them."""
+    """Keep the figures of the development and the test part in the run directory, and print them; of several ranks the
+    leading one does."""
+    from tickwise.training.distributed.ranks import is_leader
+
+    if not is_leader():
+        return
     shown: dict[str, Any] = {
         "model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
         "development": dev.to_json() if dev else None, "test": test.to_json() if test else None,
@@ -166,10 +171,12 @@ def _chat(arguments: Arguments) -> int:
 
 def _finish(arguments: Arguments, trained: "TrainResult", use: str) -> int:
     """Print the figures of the development part, or what to do next; the exit code."""
-    if arguments.json:
+    from tickwise.training.distributed.ranks import is_leader
+
+    if arguments.json and is_leader():
         print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
                           "development": trained.validation}))
-    elif not trained.interrupted:
+    elif not arguments.json and not trained.interrupted:
         say(f"use it: {use}")
     return 130 if trained.interrupted else 0
 

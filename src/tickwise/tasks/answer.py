@@ -23,6 +23,7 @@ from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.text.segment import mostly_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from tickwise.training.config import LoopConfig
+from tickwise.training.distributed.ranks import is_leader
 from tickwise.training.run import TrainResult, check_outputs, train_module
 from tickwise.training.span_reading import (
     FoundSpan,
@@ -203,7 +204,7 @@ def without_passages_of(questions: Sequence[SpanQuestion], held: Sequence[SpanQu
 
 @dataclass(frozen=True)
 class AnswerResult:
-    """What one fine-tuning gave."""
+    """What one fine-tuning gave; of several ranks the leading one alone evaluates."""
 
     trained: TrainResult
     dev: AnswerEvaluation | None
@@ -249,7 +250,7 @@ def train_reader(config: AnswerConfig) -> AnswerResult:
         module = SpanReader(module.config)
         module.load_state_dict(load)
     trained = _train(config, module, tokenizer, training, developing, ", ".join(config.train), config.tuning.epochs)
-    if trained.interrupted:
+    if trained.interrupted or not is_leader():
         return AnswerResult(trained, None, None)
     reader = _with_null_margin(Reader.load(trained.model, config.device), developing, trained.model)
     dev = reader.evaluate(developing, training) if any(q.references for q in developing) else None

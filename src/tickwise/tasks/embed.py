@@ -23,7 +23,8 @@ from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConf
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import LoopConfig
-from tickwise.training.contrastive import Contrastive
+from tickwise.training.contrastive import Contrastive, check_whole
+from tickwise.training.distributed.ranks import is_one_of_several, n_ranks
 from tickwise.training.encoder_classification import encoded_outputs
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
@@ -65,6 +66,7 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
     """Fine-tune ``config.encoder`` so that partners are near each other; keeps the model with the lowest loss on the
     development pairs (a twentieth, by their text, where none are given), or the last one where too few development
     texts have a partner other than themselves to be found by. No text of theirs is trained on."""
+    check_whole(config.accumulate * (n_ranks() if is_one_of_several() else 1))
     check_outputs(config)
     pairs, developing = split_partners(read_partners(config.train), read_partners(config.dev) if config.dev else None)
     if len(pairs) < 2:

@@ -11,12 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tickwise.core.errors import ConfigError
 from tickwise.core.stages import Stage, mark
 from tickwise.data.encoder_inputs import Marks, mask_words, padded
 from tickwise.models.encoder_heads import SentenceEmbedder, contrastive_loss, partner_scores
 from tickwise.training.encoder_classification import Rows, encoded_outputs
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import ShuffledPasses
+
+
+def check_whole(n_parts: int) -> None:
+    """``ConfigError`` where batches are to be taken apart."""
+    if n_parts > 1:
+        raise ConfigError("an embedder learns from whole batches, each text's partner being told from all others: "
+                          "train it in one process, without micro-batches")
 
 
 class Contrastive(ShuffledPasses):
@@ -50,9 +58,9 @@ class Contrastive(ShuffledPasses):
         return Batch((*inputs, self._texts_N2[torch.from_numpy(chosen)]), n_tokens)
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        """Each part then tells its own texts apart only."""
-        parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[1].sum() + part[3].sum()), weight=len(part[0])) for part in parts]
+        """``ConfigError`` for more than one part: each would tell its own texts apart only."""
+        check_whole(n)
+        return [batch]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(module, SentenceEmbedder)

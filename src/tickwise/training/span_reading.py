@@ -50,9 +50,9 @@ def collate_windows(windows: Sequence[Window], pad: int) -> tuple[Tensor, Tensor
             torch.from_numpy(targets))
 
 
-def span_loss(scores_B2T: Tensor, targets_B2T: Tensor) -> Tensor:
+def span_loss(scores_B2T: Tensor, targets_B2T: Tensor, places_weight: float | Tensor = 1.0) -> Tensor:
     """Mean nats of whether a window has an answer, and of its beginning and end where it has one; where several places
-    are right, of any of them (Clark & Gardner 2018).
+    are right, of any of them (Clark & Gardner 2018). ``places_weight``: what the second of these means counts for.
 
     That there is none is told by the scores at the first position alone: were it one choice among the places, as in
     BERT, readers of few questions, most of whose windows have no answer, would learn to choose nothing else.
@@ -63,7 +63,7 @@ def span_loss(scores_B2T: Tensor, targets_B2T: Tensor) -> Tensor:
         return none
     places_N2T, right_N2T = scores_B2T[has_answer_B][..., 1:], targets_B2T[has_answer_B][..., 1:]
     right = places_N2T.masked_fill(~right_N2T, -torch.inf).logsumexp(-1)
-    return none + (places_N2T.logsumexp(-1) - right).mean()
+    return none + (places_N2T.logsumexp(-1) - right).mean() * places_weight
 
 
 def balanced(windows: Sequence[Window], seed: int) -> list[Window]:
@@ -92,17 +92,23 @@ class SpanReading(ShuffledPasses):
 
     def _batch(self, chosen: NDArray[np.int64], step: int | None) -> Batch:
         inputs = collate_windows([self._windows[i] for i in chosen], self._pad)
-        return Batch(inputs, int(inputs[1].sum()))
+        return Batch((*inputs, torch.tensor(1.0)), int(inputs[1].sum()))
 
     def split(self, batch: Batch, n: int) -> Sequence[Batch]:
-        parts = zip(*(x.chunk(n) for x in batch.inputs), strict=True)
-        return [Batch(tuple(part), int(part[1].sum()), weight=len(part[0])) for part in parts]
+        """Rows in ``n`` parts (or fewer, when there are fewer rows). The last input of each is what its mean over
+        windows with an answer counts for beside that over all of its windows, so that both add up to the batch's."""
+        *rows, _ = batch.inputs
+        parts = list(zip(*(x.chunk(n) for x in rows), strict=True))
+        answered = [int((~targets_B2T[:, 0, 0]).sum()) for *_, targets_B2T in parts]
+        share = sum(answered) / len(rows[0])
+        return [Batch((*part, torch.tensor(own / len(part[0]) / share if own else 1.0)), int(part[1].sum()),
+                      weight=len(part[0])) for part, own in zip(parts, answered, strict=True)]
 
     def loss(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        ids_BT, lengths_B, segments_BT, targets_B2T = inputs
+        ids_BT, lengths_B, segments_BT, targets_B2T, places_weight = inputs
         scores_B2T = module(ids_BT, lengths_B, segments_BT)
         mark(Stage.LOSS)
-        return span_loss(scores_B2T, targets_B2T), ()
+        return span_loss(scores_B2T, targets_B2T, places_weight), ()
 
     def validate(self, module: nn.Module, device: torch.device, max_tokens: int | None) -> dict[str, float]:
         """``f1``: by characters, over the questions that have an answer, each made to give one (which is wrong where
