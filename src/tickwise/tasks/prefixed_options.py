@@ -15,8 +15,8 @@ class PrefixedOptions(PairOptions):
     whole: tuple[str, ...] = ()
     """Strings that the tokenizer takes for a word each, such as #Person1#."""
     pretrain: float = 0.0
-    """Share of the training, at its beginning, that goes into the sources themselves: naming spans that are hidden
-    (T5's span corruption)."""
+    """First learn the sources themselves, naming spans that are hidden (T5's span corruption), for this times as many
+    passes as --options.epochs gives the pairs afterwards, and for this share of --max-seconds at most."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
