@@ -85,7 +85,9 @@ def test_evaluating_and_comparing(tickwise_cli, model, tmp_path):
     shown = json.loads(tickwise_cli("run", "topic", model, "--test", test, "--against", model, "--json", "--html",
                                     tmp_path / "e.html")[1])
     assert shown["results"]["topic"]["acc,none"] == 1.0
-    assert shown["comparison"]["only_first"] == 0
+    comparison = shown["comparison"]
+    assert [comparison[name] for name in ("only_model", "only_against", "only_first")] == [0, 0, 0]
+    assert (comparison["model"], comparison["against"]) == (str(model), str(model))
     assert (tmp_path / "e.html").exists()
 
 

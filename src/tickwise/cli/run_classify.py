@@ -250,8 +250,10 @@ def _evaluate(arguments: Classify, classifier: "Classifier") -> None:
         with marking(None):  # a trace is of the evaluation
             right = [c.judged(examples).predicted == class_numbers(examples, c.labels) for c in (other, classifier)]
         comparison = compare(right[0], right[1], seed=arguments.seed)
-        shown["comparison"] = dataclasses.asdict(comparison) | {"first": str(arguments.against),
-                                                                "second": str(arguments.model)}
+        # Its first is the other model; model and against say which is which.
+        shown["comparison"] = dataclasses.asdict(comparison) | {
+            "model": str(arguments.model), "against": str(arguments.against), "only_model": comparison.only_second,
+            "only_against": comparison.only_first, "first": str(arguments.against), "second": str(arguments.model)}
     if arguments.html is not None:
         write_evaluation_report(arguments.html, classifier, result, examples, arguments.task)
     if arguments.json:

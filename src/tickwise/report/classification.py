@@ -3,11 +3,14 @@
 import dataclasses
 from html import escape
 
+from tickwise.core.console import format_count
 from tickwise.report.data import Figure
 from tickwise.report.page import POLICY, figure_boxes
 from tickwise.report.style import CSS
 
 _MOST_CLASSES = 40
+_FEW = 10
+"""Predictions whose share of right ones says little: their bar is pale."""
 _SIZE, _LEFT, _TOP, _BOTTOM = 320, 46, 12, 40
 _OWN_CSS = """
 .matrix td { text-align: center; border: 1px solid var(--line); padding: .3rem .5rem; }
@@ -15,6 +18,7 @@ _OWN_CSS = """
 .explained { margin: .6rem 0 1.2rem; } .explained p { margin: .2rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .explained mark { color: inherit; border-radius: .2rem; }
 .reliability { max-width: 26rem; } .reliability rect { fill: var(--accent); opacity: .75; }
+.reliability rect.few { opacity: .3; } .reliability .count { fill: var(--soft); font-size: 7px; }
 .reliability .ideal { stroke: var(--soft); stroke-dasharray: 4 4; }
 """
 
@@ -68,7 +72,8 @@ def classification_page(data: ClassificationPage) -> str:
         parts.append(f"<section><h2>Confusion matrix</h2>{confusion_table(data.labels, data.confusion)}</section>")
     if any(point.n for point in data.reliability):
         parts.append("<section><h2>Reliability</h2><p>Of the predictions made with a given probability, how many were "
-                     f"right. On the dashed line the two agree.</p>{reliability_chart(data.reliability)}</section>")
+                     "right; above each bar how many they are, pale where fewer than "
+                     f"{_FEW}. On the dashed line the two agree.</p>{reliability_chart(data.reliability)}</section>")
     if data.texts:
         heading = "Surest mistakes" if any(text.true_label for text in data.texts) else "What decided"
         parts.append(f"<section><h2>{heading}</h2><p>Green words spoke for the label, red ones against it.</p>"
@@ -102,7 +107,8 @@ def confusion_table(labels: tuple[str, ...], confusion: tuple[tuple[int, int, in
 
 
 def reliability_chart(points: tuple[ReliabilityPoint, ...]) -> str:
-    """SVG: a bar per bin as high as its accuracy, the diagonal, and how many predictions each bin has in its title."""
+    """SVG: a bar per bin as high as its accuracy, the diagonal, and above each bar and in its title how many
+    predictions it has."""
     inner = _SIZE - _LEFT
 
     def x(value: float) -> float:
@@ -119,7 +125,11 @@ def reliability_chart(points: tuple[ReliabilityPoint, ...]) -> str:
     for point in points:
         if point.accuracy is None or point.confidence is None:
             continue
-        parts.append(f'<rect x="{x(point.low) + 1:.1f}" width="{(point.high - point.low) * inner - 2:.1f}" '
+        few = ' class="few"' if point.n < _FEW else ""
+        shown = format_count(point.n if point.n < 1000 else float(f"{point.n:.2g}"))
+        parts.append(f'<text class="count" x="{x((point.low + point.high) / 2):.1f}" y="{y(point.accuracy) - 2:.1f}" '
+                     f'text-anchor="middle">{shown}</text>')
+        parts.append(f'<rect{few} x="{x(point.low) + 1:.1f}" width="{(point.high - point.low) * inner - 2:.1f}" '
                      f'y="{y(point.accuracy):.1f}" height="{point.accuracy * inner:.1f}"><title>'
                      f"{point.n:,} predictions at {point.confidence:.0%}: {point.accuracy:.1%} right</title></rect>")
     parts.append(f'<line class="ideal" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>'
