@@ -185,7 +185,8 @@ class Embedder:
         rows = self.texts.encode(texts)
         if not self._told_of_cuts:
             self._told_of_cuts = _say_cuts(self.texts, len(texts))
-        vectors = encoded_outputs(self.module, rows, self.texts.marks, self.device).numpy().reshape(len(rows), -1)
+        outputs = encoded_outputs(self.module, rows, self.texts.marks, self.device)
+        vectors = outputs.numpy().reshape(len(rows), self.width)
         vectors[[len(row) <= 2 for row in rows]] = 0
         return vectors
 
