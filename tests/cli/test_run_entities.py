@@ -72,6 +72,7 @@ def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
         (["--train", tagged, "--out", tmp_path / "a", "--options.hidden", 0], "hidden"),
         (["--train", tagged, "--out", tmp_path / "a", "--html", "x.html"], "--html"),
         ([tmp_path, "a text", "--against", tmp_path], "--against"),
+        ([tmp_path, " "], "the text is empty"),
         ([tmp_path, "a text"], "not a model directory"),
     ):
         code, out, err = tickwise_cli("run", "entities", *words)

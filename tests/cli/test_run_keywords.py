@@ -33,6 +33,7 @@ def test_mistakes_are_one_line(tickwise_cli, tmp_path):
         (["--n", 0, "x"], "--n"),
         (["x", "--input", tmp_path / "empty.txt"], "not both"),
         (["--input", tmp_path / "empty.txt"], "empty"),
+        ([""], "the text is empty"),
         (["x", "--background", tmp_path / "nowhere.json"], "missing"),
         (["x", "--save-background", tmp_path / "a.json"], "--background"),
     ):

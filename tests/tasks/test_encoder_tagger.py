@@ -74,8 +74,8 @@ def test_tagged_sentences_make_a_tagger(tagger, tickwise_cli):
     code, out, err = tickwise_cli("run", "entities", tagger / "run", "--test", tagger / "test.conll", "--json")
     assert code == 0, err
     assert json.loads(out)["results"]["entities"]["f1,none"] == shown["test"]["results"]["entities"]["f1,none"]
-    code, out, _ = tickwise_cli("run", "entities", tagger / "run", "")
-    assert (code, out.strip()) == (0, "")
+    code, out, err = tickwise_cli("run", "entities", tagger / "run", "")
+    assert (code, out, "the text is empty" in err) == (2, "", True)
 
 
 def test_a_text_longer_than_the_encoder_reads_is_tagged_to_its_end(tagger):

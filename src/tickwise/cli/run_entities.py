@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.tasks.tag_options import TagOptions
@@ -38,6 +38,7 @@ class Arguments(TaskArguments):
 
 def run(arguments: Arguments) -> int:
     check_task(arguments)
+    refuse_blank(arguments.text)
     if arguments.train or arguments.test:
         for name in ("html", "tokenized"):
             if getattr(arguments, name):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.task_flags import refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 
@@ -45,6 +46,7 @@ def run(arguments: Arguments) -> int:
         raise ConfigError(f"--n: must be positive, got {arguments.n}")
     if arguments.text is not None and arguments.input is not None:
         raise ConfigError("give the text or --input, not both")
+    refuse_blank(arguments.text)
     if arguments.save_background is not None and not arguments.background:
         raise ConfigError("--save-background: has a meaning with --background only")
     background = _background(arguments)

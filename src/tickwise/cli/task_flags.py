@@ -56,6 +56,12 @@ def check_task(arguments: TaskArguments) -> None:
         raise ConfigError(f"give one of the text, --input and --test, not {' and '.join(given)}")
 
 
+def refuse_blank(text: str | None) -> None:
+    """``ConfigError`` for a text on the command line without anything in it."""
+    if text is not None and not text.strip():
+        raise ConfigError("the text is empty; give some, or - to read standard input")
+
+
 class NamesTexts(Protocol):
     """Flags that say where texts come from: one text, a file of them, or nothing."""
 
