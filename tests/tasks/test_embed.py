@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.core.errors import ConfigError, DataError
 from tickwise.tasks.embed import (
     EmbedConfig,
     Embedder,
-    MaskFiller,
     SimilarTexts,
     read_partners,
     split_partners,
@@ -84,27 +83,7 @@ def test_similar_and_embed_from_the_command_line(tmp_path, embedder, encoder, ti
     assert tickwise_cli("run", "similar", embedder, "ada")[0] == 2
 
 
-def test_masks_are_filled_with_words_that_fit(encoder, tickwise_cli):
-    filler = MaskFiller.load(encoder)
-    [best] = filler.fill("ada [MASK] boats", 3)
-    assert best[0].word == "likes"
-    assert best[0].text == "ada likes boats"
-    assert 1 >= best[0].probability >= best[1].probability >= best[2].probability > 0
-    assert len(filler.fill("[MASK] likes [MASK]", 2)) == 2
-    assert not {filling.word for filling in filler.fill("[MASK]", 10_000)[0]} & {"[PAD]", "[MASK]", "[CLS]", "[SEP]"}
-    with pytest.raises(DataError, match=r"has no \[MASK\]"):
-        filler.fill("ada likes boats")
-    with pytest.raises(DataError, match="too long"):
-        filler.fill("boats " * 60 + "[MASK]")
-    with pytest.raises(ConfigError, match="--n"):
-        filler.fill("[MASK]", 0)
-    code, out, _ = tickwise_cli("run", "fill-mask", encoder, "ada [MASK] boats", "--json")
-    assert (code, json.loads(out)["places"][0][0]["word"]) == (0, "likes")
-
-
-def test_what_has_no_head_for_words_fills_nothing(embedder, tmp_path):
-    with pytest.raises(CheckpointError, match="no head for masked words"):
-        MaskFiller.load(embedder)
+def test_mistakes_in_files_of_partners(tmp_path):
     (tmp_path / "pairs.tsv").write_text("a\tb\tc\n")
     with pytest.raises(DataError, match="line 1"):
         read_partners([str(tmp_path / "pairs.tsv")])

@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
+from tickwise.interop.directory import load_module, resolve_model_path
 from tickwise.tasks.fill_mask import MaskFiller
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
@@ -43,7 +44,7 @@ def test_what_cannot_be_written_is_no_word(encoder):
     assert sum(filling.probability for filling in found) == pytest.approx(1, abs=1e-3)
 
 
-def test_mistakes(encoder, tmp_path):
+def test_mistakes(encoder, tmp_path, monkeypatch):
     filler = MaskFiller.load(encoder)
     with pytest.raises(DataError, match=r"has no \[MASK\]"):
         filler.fill("ada likes boats")
@@ -53,6 +54,11 @@ def test_mistakes(encoder, tmp_path):
         filler.fill("[MASK]", 0)
     with pytest.raises(CheckpointError):
         MaskFiller.load(tmp_path)
+    module = load_module(resolve_model_path(encoder))
+    module.masked_head = None
+    monkeypatch.setattr("tickwise.tasks.fill_mask.load_module", lambda *arguments, **more: module)
+    with pytest.raises(CheckpointError, match="no head for masked words"):
+        MaskFiller.load(encoder)
 
 
 def test_a_line_that_cannot_be_filled_is_named(encoder, tickwise_cli, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Sentences as vectors, by a fine-tuned encoder: train, embed, find the likest; and words for masked places."""
+"""Sentences as vectors, by a fine-tuned encoder: train, embed, find the likest."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
 
 from tickwise.core.console import say
 from tickwise.core.device import resolve_device
-from tickwise.core.errors import CheckpointError, ConfigError, DataError
-from tickwise.data.encoder_inputs import TextIds, padded
+from tickwise.core.errors import ConfigError, DataError
+from tickwise.data.encoder_inputs import TextIds
 from tickwise.data.pairs import identity
 from tickwise.data.rows import numbered_lines
 from tickwise.interop.directory import load_module, read_config, resolve_model_path
 from tickwise.interop.warm_start import headed_encoder
-from tickwise.models.encoder import Encoder
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
@@ -223,59 +221,3 @@ class SimilarTexts:
         cosines = self._embedder.embed(queries) @ self._vectors.T
         return [[Near(self._texts[i], int(i), float(row[i])) for i in np.argsort(-row, kind="stable")[:n]]
                 for row in cosines]
-
-
-@dataclass(frozen=True)
-class Filling:
-    """A word for a masked place, its probability, and the text with it."""
-
-    word: str
-    probability: float
-    text: str
-
-
-class MaskFiller:
-    """Names the words that a text's masks stand for.
-
-    >>> MaskFiller.load("out/encoder").fill("the [MASK] sleeps in the barn")[0][0].word    # doctest: +SKIP
-    """
-
-    def __init__(self, module: Encoder, tokenizer: Tokenizer) -> None:
-        self.module, self.tokenizer = module.eval(), tokenizer
-        self.texts = TextIds(tokenizer, module.config.context_length)
-        self.mask: str = tokenizer.backend.id_to_token(self.texts.marks.mask) or ""
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> "MaskFiller":
-        """``CheckpointError`` for a model without a head for masked words."""
-        folder = resolve_model_path(Path(path))
-        module = load_module(folder, device=device)
-        if not isinstance(module, Encoder) or module.masked_head is None:
-            raise CheckpointError(f"{folder}: has no head for masked words; make one with tickwise train encoder")
-        return cls(module, Tokenizer.load(folder))
-
-    @torch.no_grad()
-    def fill(self, text: str, n: int = 5) -> list[list[Filling]]:
-        """For each mask in ``text`` the ``n`` likeliest words, each alone (the other masks stay). ``DataError`` for a
-        text without a mask, or with one behind what the model reads."""
-        if n < 1:
-            raise ConfigError(f"--n: must be at least 1, got {n}")
-        ids_BT, _ = padded(self.texts.encode([text]), self.texts.marks.pad)
-        places = (ids_BT[0] == self.texts.marks.mask).nonzero()[:, 0].tolist()
-        if len(places) < max(1, text.count(self.mask)):
-            problem = "has no" if self.mask not in text else "is too long: the model does not read its last"
-            raise DataError(f"the text {problem} {self.mask}; write it in place of a word")
-        device = next(self.module.parameters()).device
-        logits_NV = self.module.mlm_logits(self.module(ids_BT.to(device))[0, places]).float().cpu()
-        logits_NV[:, list(vars(self.texts.marks).values())] = -torch.inf
-        found = []
-        for place, row_V in zip(places, logits_NV.softmax(-1), strict=True):
-            best = row_V.topk(min(n, int((row_V > 0).sum())))
-            fillings = []
-            for probability, word in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                ids = ids_BT[0, 1:-1].tolist()
-                ids[place - 1] = word
-                fillings.append(Filling(self.tokenizer.decode([word]).strip(), probability,
-                                        self.tokenizer.decode(ids, skip_special=False).strip()))
-            found.append(fillings)
-        return found

@@ -52,7 +52,8 @@ def load(path: str | Path, device: str = "auto", dtype: str | None = None) -> An
 
         return Reader.load(folder, device)
     if purpose in ("encoder", "sentence embedder"):
-        from tickwise.tasks.embed import Embedder, MaskFiller
+        from tickwise.tasks.embed import Embedder
+        from tickwise.tasks.fill_mask import MaskFiller
 
         return MaskFiller.load(folder, device) if purpose == "encoder" else Embedder.load(folder, device)
     raise CheckpointError(f"{folder}: a model of a kind ({purpose}) that is used by its training alone")
