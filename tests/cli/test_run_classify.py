@@ -64,6 +64,12 @@ def test_typed_texts_are_answered_one_by_one(tickwise_cli, model, monkeypatch):
     assert "Ctrl-D" in err
 
 
+def test_an_empty_text_is_refused(tickwise_cli, model):
+    code, out, err = tickwise_cli("run", "topic", model, "  ")
+    assert (code, out) == (2, "")
+    assert "the text is empty" in err
+
+
 def test_words_that_decided(tickwise_cli, model, tmp_path):
     code, out, _ = tickwise_cli("run", "topic", model, "<b> the dog", "--explain", "--html", tmp_path / "x.html")
     assert code == 0

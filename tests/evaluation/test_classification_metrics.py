@@ -79,6 +79,17 @@ def test_intervals_cover_the_value_and_shrink_with_more_texts():
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
 
 
+def test_texts_that_are_all_right_leave_room_for_others():
+    classes = np.array([0] * 30 + [1] * 20)
+    metrics = evaluate_classes(certain(classes, 2), classes, ("ham", "spam"), task="t", positive="spam").metrics
+    assert metrics["acc"].interval.low == pytest.approx(0.025 ** (1 / 50))  # Clopper & Pearson
+    assert metrics["precision"].interval.low == metrics["recall"].interval.low == pytest.approx(0.025 ** (1 / 20))
+    assert metrics["acc"].interval.high == 1
+    assert metrics["f1_macro"].interval is None
+    wrong = evaluate_classes(certain(1 - classes, 2), classes, ("ham", "spam"), task="t").metrics["acc"]
+    assert (wrong.interval.low, wrong.interval.high) == (0, pytest.approx(1 - 0.025 ** (1 / 50)))
+
+
 def test_json_has_the_harness_s_layout():
     shown = json.loads(json.dumps(evaluated(bootstrap_samples=20).to_json("out/m")))
     assert shown["results"]["t"]["acc,none"] == pytest.approx(4 / 6)

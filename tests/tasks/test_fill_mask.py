@@ -65,14 +65,28 @@ def test_a_line_that_cannot_be_filled_is_named(encoder, tickwise_cli, tmp_path, 
     code, out, _ = tickwise_cli("run", "fill-mask", encoder, "ada [MASK] boats", "--json")
     assert (code, json.loads(out)["places"][0][0]["word"]) == (0, "likes")
     path = tmp_path / "texts.txt"
-    path.write_text("ada [MASK] boats\nno mask\n", encoding="utf-8")
+    path.write_text("ada [MASK] boats\nno mask\nbob [MASK] boats\n", encoding="utf-8")
     code, out, err = tickwise_cli("run", "fill-mask", encoder, "--input", path, "--n", 1)
-    assert (code, len(out.splitlines())) == (2, 1)
-    assert err == f"tickwise: {path}, line 2: the text has no [MASK]; write it in place of a word\n"
+    assert (code, len(out.splitlines())) == (2, 2)
+    assert err == (f"tickwise: 1 of 3 texts were not filled; the first: {path}, line 2: the text has no [MASK]; write "
+                   "it in place of a word\n")
+    out = tickwise_cli("run", "fill-mask", encoder, "--input", path, "--json")[1]
+    assert ["error" in json.loads(line) for line in out.splitlines()] == [False, True, False]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n"), encoding="utf-8"))
     assert "standard input, line 1: the text has no" in tickwise_cli("run", "fill-mask", encoder, "-")[2]
     assert tickwise_cli("run", "fill-mask", encoder, "boats")[2].startswith("tickwise: the text has no")
     assert tickwise_cli("run", "fill-mask", encoder, " ")[2] == "tickwise: the text is empty\n"
+
+
+def test_the_prompt_stays_after_a_text_that_cannot_be_filled(encoder, tickwise_cli, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("no mask\nada [MASK] boats\n"))
+    code, out, err = tickwise_cli("run", "fill-mask", encoder, "--n", 1)
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "tickwise: the text has no [MASK]" in err
 
 
 def test_an_empty_text_is_like_nothing(encoder, tickwise_cli, tmp_path):

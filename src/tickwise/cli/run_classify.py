@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, refuse_blank
 from tickwise.core.config import refuse_unused
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, UserError
@@ -139,6 +139,7 @@ def run(arguments: Classify) -> int:
 
     assert arguments.model is not None
     refuse_unused(arguments, _OF_TRAININGS, "on a trained model")
+    refuse_blank(arguments.text)
     classifier = _deciding(Classifier.load(arguments.model, device=arguments.device), arguments)
     if arguments.also is not None:
         classifier.also = Classifier.load(arguments.also, device=arguments.device)

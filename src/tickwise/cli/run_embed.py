@@ -125,6 +125,7 @@ def _fill(arguments: FillMask) -> None:
     source = "standard input" if arguments.input is None or str(arguments.input) == "-" else str(arguments.input)
     one_by_one = arguments.input is None and arguments.text != "-" and (arguments.text or sys.stdin.isatty())
     n_done = 0
+    problems: list[str] = []
 
     def answer(texts: list[str]) -> None:
         nonlocal n_done
@@ -133,7 +134,12 @@ def _fill(arguments: FillMask) -> None:
             try:
                 places = filler.fill(text, arguments.n)
             except DataError as problem:
-                raise DataError(str(problem) if one_by_one else f"{source}, line {n_done}: {problem}") from None
+                if one_by_one:
+                    raise
+                problems.append(f"{source}, line {n_done}: {problem}")
+                if arguments.json:
+                    print(json.dumps({"text": text, "error": str(problem)}, ensure_ascii=False), flush=True)
+                continue
             if arguments.json:
                 shown = {"text": text, "places": [[dataclasses.asdict(f) for f in found] for found in places]}
                 print(json.dumps(shown, ensure_ascii=False), flush=True)
@@ -143,3 +149,5 @@ def _fill(arguments: FillMask) -> None:
                     print(f"{filling.probability:.4f}\t{filling.word}\t{filling.text}", flush=True)
 
     answer_texts(arguments, answer)
+    if problems:
+        raise DataError(f"{len(problems):,} of {n_done:,} texts were not filled; the first: {problems[0]}")

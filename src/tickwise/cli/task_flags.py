@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.errors import ConfigError, DataError, UserError
 
 _TEXTS_AT_ONCE = 256
 STANDARD_INPUT = "-"
@@ -74,13 +74,17 @@ class NamesTexts(Protocol):
 
 def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None]) -> None:
     """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
-    typed. A blank line of a file stays a text, so that answers and lines keep their numbers."""
+    typed, where one that cannot be answered is said and the prompt stays. A blank line of a file stays a text, so that
+    answers and lines keep their numbers."""
     if arguments.text is not None and arguments.text != STANDARD_INPUT:
         answer([arguments.text])
         return
     if arguments.text is None and arguments.input is None and sys.stdin.isatty():
         for line in _typed():
-            answer([line])
+            try:
+                answer([line])
+            except UserError as problem:
+                print(f"tickwise: {problem}", file=sys.stderr)
         return
     batch: list[str] = []
     for line in lines_of(arguments.input):

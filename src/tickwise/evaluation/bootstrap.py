@@ -52,3 +52,12 @@ def interval(values: NDArray[numpy.float64]) -> Interval:
     """The percentile interval of resampled values: their 2.5 % and 97.5 % quantiles."""
     low, high = numpy.quantile(values, (0.025, 0.975))
     return Interval(float(low), float(high), float(values.std(ddof=1)))
+
+
+def all_alike(right: bool, n: int) -> Interval | None:
+    """The 95 % interval of a share of which all ``n`` (``right``), or none, were seen, where resampling shows no spread
+    (Clopper & Pearson 1934); None where ``n`` is 0."""
+    if n == 0:
+        return None
+    tail = 0.025 ** (1 / n)
+    return Interval(tail, 1.0, 0.0) if right else Interval(0.0, 1 - tail, 0.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tickwise import __version__
 from tickwise.core.errors import DataError
-from tickwise.evaluation.bootstrap import Interval, interval
+from tickwise.evaluation.bootstrap import Interval, all_alike, interval
 from tickwise.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
 
 Counts = NDArray[numpy.float64]
@@ -183,8 +183,14 @@ def evaluate_judged(judged: Judged, classes: NDArray[numpy.int64], labels: Seque
                          "brier": squares[own].mean()}
 
     values = measure(None)
-    spread = _resampled(measure, n, bootstrap_samples, seed) if n > 1 else {}
+    spread: dict[str, Interval | None] = dict(_resampled(measure, n, bootstrap_samples, seed)) if n > 1 else {}
     true, guessed, hits = counts(slice(None))
+    judged_by = {"acc": n, "f1_micro": n}
+    if wanted is not None:
+        judged_by |= {"precision": int(guessed[wanted]), "recall": int(true[wanted])}
+    # Of texts that are all alike no resample differs, and still the next one may.
+    spread |= {name: all_alike(values[name] == 1, judged_by.get(name, 0)) for name, own in spread.items()
+               if own is not None and own.low == own.high and values[name] in (0, 1)}
     others = n - true[wanted] if wanted is not None else 0
     pairs, texts = numpy.unique(classes * n_classes + predicted, return_counts=True)
     return ClassificationResult(
