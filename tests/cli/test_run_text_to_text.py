@@ -61,6 +61,10 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert code == 2
     assert "known are 'next: ', 'summarise: '" in err
     assert len(err.strip().splitlines()) == 1
+    code, _, err = tickwise_cli("generate", tuned, "--prompt", "before: 4 cats", "--max-tokens", 2)
+    assert code == 0, err
+    assert "1 of 1 prompts begin with none of the prefixes that the model was trained with ('next: ', 'summar" in err
+    assert "prefixes" not in tickwise_cli("generate", tuned, "--prompt", "next: 4 cats", "--max-tokens", 2)[2]
     code, _, err = tickwise_cli("run", "summarise", tuned, "a text")
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "use it with tickwise run text-to-text" in err

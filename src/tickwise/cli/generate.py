@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
@@ -86,6 +87,7 @@ def run(arguments: Arguments) -> int:
     if arguments.trace is not None:
         check_trace_output(arguments.trace)
     model = load_model(arguments)
+    _say_lost_prefixes(model, [prompt] if prompts is None else [one.text for one in prompts])
     with traced(model, arguments.trace, writing_costs(model, settings.use_cache)):
         if prompts is not None:
             write_batch(model, prompts, settings, as_json=arguments.json)
@@ -97,6 +99,20 @@ def run(arguments: Arguments) -> int:
     shown = {"samples": [_as_json(s) for s in samples]} if isinstance(samples, list) else _as_json(samples)
     print(json.dumps(shown, ensure_ascii=False))
     return 0
+
+
+def _say_lost_prefixes(model: "LanguageModel", prompts: Sequence[str]) -> None:
+    """Say how many prompts do not name a task to a model that was trained on several."""
+    from tickwise.models.encoder_decoder import EncoderDecoder
+
+    if isinstance(model.module, EncoderDecoder):
+        from tickwise.tasks.multitask import own_prefixes, prefixes_of
+
+        prefixes = prefixes_of(model.tokenizer)
+        lost = sum(not own_prefixes(text, prefixes) for text in prompts) if prefixes else 0
+        if lost:
+            say(f"{lost:,} of {len(prompts):,} prompts begin with none of the prefixes that the model was trained with "
+                f"({', '.join(map(repr, prefixes))}): what it writes then means nothing")
 
 
 def load_model(arguments: WritingArguments) -> "LanguageModel":

@@ -297,6 +297,11 @@ def prefixes_of(tokenizer: Tokenizer) -> list[str]:
     return found
 
 
+def own_prefixes(text: str, prefixes: Sequence[str]) -> list[str]:
+    """The prefixes that stand before the text."""
+    return [prefix for prefix in prefixes if _stands_before(prefix.strip(), text.strip())]
+
+
 class PrefixedModel:
     """A trained encoder–decoder that is told its task by what stands before the text.
 
@@ -316,7 +321,7 @@ class PrefixedModel:
         """The text as the model was trained to read it: with one of its prefixes, and something behind it."""
         if not self.prefixes:
             return text
-        own = [prefix for prefix in self.prefixes if _stands_before(prefix.strip(), text.strip())]
+        own = own_prefixes(text, self.prefixes)
         if not own:
             start = " ".join(text.split())[:40]
             raise DataError(f"text {number:,} ('{start} …') begins with no prefix that this model knows; known are "
