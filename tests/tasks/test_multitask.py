@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tasks.multitask import PrefixedModel, parse_tasks, prefixes_of, read_tasks, read_tests, train_tasks
 from tickwise.tasks.prefixed_options import PrefixedOptions, SummaryOptions
 from tickwise.tasks.summarise_learned import LearnedSummariser, train_summariser
-from tickwise.tasks.text_to_text import PairParts, TextToText
+from tickwise.tasks.text_to_text import LONGEST_TARGET, PairParts, TextToText
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 
@@ -126,13 +127,15 @@ def never_ending(tokenizer, **settings):
     return module
 
 
-def test_answers_have_no_limit_by_their_source_and_are_marked_when_cut(trained, monkeypatch):
+def test_answers_have_a_limit_by_what_was_trained_on_and_are_marked_when_cut(trained, monkeypatch):
     from tickwise.tasks import text_to_text
 
     limits, search = [], text_to_text.beam_search
     monkeypatch.setattr(text_to_text, "beam_search", lambda module, sources, options, **rest: (
         limits.append(options.longest(1, 90)) or search(module, sources, options, **rest)))
     model = PrefixedModel.load(trained.out, "cpu")
+    longest = model.model.tokenizer.config[LONGEST_TARGET]
+    assert 3 <= longest < 20
     model.model.module = never_ending(model.model.tokenizer)
     fine, unknown, blank = model.write(["German: one", "French: one", ""], first_number=4)
     assert fine.cut
@@ -140,7 +143,7 @@ def test_answers_have_no_limit_by_their_source_and_are_marked_when_cut(trained, 
     assert (unknown.text, blank.text, blank.problem) == ("", "", None)
     model.answer(["German: one"])
     model.evaluate("German: ", Pairs(["one"], ["eins"], "one"))
-    assert limits == [90, 90, 90]
+    assert limits == [math.ceil(1.1 * longest)] * 3
 
 
 def test_scores_by_prefix(trained, tables):
@@ -180,7 +183,9 @@ def test_a_summariser_that_goes_on_from_many_tasks_is_one(trained, tmp_path):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = train_summariser([str(tmp_path / "x.jsonl")], out=tmp_path / "run", start=trained.out, device="cpu",
                               options=SummaryOptions(longest=40, epochs=0.1))
-    assert prefixes_of(Tokenizer.load(result.model)) == []
+    tokenizer = Tokenizer.load(result.model)
+    assert prefixes_of(tokenizer) == []
+    assert tokenizer.config[LONGEST_TARGET] == 1 + max(len(ids) for ids in tokenizer.encode_plain(list(WORDS)))
     (summary,) = LearnedSummariser(TextToText.load(result.model, "cpu"), beam=1, max_tokens=4)(["one two"])
     assert isinstance(summary, str)
     with pytest.raises(ConfigError, match="use it with tickwise run text-to-text"):

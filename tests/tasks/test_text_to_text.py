@@ -271,11 +271,15 @@ def test_texts_that_are_cut_are_marked_and_those_too_long_do_not_stop_the_others
     assert not model.write(["a dog"])[0].cut
 
 
-@pytest.mark.parametrize(("max_tokens", "n"), [(None, 40), (5, 5), (90, 40)])
-def test_how_long_a_text_may_be(max_tokens, n):
+@pytest.mark.parametrize(("max_tokens", "trained_with", "n"), [
+    (None, None, 13), (None, 20, 22), (None, 900, 40), (5, None, 5), (5, 20, 5), (90, 20, 40)])
+def test_how_long_a_text_may_be(max_tokens, trained_with, n):
     from tickwise.engine.batch_beam import beam_search
+    from tickwise.tasks.text_to_text import LONGEST_TARGET
 
     model = made()
+    if trained_with is not None:
+        model.tokenizer.config[LONGEST_TARGET] = trained_with
     (found,) = dict(beam_search(model.module, [[5]], model.beam_options(2, 1.0, max_tokens))).values()
     assert len(found[0].token_ids) == n
 

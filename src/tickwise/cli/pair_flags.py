@@ -53,7 +53,8 @@ class PairFlags(RunFlags):
     length_penalty: float = 1.0
     """Log-probabilities are divided by length ** this; more favours longer texts."""
     max_tokens: int | None = None
-    """Most tokens of a text that is written, its end counted; left out, as many as the model writes."""
+    """Most tokens of a text that is written, its end counted; left out, a tenth more than the longest target of
+    its training has."""
     trace: Path | None = None
     """Folder for a trace: every training step, stage by stage (tickwise trace show)."""
 

@@ -30,6 +30,7 @@ from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.tasks.pair_training import pair_loop_config, train_pairs
 from tickwise.tasks.prefixed_options import PrefixedOptions
 from tickwise.tasks.text_to_text import (
+    LONGEST_TARGET,
     PairParts,
     TextToText,
     Written,
@@ -190,6 +191,7 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length, shape.context_length)
                               for parts in prefixed.values()] for side in ("training", "development"))
     mixed = MixedPairs(training, mixture, seed)
+    tokenizer.config[LONGEST_TARGET] = 1 + max(int(pairs.targets.lengths.max()) for pairs in training)
     module = EncoderDecoder(shape).initialise(seed)
     lines = [] if start is None else [*warm_start(module, start).lines(), *_without_effect(options, shape, lowercase)]
     if options.pretrain:

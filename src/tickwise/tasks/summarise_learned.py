@@ -11,7 +11,7 @@ from tickwise.evaluation.overlap import OfReferences
 from tickwise.tasks.multitask import prefixes_of, train_tasks
 from tickwise.tasks.prefixed_options import SummaryOptions
 from tickwise.tasks.summarise import Summarised, evaluate_summaries
-from tickwise.tasks.text_to_text import TextToText, Written, read_parts, say_cut
+from tickwise.tasks.text_to_text import LONGEST_TARGET, TextToText, Written, read_parts, say_cut
 
 if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
@@ -38,8 +38,8 @@ def train_summariser(
 
 
 class LearnedSummariser:
-    """Summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens, or of as many
-    as the model writes."""
+    """Summarises texts with ``model``: the best of ``beam`` summaries of at most ``max_tokens`` tokens; left out, as
+    ``TextToText.beam_options`` has it, and 128 for a model that does not say how long its targets were."""
 
     def __init__(self, model: TextToText, beam: int = 4, length_penalty: float = 1.0,
                  max_tokens: int | None = None) -> None:
@@ -49,6 +49,8 @@ class LearnedSummariser:
             raise ConfigError("this model is told its task by what stands before the text ("
                               f"{', '.join(prefixes)}); use it with tickwise run text-to-text")
         self.model = model
+        if max_tokens is None and LONGEST_TARGET not in model.tokenizer.config:
+            max_tokens = 128
         self._options = model.beam_options(beam, length_penalty, max_tokens)
 
     def __call__(self, texts: Sequence[str]) -> list[str]:

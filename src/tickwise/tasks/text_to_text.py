@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tickwise.evaluation.attention import AttentionMap
     from tickwise.training.run import TrainResult
 
+LONGEST_TARGET = "tickwise_longest_target"
+"""Where a model's tokenizer keeps how many tokens, with the end, the longest target of its training has."""
 _DEVELOPMENT_SHARE, _MOST_DEVELOPMENT = 0.05, 1000
 
 
@@ -248,16 +250,16 @@ class TextToText:
         """Whether it reads everything in lower case."""
         return "Lowercase" in str(self.tokenizer.backend.normalizer)
 
-    @property
-    def most_tokens(self) -> int:
-        """Tokens of a text that it writes, the end counted, at most."""
-        return self.module.config.context_length
-
     def beam_options(self, width: int = 4, length_penalty: float = 1.0, max_tokens: int | None = None) -> BeamOptions:
-        """A search of texts of at most ``max_tokens`` tokens, or of as many as the model writes, however short their
-        sources are."""
-        return BeamOptions(width=width, length_penalty=length_penalty, max_ratio=0.0,
-                           max_extra=self.most_tokens if max_tokens is None else max_tokens)
+        """A search of texts of at most ``max_tokens`` tokens, the end counted. Left out, of a tenth more than the
+        longest target of its training, if the model was trained on tasks or summaries and says so, else of a length
+        that goes by the source's."""
+        longest = self.tokenizer.config.get(LONGEST_TARGET)
+        if max_tokens is None and isinstance(longest, int):
+            max_tokens = math.ceil(1.1 * longest)
+        if max_tokens is None:
+            return BeamOptions(width=width, length_penalty=length_penalty)
+        return BeamOptions(width=width, length_penalty=length_penalty, max_ratio=0.0, max_extra=max_tokens)
 
     def encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """The ids of each text, without an end. ``DataError`` for one that is longer than the model reads; it counts
