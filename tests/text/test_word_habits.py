@@ -25,6 +25,21 @@ def test_what_tagged_news_keeps_whole(text, expected):
     assert words(text) == expected
 
 
+@pytest.mark.parametrize("run", ["1-", "12-345-", "1-_", "1_-", "1.-", "1a-", "A.", "A.-", "a'"])
+def test_a_long_run_is_read_once(run):
+    """Reading what follows anew from every place would take many minutes."""
+    text = run * (200_000 // len(run))
+    assert "".join(words(text)) == text
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("1-2-3", ["1-2-3"]), ("1-2-", ["1-2", "-"]), ("1-2-kg-x y", ["1-2-kg-x", "y"]), ("1-2_3-kg", ["1-2_3-kg"]),
+    ("1.5kg, 3-a", ["1.5kg", ",", "3-a"]), ("1-_2 5:30pm", ["1", "-", "_2", "5:30pm"]),
+])
+def test_numbers_with_letters(text, expected):
+    assert words(text) == expected
+
+
 def test_abbreviations_are_learned_from_the_tokens():
     habits = WordHabits.learn([["Ray", "Calif.", "said"], ["in", "Calif.", "."], ["wait", "result.", "no", "."],
                                ["Dr", ".", "No"], ["no.", "7"]])

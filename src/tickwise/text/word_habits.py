@@ -26,7 +26,8 @@ _FORMS = {
     "rank": r"(?m:^)\d{1,3}\.(?=[ \t]+\w)",
     "name with an apostrophe": rf"(?:[^\W\d_]['’](?!(?:{'|'.join(_ENDINGS)})\b){_CAPITAL}|[dl]['’](?=\w{{3}}))\w*"
                                r"(?:-\w+)*",
-    "number with letters": r"\d+(?:[.,:/-]\d+)*(?:[^\W\d_]\w*(?:-\w+)*|(?:-\w+)*-[^\W\d_]\w*(?:-\w+)*)",
+    # Nothing is given back, so that a long run of numbers is read once.
+    "number with letters": r"\d++(?:[.,:/-]\d++(?!_))*+(?:-[\d_]\w*+)*+-?[^\W\d_]\w*+(?:-\w++)*+",
     "signed number": r"(?<![\w.,)])(?:\+\.?|\.)\d+(?:[.,:/-]\d+)*%?",
     "currency": rf"{_CAPITAL}{{1,3}}\$",
     "repeated mark": r"-{2,}|\.{2,}|\*{2,}|!{2,}|\?{2,}|={2,}|_{2,}",
