@@ -152,7 +152,7 @@ def _pieces(text: str, source: str, place: str, title: str = "", lines: Sequence
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """(start, end) of the sentences of ``text``, none longer than 300 words or characters between spaces. They end
-    with their line, but for lines that were wrapped at 40 to 120 columns."""
+    with their line, but for those of a paragraph that was wrapped at 40 to 120 columns."""
     text = unwrapped(text)
     return [(places[0].start, places[-1].end)
             for places in split_sentences(text, split_words(text), longest=300)]

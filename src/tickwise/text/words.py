@@ -6,7 +6,7 @@ and ``n't``, ``U.S.``, ``1,000.5``, ``1996-08-22`` and ``AL-AIN`` are one word e
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 ADDRESS = r"https?://\S+|www\.\S+|[@#]\w+"  # mentions and tags too
@@ -20,6 +20,10 @@ _WORD = re.compile(
 )
 _ENDS = {".", "!", "?", "…", "。", "！", "？"}
 _CLOSING = {'"', "'", "”", "’", ")", "]", "」", "』"}
+_END_INSIDE = re.compile(r"[^\W\d_][\"'”’)\]]*[.!?…](?=[\s\"'”’)\]]|$)|[。！？]")
+_CLOSED = re.compile(r"[.!?…:;。！？：；][\"'”’)\]」』]*$")
+_ITEM = re.compile(r"\s*(?:[-*+•–>#](?:\s|$)|(?:\d+|[^\W\d_])[.)]\s)")  # of a list
+_CELL = re.compile(r"\||\S\s*\t")  # of a table
 _JOINERS = {"\u200c", "\u200d", "\ufe0e", "\ufe0f"}
 
 
@@ -75,21 +79,44 @@ def split_by_spaces(text: str) -> list[Place]:
 
 
 def unwrapped(text: str, narrowest: int = 40, widest: int = 120) -> str:
-    """``text`` with a space for each line end that only wraps a paragraph: behind it stands a word for which the line
-    had no room beside the paragraph's longest one, of ``narrowest`` to ``widest`` characters."""
+    """``text`` with a space for each line end that only wraps a paragraph of ``narrowest`` to ``widest`` columns; what
+    may be a list, a table, verses or a sentence on each line keeps its line ends."""
     parts = re.split(r"(\n)", text)
     lines, first = parts[::2], 0
     for i in range(len(lines) + 1):
         if i < len(lines) and lines[i].strip():
             continue
-        width = max((len(line.rstrip()) for line in lines[first:i]), default=0)
-        for j in range(first, i - 1) if narrowest <= width <= widest else ():
-            word = lines[j + 1].split(None, 1)[0]
-            needed = 1 if word[0] >= "\u2e80" else 1 + len(word)  # Han characters stand without spaces
-            if len(lines[j].rstrip()) + needed > width and word not in "-*+•–":
-                parts[2 * j + 1] = " "
+        if narrowest <= max((len(line.rstrip()) for line in lines[first:i]), default=0) <= widest:
+            for j in _wrapping_ends([line.rstrip() for line in lines[first:i]]):
+                parts[2 * (first + j) + 1] = " "
         first = i + 1
     return "".join(parts)
+
+
+def _wrapping_ends(lines: Sequence[str]) -> list[int]:
+    """After which lines of a paragraph a sentence goes on.
+
+    It has a mark that ends a sentence, and of its lines that end without one at least half have no room for the next
+    one's first word beside the longest line. Then a sentence goes on before a line that begins in lower case and, where
+    such lines are at least half (or, in scripts without case, there are two or more), before the others too.
+    """
+    if lines[0].lstrip()[0].islower() or not any(map(_END_INSIDE.search, lines)):
+        return []
+    open_ends = [i for i in range(len(lines) - 1) if not _CLOSED.search(lines[i])]
+    full, width = [], max(map(len, lines))
+    for i in open_ends:
+        word = lines[i + 1].split(None, 1)[0]
+        needed = 1 if word[0] >= "\u2e80" else 1 + len(word)  # Han characters stand without spaces
+        if len(lines[i]) + needed > width:
+            full.append(i)
+    if 2 * len(full) < len(open_ends):
+        return []
+    may = [i for i in full if not (_ITEM.match(lines[i + 1]) or _CELL.search(lines[i]) or _CELL.search(lines[i + 1]))]
+    begin = {i: lines[i + 1].lstrip()[0] for i in may}
+    lower = [i for i in may if begin[i].islower()]
+    caseless = [i for i in may if unicodedata.category(begin[i]) == "Lo"]
+    prose = 2 * len(lower) >= len(may) or (len(full) > 1 and 2 * len(lower + caseless) >= len(may))
+    return may if prose else lower
 
 
 def split_sentences(text: str, words: list[Place], longest: int = 500, *, at_marks: bool = True) -> list[list[Place]]:
