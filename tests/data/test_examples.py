@@ -141,6 +141,15 @@ def test_what_is_said_of_broken_files(tmp_path, name, content, message):
         read(write(tmp_path / name, content))
 
 
+@pytest.mark.parametrize("order", [("text", "label"), ("label", "text")])
+def test_numbers_of_rows_before_the_columns_are_left_out(tmp_path, capsys, order):
+    rows = [{"text": text.replace(",", ""), "label": label} for text, label in ROWS]
+    path = write(tmp_path / "a.csv", ",".join(order) + "\n" + "".join(
+        f'"{number}",{row[order[0]]},{row[order[1]]}\n' for number, row in enumerate(rows, start=1)))
+    assert pairs(read(path)) == [(row["text"], row["label"]) for row in rows]
+    assert "every row has a number of its own before the columns" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_text_that_fills_more_cells_than_the_header_has_is_read_whole(tmp_path, capsys):
     path = write(tmp_path / "a.csv", 'label,text\nneg,Bad, awful, never again\npos,"fine, thanks"\npos,good,,\n')
     assert pairs(read(path)) == [("Bad, awful, never again", "neg"), ("fine, thanks", "pos"), ("good", "pos")]

@@ -117,9 +117,10 @@ def test_no_text_is_both_trained_on_and_chosen_by(capfd):
     assert "6 training pairs have a text" in capfd.readouterr().err
 
 
-def test_texts_that_link_all_pairs_are_not_held_back():
+def test_texts_that_link_all_pairs_are_not_held_back(capfd):
     kinds = [(f"text {n}", f"kind {n % 3}") for n in range(300)]
     assert split_partners(kinds, None) == (kinds, [])
+    assert "none are held back, and the last model is kept" in " ".join(capfd.readouterr().err.split())
     apart = [(f"text {n}", f"other {n}") for n in range(300)]
     training, developing = split_partners(apart, None)
     assert sorted(training + developing) == sorted(apart)

@@ -6,9 +6,12 @@ import unicodedata
 
 import pytest
 
+import tokenizers
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.interop.directory import load_module, resolve_model_path
+from tickwise.models.encoder import Encoder, EncoderConfig
 from tickwise.tasks.fill_mask import MaskFiller
+from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
 
@@ -42,6 +45,18 @@ def test_what_cannot_be_written_is_no_word(encoder):
     assert not {"", "[PAD]", "[MASK]", "[CLS]", "[SEP]"} & set(words)
     assert not [word for word in words if "\ufffd" in word or any(unicodedata.category(c) == "Cc" for c in word)]
     assert sum(filling.probability for filling in found) == pytest.approx(1, abs=1e-3)
+
+
+def test_what_goes_on_inside_a_word_is_no_word():
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sleep", "##s", "##ing", "\u200b", "##"]
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.decoder = tokenizers.decoders.WordPiece()
+    backend.add_special_tokens(pieces[:5])
+    module = Encoder(EncoderConfig(vocab_size=len(pieces), context_length=16, width=8, n_layers=1, n_heads=1,
+                                   head_dim=8, hidden=8)).initialise(0)
+    (found,) = MaskFiller(module, Tokenizer(backend, "other")).fill("the [MASK]", 100)
+    assert {filling.word for filling in found} == {"the", "sleep", "##"}
 
 
 def test_mistakes(encoder, tmp_path, monkeypatch):

@@ -101,9 +101,18 @@ def labelled_rows(rows: Sequence[Row], source: str, *, text_column: str | None, 
             names, rows = rows[0].cells, rows[1:]
             say(f"{source}: took its first line for a header: the text is '{names[text]}', the label '{names[label]}'; "
                 "if that line is a text with its label, move it down")
+    if is_header and _have_numbers(rows, len(names)):
+        say(f"{source}: every row has a number of its own before the columns that the header names; left out")
+        rows = [Row(row.line, row.cells[1:]) for row in rows]
     if is_header:  # what has no name behind the last name is no column
         width = max(i for i, name in enumerate(names) if name.strip() or i in (text, label)) + 1
     return _pairs(rows, source, text, label, width, separator)
+
+
+def _have_numbers(rows: Sequence[Row], width: int) -> bool:
+    """Whether all rows have one cell more than the header, the first, which numbers them (as R writes tables)."""
+    numbers = {row.cells[0].strip() for row in rows if len(row.cells) == width + 1}
+    return 1 < len(numbers) == len(rows) and all(map(str.isdecimal, numbers))
 
 
 def _is_unusual_header(rows: Sequence[Row], text: int, label: int) -> bool:

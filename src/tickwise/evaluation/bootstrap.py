@@ -56,8 +56,8 @@ def interval(values: NDArray[numpy.float64]) -> Interval:
 
 def all_alike(right: bool, n: int) -> Interval | None:
     """The 95 % interval of a share of which all ``n`` (``right``), or none, were seen, where resampling shows no spread
-    (Clopper & Pearson 1934); None where ``n`` is 0."""
+    (Clopper & Pearson 1934), and the standard error that a normal one so wide would have; None where ``n`` is 0."""
     if n == 0:
         return None
-    tail = 0.025 ** (1 / n)
-    return Interval(tail, 1.0, 0.0) if right else Interval(0.0, 1 - tail, 0.0)
+    width = 1 - 0.025 ** (1 / n)
+    return Interval(1 - width, 1.0, width / 3.92) if right else Interval(0.0, width, width / 3.92)

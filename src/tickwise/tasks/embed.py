@@ -103,6 +103,9 @@ def split_partners(pairs: Sequence[Partners],
     development part; None has one made."""
     if given is None:
         developing = _held_back(pairs)
+        if len(developing) < _FEWEST and any(left != right for left, right in pairs):
+            say("too few pairs share no text with others: none are held back, and the last model is kept; give a --dev "
+                "of other texts to choose the model by")
     else:
         developing = [(left, right) for left, right in given if left != right]
     if len(developing) < _FEWEST:

@@ -33,8 +33,10 @@ class MaskFiller:
         self.texts = TextIds(tokenizer, module.config.context_length)
         self.mask: str = tokenizer.backend.id_to_token(self.texts.marks.mask) or ""
         marks = set(vars(self.texts.marks).values())
+        pieces = [tokenizer.backend.id_to_token(i) or "" for i in range(module.config.vocab_size)]
+        inside = {i for i, piece in enumerate(pieces) if piece.startswith("##") and len(piece) > 2}  # WordPiece's
         words = [tokenizer.decode([i]).strip() for i in range(module.config.vocab_size)]
-        self._tokens = torch.tensor([i for i, word in enumerate(words) if i not in marks and _is_shown(word)])
+        self._tokens = torch.tensor([i for i, word in enumerate(words) if i not in marks | inside and _is_shown(word)])
         # Tokens with a space before them and without one are the same word.
         self._words = list(dict.fromkeys(words[i] for i in self._tokens.tolist()))
         numbers = {word: number for number, word in enumerate(self._words)}
@@ -80,4 +82,5 @@ class MaskFiller:
 
 def _is_shown(word: str) -> bool:
     """Whether a word can be written: it has a character, and none is a control character or a part of one."""
-    return bool(word) and "\ufffd" not in word and not any(unicodedata.category(c) in ("Cc", "Cn", "Cs") for c in word)
+    kinds = {unicodedata.category(character) for character in word}
+    return "\ufffd" not in word and kinds.isdisjoint({"Cc", "Cn", "Cs"}) and not kinds <= {"Cf"}
