@@ -4,6 +4,7 @@ import pytest
 
 from tickwise.core.errors import CheckpointError
 from tickwise.text.word_habits import FILE, WordHabits
+from tickwise.text.words import split_sentences, split_words
 
 
 def words(text, habits=None):
@@ -23,6 +24,22 @@ def words(text, habits=None):
 ])
 def test_what_tagged_news_keeps_whole(text, expected):
     assert words(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("It was me and I. He left. We had Plan B. The end came.",
+     ["It was me and I .", "He left .", "We had Plan B .", "The end came ."]),
+    ("It is vitamin C. Oranges have it.", ["It is vitamin C .", "Oranges have it ."]),
+    ("Acme Inc. It is big.", ["Acme Inc .", "It is big ."]),
+    ("We had Plan B. A man came. In group C. 3 left.", ["We had Plan B .", "A man came .", "In group C .", "3 left ."]),
+    ("It was group D.\nSpain won.", ["It was group D .", "Spain won ."]),
+    ("Acme Inc. Shares and Mr. He Jin rose.", ["Acme Inc. Shares and Mr. He Jin rose ."]),
+    ("It was hit by J. A. Smith and J. van Dyke.", ["It was hit by J. A. Smith and J. van Dyke ."]),
+])
+def test_a_full_stop_that_may_end_a_sentence_does(text, expected):
+    for habits in (WordHabits(), WordHabits.learn([["Mr.", "C.", "Cairns", "."], ["Acme", "Inc.", "and", "Inc."]])):
+        sentences = split_sentences(text, habits.split(text))
+        assert [" ".join(text[p.start : p.end] for p in sentence) for sentence in sentences] == expected
 
 
 @pytest.mark.parametrize("run", ["1-", "12-345-", "1-_", "1_-", "1.-", "1a-", "A.", "A.-", "a'"])
@@ -72,4 +89,5 @@ def test_habits_survive_saving(tmp_path):
     with pytest.raises(CheckpointError, match="how text is split"):
         WordHabits.load(tmp_path)
     (tmp_path / FILE).unlink()
-    assert WordHabits.load(tmp_path).forms == WordHabits().forms
+    text = "C. Cairns of Acme Inc. has 19-year-old U.S.-led 10th ... -- O'Brien +44"
+    assert WordHabits.load(tmp_path).split(text) == split_words(text)  # as before directories had the file
