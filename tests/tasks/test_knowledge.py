@@ -117,6 +117,19 @@ def test_what_the_facts_do_not_say_is_not_answered(question, reason):
     assert reason in answer.reason
 
 
+def test_a_not_in_a_name_denies_nothing():
+    facts = [("Never Let Me Go", "directed by", "Mark Romanek"), ("Don't Look Now", "directed by", "Nicolas Roeg"),
+             ("Can't Buy Me Love", "written by", "Paul McCartney"),
+             ("Ada Brown", "does not like", "Don’t Look Now"), ("Ada Brown", "like", "Hamlet")]
+    assert answers("Who directed Don't Look Now?", facts) == ["Nicolas Roeg"]
+    assert answers("Who directed Don’t Look Now?", facts) == ["Nicolas Roeg"]
+    assert answers("Who directed Never Let Me Go?", facts) == ["Mark Romanek"]
+    assert answers("Who wrote Can't Buy Me Love?", facts) == ["Paul McCartney"]
+    assert answers("Who doesn't like Don't Look Now?", facts) == ["Ada Brown"]
+    assert answers("What doesn't Ada Brown like?", facts) == ["Don’t Look Now"]
+    assert answers("Who does n't like Don't Look Now?", facts) == ["Ada Brown"]
+
+
 def test_cycles_end_and_are_told():
     ring = [("A", "part of", "B"), ("B", "part of", "C"), ("C", "part of", "A"), ("C", "part of", "D"),
             ("E", "part of", "E"), ("A", "marry", "B"), ("B", "marry", "A")]

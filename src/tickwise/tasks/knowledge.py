@@ -103,14 +103,11 @@ class _Question(NamedTuple):
     stems: Sequence[str]
     words: Sequence[str]
     directions: dict[str, Direction]
+    denied: bool
 
     @property
     def first(self) -> str:
         return "who" if "whom" in self.words[:2] else "".join(self.words[:1])
-
-    @property
-    def denied(self) -> bool:
-        return "not" in self.words or "never" in self.words
 
 
 class _Walk(NamedTuple):
@@ -228,12 +225,9 @@ class KnowledgeGraph:
 
     def _read(self, question: str) -> _Question:
         """The graph's names in the question (the longest that do not overlap), and its other words."""
-        question = _SHORT_NOT.sub(" not", question)
+        question = self._with_long_nots(question)
         tokens = WORD.findall(re.sub(r"['’]s\b", " ", question))
-        spans = {(i, j): key_of_name(" ".join(tokens[i:j])) for i in range(len(tokens))
-                 for j in range(i + 1, min(i + _NAME_WORDS, len(tokens)) + 1)}
-        known = {key for (key,) in self._connection.execute(
-            "SELECT key FROM names WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(set(spans.values()))]).fetchall()}
+        spans, known = self._names_in(tokens)
         taken: set[int] = set()
         places: list[Place] = []
         for (i, j), key in sorted(spans.items(), key=lambda item: (item[0][0] - item[0][1], item[0])):
@@ -253,8 +247,26 @@ class KnowledgeGraph:
         words = [token.lower() for token in tokens]
         places.sort()
         owners = places_of_owners(question)
+        denied = any(words[i] in ("not", "never") for i in range(len(words)) if i not in taken)
         return _Question(places, stems, words, {
-            place.key: Direction(words, owners, places, place) for place in reversed(places)})
+            place.key: Direction(words, owners, places, place) for place in reversed(places)}, denied)
+
+    def _names_in(self, tokens: Sequence[str]) -> tuple[dict[tuple[int, int], str], set[str]]:
+        """The key of every run of a few tokens, by its bounds, and which of the keys are the graph's names."""
+        spans = {(i, j): key_of_name(" ".join(tokens[i:j])) for i in range(len(tokens))
+                 for j in range(i + 1, min(i + _NAME_WORDS, len(tokens)) + 1)}
+        return spans, {key for (key,) in self._connection.execute(
+            "SELECT key FROM names WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(set(spans.values()))]).fetchall()}
+
+    def _with_long_nots(self, question: str) -> str:
+        """The question with " not" for "n't", but in the graph's names ("Don't Look Now")."""
+        if not _SHORT_NOT.search(question):
+            return question
+        tokens = list(WORD.finditer(question))
+        spans, known = self._names_in([token[0] for token in tokens])
+        named = [(tokens[i].start(), tokens[j - 1].end()) for (i, j), key in spans.items() if key in known]
+        return _SHORT_NOT.sub(lambda found: found[0] if any(
+            start <= found.start() and found.end() <= end for start, end in named) else " not", question)
 
     def _walk(self, name: str, wanted: frozenset[str], hops: int, direction: Direction) -> Iterator[_Walk]:
         """Walks from a name, no fact twice; of each length the best ones are followed further."""
