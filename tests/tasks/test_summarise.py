@@ -41,6 +41,18 @@ def test_lines_that_are_no_turns_are_cut_into_sentences():
         "<bob> Hi. You?", "[12:30] Al: Fine. Bye.", "甲：好。再见。", "well"]
 
 
+@pytest.mark.parametrize("colon", [":", "："])
+def test_turns_need_no_space_behind_their_colon(colon):
+    turns = ["小明:你好吗？今天我们去看电影", "小红:好的。几点见面呢", "小明:7点钟。在门口见", "Bob:fine. Bye."]
+    turns = [turn.replace(":", colon) for turn in turns]
+    assert sentences("\n".join(turns)) == turns
+    times = ["It ends at 12:30 or so. Come", "at 11:15 then. Thanks."]
+    assert sentences("\n".join(times).replace(":", colon)) == [
+        part.replace(":", colon) for part in ("It ends at 12:30 or so.", "Come", "at 11:15 then.", "Thanks.")]
+    assert sentences("See https://a.org now. Go there\nor http://b.org now. Do.") == [
+        "See https://a.org now.", "Go there", "or http://b.org now.", "Do."]
+
+
 def test_lead_and_copy():
     assert lead(TEXT, 2) == "Cats sleep a lot.\nCats hunt mice at night."
     assert baseline("copy")([TEXT, "x"]) == [TEXT, "x"]

@@ -20,8 +20,8 @@ Method = Literal["lead", "copy", "extractive"]
 Summariser = Callable[[Sequence[str]], list[str]]
 _LINE_END = re.compile(r"\r\n|\r|\n")
 """Others, such as U+2028, may stand in a turn."""
-_TURN = re.compile(r"\s*(?:\[[^\]]*\]\s*)?(?:<[^<>]+>|[^\s:：][^:：]{0,29}(?::(?!\S)|：))")
-"""How a turn begins: ``Name:``, ``#Person1#:``, ``<name>``."""
+_TURN = re.compile(r"\s*(?:\[[^\]]*\]\s*)?(?:<[^<>]+>|[^\s:：][^:：]{0,29}[:：](?!//|[:：]|(?<=\d.)\d))")
+"""How a turn begins: ``Name:``, ``#Person1#:``, ``<name>``; "12:30" and "https://" begin none."""
 _DAMPING = 0.85
 _ITERATIONS = 50
 _MOST_SENTENCES = 4000
