@@ -81,6 +81,32 @@ def test_other_tokenizers_are_compared_by_the_text(characters, text):
     nats = first.losses.astype(float).sum() - second.losses.astype(float).sum()
     assert found.bits_per_byte.value == pytest.approx(nats / len(TEXT) / math.log(2), rel=1e-3)
     assert found.bits_per_byte.interval.low <= found.bits_per_byte.value <= found.bits_per_byte.interval.high
+    back = compare_models(second, first, models[::-1])
+    assert back.blocks == found.blocks > 10
+    assert back.bits_per_byte.interval.low == pytest.approx(-found.bits_per_byte.interval.high)
+    assert back.p == found.p
+
+
+def test_a_text_that_is_read_in_lower_case_is_another_text(characters, tmp_path):
+    (tmp_path / "cased.txt").write_text(cased := "He hid.\nA cab\n" * 40)
+    lower, kept = (train_tokenizer("bpe", iter([cased]), vocab_size=280, lowercase=lowercase)
+                   for lowercase in (True, False))
+    models = ngram(lower, 2, cased), ngram(kept, 2, cased)
+    results = [evaluate(model, tmp_path / "cased.txt") for model in models]
+    for order in (1, -1):
+        with pytest.raises(ConfigError, match=r"^--against: the models do not read the same text: '[Hh]e hid\.' of .*"
+                                              r" is '[Hh]e hid\.' of [^\n]*$"):
+            compare_models(*results[::order], models[::order])
+    assert compare_models(results[0], results[0], (models[0], models[0])).p == 1
+
+
+def test_how_much_white_space_there_is_does_not_matter(tmp_path):
+    (tmp_path / "words.txt").write_text(TEXT.replace(" he ", "  he "))
+    words, pieces = (train_tokenizer(kind, iter([TEXT]), vocab_size=300, word_style="spaces")
+                     for kind in ("word", "bpe"))
+    models = ngram(words, 2, TEXT), ngram(pieces, 2, TEXT)
+    results = [evaluate(model, tmp_path / "words.txt") for model in models]
+    assert not compare_models(*results, models).same_tokenizer
 
 
 def test_words_that_are_hidden_are_no_prediction(characters, text):

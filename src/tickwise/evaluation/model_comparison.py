@@ -1,12 +1,15 @@
 """Two language models on the same text: by how much the one predicts it better, and whether that is more than chance.
 
 Both give the text a probability as a whole, so their nats can be taken from each other whatever their tokens are, as
-long as neither hides words behind ``<unk>``: then only models of the same vocabulary compare. Resampled are runs of
-text, each with what both models made of it (paired bootstrap; Efron 1979, blocks: Künsch 1989).
+long as neither hides words behind ``<unk>`` or reads the text changed, as in lower case: then only models of the same
+vocabulary compare. Resampled are runs of text, each with what both models made of it (paired bootstrap; Efron 1979,
+blocks: Künsch 1989).
 """
 
 import math
+import re
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy
@@ -52,16 +55,30 @@ class ModelComparison:
                         "same_tokenizer": self.same_tokenizer}
 
 
-def check_comparable(first: PerplexityResult, second: PerplexityResult, same_tokenizer: bool) -> None:
-    """``ConfigError`` where one of the two had it easier: other tokens, some of which hide words."""
-    if same_tokenizer:
-        return
+def check_comparable(first: PerplexityResult, second: PerplexityResult,
+                     models: tuple[LanguageModel, LanguageModel]) -> None:
+    """``ConfigError`` where one of the two had it easier: other tokens, some of which hide words, or stand for another
+    text, which a tokenizer that lower-cases or normalises gives back."""
     for result in (first, second):
         if result.unknown:
             raise ConfigError(
                 f"--against: the models have different vocabularies, and {result.unknown:,} tokens of this text are "
                 f"<unk> for {result.model}, which hides what word it was; compare models of one vocabulary, or of "
                 "characters or bytes")
+    read = [_text_read(result, model) for result, model in zip((first, second), models, strict=True)]
+    for one, other in zip_longest(*(text.split("\n") for text in read), fillvalue=""):
+        if one != other:
+            at = max(0, next(i for i, (a, b) in enumerate(zip_longest(one, other)) if a != b) - 10)
+            raise ConfigError(
+                f"--against: the models do not read the same text: {one[at : at + 20]!r} of {first.model} is "
+                f"{other[at : at + 20]!r} of {second.model}, and a text that is changed (lower-cased, normalised) may "
+                "be easier to predict; compare models whose tokenizers keep the text, or of one vocabulary")
+
+
+def _text_read(result: PerplexityResult, model: LanguageModel) -> str:
+    """What the tokens of the text stand for, every run of white space as one space or line end."""
+    text = model.tokenizer.decode(result.corpus.tokens.tolist()).strip()
+    return re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
 
 
 def compare_models(first: PerplexityResult, second: PerplexityResult, models: tuple[LanguageModel, LanguageModel], *,
@@ -69,14 +86,19 @@ def compare_models(first: PerplexityResult, second: PerplexityResult, models: tu
     """``second`` is what the first is compared against; both are of the same text and ``models``, which made them.
     ``ConfigError`` where their tokens do not compare."""
     same = models[0].tokenizer.fingerprint == models[1].tokenizer.fingerprint
-    check_comparable(first, second, same)
+    if not same:
+        check_comparable(first, second, models)
     courses = [_course(result, model) for result, model in zip((first, second), models, strict=True)]
     # A first token that one of them leaves unscored is left out of both.
     begin = max(course[0, 2] for course in courses)
-    edges = courses[0][:: max(1, max(first.block_tokens, second.block_tokens) // _FINE), 2]
-    edges = numpy.unique(numpy.concatenate([[begin], edges[edges > begin], courses[0][-1:, 2]]))
+    # Pieces end where the model of the longer tokens has its places, whichever of the two it is; each is as long as the
+    # longer of their blocks, as a share of the text.
+    coarse = min(courses, key=lambda course: (len(course), course[:, 2].sum()))
+    longest = max(result.block_tokens / len(result.losses) for result in (first, second))
+    places = coarse[:: max(1, round(longest * (len(coarse) - 1))), 2]
+    edges = numpy.unique(numpy.concatenate([[begin], places[places > begin], coarse[-1:, 2]]))
     nats = [numpy.diff(numpy.interp(edges, course[:, 2], course[:, 0])) for course in courses]
-    words = numpy.diff(numpy.interp(edges, courses[0][:, 2], courses[0][:, 1]))
+    words = numpy.diff(numpy.interp(edges, coarse[:, 2], coarse[:, 1]))
     blocks = numpy.stack([nats[0] - nats[1], words, numpy.diff(edges)], axis=1)
     totals = _figures(blocks.sum(0, keepdims=True))
     spread = _figures(resample_sums(blocks, samples, seed)) if len(blocks) > 1 else {}
