@@ -153,6 +153,30 @@ def test_contradictions_are_told_with_the_answers():
     assert [[f.id for f in group] for group in declared.problems().contradictions][1] == [6, 7]
 
 
+class _Counting:
+    """A connection that counts its queries."""
+
+    def __init__(self, connection):
+        self._connection, self.n = connection, 0
+
+    def execute(self, *query):
+        self.n += 1
+        return self._connection.execute(*query)
+
+
+def test_more_answers_need_no_more_queries():
+    n_queries = []
+    for n in (1, 300):
+        made = graph(*[(f"P{i}", "works for", "Acme") for i in range(n)], ("P0", "does not work for", "Acme"),
+                     *[(f"P{i}", "capital of", "France") for i in range(n)], ("France", "capital", "Lyon"))
+        made._connection = counting = _Counting(made._connection)
+        answer = made.ask("Who works for Acme?")
+        assert (len(answer.answers), [fact.id for fact in answer.against]) == (n, [n])
+        assert made.ask("What is the capital of France?").contradictory
+        n_queries.append(counting.n)
+    assert n_queries[0] == n_queries[1]
+
+
 def test_a_denial_is_told_with_what_it_denies():
     made = graph(("Ada", "born in", "London"), ("Ada", "was not born in", "London"),
                  ("London", "located in", "England"), ("Bob", "is", "dead"), ("Bob", "is not", "dead"),

@@ -1,7 +1,7 @@
 """What does not fit together in a graph of facts: contradictions, and cycles of one relation."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,11 @@ from tickwise.tasks.graph_facts import MUTUAL, NUMBER, Fact, is_denial, key_of_n
 
 if TYPE_CHECKING:
     import duckdb
+
+_Claim = tuple[str, str, bool]
+"""Whose (a key), relation, whether it is a number."""
+_Sense = tuple[str, str, tuple[str, ...], bool]
+"""Keys of subject and object, what the relation says, whether it is denied."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,35 @@ class Problems:
     cycles: tuple[tuple[Fact, ...], ...]
 
 
-def contradict(a: Fact, b: Fact, single: Collection[str]) -> bool:
-    """Whether the facts contradict each other; of relations in ``single`` a subject has one object of a kind."""
-    if is_denial(a.relation) != is_denial(b.relation):
-        return (key_of_name(a.subject), key_of_name(a.object)) == (key_of_name(b.subject), key_of_name(b.object)) \
-            and sense(a.relation) == sense(b.relation)
-    others = dict(_single_claims(b, single))
-    return any(others.get(kind, value) != value for kind, value in _single_claims(a, single))
+class _Said:
+    """What facts say, to look up what contradicts one of them; of relations in ``single`` a subject has one object of a
+    kind."""
+
+    def __init__(self, facts: Iterable[Fact], single: Collection[str]) -> None:
+        self._single = single
+        self._senses: set[_Sense] = set()
+        self.claims: dict[_Claim, set[str]] = defaultdict(set)
+        for fact in facts:
+            self._senses.add(_sense(fact, is_denial(fact.relation)))
+            for kind, value in _single_claims(fact, single):
+                self.claims[kind].add(value)
+
+    def contradicts(self, fact: Fact) -> bool:
+        return _sense(fact, not is_denial(fact.relation)) in self._senses or any(
+            self.claims.get(kind, {value}) != {value} for kind, value in _single_claims(fact, self._single))
 
 
-def _single_claims(fact: Fact, single: Collection[str]) -> Iterator[tuple[tuple[str, str, bool], str]]:
+def any_contradict(facts: Sequence[Fact], single: Collection[str]) -> bool:
+    """Whether two of the facts contradict each other."""
+    said = _Said(facts, single)
+    return any(map(said.contradicts, facts))
+
+
+def _sense(fact: Fact, denied: bool) -> _Sense:
+    return key_of_name(fact.subject), key_of_name(fact.object), tuple(sense(fact.relation)), denied
+
+
+def _single_claims(fact: Fact, single: Collection[str]) -> Iterator[tuple[_Claim, str]]:
     """((whose, relation, whether it is a number), key of what is said) of which there is one: "Paris –capital of→
     France" says as well that France has one capital."""
     if fact.relation in single:
@@ -40,7 +64,7 @@ def _single_claims(fact: Fact, single: Collection[str]) -> Iterator[tuple[tuple[
 
 def contradictions(connection: "duckdb.DuckDBPyConnection", single: Collection[str]) -> Iterator[tuple[Fact, ...]]:
     """Facts that contradict each other, of a graph's tables: pairs, or more of one subject and relation."""
-    groups: dict[tuple[str, str, bool], dict[str, Fact]] = defaultdict(dict)
+    groups: dict[_Claim, dict[str, Fact]] = defaultdict(dict)
     rows = connection.execute(
         "SELECT id, subject, relation, object, place FROM facts WHERE relation IN (SELECT unnest(?::VARCHAR[])) "
         "ORDER BY id", [sorted({*single, *(f"{relation} of" for relation in single)})]).fetchall()
@@ -56,27 +80,28 @@ def contradictions(connection: "duckdb.DuckDBPyConnection", single: Collection[s
         "no.object_key = yes.object_key ORDER BY no.id, yes.id").fetchall()
     told: set[int] = set()
     for yes, no in ((Fact(*row[:5]), Fact(*row[5:])) for row in rows):
-        if no.id not in told and contradict(yes, no, single):
+        if no.id not in told and _sense(yes, True) == _sense(no, True):
             told.add(no.id)
             yield yes, no
 
 
 def contradicting(connection: "duckdb.DuckDBPyConnection", facts: Iterable[Fact],
-                  single: Collection[str]) -> Iterator[Fact]:
-    """The other facts of a graph's tables that contradict one of ``facts``."""
+                  single: Collection[str]) -> list[Fact]:
+    """The other facts of a graph's tables that contradict one of ``facts``, by one query."""
     known = {fact.id: fact for fact in facts}
-    for fact in list(known.values()):
-        subject, value = key_of_name(fact.subject), key_of_name(fact.object)
-        role = fact.relation.removesuffix(" of")
-        rows = connection.execute(
-            "SELECT id, subject, relation, object, place FROM facts WHERE (subject_key = $s AND object_key = $o) "
-            "OR (subject_key IN ($s, $o) AND relation IN ($r, $role)) "
-            "OR (object_key IN ($s, $o) AND relation = $role || ' of') ORDER BY id",
-            {"s": subject, "o": value, "r": fact.relation, "role": role}).fetchall()
-        for other in (Fact(*row) for row in rows):
-            if other.id not in known and contradict(fact, other, single):
-                known[other.id] = other
-                yield other
+    said = _Said(known.values(), single)
+    claims = {(whose, relation) for whose, relation, _ in said.claims}
+    pairs = {(key_of_name(fact.subject), key_of_name(fact.object)) for fact in known.values()}
+    rows = connection.execute(
+        "WITH claims AS (SELECT unnest($whose::VARCHAR[]) AS whose, unnest($claimed::VARCHAR[]) AS claimed), "
+        "pairs AS (SELECT unnest($subjects::VARCHAR[]) AS subject_key, unnest($objects::VARCHAR[]) AS object_key), "
+        "found AS (SELECT id FROM facts JOIN claims ON subject_key = whose AND relation = claimed "
+        "UNION SELECT id FROM facts JOIN claims ON object_key = whose AND relation = claimed || ' of' "
+        "UNION SELECT id FROM facts JOIN pairs USING (subject_key, object_key)) "
+        "SELECT id, subject, relation, object, place FROM facts SEMI JOIN found USING (id) ORDER BY id",
+        {"whose": [whose for whose, _ in claims], "claimed": [relation for _, relation in claims],
+         "subjects": [subject for subject, _ in pairs], "objects": [value for _, value in pairs]}).fetchall()
+    return [fact for fact in (Fact(*row) for row in rows) if fact.id not in known and said.contradicts(fact)]
 
 
 def cycles(facts: Iterable[Fact]) -> Iterator[tuple[Fact, ...]]:

@@ -41,7 +41,7 @@ from tickwise.tasks.graph_facts import (
     key_of_name,
     relation_name,
 )
-from tickwise.tasks.graph_problems import Problems, contradict, contradicting, contradictions, cycles
+from tickwise.tasks.graph_problems import Problems, any_contradict, contradicting, contradictions, cycles
 from tickwise.tasks.passage_index import attached
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class KnowledgeGraph:
         last = [answer.path[-1].fact for answer in best]
         against = tuple(contradicting(self._connection, facts, self._single))
         both = {"yes", "no"} <= {answer.text for answer in best}
-        contradictory = both or bool(against) or any(contradict(a, b, self._single) for a in last for b in last)
+        contradictory = both or bool(against) or any_contradict(last, self._single)
         return GraphAnswer(question, best, contradictory, against=against)
 
     def _connect(self, question: str, asked: _Question, hops: int, yes_or_no: bool) -> GraphAnswer:
