@@ -6,7 +6,7 @@ import pytest
 from tickwise.cli import doctor, main
 from tickwise.profiling import ceilings as measuring
 from tickwise.profiling.ceilings import Ceilings
-from tickwise.profiling.choices import choose
+from tickwise.profiling.choices import choose, product_dtype
 
 FIGURES = Ceilings(
     device="cpu", device_name="a processor", cores=2, threads=2, memory_bytes=8 * 10**9,
@@ -76,6 +76,23 @@ def test_bf16_is_chosen_only_where_supported_and_measured_faster(monkeypatch, su
     assert choices.dtype == expected
     assert not choices.compile
     assert "compiler" in choices.why["compile"]
+
+
+@pytest.mark.parametrize(("bf16", "share", "expected"), [
+    (90e9, 0.5, "bf16"),  # half of a core: at its whole it would be 1.8 times as fast
+    (90e9, 0.85, "bf16"),  # hardly slower, and nobody knows
+    (50e9, 0.85, "fp32"),  # much slower, busy or not
+])
+def test_figures_from_a_busy_machine_are_compared_by_the_time_they_got(monkeypatch, bf16, share, expected):
+    import torch
+
+    monkeypatch.setattr("tickwise.profiling.choices.has_fast_bf16", lambda device: True)
+    figures = dataclasses.replace(FIGURES, flops_per_s={"fp32": 100e9, "bf16": bf16},
+                                  cpu_share={"fp32": 1.0, "bf16": share})
+    assert figures.disturbed
+    assert choose(figures, torch.device("cpu"), None).dtype == expected
+    monkeypatch.setattr("tickwise.profiling.choices.cached_ceilings", lambda **_: figures)
+    assert product_dtype(torch.device("cpu")) == {"fp32": torch.float32, "bf16": torch.bfloat16}[expected]
 
 
 def test_doctor_is_importable_without_torch_or_rich():

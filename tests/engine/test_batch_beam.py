@@ -266,3 +266,17 @@ def test_every_tick_costs_what_a_listing_of_it_counts(tiny_encoder_decoder, chan
         for key, figures in table.at(lengths).items():
             assert figures == (listed[key].flops, listed[key].bytes_read, listed[key].bytes_written), (work, key)
         assert sum(cost.flops for cost in listed.values()) > 0
+
+
+def test_fewer_are_searched_side_by_side_where_the_vocabulary_is_large(tiny_encoder_decoder, monkeypatch):
+    module, sources = tiny_encoder_decoder(eos_bias=3.0), some_sources(20, 7)
+    rows: list[int] = []
+    own = module.logits
+    monkeypatch.setattr(module, "logits", lambda hidden, memory: rows.append(len(hidden)) or own(hidden, memory))
+    expected = found_for(module, sources, width=2)
+    assert max(rows) == 20
+    rows.clear()
+    monkeypatch.setattr("tickwise.engine.batch_beam._MOST_LOGITS", 2 * 5 * module.config.vocab_size)
+    assert [[text.token_ids for text in texts] for texts in found_for(module, sources, width=2)] == \
+        [[text.token_ids for text in texts] for texts in expected]
+    assert max(rows) == 5

@@ -140,3 +140,24 @@ def test_spans_too_unlikely_for_a_float_are_ranked_all_the_same():
     assert found.start == 10
     assert found.log_probability == pytest.approx(-198 - 2 * np.log(2))
     assert 0 < found.probability < 1e-80
+
+
+def test_the_span_is_chosen_by_the_expected_overlap():
+    """Three spans that share most of their words together outweigh the likeliest one, elsewhere."""
+
+    class Torn(torch.nn.Module):
+        config = SimpleNamespace(longest_answer=3)
+
+        def forward(self, ids_BT, lengths_B, segments_BT):
+            scores = torch.full((len(ids_BT), 2, ids_BT.shape[1]), -30.0)
+            scores[:, :, 0] = -10.0
+            scores[:, 0, [2, 6]] = torch.tensor([0.6, 0.4]).log()
+            scores[:, 1, [2, 3, 4, 6]] = torch.tensor([0.2, 0.2, 0.2, 0.4]).log()
+            return scores
+
+    places = np.array([[-1, -1], *([10 * i, 10 * i + 9] for i in range(7))])
+    window = Window(0, np.arange(8), np.zeros(8, dtype=np.int64), places, np.zeros((2, 8), dtype=bool))
+    [found] = find_spans(Torn(), [[window]], 1, 0, torch.device("cpu"))
+    assert (found.start, found.end) == (10, 29)  # the likeliest is (50, 59), with 0.16 against 0.12
+    assert found.probability == pytest.approx(0.12, rel=1e-3)
+    assert found.margin == pytest.approx(np.log(0.16) + 20, rel=1e-3), "of the likeliest: whether there is an answer"

@@ -41,6 +41,8 @@ from tickwise.profiling.ledger import Ledger
 
 _PEAKS = 64
 """Neighbouring logits of which only the largest one is looked at first."""
+_MOST_LOGITS = 1 << 26
+"""Of a step: 256 MB of them, and as much again of their logarithms."""
 _LATE_SHARE = 8
 """A batch is filled up, or made smaller, when one of so many places is free: both copy state."""
 
@@ -61,8 +63,8 @@ class BeamOptions:
     max_extra: int = 10
     """A text has at most ``max_ratio`` · (source tokens without the end mark) + ``max_extra`` tokens with its end mark,
     and never more than the model's context."""
-    batch: int = 64
-    """Sources that are searched side by side."""
+    batch: int = 128
+    """Sources that are searched side by side; fewer where their logits would be more than ``_MOST_LOGITS``."""
 
     def __post_init__(self) -> None:
         for name in ("width", "n_best", "batch"):
@@ -100,9 +102,10 @@ def beam_search(
     waiting = deque(sorted(range(len(sources)), key=lambda index: -len(sources[index])))
     batch = _Batch(packed_weights(module, len(sources) * options.width), options,
                    module.config.vocab_size if vocab_size is None else vocab_size)
+    n_places = max(1, min(options.batch, _MOST_LOGITS // (options.width * module.config.vocab_size)))
     while waiting or batch.n_running:
-        n_free = options.batch - batch.n_running
-        if waiting and n_free * _LATE_SHARE >= options.batch:
+        n_free = n_places - batch.n_running
+        if waiting and n_free * _LATE_SHARE >= n_places:
             joining = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
             with _tick(ledger):
                 found = batch.join([(index, sources[index]) for index in joining], ledger)
@@ -212,9 +215,9 @@ class _Batch:
         width, eos_id = self._options.width, self._module.config.eos_id
         ids, scores = [], []
         for place in self._places:
-            texts = [] if place is None else place.search.texts
-            n_missing = width - len(texts)  # a small vocabulary has fewer texts; an empty place has none
-            ids.append([text[-1] for text in texts] + [eos_id] * n_missing)
+            last_ids = [] if place is None else place.search.last_ids
+            n_missing = width - len(last_ids)  # a small vocabulary has fewer texts; an empty place has none
+            ids.append(last_ids + [eos_id] * n_missing)
             scores.append(([] if place is None else place.search.scores) + [-math.inf] * n_missing)
         hidden_BWC = self._module.hidden_states(
             torch.tensor(ids, device=self._device), self._state.sources, cache=self._state.cache)
@@ -245,7 +248,7 @@ class _Batch:
         n_best = (1 + len(self._end_ids)) * self._options.width
         found = most_likely(logits_BWV[..., : self._vocab_size], scores_BW, n_best, self._suppressed)
         for totals, beams, ids in zip(*(part.tolist() for part in found), strict=True):
-            yield [Candidate(*candidate) for candidate in zip(totals, beams, ids, strict=True)]
+            yield list(zip(totals, beams, ids, strict=True))
 
     def _leave(self) -> Iterator[tuple[int, list[Hypothesis]]]:
         for at, place in enumerate(self._places):

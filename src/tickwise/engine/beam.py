@@ -27,14 +27,26 @@ class Hypothesis:
     """Whether by an end-of-text token that the model chose."""
 
 
-class Candidate(NamedTuple):
-    """A way for one of the texts to go on."""
+Candidate = tuple[float, int, int]
+"""A way for one of the texts to go on: the log-probability of the whole text, which of the texts, the token's id."""
 
-    score: float
-    """Log-probability of the whole text."""
-    parent: int
-    """Which of the texts."""
+
+class _Text(NamedTuple):
+    """An unfinished text: what it goes on from, and its last token. Texts share their beginnings, so that none is
+    copied when another token is put to it."""
+
+    before: "_Text | None"
     token_id: int
+
+    def token_ids(self) -> tuple[int, ...]:
+        ids, text = [], self
+        while text.before is not None:
+            ids.append(text.token_id)
+            text = text.before
+        return tuple(reversed(ids))
+
+
+_EMPTY = _Text(None, -1)
 
 
 class BeamSearch:
@@ -54,11 +66,17 @@ class BeamSearch:
         self._length_penalty, self._end_ids, self._max_tokens = length_penalty, end_ids, max_tokens
         self._normalise = normalise
         self.scores = [0.0]
-        """Log-probabilities of ``texts``."""
-        self.texts: list[tuple[int, ...]] = [()]
-        """The unfinished ones, most likely first."""
+        """Log-probabilities of the unfinished texts, the most likely first."""
+        self.length = 0
+        """Tokens of each of them."""
+        self._texts = [_EMPTY]
         self.finished: list[Hypothesis] = []
         self.done = False
+
+    @property
+    def last_ids(self) -> list[int]:
+        """The last token of each unfinished text; none has one at the beginning."""
+        return [text.token_id for text in self._texts] if self.length else []
 
     def advance(self, logits_WV: Tensor) -> list[tuple[int, int]]:
         """Read the next tokens' logits of every unfinished text, one row each; returns which texts go on with which
@@ -77,47 +95,47 @@ class BeamSearch:
         # Beside every text's ways to end, width others remain among so many.
         most = self.width * (1 + max(1, len(self._end_ids)))
         top, flat_ids = totals_WV.flatten().topk(min(most, totals_WV.numel()))
-        return self.take([Candidate(score, *divmod(flat_id, n_vocab))
+        return self.take([(score, *divmod(flat_id, n_vocab))
                           for score, flat_id in zip(top.tolist(), flat_ids.tolist(), strict=True)])
 
     def take(self, candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
         """As ``advance``, from the most likely ways to go on over all texts, most likely first: ``width``
         of them, and as many for every token that ends a text."""
-        length = len(self.texts[0]) + 1
+        length = self.length + 1
         is_last = length >= self._max_tokens
         if is_last and self._rules.forces_end:
             self._finish_all(length)
             return []
         if length == 1 and self._rules.first_id is not None:
-            candidates = [Candidate(0.0, 0, self._rules.first_id)]
+            candidates = [(0.0, 0, self._rules.first_id)]
         going_on: list[Candidate] = []
-        for rank, candidate in enumerate(candidates):
-            score, parent, token_id = candidate
+        for rank, (score, parent, token_id) in enumerate(candidates):
             if score == -math.inf:  # fewer ways than asked for
                 break
             if token_id in self._end_ids:
                 if rank < self.width:
-                    self._finish(score, length, self.texts[parent], ended=True)
+                    self._finish(score, length, self._texts[parent], ended=True)
             elif len(going_on) < self.width:
-                going_on.append(candidate)
+                going_on.append((score, parent, token_id))
                 if is_last and rank < self.width:
-                    self._finish(score, length, (*self.texts[parent], token_id), ended=False)
-        self.texts = [(*self.texts[candidate.parent], candidate.token_id) for candidate in going_on]
-        self.scores = [candidate.score for candidate in going_on]
+                    self._finish(score, length, _Text(self._texts[parent], token_id), ended=False)
+        self._texts = [_Text(self._texts[parent], token_id) for _, parent, token_id in going_on]
+        self.length = length
+        self.scores = [score for score, _, _ in going_on]
         if is_last or not going_on:
             self.done = True
         elif len(self.finished) == self.width:
             self.done = self._normalised(self.scores[0], length) <= self.finished[-1].score
-        return [(candidate.parent, candidate.token_id) for candidate in going_on]
+        return [(parent, token_id) for _, parent, token_id in going_on]
 
     def stop(self) -> None:
         """End here; the unfinished texts compete as they are."""
-        if any(self.texts):
-            self._finish_all(len(self.texts[0]))
+        if self.length:
+            self._finish_all(self.length)
         self.done = True
 
     def _finish_all(self, length: int) -> None:
-        for score, text in zip(self.scores, self.texts, strict=True):
+        for score, text in zip(self.scores, self._texts, strict=True):
             self._finish(score, length, text, ended=False)
         self.done = True
 
@@ -125,7 +143,10 @@ class BeamSearch:
         base = length if self._normalise == "power" else (5 + length) / 6
         return float(score / base**self._length_penalty)
 
-    def _finish(self, score: float, length: int, text: tuple[int, ...], *, ended: bool) -> None:
-        self.finished.append(Hypothesis(self._normalised(score, length), text, ended))
+    def _finish(self, score: float, length: int, text: _Text, *, ended: bool) -> None:
+        value = self._normalised(score, length)
+        if len(self.finished) == self.width and value <= self.finished[-1].score:
+            return
+        self.finished.append(Hypothesis(value, text.token_ids(), ended))
         self.finished.sort(key=lambda hypothesis: -hypothesis.score)
         del self.finished[self.width :]

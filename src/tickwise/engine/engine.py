@@ -353,7 +353,7 @@ class Engine:
             self.scheduler.release(row)
         request.rows = request.rows or before
         request.forked = True
-        full = len(request.prompt_ids) + len(request.beam.texts[0]) > request.context_length if steps else True
+        full = len(request.prompt_ids) + request.beam.length > request.context_length if steps else True
         if full and not request.beam.done:
             request.beam.stop()
         if request.beam.done:

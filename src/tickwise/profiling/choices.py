@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from tickwise.core.device import has_fast_bf16
 from tickwise.profiling import machine
 from tickwise.profiling.ceilings import Ceilings
+from tickwise.profiling.ceilings import ceilings as cached_ceilings
 
 if TYPE_CHECKING:
     import torch
+
+_UNSURE = 0.25
+"""How far from 1 a ratio of speeds may be on a busy machine and mean nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,21 @@ def training_dtype(ceilings: Ceilings, device: "torch.device") -> tuple[str, str
         return "fp32", "no hardware support for bf16 products"
     if fp32 is None or bf16 is None:
         return "fp32", "bf16 could not be measured here"
-    ratio = bf16 / fp32
-    if ceilings.disturbed:
+    share = ceilings.cpu_share
+    ratio = bf16 / share.get("bf16", 1.0) / (fp32 / share.get("fp32", 1.0))
+    if ceilings.disturbed and abs(ratio - 1) < _UNSURE:
         return "bf16", "hardware support; this machine was too busy to measure how much faster it is"
     if ratio <= 1:
         return "fp32", f"bf16 is supported, but measured at {ratio:.2f} times fp32's speed"
     return "bf16", f"hardware support, measured at {ratio:.2f} times fp32's speed"
+
+
+def product_dtype(device: "torch.device") -> "torch.dtype":
+    """The number format of large products where either would do: the faster one."""
+    import torch
+
+    faster, _ = training_dtype(cached_ceilings(device=device, quick=True), device)
+    return torch.bfloat16 if faster == "bf16" else torch.float32
 
 
 def _why_threads(ceilings: Ceilings) -> str:

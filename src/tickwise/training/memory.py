@@ -7,13 +7,15 @@ its tensors (``profiling/dry_run.py``), so it follows every change of that code.
 import functools
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from tickwise.core.console import format_bytes
-from tickwise.core.device import has_fast_bf16, torch_dtype
+from tickwise.core.device import torch_dtype
 from tickwise.core.errors import MemoryLimitError
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.choices import product_dtype
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
@@ -63,12 +65,37 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
     says whether the C library's holes count (left out: what ``device`` says).
     """
     assert config.batch_size is not None
+    moments = _moments(model, config, dtype, device, device.type == "cpu" if on_cpu is None else on_cpu)
+    lasting = moments.weights + moments.gradients + moments.optimizer
+    activations = max(moments.computing, moments.updating)
+    resident = max(moments.resident_computing, moments.resident_updating)
+    return TrainingMemory(weights=moments.weights, gradients=moments.gradients, optimizer=moments.optimizer,
+                          activations=activations, fragmentation=max(0, resident - lasting - activations))
+
+
+class _Moments(NamedTuple):
+    """Bytes at the two moments of a step of which either may be the worst, each of which grows in proportion."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    computing: int
+    """Beside the three terms above: while losses and gradients, or those of a validation, are computed."""
+    updating: int
+    """While the optimizer works."""
+    resident_computing: int
+    """All of it, with the C library's holes."""
+    resident_updating: int
+
+
+def _moments(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, holes: bool) -> _Moments:
+    """Counted, or where there are very many layers or sequences, extrapolated from fewer."""
+    assert config.batch_size is not None
     if model.n_layers > _COUNTED_LAYERS:
         few = _COUNTED_LAYERS // 2
-        shallow, deep = (estimate_training_memory(replace(model, n_layers=n), replace(config, depth=n), n_parameters,
-                                                  dtype, device, on_cpu=on_cpu) for n in (few, _COUNTED_LAYERS))
+        shallow, deep = (_moments(replace(model, n_layers=n), replace(config, depth=n), dtype, device, holes)
+                         for n in (few, _COUNTED_LAYERS))
         return _grown(shallow, deep, (model.n_layers - _COUNTED_LAYERS) / (_COUNTED_LAYERS - few))
-    holes = device.type == "cpu" if on_cpu is None else on_cpu
     rows, most = config.batch_size // config.accumulate, max(2, _COUNTED_TOKENS // config.context)
     if rows <= most:
         return _counted(model, config, dtype, device, holes)
@@ -77,21 +104,20 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
     return _grown(fewer, more, (rows - most) / (most - most // 2))
 
 
-def _grown(fewer: TrainingMemory, more: TrainingMemory, steps: float) -> TrainingMemory:
+def _grown(fewer: _Moments, more: _Moments, steps: float) -> _Moments:
     """``more`` and ``steps`` times what it has above ``fewer``."""
-    terms = zip(astuple(fewer), astuple(more), strict=True)
-    return TrainingMemory(*(max(0, much + round(steps * (much - less))) for less, much in terms))
+    return _Moments(*(max(0, much + round(steps * (much - less))) for less, much in zip(fewer, more, strict=True)))
 
 
 @functools.lru_cache(maxsize=128)
-def _counted(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device,
-             holes: bool) -> TrainingMemory:
+def _counted(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, holes: bool) -> _Moments:
+    products = product_dtype(device)  # before the dry run, which would count what measuring it takes
     with DryRun(device, simulate_heap=holes) as live:
-        return _dry_steps(live, model, config, dtype, device)
+        return _dry_steps(live, model, config, dtype, products)
 
 
 def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: str,
-               device: torch.device) -> TrainingMemory:
+               products: torch.dtype) -> _Moments:
     assert config.batch_size is not None
     module = Decoder(model).train()
     module.to = lambda dtype: convert(module, dtype)  # type: ignore[assignment,method-assign]
@@ -101,9 +127,15 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     average = [m.clone() for m in weights.masters] if config.ema_decay is not None else None
     buffers = _bytes(weights.gradients)
     n_weights = live.now - buffers
-    optimizer = Optimizer(module, weights, config.optimizer,
-                          torch.bfloat16 if has_fast_bf16(device) else torch.float32)
+    optimizer = Optimizer(module, weights, config.optimizer, products)
     rows = config.batch_size // config.accumulate
+    peaks = {"computing": (0, 0), "updating": (0, 0)}
+
+    def end_of(moment: str) -> None:
+        peak, resident = peaks[moment]
+        peaks[moment] = max(peak, live.peak), max(resident, live.resident_peak)
+        live.reset_peak()
+
     # States are made in the first step. After five the simulated heap holds about what processes hold after thirty;
     # the heap's number of small blocks was fitted to that.
     for _ in range(5 if live.simulates_heap else 2):
@@ -114,16 +146,20 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
             loss.backward()
             gradients = weights.collect(first=index == 0)
         total_norm(gradients)
+        end_of("computing")
         optimizer.step(gradients, 1.0)
+        end_of("updating")
     states = _bytes(optimizer.state_tensors().values())
     live.give_back()
     live.among_small = False
     with weights.replaced_by(average):
         validate(module, config.context)
+    end_of("computing")
     held = buffers if buffers else _bytes(gradients)
-    activations = live.peak - n_weights - held - states
-    return TrainingMemory(weights=n_weights, gradients=held, optimizer=states, activations=activations,
-                          fragmentation=live.resident_peak - live.peak)
+    lasting = n_weights + held + states
+    (computing, resident_computing), (updating, resident_updating) = peaks["computing"], peaks["updating"]
+    return _Moments(n_weights, held, states, computing - lasting, updating - lasting, resident_computing,
+                    resident_updating)
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tickwise.core.device import flushed_denormals, has_fast_bf16, torch_dtype
+from tickwise.core.device import flushed_denormals, torch_dtype
 from tickwise.core.stages import Stage, mark
 from tickwise.models.decoder import Decoder, DecoderConfig
+from tickwise.profiling.choices import product_dtype
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.predict import (
@@ -56,8 +57,10 @@ def predict_step(model: DecoderConfig, config: TrainConfig, dtype: str, machine:
 
 def _product_dtype(machine: Machine) -> torch.dtype:
     """The number format of Muon's products."""
-    fast = has_fast_bf16(machine.device) if machine.is_here else "bf16" in machine.hardware.flops_per_s
-    return torch.bfloat16 if fast else torch.float32
+    if machine.is_here:
+        return product_dtype(machine.device)
+    rates = machine.hardware.flops_per_s
+    return torch.bfloat16 if rates.get("bf16", 0.0) > rates.get("fp32", 0.0) else torch.float32
 
 
 def step_program(model: DecoderConfig, config: TrainConfig, dtype: str,
@@ -136,7 +139,7 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
                               for model, config, dtype in settings], "training steps")
     observed: dict[Phase, list[Observation]] = {"forward": [], "backward": [], "optimizer": []}
     for (model, config, dtype), seconds in zip(settings, measured, strict=True):
-        instructions = step_program(model, config, dtype, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
+        instructions = step_program(model, config, dtype, product_dtype(device))
         touched, total = footprint(instructions), sum(seconds.values())
         forward = by_stage([i for i in instructions if i.direction == "forward" and i.stage is not Stage.OPTIMIZER])
         rows: list[tuple[Phase, list[Instruction], float]] = [
@@ -173,7 +176,7 @@ def step_runner(module: Decoder, config: TrainConfig, dtype: str) -> Callable[[]
     device = next(module.parameters()).device
     module.train()
     weights = MasterWeights(module, torch_dtype(dtype))
-    optimizer = Optimizer(module, weights, config.optimizer, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
+    optimizer = Optimizer(module, weights, config.optimizer, product_dtype(device))
     generator = torch.Generator().manual_seed(1)
     shape = (config.batch_size, config.context)
     ids_BT = torch.randint(module.config.vocab_size, shape, generator=generator).to(device)

@@ -18,7 +18,7 @@ from torch import nn
 
 from tickwise.core import allocator, console
 from tickwise.core.config import to_dict
-from tickwise.core.device import flushed_denormals, has_fast_bf16, resolve_device, torch_dtype
+from tickwise.core.device import flushed_denormals, resolve_device, torch_dtype
 from tickwise.core.errors import ConfigError, DataError, MemoryLimitError, OutputError
 from tickwise.core.memory import is_out_of_memory
 from tickwise.core.paths import output_error, remove_temporaries, write_text_atomic
@@ -28,7 +28,7 @@ from tickwise.data.batches import BatchCursor
 from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.ceilings import ceilings
-from tickwise.profiling.choices import training_dtype
+from tickwise.profiling.choices import product_dtype, training_dtype
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.trace_store import check_trace_output
 from tickwise.training.checkpoint import Counters, drop_metrics_after, save_best_model
@@ -303,17 +303,17 @@ def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets
     if not is_hollow(module):
         module = module.to(device)
     weights = MasterWeights(module, torch_dtype(dtype))
-    product_dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    products = product_dtype(device)
     flops, peak = _speed_reference(module, objective, dtype, device)
     record = run_facts(config, module, data, dtype=dtype, device=device) | {
-        "muon_products_dtype": str(product_dtype).removeprefix("torch."), "flops_per_token": flops,
+        "muon_products_dtype": str(products).removeprefix("torch."), "flops_per_token": flops,
         "peak_flops_per_s": peak,
     }
     if config.checkpoint_activations:
         checkpoint_activations(module)
     return Training(
         config=config, module=module, objective=objective, assets=assets, weights=weights,
-        optimizer=Optimizer(module, weights, config.optimizer, product_dtype),
+        optimizer=Optimizer(module, weights, config.optimizer, products),
         counters=Counters(), device=device, dtype_name=dtype, data_fingerprint=data["fingerprint"],
         flops_per_token=flops, peak_flops_per_s=peak, record=record,
         average=[m.clone() for m in weights.masters] if config.ema_decay is not None else None,

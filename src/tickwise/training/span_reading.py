@@ -6,6 +6,7 @@ Shape legend: B windows, T tokens.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ from tickwise.models.encoder_heads import SpanReader
 from tickwise.training.objective import Batch
 from tickwise.training.shuffled_passes import ShuffledPasses, batches_by_length
 
+_CANDIDATES = 64
+"""Spans of a passage among which the best is looked for: the likeliest ones."""
+
 
 @dataclass(frozen=True)
 class FoundSpan:
-    """The best span of a question's passage by its characters; the logarithm of how likely it is just this one; and its
-    margin over "no answer here": the logarithm of how much likelier the span is, within its window."""
+    """The best span of a question's passage by its characters; the logarithm of how likely it is just this one; and the
+    margin over "no answer here": the logarithm of how much likelier the likeliest span is, within its window."""
 
     start: int
     end: int
@@ -162,13 +166,39 @@ def in_blocks(windows: Iterable[Window], n_tokens: int) -> Iterator[list[Window]
         yield block
 
 
+class _Likely(NamedTuple):
+    """The likeliest spans of a passage, at most ``_CANDIDATES``, the likeliest first; one row each."""
+
+    places: NDArray[np.int64]
+    """Their characters (n, 2)."""
+    log_probabilities: NDArray[np.float64]
+    margins: NDArray[np.float64]
+
+    def joined(self, other: "_Likely") -> "_Likely":
+        """The likeliest of both; what stands in both counts as often, as two windows found it."""
+        log_probabilities = np.concatenate([self.log_probabilities, other.log_probabilities])
+        order = np.argsort(-log_probabilities, kind="stable")[:_CANDIDATES]
+        return _Likely(np.concatenate([self.places, other.places])[order], log_probabilities[order],
+                       np.concatenate([self.margins, other.margins])[order])
+
+    def best(self) -> FoundSpan:
+        """That of which the most is expected of ``_overlap_f1``, were one of them the answer (minimum Bayes risk)."""
+        weights = np.exp(self.log_probabilities - self.log_probabilities[0])
+        starts, ends = self.places.T
+        shared = (np.minimum(ends[:, None], ends) - np.maximum(starts[:, None], starts)).clip(0)
+        lengths = ends - starts
+        expected = 2 * shared / np.maximum(1, lengths[:, None] + lengths) @ weights
+        at = int(expected.argmax())
+        return FoundSpan(int(starts[at]), int(ends[at]), float(self.log_probabilities[at]), float(self.margins[0]))
+
+
 @torch.no_grad()
 def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questions: int, pad: int, device: torch.device,
                advance: Callable[[float], None] = lambda n_windows: None) -> list[FoundSpan]:
-    """The best span of each question over all of its windows: the likeliest one. A passage without a token gives the
-    empty span with a margin of -inf. One block of windows after the other is read, those of like length together;
-    ``advance`` is told how many were read."""
-    best = [FoundSpan(0, 0, -math.inf, -math.inf)] * n_questions
+    """The span of each question over all of its windows by which the expected F1 is highest. A passage without a token
+    gives the empty span with a margin of -inf. One block of windows after the other is read, those of like length
+    together; ``advance`` is told how many were read."""
+    likely: list[_Likely | None] = [None] * n_questions
     was_training = module.training
     module.eval()
     for windows in blocks:
@@ -177,25 +207,26 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
             ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
             scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
             for window, scores_2T in zip(chosen, scores_B2T, strict=True):
-                found = _best_span(scores_2T[:, : len(window)], window, module.config.longest_answer)
-                if found is not None and found.log_probability > best[window.question].log_probability:
-                    best[window.question] = found
+                found = _likely_spans(scores_2T[:, : len(window)], window, module.config.longest_answer)
+                before = likely[window.question]
+                if found is not None:
+                    likely[window.question] = found if before is None else before.joined(found)
             advance(len(batch))
     module.train(was_training)
-    return best
+    return [FoundSpan(0, 0, -math.inf, -math.inf) if spans is None else spans.best() for spans in likely]
 
 
-def _best_span(scores_2T: Tensor, window: Window, longest: int) -> FoundSpan | None:
-    """The likeliest span of at most ``longest`` tokens; None in a window without a passage."""
+def _likely_spans(scores_2T: Tensor, window: Window, longest: int) -> _Likely | None:
+    """The likeliest spans of at most ``longest`` tokens; None in a window without a passage."""
     own = np.flatnonzero(window.places[:, 1] > window.places[:, 0])
     if not len(own):
         return None
     first, last = int(own[0]), int(own[-1]) + 1
     starts, ends = scores_2T[:, first:last].log_softmax(-1)
     n = last - first
-    sums = (starts[:, None] + ends[None]).masked_fill(
-        ~torch.ones(n, n, dtype=torch.bool).triu().tril(longest - 1), -torch.inf)
-    start, end = divmod(int(sums.argmax()), n)
-    none, span = scores_2T[:, 0].sum(), sums[start, end]
-    return FoundSpan(int(window.places[first + start, 0]), int(window.places[first + end, 1]),
-                     float(F.logsigmoid(-none) + span), float(span - none))
+    allowed = torch.ones(n, n, dtype=torch.bool).triu().tril(longest - 1)
+    sums = (starts[:, None] + ends[None]).masked_fill(~allowed, -torch.inf)
+    top, flat = sums.flatten().topk(min(_CANDIDATES, int(allowed.sum())))
+    places = np.stack([window.places[first + flat.numpy() // n, 0], window.places[first + flat.numpy() % n, 1]], 1)
+    none = scores_2T[:, 0].sum()
+    return _Likely(places.astype(np.int64), (F.logsigmoid(-none) + top).numpy(), (top - none).numpy())
