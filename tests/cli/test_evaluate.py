@@ -82,6 +82,13 @@ def test_another_model_is_compared_on_the_same_text(model_path, tmp_path, text_f
     assert comparison["p"] < 0.01
     assert dispatch(words) == 0
     assert "they differ" in capsys.readouterr().out
+    few = train_tokenizer("word", iter([TEXT[: len(TEXT) // 50]]), vocab_size=20)
+    save_model(tmp_path / "few", count_ngrams(np.asarray(few.encode(TEXT)), few.vocab_size, order=2), few)
+    capsys.readouterr()
+    assert dispatch([*words[:-1], str(tmp_path / "few")]) == 2
+    said = capsys.readouterr().err
+    assert "hides what word it was" in said
+    assert "evaluating on" not in said, "it is said before anything is measured"
     assert dispatch([*words, "--task", "blimp"]) == 2
     assert "--against: has no meaning" in capsys.readouterr().err
 

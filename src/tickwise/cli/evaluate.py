@@ -66,11 +66,16 @@ def run(arguments: Arguments) -> int:
     from tickwise.engine.language_model import load
     from tickwise.engine.tracing import traced
     from tickwise.evaluation.costs import WindowCosts
-    from tickwise.evaluation.perplexity import evaluate
+    from tickwise.evaluation.model_comparison import check_comparable, compare_models
+    from tickwise.evaluation.perplexity import corpus_of, evaluate
 
     model = load(arguments.model, arguments.device, arguments.dtype)
-    # Before anything is measured: what cannot be read is said at once.
-    other = None if arguments.against is None else load(arguments.against, arguments.device, arguments.dtype)
+    other = None
+    if arguments.against is not None:  # before anything is measured: what cannot be read or compared is said at once
+        other = load(arguments.against, arguments.device, arguments.dtype)
+        first = corpus_of(model, arguments.data, arguments.split, arguments.words, cleaned=arguments.clean)
+        again = corpus_of(other, first.path, arguments.split, arguments.words, cleaned=arguments.clean)
+        check_comparable((first, again), (model, other))
     settings: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("split", "clean", "context", "stride", "batch_size",
                                                     "bootstrap_samples", "seed", "words")}
@@ -79,8 +84,6 @@ def run(arguments: Arguments) -> int:
     if other is None:
         print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
         return 0
-    from tickwise.evaluation.model_comparison import compare_models
-
     second = evaluate(other, result.corpus.path, **settings)
     comparison = compare_models(result, second, (model, other), samples=arguments.bootstrap_samples,
                                 seed=arguments.seed)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tickwise.core.errors import ConfigError
 from tickwise.engine.language_model import LanguageModel
 from tickwise.evaluation.bootstrap import interval, resample_sums, two_sided
-from tickwise.evaluation.perplexity import Metric, PerplexityResult, loss_blocks
+from tickwise.evaluation.corpus import Corpus
+from tickwise.evaluation.perplexity import Metric, PerplexityResult, loss_blocks, n_unknown
 
 _FINE = 16
 """Tokens between the places of the text at which both models' nats are known exactly."""
@@ -55,29 +56,31 @@ class ModelComparison:
                         "same_tokenizer": self.same_tokenizer}
 
 
-def check_comparable(first: PerplexityResult, second: PerplexityResult,
-                     models: tuple[LanguageModel, LanguageModel]) -> None:
-    """``ConfigError`` where one of the two had it easier: other tokens, some of which hide words, or stand for another
-    text, which a tokenizer that lower-cases or normalises gives back."""
-    for result in (first, second):
-        if result.unknown:
+def check_comparable(corpora: tuple[Corpus, Corpus], models: tuple[LanguageModel, LanguageModel]) -> None:
+    """``ConfigError`` where one of the two has it easier: other tokens, some of which hide words, or stand for another
+    text, which a tokenizer that lower-cases or normalises gives back. Each has its tokens of the same text."""
+    if models[0].tokenizer.fingerprint == models[1].tokenizer.fingerprint:
+        return
+    names = [str(model.path or type(model.module).__name__) for model in models]
+    for corpus, model, name in zip(corpora, models, names, strict=True):
+        if unknown := n_unknown(model, corpus.tokens):
             raise ConfigError(
-                f"--against: the models have different vocabularies, and {result.unknown:,} tokens of this text are "
-                f"<unk> for {result.model}, which hides what word it was; compare models of one vocabulary, or of "
+                f"--against: the models have different vocabularies, and {unknown:,} tokens of this text are "
+                f"<unk> for {name}, which hides what word it was; compare models of one vocabulary, or of "
                 "characters or bytes")
-    read = [_text_read(result, model) for result, model in zip((first, second), models, strict=True)]
+    read = [_text_read(corpus, model) for corpus, model in zip(corpora, models, strict=True)]
     for one, other in zip_longest(*(text.split("\n") for text in read), fillvalue=""):
         if one != other:
             at = max(0, next(i for i, (a, b) in enumerate(zip_longest(one, other)) if a != b) - 10)
             raise ConfigError(
-                f"--against: the models do not read the same text: {one[at : at + 20]!r} of {first.model} is "
-                f"{other[at : at + 20]!r} of {second.model}, and a text that is changed (lower-cased, normalised) may "
+                f"--against: the models do not read the same text: {one[at : at + 20]!r} of {names[0]} is "
+                f"{other[at : at + 20]!r} of {names[1]}, and a text that is changed (lower-cased, normalised) may "
                 "be easier to predict; compare models whose tokenizers keep the text, or of one vocabulary")
 
 
-def _text_read(result: PerplexityResult, model: LanguageModel) -> str:
+def _text_read(corpus: Corpus, model: LanguageModel) -> str:
     """What the tokens of the text stand for, every run of white space as one space or line end."""
-    text = model.tokenizer.decode(result.corpus.tokens.tolist()).strip()
+    text = model.tokenizer.decode(corpus.tokens.tolist()).strip()
     return re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
 
 
@@ -85,9 +88,7 @@ def compare_models(first: PerplexityResult, second: PerplexityResult, models: tu
                    samples: int = 1000, seed: int = 0) -> ModelComparison:
     """``second`` is what the first is compared against; both are of the same text and ``models``, which made them.
     ``ConfigError`` where their tokens do not compare."""
-    same = models[0].tokenizer.fingerprint == models[1].tokenizer.fingerprint
-    if not same:
-        check_comparable(first, second, models)
+    check_comparable((first.corpus, second.corpus), models)
     courses = [_course(result, model) for result, model in zip((first, second), models, strict=True)]
     # A first token that one of them leaves unscored is left out of both.
     begin = max(course[0, 2] for course in courses)
@@ -106,7 +107,8 @@ def compare_models(first: PerplexityResult, second: PerplexityResult, models: tu
                           else None) for name, value in totals.items()}
     return ModelComparison(
         first.model, second.model, **found, p=two_sided(spread["nats_per_word"]) if spread else None,
-        blocks=len(blocks), samples=samples, same_tokenizer=same)
+        blocks=len(blocks), samples=samples,
+        same_tokenizer=models[0].tokenizer.fingerprint == models[1].tokenizer.fingerprint)
 
 
 def _course(result: PerplexityResult, model: LanguageModel) -> _Floats:

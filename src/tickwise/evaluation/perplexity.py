@@ -171,7 +171,7 @@ def evaluate(
     batch_size = default_batch_size(context) if batch_size is None else batch_size
     _check(context, longest, stride, batch_size, bootstrap_samples, seed, words)
 
-    corpus = _open(model, data, split, words, clean)
+    corpus = corpus_of(model, data, split, words, cleaned=clean)
     stream = with_start_token(corpus, model)
     n_scored = len(stream) - 1
     corpus = without_unscored_bytes(corpus, model, n_scored)
@@ -190,7 +190,7 @@ def evaluate(
     blocks = loss_blocks(losses, corpus, model, block_tokens, words)
     metrics = _metrics(blocks, bootstrap_samples, seed)
     return PerplexityResult(
-        task=corpus.name, model=name, **metrics, tokens=n_scored, unknown=_unknown(model, stream[1:]),
+        task=corpus.name, model=name, **metrics, tokens=n_scored, unknown=n_unknown(model, stream[1:]),
         words=corpus.n_words, bytes=corpus.n_bytes, word_rule=words, context=context, stride=stride,
         batch_size=batch_size, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device),
         block_tokens=block_tokens, blocks=len(blocks), bootstrap_samples=bootstrap_samples, seed=seed,
@@ -198,7 +198,8 @@ def evaluate(
     )
 
 
-def _unknown(model: LanguageModel, tokens: NDArray[Any]) -> int:
+def n_unknown(model: LanguageModel, tokens: NDArray[Any]) -> int:
+    """How many of the tokens hide what word they are."""
     mark = model.tokenizer.unk_id
     return 0 if mark is None else int(numpy.count_nonzero(tokens == mark))
 
@@ -214,9 +215,10 @@ def _default_stride(model: LanguageModel, context: int) -> int:
     return context - reach if context > reach else context
 
 
-def _open(
-    model: LanguageModel, data: str | Path | None, split: str | None, words: WordRule, cleaned: bool
+def corpus_of(
+    model: LanguageModel, data: str | Path | None, split: str | None, words: WordRule, *, cleaned: bool
 ) -> Corpus:
+    """What ``evaluate`` measures: the text as the model's tokens. Raises as it does."""
     if data is not None:
         return open_corpus(Path(data), model.tokenizer, split, words, cleaned=cleaned)
     if cleaned:
