@@ -11,11 +11,14 @@ sequences and distinct words in its samples stand beside it, and maximum likelih
 The game starts from, and its gain is over, the best epoch of maximum likelihood: by default the one whose samples (a
 draw of their own) the oracle finds likeliest, which is what the game is judged by; with ``--best-by development`` the
 one with the fewest nats on development sequences, which comes long before (10,000 sequences are soon learnt by heart).
+``--judge language-model`` plays cooperative training's game (``training/mediated_game.py``) instead of SeqGAN's; its
+judge begins as the model with the fewest nats on development sequences.
 ``gain_at_equal_held_out_nll`` is over that model at the temperature at which it has the same nats on held-out sequences
 as the game's: what is left of the gain beyond sharpening.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -30,6 +33,7 @@ from tickwise.models.gan import Discriminator, DiscriminatorConfig
 from tickwise.models.lockstep import shifted, write
 from tickwise.models.recurrent import Recurrent, RecurrentConfig
 from tickwise.training.adversarial import AdversarialOptions, SeqGan
+from tickwise.training.mediated_game import MediatedGame
 
 VOCABULARY, LENGTH, WIDTH, START, N_TRAIN, N_HELD_OUT = 5000, 20, 32, 0, 10_000, 2000
 TEMPERATURES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
@@ -71,24 +75,26 @@ def nats(model: Recurrent, ids_BT: Tensor, temperature: float = 1.0) -> float:
 
 
 def likelihood(game: SeqGan, oracle: Oracle, development: Tensor,
-               arguments: argparse.Namespace) -> list[dict[str, float]]:
+               arguments: argparse.Namespace) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Train by maximum likelihood for a fixed number of epochs, as the paper does, and go back to the best one; the
-    learning curve."""
+    learning curve, and the weights with the fewest nats on development sequences."""
     per_epoch = len(game.real) // game.options.batch_size
     curve: list[dict[str, float]] = []
-    best, kept = float("inf"), game.generator.state_dict()
+    best = dict.fromkeys(("oracle", "development"), float("inf"))
+    kept = dict.fromkeys(best, game.generator.state_dict())
     for epoch in range(1, arguments.epochs + 1):
         game.set_rate(arguments.likelihood_lr * min(1.0, 2 * (1 - (epoch - 1) / arguments.epochs)))
         loss = sum(game.train_likelihood() for _ in range(per_epoch)) / per_epoch
         if epoch % arguments.validate_every == 0 or epoch == arguments.epochs:
             curve.append({"epoch": epoch, "loss": loss, "development_nll": nats(game.generator, development),
                           "oracle_nll": nats(oracle, samples(game.generator, 2000, seed=98))})
-            found = curve[-1][f"{arguments.best_by}_nll"]
-            if found < best:
-                best, kept = found, {name: value.clone() for name, value in game.generator.state_dict().items()}
+            for by in best:
+                if curve[-1][f"{by}_nll"] < best[by]:
+                    best[by] = curve[-1][f"{by}_nll"]
+                    kept[by] = {name: value.clone() for name, value in game.generator.state_dict().items()}
             print("  " + ", ".join(f"{k} {v:.4g}" for k, v in curve[-1].items()), file=sys.stderr, flush=True)
-    game.generator.load_state_dict(kept)
-    return curve
+    game.generator.load_state_dict(kept[arguments.best_by])
+    return curve, kept["development"]
 
 
 def at_temperatures(model: Recurrent, oracle: Oracle, held_out: Tensor, n: int) -> list[dict[str, float]]:
@@ -123,16 +129,18 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
     generator = Recurrent(RecurrentConfig(
         vocab_size=VOCABULARY, width=arguments.width, hidden=arguments.hidden, n_layers=1, tie_embeddings=False,
         input_dropout=arguments.dropout, output_dropout=arguments.dropout)).initialise(seed)
+    sampled = {} if arguments.judge == "language-model" else {
+        "rollouts": arguments.rollouts, "baseline": arguments.baseline}
     options = AdversarialOptions(
-        steps=arguments.steps, rollouts=arguments.rollouts, lr=arguments.lr,
+        judge=arguments.judge, steps=arguments.steps, lr=arguments.lr, **sampled,
         discriminator_lr=arguments.discriminator_lr, discriminator_weight_decay=arguments.discriminator_weight_decay,
         discriminator_first=arguments.discriminator_first, discriminator_steps=arguments.discriminator_steps,
-        likelihood=arguments.likelihood, baseline=arguments.baseline, batch_size=arguments.batch_size)
+        likelihood=arguments.likelihood, batch_size=arguments.batch_size)
     discriminator = Discriminator(DiscriminatorConfig(vocab_size=VOCABULARY, width=16, filters=(2,), features=256,
                                                       dropout=0.3)).initialise(seed)
     game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
     started = time.monotonic()
-    learning = likelihood(game, oracle, development, arguments)
+    learning, general = likelihood(game, oracle, development, arguments)
     best = min(learning, key=lambda row: row[f"{arguments.best_by}_nll"])
     result: dict[str, object] = {"seed": seed, "likelihood_seconds": time.monotonic() - started,
                                  "likelihood_curve": learning, "likelihood_epoch": best["epoch"],
@@ -142,6 +150,10 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
     print(json.dumps(result), file=sys.stderr, flush=True)
     # The game starts with a fresh optimizer.
     game = SeqGan(generator, discriminator, real, first_id=START, eos_id=None, options=options)
+    if options.judge == "language-model":
+        mediator = copy.deepcopy(generator)
+        mediator.load_state_dict(general)
+        game = MediatedGame(generator, mediator, real, first_id=START, eos_id=None, options=options)
     started, curve = time.monotonic(), []
     while game.step < options.steps and time.monotonic() - started < arguments.seconds:
         warms_up = game.warms_up
@@ -171,10 +183,11 @@ def main() -> None:
     parser.add_argument("--likelihood-lr", type=float, default=0.01)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--judge", choices=["convolutions", "language-model"], default="convolutions")
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--discriminator-lr", type=float, default=0.01)
-    parser.add_argument("--discriminator-weight-decay", type=float, default=0.5)
+    parser.add_argument("--discriminator-weight-decay", type=float, help="0.5, and 0 for a language model")
     parser.add_argument("--discriminator-first", type=int, default=1000)
     parser.add_argument("--discriminator-steps", type=int, default=10)
     parser.add_argument("--likelihood", type=float, default=0.0)
@@ -184,6 +197,8 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--json", help="file for the result")
     arguments = parser.parse_args()
+    if arguments.discriminator_weight_decay is None:
+        arguments.discriminator_weight_decay = 0.0 if arguments.judge == "language-model" else 0.5
     oracle = Oracle(arguments.oracle)
     runs = [one(seed, oracle, arguments) for seed in arguments.seeds]
     gains = [run["gain"] for run in runs]

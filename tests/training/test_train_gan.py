@@ -126,3 +126,18 @@ def test_a_resumed_game_ends_with_the_same_model(text, tmp_path, tickwise_cli):
                                   "auto", "--discriminator.dropout", 0.4)
     assert code == 2
     assert "discriminator was" in error
+
+
+def test_a_language_model_may_be_the_judge(text, tmp_path, tickwise_cli):
+    out = tmp_path / "gan"
+    flags = ("--word-style", "spaces", "--model.width", "16", "--batch-size", "16", "--compile", "off", "--max-steps",
+             "30", "--adversarial.judge", "language-model", "--adversarial.discriminator-first", "2",
+             "--adversarial.batch-size", "8", "--longest", "12", "-q")
+    assert tickwise_cli("train", "gan", text, "--out", out, *flags, "--adversarial.steps", 3)[0] == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["distance"] > 0
+    assert json.loads((out / "discriminator" / "config.json").read_text())["model_type"] == "tickwise-recurrent"
+    code, _, error = tickwise_cli("evaluate", out / "discriminator", "--split", "validation", "--json")
+    assert code == 0, error
+    again = (*flags, "--adversarial.steps", 5, "--resume", "auto")
+    assert tickwise_cli("train", "gan", text, "--out", out, *again)[0] == 0

@@ -23,7 +23,7 @@ from tickwise.core.paths import atomic_directory, write_text_atomic
 from tickwise.core.seeds import restore_rng_state, rng_state
 from tickwise.core.stages import Stage, mark
 from tickwise.interop.directory import checkpoint_paths, read_tensors, write_tensors
-from tickwise.models.gan import Discriminator, LatentGan, gradient_penalty
+from tickwise.models.gan import LatentGan, gradient_penalty
 from tickwise.models.lockstep import ended_lengths, roll_out, shifted, write
 from tickwise.models.recurrent import Recurrent
 from tickwise.training.config import OptimizerOptions
@@ -38,6 +38,10 @@ _JUDGED_AT_ONCE = 512
 class AdversarialOptions:
     """The game between a generator of sentences and a discriminator."""
 
+    judge: Literal["convolutions", "language-model"] = "convolutions"
+    """What judges the written sentences: convolutions that tell them from real ones, as in SeqGAN; or a language model
+    that learns real and written ones alike, and says of every word what it expects in its place (Lu et al. 2019). The
+    latter begins as a copy of the generator, and needs no rollouts."""
     steps: int = 200
     """Updates of the generator by policy gradient."""
     batch_size: int = 64
@@ -48,8 +52,9 @@ class AdversarialOptions:
     are positive, so with nothing taken off every written word gains probability, which sharpens the distribution."""
     lr: float = 1e-3
     discriminator_lr: float = 5e-3
-    discriminator_weight_decay: float = 0.3
-    """Decoupled; it keeps the discriminator from learning the training sentences by heart."""
+    discriminator_weight_decay: float | None = None
+    """Decoupled; it keeps the discriminator from learning the training sentences by heart. Left out: 0.3, and 0 for a
+    language model."""
     discriminator_first: int = 300
     """Updates of the discriminator before the generator's first one."""
     discriminator_steps: int = 5
@@ -65,11 +70,23 @@ class AdversarialOptions:
             if getattr(self, name) < 1:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must be at least 1")
         for name in ("steps", "discriminator_first", "discriminator_steps", "discriminator_weight_decay", "likelihood"):
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must not be negative")
         for name in ("lr", "discriminator_lr", "clip_norm", "max_seconds"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must be positive")
+        if self.judge == "language-model":
+            for name in ("rollouts", "baseline"):
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise ConfigError(f"--adversarial.{name}: has no effect on --adversarial.judge language-model, "
+                                      "which judges every word itself; leave it out")
+
+    @property
+    def decay(self) -> float:
+        """The discriminator's weight decay."""
+        if self.discriminator_weight_decay is not None:
+            return self.discriminator_weight_decay
+        return 0.0 if self.judge == "language-model" else 0.3
 
 
 class _Learner:
@@ -119,13 +136,13 @@ class SeqGan:
     tokens. ``first_id`` is what a sequence is read after.
     """
 
-    def __init__(self, generator: Recurrent, discriminator: Discriminator, real: Tensor, *, first_id: int,
+    def __init__(self, generator: Recurrent, discriminator: nn.Module, real: Tensor, *, first_id: int,
                  eos_id: int | None, options: AdversarialOptions) -> None:
         self.generator, self.discriminator, self.real = generator, discriminator, real
         self.first_id, self.eos_id, self.options = first_id, eos_id, options
         self._generator = _Learner(generator, options.lr, options.clip_norm, 0.9, 0.95)
         self._discriminator = _Learner(discriminator, options.discriminator_lr, options.clip_norm, 0.9, 0.99,
-                                       options.discriminator_weight_decay)
+                                       options.decay)
         self.step = self.warmed_up = 0
         self.device, self.batch_size = next(generator.parameters()).device, options.batch_size
 

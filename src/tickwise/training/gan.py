@@ -1,5 +1,6 @@
 """From data to generators trained by adversaries: SeqGAN over sentences, a GAN in the latent space of a text VAE."""
 
+import copy
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.adversarial import AdversarialOptions, LatentGame, SeqGan, game_settings
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.game import LIKELIHOOD, GanResult, Round, check_game_output, open_game_output, play_round
+from tickwise.training.mediated_game import MediatedGame
 from tickwise.training.record import run_facts
 from tickwise.training.recurrent import RecurrentOptions
 from tickwise.training.run import about_data, check_outputs, train_module
@@ -73,6 +75,11 @@ class GanTrainConfig(SentenceDataConfig):
     def __post_init__(self) -> None:
         if self.depth < 1:
             raise ConfigError(f"--depth: must be positive, got {self.depth}")
+        if self.adversarial.judge == "language-model":
+            for option in dataclasses.fields(DiscriminatorOptions):
+                if getattr(self.discriminator, option.name) != option.default:
+                    raise ConfigError(f"--discriminator.{option.name}: has no effect on --adversarial.judge "
+                                      "language-model, which has the generator's shape; leave it out")
         super().__post_init__()
 
 
@@ -106,12 +113,15 @@ def train_gan(config: GanTrainConfig, trace: Path | None = None) -> GanResult:
     device = resolve_device(config.device)
     generator = load_module(first.model, device=config.device).requires_grad_(True)
     assert isinstance(generator, Recurrent)
-    discriminator = Discriminator(DiscriminatorConfig(
-        vocab_size=data.tokenizer.vocab_size, **dataclasses.asdict(config.discriminator))).initialise(config.seed)
+    by_model = config.adversarial.judge == "language-model"
+    discriminator: Discriminator | Recurrent = copy.deepcopy(generator) if by_model else Discriminator(
+        DiscriminatorConfig(vocab_size=data.tokenizer.vocab_size, **dataclasses.asdict(config.discriminator))
+    ).initialise(config.seed)
     seed_everything(config.seed)
-    eos_id = sentences.eos_id
-    game = SeqGan(generator, discriminator.to(device), all_padded(sentences), first_id=eos_id, eos_id=eos_id,
-                  options=config.adversarial)
+    eos_id, real = sentences.eos_id, all_padded(sentences)
+    game = SeqGan(generator, discriminator.to(device), real, first_id=eos_id, eos_id=eos_id,
+                  options=config.adversarial) if isinstance(discriminator, Discriminator) else \
+        MediatedGame(generator, discriminator, real, first_id=eos_id, eos_id=eos_id, options=config.adversarial)
     settings = game_settings(config.adversarial) | {
         "data": data.fingerprint, "seed": config.seed, "longest": config.longest, "generator": _digest(generator),
         "discriminator": dataclasses.asdict(config.discriminator)}
@@ -124,8 +134,10 @@ def train_gan(config: GanTrainConfig, trace: Path | None = None) -> GanResult:
         save_model(config.out / "model", generator, data.tokenizer, run=record)
         save_model(config.out / "discriminator", discriminator, data.tokenizer, run=record)
 
+    how = "a language model that judges every word" if by_model else \
+        f"{config.adversarial.rollouts} rollouts"
     console.say(f"discriminator: {discriminator.n_parameters():,} parameters; {config.adversarial.steps:,} steps of "
-                f"the game, {config.adversarial.rollouts} rollouts")
+                f"the game, {how}")
     record = run_facts(config, generator, about, dtype="fp32", device=device)
     return play_round(config, Round(
         game=game, n_steps=config.adversarial.steps, max_seconds=config.adversarial.max_seconds, settings=settings,
