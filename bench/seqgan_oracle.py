@@ -12,13 +12,15 @@ The game starts from, and its gain is over, the best epoch of maximum likelihood
 draw of their own) the oracle finds likeliest, which is what the game is judged by; with ``--best-by development`` the
 one with the fewest nats on development sequences, which comes long before (10,000 sequences are soon learnt by heart).
 ``--judge language-model`` plays cooperative training's game (``training/mediated_game.py``) instead of SeqGAN's; its
-judge begins as the model with the fewest nats on development sequences.
+judge begins as the model with the fewest nats on development sequences, where that of ``tickwise train gan`` begins as
+a copy of the generator, which is chosen by them there.
 ``gain_at_equal_held_out_nll`` is over that model at the temperature at which it has the same nats on held-out sequences
 as the game's: what is left of the gain beyond sharpening.
 """
 
 import argparse
 import copy
+import dataclasses
 import json
 import statistics
 import sys
@@ -129,10 +131,11 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
     generator = Recurrent(RecurrentConfig(
         vocab_size=VOCABULARY, width=arguments.width, hidden=arguments.hidden, n_layers=1, tie_embeddings=False,
         input_dropout=arguments.dropout, output_dropout=arguments.dropout)).initialise(seed)
-    sampled = {} if arguments.judge == "language-model" else {
-        "rollouts": arguments.rollouts, "baseline": arguments.baseline}
+    sampled = {"rollouts": 4, "baseline": "none"} if arguments.judge == "convolutions" else {}
+    given = {name: getattr(arguments, name) for name in ("rollouts", "baseline")}
     options = AdversarialOptions(
-        judge=arguments.judge, steps=arguments.steps, lr=arguments.lr, **sampled,
+        judge=arguments.judge, steps=arguments.steps, lr=arguments.lr,
+        **sampled | {name: value for name, value in given.items() if value is not None},
         discriminator_lr=arguments.discriminator_lr, discriminator_weight_decay=arguments.discriminator_weight_decay,
         discriminator_first=arguments.discriminator_first, discriminator_steps=arguments.discriminator_steps,
         likelihood=arguments.likelihood, batch_size=arguments.batch_size)
@@ -142,7 +145,8 @@ def one(seed: int, oracle: Oracle, arguments: argparse.Namespace) -> dict[str, o
     started = time.monotonic()
     learning, general = likelihood(game, oracle, development, arguments)
     best = min(learning, key=lambda row: row[f"{arguments.best_by}_nll"])
-    result: dict[str, object] = {"seed": seed, "likelihood_seconds": time.monotonic() - started,
+    result: dict[str, object] = {"seed": seed, "options": dataclasses.asdict(options),
+                                 "likelihood_seconds": time.monotonic() - started,
                                  "likelihood_curve": learning, "likelihood_epoch": best["epoch"],
                                  "likelihood": figures(game, oracle, held_out, arguments.samples)}
     sharpened = at_temperatures(generator, oracle, held_out, arguments.samples)
@@ -184,14 +188,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--judge", choices=["convolutions", "language-model"], default="convolutions")
-    parser.add_argument("--rollouts", type=int, default=4)
+    parser.add_argument("--rollouts", type=int, help="4; a language model needs none")
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--discriminator-lr", type=float, default=0.01)
     parser.add_argument("--discriminator-weight-decay", type=float, help="0.5, and 0 for a language model")
     parser.add_argument("--discriminator-first", type=int, default=1000)
     parser.add_argument("--discriminator-steps", type=int, default=10)
     parser.add_argument("--likelihood", type=float, default=0.0)
-    parser.add_argument("--baseline", choices=["mean", "none"], default="none")
+    parser.add_argument("--baseline", choices=["mean", "none"], help="none; a language model needs none")
     parser.add_argument("--seconds", type=float, default=1500.0, help="most time of the adversarial phase of a seed")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--every", type=int, default=10)

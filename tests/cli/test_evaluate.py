@@ -89,6 +89,8 @@ def test_another_model_is_compared_on_the_same_text(model_path, tmp_path, text_f
     said = capsys.readouterr().err
     assert "hides what word it was" in said
     assert "evaluating on" not in said, "it is said before anything is measured"
+    assert dispatch([*words, "--context", "100000"]) == 2
+    assert "evaluating on" not in capsys.readouterr().err
     assert dispatch([*words, "--task", "blimp"]) == 2
     assert "--against: has no meaning" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from tickwise.training.adversarial import (
     LatentGame,
     Played,
     SeqGan,
+    game_settings,
     policy_loss,
     resume_game,
     save_game,
@@ -114,13 +115,22 @@ def test_a_resumed_game_of_sentences_goes_on_bit_for_bit(tmp_path, at):
         resume_game(tmp_path, seq_gan(), {"seed": 1})
 
 
+def test_a_game_that_was_saved_before_there_were_judges_goes_on(tmp_path):
+    game = seq_gan()
+    play(game, until=1)
+    settings = game_settings(game.options)
+    save_game(tmp_path, game, {name: value for name, value in settings.items() if name != "judge"})
+    assert settings["discriminator_weight_decay"] == 0.3
+    assert resume_game(tmp_path, seq_gan(), settings) is not None
+
+
 @pytest.mark.parametrize("module", ["generator", "discriminator"])
 def test_a_gradient_that_is_not_finite_ends_the_game_and_changes_nothing(module):
     game = seq_gan(discriminator_first=0)
     with torch.no_grad():
         next(getattr(game, module).parameters())[:] = torch.nan
     before = {name: weights(getattr(game, name)) for name in ("generator", "discriminator")}
-    with pytest.raises(NumericsError, match="is not finite"):
+    with pytest.raises(NumericsError, match="gradient of the generator is not finite"):
         play(game)
     for name, values in before.items():
         assert all(torch.equal(values[key].nan_to_num(7), value.nan_to_num(7))

@@ -7,7 +7,7 @@ from tickwise.core.errors import ConfigError
 from tickwise.models.recurrent import Recurrent, RecurrentConfig
 from tickwise.training.adversarial import AdversarialOptions, resume_game, save_game
 from tickwise.training.gan import DiscriminatorOptions, GanTrainConfig
-from tickwise.training.mediated_game import MediatedGame, mediated_loss
+from tickwise.training.mediated_game import MediatedGame, divergence
 
 REAL = torch.tensor([[1, 2, 3, 0, 0], [1, 2, 4, 0, 0], [2, 3, 1, 2, 0]]).repeat(20, 1)
 
@@ -28,13 +28,23 @@ def play(game, until=None):
     return rows
 
 
-def test_the_loss_is_the_divergence_of_what_is_expected_inside():
+def test_the_loss_is_the_divergence_of_what_is_expected():
     p, m = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
-    log_p = torch.stack([p, m, p]).log()[None].repeat(2, 1, 1)
-    log_m = torch.stack([m, p, p]).log()[None].repeat(2, 1, 1)
-    inside = torch.tensor([[True, False, False], [True, False, True]])
     kl = torch.nn.functional.kl_div(m.log(), p, reduction="sum")
-    assert mediated_loss(log_p, log_m, inside) == pytest.approx(2 * kl.item() / 3)
+    found = divergence(torch.stack([p, m, p]).log() + 3, torch.stack([m, m, m]).log())
+    assert found.item() == pytest.approx(2 * kl.item())
+
+
+def test_places_a_few_at_once_give_the_same_gradients(monkeypatch):
+    gradients = []
+    for at_once in (1 << 24, 7 * 3):
+        monkeypatch.setattr("tickwise.training.mediated_game._LOGITS_AT_ONCE", at_once)
+        game = mediated()
+        hidden, other = torch.randn(2, 11, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        distance = game._distance(hidden, other)
+        gradients.append([distance, *torch.autograd.grad(distance, (hidden, game.generator.lm_head.weight))])
+    for one, several in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, several)
 
 
 def test_the_mediator_stands_between_real_and_written_and_the_generator_comes_closer():
@@ -67,6 +77,8 @@ def test_a_resumed_game_goes_on_bit_for_bit(tmp_path):
 def test_what_has_no_effect_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"--adversarial.rollouts: has no effect on --adversarial.judge language"):
         AdversarialOptions(judge="language-model", rollouts=8)
+    with pytest.raises(ConfigError, match=r"--adversarial.judge: convolutions or language-model, got 'lm'"):
+        AdversarialOptions(judge="lm")
     with pytest.raises(ConfigError, match=r"--adversarial.baseline: has no effect"):
         AdversarialOptions(judge="language-model", baseline="none")
     with pytest.raises(ConfigError, match=r"--discriminator.width: has no effect on --adversarial.judge language"):

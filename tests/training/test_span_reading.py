@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tickwise.core.errors import NumericsError
 from tickwise.data.span_windows import Window
 from tickwise.data.spans import SpanQuestion
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
@@ -161,3 +162,33 @@ def test_the_span_is_chosen_by_the_expected_overlap():
     assert (found.start, found.end) == (10, 29)  # the likeliest is (50, 59), with 0.16 against 0.12
     assert found.probability == pytest.approx(0.12, rel=1e-3)
     assert found.margin == pytest.approx(np.log(0.16) + 20, rel=1e-3), "of the likeliest: whether there is an answer"
+
+
+def test_what_two_windows_find_counts_once():
+    """The first window is sure of its own span; the second one, that only the overlap's span is any good."""
+
+    class TwoWindows(torch.nn.Module):
+        config = SimpleNamespace(longest_answer=1)
+
+        def forward(self, ids_BT, lengths_B, segments_BT):
+            chances = torch.tensor([[1e-9, 0.6, 0.4, 1e-9], [1e-9, 0.4, 0.3, 0.3]])[ids_BT[:, 0]]
+            scores = chances.log()[:, None].repeat(1, 2, 1) / 2
+            scores[:, :, 0] = -20.0
+            return scores
+
+    places = [np.array([[-1, -1], *([10 * i, 10 * i + 9] for i in own)]) for own in ([0, 1, 2], [1, 3, 4])]
+    windows = [Window(0, np.full(4, number), np.zeros(4, dtype=np.int64), own, np.zeros((2, 4), dtype=bool))
+               for number, own in enumerate(places)]
+    [found] = find_spans(TwoWindows(), [windows], 1, 0, torch.device("cpu"))
+    assert (found.start, found.end) == (0, 9)
+
+
+def test_scores_that_are_no_numbers_are_said():
+    class Broken(torch.nn.Module):
+        config = SimpleNamespace(longest_answer=4)
+
+        def forward(self, ids_BT, lengths_B, segments_BT):
+            return torch.full((len(ids_BT), 2, ids_BT.shape[1]), torch.nan)
+
+    with pytest.raises(NumericsError, match="no finite numbers"):
+        find_spans(Broken(), [[window(0, True)]], 1, 0, torch.device("cpu"))

@@ -61,7 +61,7 @@ def test_a_batch_too_large_to_count_is_extrapolated(monkeypatch):
 def test_a_dry_run_leaves_nothing_behind_that_a_real_step_would_meet():
     model, config = setting()
     estimate_training_memory(model, config, 0, "fp32", CPU)
-    step_program(model, config, "fp32", torch.float32)
+    step_program(model, config, "fp32")
     module = Decoder(model).initialise(seed=1)
     ids = torch.zeros(2, 64, dtype=torch.long)
     loss = next_token_loss(module, ids, ids)
@@ -80,12 +80,12 @@ def test_the_message_names_the_largest_term_and_its_flags():
 
 def test_a_program_lists_forward_backward_and_optimizer():
     model, config = setting(accumulate=2, optimizer="muon")
-    program = step_program(model, config, "bf16", torch.bfloat16)
+    program = step_program(model, config, "bf16")
     stages = {(i.stage.value, i.direction) for i in program}
     assert {("ffn", "forward"), ("ffn", "backward"), ("optimizer", "forward")} <= stages
     n_muon = sum(i.op in ("aten.bmm", "aten.baddbmm") and i.stage.value == "optimizer" for i in program)
     assert n_muon >= 12  # four polynomials of three products for at least one shape
-    single = step_program(*setting(batch=2, optimizer="muon"), "bf16", torch.bfloat16)
+    single = step_program(*setting(batch=2, optimizer="muon"), "bf16")
     flops = sum(i.flops for i in program if i.stage.value == "ffn")
     assert flops == 2 * sum(i.flops for i in single if i.stage.value == "ffn")
 

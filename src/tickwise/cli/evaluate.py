@@ -13,6 +13,8 @@ from tickwise.core.console import format_number
 from tickwise.core.device import DType
 
 if TYPE_CHECKING:
+    from tickwise.engine.language_model import LanguageModel
+    from tickwise.evaluation.corpus import Corpus
     from tickwise.evaluation.model_comparison import ModelComparison
     from tickwise.evaluation.perplexity import PerplexityResult
 
@@ -67,26 +69,30 @@ def run(arguments: Arguments) -> int:
     from tickwise.engine.tracing import traced
     from tickwise.evaluation.costs import WindowCosts
     from tickwise.evaluation.model_comparison import check_comparable, compare_models
-    from tickwise.evaluation.perplexity import corpus_of, evaluate
+    from tickwise.evaluation.perplexity import corpus_of, evaluate, windows_of
 
     model = load(arguments.model, arguments.device, arguments.dtype)
-    other = None
+    other: LanguageModel | None = None
+    data: Path | Corpus | None = arguments.data
+    again: Corpus | None = None
     if arguments.against is not None:  # before anything is measured: what cannot be read or compared is said at once
         other = load(arguments.against, arguments.device, arguments.dtype)
-        first = corpus_of(model, arguments.data, arguments.split, arguments.words, cleaned=arguments.clean)
+        for each in (model, other):
+            windows_of(each, arguments.context, arguments.stride, arguments.batch_size)
+        data = first = corpus_of(model, arguments.data, arguments.split, arguments.words, cleaned=arguments.clean)
         again = corpus_of(other, first.path, arguments.split, arguments.words, cleaned=arguments.clean)
         check_comparable((first, again), (model, other))
     settings: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("split", "clean", "context", "stride", "batch_size",
                                                     "bootstrap_samples", "seed", "words")}
     with traced(model, arguments.trace, WindowCosts(model.module)):
-        result = evaluate(model, arguments.data, **settings)
+        result = evaluate(model, data, **settings)
     if other is None:
         print(json.dumps(result.to_json(), allow_nan=False) if arguments.json else table(result))
         return 0
-    second = evaluate(other, result.corpus.path, **settings)
+    second = evaluate(other, again, **settings)
     comparison = compare_models(result, second, (model, other), samples=arguments.bootstrap_samples,
-                                seed=arguments.seed)
+                                seed=arguments.seed, checked=True)
     if arguments.json:
         print(json.dumps(result.to_json() | {"comparison": comparison.to_json()}, allow_nan=False))
     else:

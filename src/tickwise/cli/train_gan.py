@@ -1,4 +1,5 @@
-"""Train a generator of sentences: first by maximum likelihood, then against a discriminator (SeqGAN)."""
+"""Train a generator of sentences: first by maximum likelihood, then against a judge (SeqGAN, or cooperative
+training)."""
 
 import dataclasses
 from pathlib import Path

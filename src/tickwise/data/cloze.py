@@ -19,8 +19,6 @@ from tickwise.text.words import Place, split_sentences, split_words
 _FREQUENT, _FREQUENT_SHARE = 150, 0.05
 """So many of the commonest words, at most that share of the vocabulary, neither begin nor end an answer."""
 _LONGEST_ANSWER, _LONGEST_QUESTION = 8, 24
-_CLAUSE_SHARE, _CLAUSE_WORDS = 0.25, (4, 16)
-"""Share of the answers that are whole clauses, as those to "why" and "how" are, and how many words they have."""
 _CHARACTERS = 300
 """Of text read for each question."""
 _KEPT = 0.7
@@ -94,12 +92,10 @@ def _question(text: str, words: list[Place], frequent: set[str],
     if len(begins) < 2:
         return None
     first = begins[int(chooser.integers(len(begins)))]
-    is_clause = chooser.random() < _CLAUSE_SHARE
-    length = int(chooser.integers(_CLAUSE_WORDS[0], _CLAUSE_WORDS[1] + 1)) if is_clause else \
-        min(int(chooser.geometric(0.35)), _LONGEST_ANSWER)
+    length = min(int(chooser.geometric(0.35)), _LONGEST_ANSWER)
     last = first
     for i in range(first, min(first + length, len(spelt))):
-        if spelt[i] in _CLAUSE_ENDS and not is_clause:
+        if spelt[i] in _CLAUSE_ENDS:
             break
         if content[i]:
             last = i

@@ -42,7 +42,9 @@ from tickwise.profiling.ledger import Ledger
 _PEAKS = 64
 """Neighbouring logits of which only the largest one is looked at first."""
 _MOST_LOGITS = 1 << 26
-"""Of a step: 256 MB of them, and as much again of their logarithms."""
+"""Of a step: 256 MB of them in float32, and two or three times that while the best are looked for."""
+_MOST_STORED = 1 << 18
+"""Tokens of sources and of targets as long as these, whose keys and values are stored at once."""
 _LATE_SHARE = 8
 """A batch is filled up, or made smaller, when one of so many places is free: both copy state."""
 
@@ -64,7 +66,7 @@ class BeamOptions:
     """A text has at most ``max_ratio`` · (source tokens without the end mark) + ``max_extra`` tokens with its end mark,
     and never more than the model's context."""
     batch: int = 128
-    """Sources that are searched side by side; fewer where their logits would be more than ``_MOST_LOGITS``."""
+    """Sources that are searched side by side; fewer where the vocabulary is large or sources are long."""
 
     def __post_init__(self) -> None:
         for name in ("width", "n_best", "batch"):
@@ -102,8 +104,10 @@ def beam_search(
     waiting = deque(sorted(range(len(sources)), key=lambda index: -len(sources[index])))
     batch = _Batch(packed_weights(module, len(sources) * options.width), options,
                    module.config.vocab_size if vocab_size is None else vocab_size)
-    n_places = max(1, min(options.batch, _MOST_LOGITS // (options.width * module.config.vocab_size)))
+    most = min(options.batch, _MOST_LOGITS // (options.width * module.config.vocab_size))
     while waiting or batch.n_running:
+        longest = max(batch.longest, len(sources[waiting[0]]) + 1 if waiting else 0)
+        n_places = max(1, min(most, _MOST_STORED // (longest * (1 + options.width))))
         n_free = n_places - batch.n_running
         if waiting and n_free * _LATE_SHARE >= n_places:
             joining = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
@@ -166,6 +170,11 @@ class _Batch:
     @property
     def n_running(self) -> int:
         return sum(place is not None for place in self._places)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest source whose keys and values are stored."""
+        return 0 if self._state is None else self._state.sources.longest
 
     def join(
         self, sources: Sequence[tuple[int, Sequence[int]]], ledger: Ledger | None

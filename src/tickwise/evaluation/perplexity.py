@@ -126,7 +126,7 @@ def refuse_sources(model: LanguageModel) -> None:
 
 def evaluate(
     model: LanguageModel | str | Path,
-    data: str | Path | None = None,
+    data: str | Path | Corpus | None = None,
     split: str | None = None,
     *,
     context: int | None = None,
@@ -140,7 +140,8 @@ def evaluate(
     clean: bool = False,
 ) -> PerplexityResult:
     """Measure how well ``model`` predicts ``data``: a text file, or the ``split`` of a prepared directory (``test``
-    if it has one, else ``validation``). Without ``data``, of the data that the model was trained on.
+    if it has one, else ``validation``), or what ``corpus_of`` gave. Without ``data``, of the data that the model was
+    trained on.
 
     A text file is scored as it is; ``clean`` gives it the form of training text first.
 
@@ -164,14 +165,10 @@ def evaluate(
         name, model = str(model), load(model, device=device, dtype=dtype)
     else:
         name = str(model.path or type(model.module).__name__)
-    refuse_sources(model)
-    longest = model.config.context_length
-    context = longest if context is None else context
-    stride = _default_stride(model, context) if stride is None else stride
-    batch_size = default_batch_size(context) if batch_size is None else batch_size
-    _check(context, longest, stride, batch_size, bootstrap_samples, seed, words)
+    context, stride, batch_size = windows_of(model, context, stride, batch_size)
+    _check(bootstrap_samples, seed, words)
 
-    corpus = corpus_of(model, data, split, words, cleaned=clean)
+    corpus = data if isinstance(data, Corpus) else corpus_of(model, data, split, words, cleaned=clean)
     stream = with_start_token(corpus, model)
     n_scored = len(stream) - 1
     corpus = without_unscored_bytes(corpus, model, n_scored)
@@ -218,7 +215,7 @@ def _default_stride(model: LanguageModel, context: int) -> int:
 def corpus_of(
     model: LanguageModel, data: str | Path | None, split: str | None, words: WordRule, *, cleaned: bool
 ) -> Corpus:
-    """What ``evaluate`` measures: the text as the model's tokens. Raises as it does."""
+    """What ``evaluate`` measures: the text as the model's tokens. Raises what it raises of ``data`` and ``split``."""
     if data is not None:
         return open_corpus(Path(data), model.tokenizer, split, words, cleaned=cleaned)
     if cleaned:
@@ -228,15 +225,25 @@ def corpus_of(
     return open_training_data(model.path, model.tokenizer, split, words)
 
 
-def _check(
-    context: int, longest: int, stride: int, batch_size: int, bootstrap_samples: int, seed: int, words: str
-) -> None:
+def windows_of(model: LanguageModel, context: int | None, stride: int | None,
+               batch_size: int | None) -> tuple[int, int, int]:
+    """The windows in which ``evaluate`` reads, with what was left out; ``ConfigError`` for a model that reads sources,
+    and for windows that it cannot read."""
+    refuse_sources(model)
+    longest = model.config.context_length
+    context = longest if context is None else context
+    stride = _default_stride(model, context) if stride is None else stride
+    batch_size = default_batch_size(context) if batch_size is None else batch_size
     if not 1 <= context <= longest:
         raise ConfigError(f"--context {context}: must be from 1 to the model's context of {longest} tokens")
     if not 1 <= stride <= context:
         raise ConfigError(f"--stride {stride}: must be from 1 to the context of {context} tokens")
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: must be at least 1")
+    return context, stride, batch_size
+
+
+def _check(bootstrap_samples: int, seed: int, words: str) -> None:
     if bootstrap_samples < 2:
         raise ConfigError(f"--bootstrap-samples {bootstrap_samples}: must be at least 2")
     if seed < 0:

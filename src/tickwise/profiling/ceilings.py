@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _FORMAT_VERSION = 2
 _WINDOW_S = 0.05
 _WINDOW_QUICK_S = 0.03
-_DISTURBED_BELOW = 0.9
+DISTURBED_BELOW = 0.9
+"""Share of its cores that a process got, below which a figure may be too low."""
 _RETRY_S = 600.0
 # m, k, n of (m,k) @ (k,n): square, and the shapes of a projection over a batch of tokens.
 _GEMM_SHAPES_CPU = ((512, 512, 512), (1024, 4096, 1024))
@@ -72,11 +73,11 @@ class Ceilings:
     @property
     def disturbed(self) -> bool:
         """Whether other programs took so much of the processor that some figure may be too low."""
-        return any(share < _DISTURBED_BELOW for share in self.cpu_share.values())
+        return any(share < DISTURBED_BELOW for share in self.cpu_share.values())
 
     def peak_flops_per_s(self, number_format: str) -> float | None:
         """The figure to take shares of; ``None`` where it was not measured, or on too busy a machine."""
-        if self.cpu_share.get(number_format, 1.0) < _DISTURBED_BELOW:
+        if self.cpu_share.get(number_format, 1.0) < DISTURBED_BELOW:
             return None
         return self.flops_per_s.get(number_format)
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from tickwise.core.device import has_fast_bf16
 from tickwise.profiling import machine
-from tickwise.profiling.ceilings import Ceilings
-from tickwise.profiling.ceilings import ceilings as cached_ceilings
+from tickwise.profiling.ceilings import DISTURBED_BELOW, Ceilings
 
 if TYPE_CHECKING:
     import torch
@@ -58,21 +57,15 @@ def training_dtype(ceilings: Ceilings, device: "torch.device") -> tuple[str, str
         return "fp32", "no hardware support for bf16 products"
     if fp32 is None or bf16 is None:
         return "fp32", "bf16 could not be measured here"
-    share = ceilings.cpu_share
-    ratio = bf16 / share.get("bf16", 1.0) / (fp32 / share.get("fp32", 1.0))
-    if ceilings.disturbed and abs(ratio - 1) < _UNSURE:
-        return "bf16", "hardware support; this machine was too busy to measure how much faster it is"
+    shares = ceilings.cpu_share.get("fp32", 1.0), ceilings.cpu_share.get("bf16", 1.0)
+    ratio, how = bf16 / fp32, "measured"
+    if min(shares) < DISTURBED_BELOW:
+        ratio, how = ratio * shares[0] / shares[1], "estimated on a busy machine"
+        if abs(ratio - 1) < _UNSURE:
+            return "bf16", "hardware support; this machine was too busy to measure how much faster it is"
     if ratio <= 1:
-        return "fp32", f"bf16 is supported, but measured at {ratio:.2f} times fp32's speed"
-    return "bf16", f"hardware support, measured at {ratio:.2f} times fp32's speed"
-
-
-def product_dtype(device: "torch.device") -> "torch.dtype":
-    """The number format of large products where either would do: the faster one."""
-    import torch
-
-    faster, _ = training_dtype(cached_ceilings(device=device, quick=True), device)
-    return torch.bfloat16 if faster == "bf16" else torch.float32
+        return "fp32", f"bf16 is supported, but {how} at {ratio:.2f} times fp32's speed"
+    return "bf16", f"hardware support, {how} at {ratio:.2f} times fp32's speed"
 
 
 def _why_threads(ceilings: Ceilings) -> str:

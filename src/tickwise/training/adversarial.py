@@ -1,4 +1,5 @@
 """Two loops in which two optimizers alternate: SeqGAN over sentences, and a Wasserstein GAN over latent vectors.
+SeqGAN's judge may also be a language model (``training/mediated_game.py``).
 
 Sources: Yu et al. 2017 (SeqGAN: a policy gradient whose rewards come from rollouts judged by a discriminator), by
 default with the batch's mean reward at each position as a baseline; Gulrajani et al. 2017 (WGAN-GP).
@@ -43,7 +44,7 @@ class AdversarialOptions:
     that learns real and written ones alike, and says of every word what it expects in its place (Lu et al. 2019). The
     latter begins as a copy of the generator, and needs no rollouts."""
     steps: int = 200
-    """Updates of the generator by policy gradient."""
+    """Updates of the generator."""
     batch_size: int = 64
     rollouts: int = 4
     """Ways in which every beginning of a sentence is ended, to judge its next word."""
@@ -66,6 +67,8 @@ class AdversarialOptions:
     """Most wall-clock time of the game, whose maximum likelihood --max-seconds is about."""
 
     def __post_init__(self) -> None:
+        if self.judge not in ("convolutions", "language-model"):
+            raise ConfigError(f"--adversarial.judge: convolutions or language-model, got {self.judge!r}")
         for name in ("batch_size", "rollouts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--adversarial.{name.replace('_', '-')}: must be at least 1")
@@ -92,9 +95,9 @@ class AdversarialOptions:
 class _Learner:
     """A module with its optimizer: one update from a loss."""
 
-    def __init__(self, module: nn.Module, lr: float, clip_norm: float, beta1: float, beta2: float,
+    def __init__(self, name: str, module: nn.Module, lr: float, clip_norm: float, beta1: float, beta2: float,
                  weight_decay: float = 0.0) -> None:
-        self.module, self.clip_norm = module, clip_norm
+        self.name, self.clip_norm = name, clip_norm
         self.weights = MasterWeights(module, torch.float32)
         options = OptimizerOptions(name="adamw", lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2)
         self.optimizer = Optimizer(module, self.weights, options, torch.float32)
@@ -108,8 +111,8 @@ class _Learner:
         mark(Stage.OPTIMIZER)
         norm = total_norm(gradients).item()
         if not math.isfinite(norm):
-            raise NumericsError(f"the gradient of the {type(self.module).__name__.lower()} is not finite; lower the "
-                                "learning rates, or go on from an earlier checkpoint")
+            raise NumericsError(f"the gradient of the {self.name} is not finite; lower the learning rates, or go on "
+                                "from an earlier checkpoint")
         if norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / norm)
         self.optimizer.step(gradients, 1.0)
@@ -140,9 +143,9 @@ class SeqGan:
                  eos_id: int | None, options: AdversarialOptions) -> None:
         self.generator, self.discriminator, self.real = generator, discriminator, real
         self.first_id, self.eos_id, self.options = first_id, eos_id, options
-        self._generator = _Learner(generator, options.lr, options.clip_norm, 0.9, 0.95)
-        self._discriminator = _Learner(discriminator, options.discriminator_lr, options.clip_norm, 0.9, 0.99,
-                                       options.decay)
+        self._generator = _Learner("generator", generator, options.lr, options.clip_norm, 0.9, 0.95)
+        self._discriminator = _Learner("discriminator", discriminator, options.discriminator_lr, options.clip_norm,
+                                       0.9, 0.99, options.decay)
         self.step = self.warmed_up = 0
         self.device, self.batch_size = next(generator.parameters()).device, options.batch_size
 
@@ -284,8 +287,8 @@ class LatentGame:
         gan.mean.copy_(real.mean(0))
         gan.deviation.copy_(real.std(0).clamp(min=1e-6))
         self.real = (real - gan.mean) / gan.deviation
-        self._generator = _Learner(gan.generator, lr, float("inf"), 0.0, 0.9)
-        self._critic = _Learner(gan.judge, lr, float("inf"), 0.0, 0.9)
+        self._generator = _Learner("generator", gan.generator, lr, float("inf"), 0.0, 0.9)
+        self._critic = _Learner("critic", gan.judge, lr, float("inf"), 0.0, 0.9)
         self.step, self.device = 0, real.device
 
     @property
@@ -385,7 +388,7 @@ def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) 
     if not paths:
         return None
     state = read_json(paths[-1] / _STATE, "the training state", CheckpointError)
-    saved = state.get("settings", {})
+    saved = {"judge": "convolutions"} | state.get("settings", {})
     for name, value in json.loads(json.dumps(settings)).items():
         if saved.get(name) != value:
             raise CheckpointError(f"{paths[-1]}: {name} was {saved.get(name)}, this run asks for {value}; give the "
@@ -396,4 +399,5 @@ def resume_game(out: Path, game: SeqGan | LatentGame, settings: dict[str, Any]) 
 
 def game_settings(options: AdversarialOptions) -> dict[str, Any]:
     """What a resumed game must agree on: all but its length."""
-    return {name: value for name, value in asdict(options).items() if name not in ("steps", "max_seconds")}
+    settings = {name: value for name, value in asdict(options).items() if name not in ("steps", "max_seconds")}
+    return settings | {"discriminator_weight_decay": options.decay}

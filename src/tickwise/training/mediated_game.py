@@ -2,14 +2,15 @@
 
 The mediator learns real and written sequences alike, by maximum likelihood, half of each, so that it stands between
 the two distributions; the generator is moved, in each place that it comes to, from what it expects there towards what
-the mediator expects. At the optimum of both that lowers the Jensen-Shannon divergence from the real sequences, like
-SeqGAN's game, but every word of the vocabulary is judged in every place: there are no rollouts, and of the policy
-gradient's noise only that of the places is left.
+the mediator expects, which is known of every word of the vocabulary: there are no rollouts. What a choice does to the
+places that come after it is left out, as in the paper's estimator: that makes it no unbiased gradient of the
+Jensen-Shannon divergence, though both end where generator and real sequences are alike.
 Shape legend: B sequences, T tokens, V vocabulary.
 """
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tickwise.core.stages import Stage, mark
 from tickwise.models.lockstep import shifted
@@ -17,11 +18,13 @@ from tickwise.models.recurrent import Recurrent
 from tickwise.training.adversarial import AdversarialOptions, SeqGan
 from tickwise.training.sentence_likelihood import sentence_loss
 
+_LOGITS_AT_ONCE = 1 << 24
 
-def mediated_loss(log_p_BTV: Tensor, log_m_BTV: Tensor, inside_BT: Tensor) -> Tensor:
-    """Mean nats over the places inside of how far the expectation ``log_p_BTV`` is from ``log_m_BTV``: KL(p ‖ m)."""
-    each_BT = (log_p_BTV.exp() * (log_p_BTV - log_m_BTV)).sum(-1)
-    return (each_BT * inside_BT).sum() / inside_BT.sum()
+
+def divergence(logits_NV: Tensor, mediator_NV: Tensor) -> Tensor:
+    """Sum over places of how far (nats) what the first logits expect is from what the second ones do: KL(p ‖ m)."""
+    log_p_NV, log_m_NV = (torch.log_softmax(logits.float(), -1) for logits in (logits_NV, mediator_NV))
+    return (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum()
 
 
 class MediatedGame(SeqGan):
@@ -48,11 +51,11 @@ class MediatedGame(SeqGan):
         inside_BT = self._inside(ids_BT)
         self.mediator.eval()
         with torch.no_grad():
-            log_m_BTV = self._expected(self.mediator, ids_BT)
+            mediated_NC = self._read(self.mediator, ids_BT, inside_BT)
         self.generator.eval()  # the probabilities of the policy that wrote them
-        log_p_BTV = self._expected(self.generator, ids_BT)
+        hidden_NC = self._read(self.generator, ids_BT, inside_BT)
         mark(Stage.LOSS)
-        distance = loss = mediated_loss(log_p_BTV, log_m_BTV, inside_BT)
+        distance = loss = self._distance(hidden_NC, mediated_NC)
         if options.likelihood:
             self.generator.train()
             loss = loss + options.likelihood * self.likelihood_loss(self.some_real(options.batch_size))
@@ -60,7 +63,19 @@ class MediatedGame(SeqGan):
         self.step += 1
         return {"distance": distance.item(), "tokens": float(inside_BT.sum())}
 
-    def _expected(self, model: Recurrent, ids_BT: Tensor) -> Tensor:
-        """(B, T, V) log-probabilities of every word in each place."""
+    def _read(self, model: Recurrent, ids_BT: Tensor, inside_BT: Tensor) -> Tensor:
+        """(N, C) what the head reads in each place inside."""
         hidden_BTC, _ = model.read(shifted(ids_BT, self.first_id))
-        return torch.log_softmax(model.logits(hidden_BTC).float(), -1)
+        return hidden_BTC[inside_BT]
+
+    def _distance(self, hidden_NC: Tensor, mediated_NC: Tensor) -> Tensor:
+        """Mean divergence over the places; what it takes for a few of them at once is computed again for the
+        gradients."""
+        n_rows = max(1, _LOGITS_AT_ONCE // self.generator.config.vocab_size)
+
+        def part(own: Tensor, other: Tensor) -> Tensor:
+            return divergence(self.generator.logits(own), self.mediator.logits(other).detach())
+
+        parts = [checkpoint(part, own, other, use_reentrant=False) if len(hidden_NC) > n_rows else part(own, other)
+                 for own, other in zip(hidden_NC.split(n_rows), mediated_NC.split(n_rows), strict=True)]
+        return torch.stack(parts).sum() / len(hidden_NC)

@@ -15,7 +15,6 @@ from tickwise.core.console import format_bytes
 from tickwise.core.device import torch_dtype
 from tickwise.core.errors import MemoryLimitError
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.profiling.choices import product_dtype
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import memory_bytes
 from tickwise.training.config import TrainConfig
@@ -67,25 +66,27 @@ def estimate_training_memory(model: DecoderConfig, config: TrainConfig, n_parame
     assert config.batch_size is not None
     moments = _moments(model, config, dtype, device, device.type == "cpu" if on_cpu is None else on_cpu)
     lasting = moments.weights + moments.gradients + moments.optimizer
-    activations = max(moments.computing, moments.updating)
-    resident = max(moments.resident_computing, moments.resident_updating)
+    activations = max(moments.computing, moments.updating, moments.validating)
+    resident = max(moments.resident_computing, moments.resident_updating, moments.resident_validating)
     return TrainingMemory(weights=moments.weights, gradients=moments.gradients, optimizer=moments.optimizer,
                           activations=activations, fragmentation=max(0, resident - lasting - activations))
 
 
 class _Moments(NamedTuple):
-    """Bytes at the two moments of a step of which either may be the worst, each of which grows in proportion."""
+    """Bytes at three moments of which each may be the worst; by itself each grows in proportion, or not at all."""
 
     weights: int
     gradients: int
     optimizer: int
     computing: int
-    """Beside the three terms above: while losses and gradients, or those of a validation, are computed."""
+    """Beside the three terms above: while losses and gradients are computed."""
     updating: int
     """While the optimizer works."""
+    validating: int
     resident_computing: int
     """All of it, with the C library's holes."""
     resident_updating: int
+    resident_validating: int
 
 
 def _moments(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, holes: bool) -> _Moments:
@@ -111,13 +112,11 @@ def _grown(fewer: _Moments, more: _Moments, steps: float) -> _Moments:
 
 @functools.lru_cache(maxsize=128)
 def _counted(model: DecoderConfig, config: TrainConfig, dtype: str, device: torch.device, holes: bool) -> _Moments:
-    products = product_dtype(device)  # before the dry run, which would count what measuring it takes
     with DryRun(device, simulate_heap=holes) as live:
-        return _dry_steps(live, model, config, dtype, products)
+        return _dry_steps(live, model, config, dtype)
 
 
-def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: str,
-               products: torch.dtype) -> _Moments:
+def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: str) -> _Moments:
     assert config.batch_size is not None
     module = Decoder(model).train()
     module.to = lambda dtype: convert(module, dtype)  # type: ignore[assignment,method-assign]
@@ -127,9 +126,9 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     average = [m.clone() for m in weights.masters] if config.ema_decay is not None else None
     buffers = _bytes(weights.gradients)
     n_weights = live.now - buffers
-    optimizer = Optimizer(module, weights, config.optimizer, products)
+    optimizer = Optimizer(module, weights, config.optimizer, torch_dtype(dtype))
     rows = config.batch_size // config.accumulate
-    peaks = {"computing": (0, 0), "updating": (0, 0)}
+    peaks = {"computing": (0, 0), "updating": (0, 0), "validating": (0, 0)}
 
     def end_of(moment: str) -> None:
         peak, resident = peaks[moment]
@@ -154,12 +153,11 @@ def _dry_steps(live: DryRun, model: DecoderConfig, config: TrainConfig, dtype: s
     live.among_small = False
     with weights.replaced_by(average):
         validate(module, config.context)
-    end_of("computing")
+    end_of("validating")
     held = buffers if buffers else _bytes(gradients)
     lasting = n_weights + held + states
-    (computing, resident_computing), (updating, resident_updating) = peaks["computing"], peaks["updating"]
-    return _Moments(n_weights, held, states, computing - lasting, updating - lasting, resident_computing,
-                    resident_updating)
+    worked, resident = zip(*peaks.values(), strict=True)
+    return _Moments(n_weights, held, states, *(peak - lasting for peak in worked), *resident)
 
 
 @torch.no_grad()

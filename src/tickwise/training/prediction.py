@@ -12,7 +12,6 @@ from torch import Tensor
 from tickwise.core.device import flushed_denormals, torch_dtype
 from tickwise.core.stages import Stage, mark
 from tickwise.models.decoder import Decoder, DecoderConfig
-from tickwise.profiling.choices import product_dtype
 from tickwise.profiling.dry_run import DryRun, convert
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.predict import (
@@ -51,26 +50,16 @@ def predict_step(model: DecoderConfig, config: TrainConfig, dtype: str, machine:
     corrections = None
     if machine.times is not None:
         corrections = training_corrections(machine.times, machine.device)
-    program = step_program(model, config, dtype, _product_dtype(machine))
+    program = step_program(model, config, dtype)
     return predict(program, machine.hardware, times=machine.times, corrections=corrections)
 
 
-def _product_dtype(machine: Machine) -> torch.dtype:
-    """The number format of Muon's products."""
-    if machine.is_here:
-        return product_dtype(machine.device)
-    rates = machine.hardware.flops_per_s
-    return torch.bfloat16 if rates.get("bf16", 0.0) > rates.get("fp32", 0.0) else torch.float32
-
-
-def step_program(model: DecoderConfig, config: TrainConfig, dtype: str,
-                 product_dtype: torch.dtype) -> list[Instruction]:
-    """Every instruction of one update: all micro-batches forward and backward, then the optimizer with its products in
-    ``product_dtype``."""
+def step_program(model: DecoderConfig, config: TrainConfig, dtype: str) -> list[Instruction]:
+    """Every instruction of one update: all micro-batches forward and backward, then the optimizer."""
     assert config.batch_size is not None
     micro_batch = _micro_batch_program(model, config.batch_size // config.accumulate, config.context,
                                        config.label_smoothing, dtype)
-    return list(micro_batch) * config.accumulate + _update_program(model, config, dtype, product_dtype)
+    return list(micro_batch) * config.accumulate + _update_program(model, config, dtype)
 
 
 @lru_cache(maxsize=4)
@@ -87,14 +76,13 @@ def _micro_batch_program(model: DecoderConfig, rows: int, context: int, label_sm
     return tuple(list_training_program(module, ids_BT, ids_BT, call=loss).instructions)
 
 
-def _update_program(model: DecoderConfig, config: TrainConfig, dtype: str,
-                    product_dtype: torch.dtype) -> list[Instruction]:
+def _update_program(model: DecoderConfig, config: TrainConfig, dtype: str) -> list[Instruction]:
     """The optimizer's second step (the first one also makes its states)."""
     with DryRun():
         module = Decoder(model)
         module.to = lambda dtype: convert(module, dtype)  # type: ignore[assignment,method-assign]
         weights = MasterWeights(module, torch_dtype(dtype))
-        optimizer = Optimizer(module, weights, config.optimizer, product_dtype)
+        optimizer = Optimizer(module, weights, config.optimizer, torch_dtype(dtype))
         for parameter in weights.parameters:
             parameter.grad = torch.empty_like(parameter)
         optimizer.step([torch.empty_like(m) for m in weights.masters], 1.0)
@@ -139,7 +127,7 @@ def _measure_corrections(times: OperationTimes, device: torch.device) -> Mapping
                               for model, config, dtype in settings], "training steps")
     observed: dict[Phase, list[Observation]] = {"forward": [], "backward": [], "optimizer": []}
     for (model, config, dtype), seconds in zip(settings, measured, strict=True):
-        instructions = step_program(model, config, dtype, product_dtype(device))
+        instructions = step_program(model, config, dtype)
         touched, total = footprint(instructions), sum(seconds.values())
         forward = by_stage([i for i in instructions if i.direction == "forward" and i.stage is not Stage.OPTIMIZER])
         rows: list[tuple[Phase, list[Instruction], float]] = [
@@ -176,7 +164,7 @@ def step_runner(module: Decoder, config: TrainConfig, dtype: str) -> Callable[[]
     device = next(module.parameters()).device
     module.train()
     weights = MasterWeights(module, torch_dtype(dtype))
-    optimizer = Optimizer(module, weights, config.optimizer, product_dtype(device))
+    optimizer = Optimizer(module, weights, config.optimizer, torch_dtype(dtype))
     generator = torch.Generator().manual_seed(1)
     shape = (config.batch_size, config.context)
     ids_BT = torch.randint(module.config.vocab_size, shape, generator=generator).to(device)

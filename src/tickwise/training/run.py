@@ -28,7 +28,7 @@ from tickwise.data.batches import BatchCursor
 from tickwise.interop.directory import Assets, checkpoint_paths
 from tickwise.models.decoder import Decoder, DecoderConfig
 from tickwise.profiling.ceilings import ceilings
-from tickwise.profiling.choices import product_dtype, training_dtype
+from tickwise.profiling.choices import training_dtype
 from tickwise.profiling.machine import use_cores
 from tickwise.profiling.trace_store import check_trace_output
 from tickwise.training.checkpoint import Counters, drop_metrics_after, save_best_model
@@ -303,7 +303,7 @@ def assemble(config: LoopConfig, module: nn.Module, objective: Objective, assets
     if not is_hollow(module):
         module = module.to(device)
     weights = MasterWeights(module, torch_dtype(dtype))
-    products = product_dtype(device)
+    products = torch_dtype(dtype)  # pinned with the run's own format: a resumed run and all ranks have the same
     flops, peak = _speed_reference(module, objective, dtype, device)
     record = run_facts(config, module, data, dtype=dtype, device=device) | {
         "muon_products_dtype": str(products).removeprefix("torch."), "flops_per_token": flops,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tickwise.core.errors import NumericsError
 from tickwise.core.stages import Stage, mark
 from tickwise.data.span_windows import Window
 from tickwise.data.spans import SpanQuestion
@@ -175,11 +176,13 @@ class _Likely(NamedTuple):
     margins: NDArray[np.float64]
 
     def joined(self, other: "_Likely") -> "_Likely":
-        """The likeliest of both; what stands in both counts as often, as two windows found it."""
+        """The likeliest of both; a span that two windows found counts once, as the surer of them has it."""
+        places = np.concatenate([self.places, other.places])
         log_probabilities = np.concatenate([self.log_probabilities, other.log_probabilities])
-        order = np.argsort(-log_probabilities, kind="stable")[:_CANDIDATES]
-        return _Likely(np.concatenate([self.places, other.places])[order], log_probabilities[order],
-                       np.concatenate([self.margins, other.margins])[order])
+        order = np.argsort(-log_probabilities, kind="stable")
+        _, firsts = np.unique(places[order], axis=0, return_index=True)
+        order = order[np.sort(firsts)[:_CANDIDATES]]
+        return _Likely(places[order], log_probabilities[order], np.concatenate([self.margins, other.margins])[order])
 
     def best(self) -> FoundSpan:
         """That of which the most is expected of ``_overlap_f1``, were one of them the answer (minimum Bayes risk)."""
@@ -197,7 +200,7 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
                advance: Callable[[float], None] = lambda n_windows: None) -> list[FoundSpan]:
     """The span of each question over all of its windows by which the expected F1 is highest. A passage without a token
     gives the empty span with a margin of -inf. One block of windows after the other is read, those of like length
-    together; ``advance`` is told how many were read."""
+    together; ``advance`` is told how many were read. ``NumericsError`` for scores that are no finite numbers."""
     likely: list[_Likely | None] = [None] * n_questions
     was_training = module.training
     module.eval()
@@ -207,6 +210,9 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
             ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
             scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
             for window, scores_2T in zip(chosen, scores_B2T, strict=True):
+                if not scores_2T[:, : len(window)].isfinite().all():
+                    raise NumericsError("the reader's scores are no finite numbers; train it again, with a lower "
+                                        "--tuning.lr")
                 found = _likely_spans(scores_2T[:, : len(window)], window, module.config.longest_answer)
                 before = likely[window.question]
                 if found is not None:
@@ -224,9 +230,12 @@ def _likely_spans(scores_2T: Tensor, window: Window, longest: int) -> _Likely | 
     first, last = int(own[0]), int(own[-1]) + 1
     starts, ends = scores_2T[:, first:last].log_softmax(-1)
     n = last - first
-    allowed = torch.ones(n, n, dtype=torch.bool).triu().tril(longest - 1)
-    sums = (starts[:, None] + ends[None]).masked_fill(~allowed, -torch.inf)
-    top, flat = sums.flatten().topk(min(_CANDIDATES, int(allowed.sum())))
-    places = np.stack([window.places[first + flat.numpy() // n, 0], window.places[first + flat.numpy() % n, 1]], 1)
+    most = min(longest, n)
+    # Row s, column i: the span from s to s + i.
+    sums = starts[:, None] + F.pad(ends, (0, most - 1), value=-torch.inf).unfold(0, most, 1)
+    n_spans = n * most - most * (most - 1) // 2
+    top, flat = sums.flatten().topk(min(_CANDIDATES, n_spans))
+    begins, lengths = flat.numpy() // most, flat.numpy() % most
+    places = np.stack([window.places[first + begins, 0], window.places[first + begins + lengths, 1]], 1)
     none = scores_2T[:, 0].sum()
     return _Likely(places.astype(np.int64), (F.logsigmoid(-none) + top).numpy(), (top - none).numpy())
