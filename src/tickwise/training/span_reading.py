@@ -210,9 +210,6 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
             ids_BT, lengths_B, segments_BT, _ = collate_windows(chosen, pad)
             scores_B2T = module(ids_BT.to(device), lengths_B.to(device), segments_BT.to(device)).cpu().double()
             for window, scores_2T in zip(chosen, scores_B2T, strict=True):
-                if not scores_2T[:, : len(window)].isfinite().all():
-                    raise NumericsError("the reader's scores are no finite numbers; train it again, with a lower "
-                                        "--tuning.lr")
                 found = _likely_spans(scores_2T[:, : len(window)], window, module.config.longest_answer)
                 before = likely[window.question]
                 if found is not None:
@@ -223,11 +220,14 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
 
 
 def _likely_spans(scores_2T: Tensor, window: Window, longest: int) -> _Likely | None:
-    """The likeliest spans of at most ``longest`` tokens; None in a window without a passage."""
+    """The likeliest spans of at most ``longest`` tokens; None in a window without a passage. ``NumericsError`` where
+    scores of the passage are no finite numbers."""
     own = np.flatnonzero(window.places[:, 1] > window.places[:, 0])
     if not len(own):
         return None
     first, last = int(own[0]), int(own[-1]) + 1
+    if not (scores_2T[:, first:last].isfinite().all() and scores_2T[:, 0].isfinite().all()):
+        raise NumericsError("the reader's scores are no finite numbers; train it again, with a lower --tuning.lr")
     starts, ends = scores_2T[:, first:last].log_softmax(-1)
     n = last - first
     most = min(longest, n)
