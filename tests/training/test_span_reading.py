@@ -190,5 +190,7 @@ def test_scores_that_are_no_numbers_are_said():
         def forward(self, ids_BT, lengths_B, segments_BT):
             return torch.full((len(ids_BT), 2, ids_BT.shape[1]), torch.nan)
 
+    places = np.array([[-1, -1], [0, 2], [3, 5], [-1, -1]])
+    read = Window(0, np.full(4, 1), np.zeros(4, dtype=np.int64), places, np.zeros((2, 4), dtype=bool))
     with pytest.raises(NumericsError, match="no finite numbers"):
-        find_spans(Broken(), [[window(0, True)]], 1, 0, torch.device("cpu"))
+        find_spans(Broken(), [[read]], 1, 0, torch.device("cpu"))
