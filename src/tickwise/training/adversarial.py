@@ -33,6 +33,8 @@ from tickwise.training.sentence_likelihood import sentence_loss
 
 _STATE, _TENSORS = "training.json", "training.safetensors"
 _JUDGED_AT_ONCE = 512
+LONG_MEMORY = 0.999
+"""Beta2 of what has a row for each word: a shorter memory forgets the last occurrence of rare ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +141,16 @@ class SeqGan:
     tokens. ``first_id`` is what a sequence is read after.
     """
 
+    discriminator_memory = 0.99
+    """Beta2 of the discriminator's optimizer."""
+
     def __init__(self, generator: Recurrent, discriminator: nn.Module, real: Tensor, *, first_id: int,
                  eos_id: int | None, options: AdversarialOptions) -> None:
         self.generator, self.discriminator, self.real = generator, discriminator, real
         self.first_id, self.eos_id, self.options = first_id, eos_id, options
-        self._generator = _Learner("generator", generator, options.lr, options.clip_norm, 0.9, 0.95)
+        self._generator = _Learner("generator", generator, options.lr, options.clip_norm, 0.9, LONG_MEMORY)
         self._discriminator = _Learner("discriminator", discriminator, options.discriminator_lr, options.clip_norm,
-                                       0.9, 0.99, options.decay)
+                                       0.9, self.discriminator_memory, options.decay)
         self.step = self.warmed_up = 0
         self.device, self.batch_size = next(generator.parameters()).device, options.batch_size
 

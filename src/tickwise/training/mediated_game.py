@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from tickwise.core.stages import Stage, mark
 from tickwise.models.lockstep import shifted
 from tickwise.models.recurrent import Recurrent
-from tickwise.training.adversarial import AdversarialOptions, SeqGan
+from tickwise.training.adversarial import LONG_MEMORY, AdversarialOptions, SeqGan
 from tickwise.training.sentence_likelihood import sentence_loss
 
 _LOGITS_AT_ONCE = 1 << 24
@@ -29,6 +29,8 @@ def divergence(logits_NV: Tensor, mediator_NV: Tensor) -> Tensor:
 
 class MediatedGame(SeqGan):
     """``SeqGan`` with a language model for a discriminator; it and the generator read the same tokens."""
+
+    discriminator_memory = LONG_MEMORY
 
     def __init__(self, generator: Recurrent, mediator: Recurrent, real: Tensor, *, first_id: int, eos_id: int | None,
                  options: AdversarialOptions) -> None:
