@@ -48,7 +48,7 @@ def table(tmp_path_factory):
 def trained(table, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "numbers"
     parts = read_parts([table], [], ReadPairs(), 20)
-    return parts, train_text_to_text(parts, out=out, options=dataclasses.replace(OPTIONS, epochs=30), device="cpu")
+    return parts, train_text_to_text(parts, out=out, options=dataclasses.replace(OPTIONS, epochs=40), device="cpu")
 
 
 def test_parts_share_no_side(table):
