@@ -153,6 +153,11 @@ def test_mistakes_are_one_line(tickwise_cli, files, tmp_path):
         ([*train, "--options.vocab-size", 100], "at least 257"),
         ([tmp_path, "a text"], "not a model directory"),
         ([tmp_path, "a text", "--hold-out", 3], "--hold-out"),
+        ([tmp_path, " "], "the text is empty"),
+        ([tmp_path, "", "--attention", tmp_path / "a.html"], "the text is empty"),
+        ([tmp_path, "a text", "--start", tmp_path], "--start: has a meaning with --train only"),
+        ([*train, "--start", tmp_path], "not a model directory"),
+        ([*train, "--restarts", 1], "--restarts: means nothing to one process"),
         ([tmp_path, "a text", "--write", tmp_path / "b"], "--write"),
         (["a text"], "no such model directory"),
     ):

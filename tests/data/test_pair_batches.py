@@ -127,7 +127,7 @@ def test_it_goes_on_with_the_very_next_batch(tokenizer):
 
 
 def test_resegmented_pairs_are_the_same_texts_in_other_tokens_and_resume(tokenizer):
-    made = ResegmentedPairs(pairs(50), tokenizer, 60, rate=0.2, seed=1)
+    made = ResegmentedPairs(pairs(50), encode_pairs(pairs(50), tokenizer, 60), tokenizer, (60, 60), rate=0.2, seed=1)
     usual, first, second = encode_pairs(pairs(50), tokenizer, 60), made(0), made(1)
     assert first.targets.tokens.tolist() != second.targets.tokens.tolist()
     for epoch in (first, second):

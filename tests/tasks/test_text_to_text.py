@@ -84,9 +84,12 @@ def test_texts_come_back_in_order_and_blank_ones_stay_blank(trained):
     assert model.translate([]) == []
 
 
-def test_a_text_of_a_language_it_never_saw_gets_some_answer_and_one_too_long_is_named(trained):
+def test_a_text_of_a_language_it_never_saw_gets_some_answer_which_is_said_and_one_too_long_is_named(trained, capfd):
     model = TextToText.load(trained[1].model, device="cpu")
-    assert isinstance(model.translate(["狗"])[0], str)
+    assert [one.problem for one in model.write(["one dog", "狗是大的", "two cats"], first_number=5)] == [None] * 3
+    assert "1 of 3 texts (the first is text 6) are mostly in characters" in capfd.readouterr().err
+    model.write(["one dog says naïve"])
+    assert capfd.readouterr().err == ""
     with pytest.raises(DataError, match=r"text 12 \('dog dog .* the model reads at most 39"):
         model.translate(["one", "dog " * 300], first_number=11)
 

@@ -259,3 +259,14 @@ def test_no_text_is_cut_or_padded_because_the_file_of_a_tokenizer_asks_for_it(tm
     again = Tokenizer.load(tmp_path)
     assert again.encode_batch(["a dog a dog", "a"]) == [[4, 5, 4, 5], [4]]
     assert again.encode_sources(["a dog a dog", "a"]) == [[4, 5, 4, 5], [4]]
+
+
+def test_the_share_of_tokens_that_are_no_whole_characters():
+    own = train_tokenizer("bpe", iter(["the dog sees the cat", "über"] * 20), vocab_size=300)
+    assert own.strange_share(own.encode_plain(["the dog"])[0]) == 0
+    assert own.strange_share(own.encode_plain(["狗"])[0]) == 1
+    assert own.strange_share([]) == 0
+    words = train_tokenizer("word", iter(["the dog sees the cat"] * 3), vocab_size=20)
+    ids = words.encode_plain(["the wolf"])[0]
+    assert words.unk_id in ids
+    assert words.strange_share(ids) == pytest.approx(ids.count(words.unk_id) / len(ids))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.launch_flags import LaunchFlags, start
 from tickwise.cli.pair_flags import RunFlags
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
@@ -61,7 +62,7 @@ class _Own(CommonArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(RunFlags, _Own):
+class Arguments(RunFlags, LaunchFlags, _Own):
     """The verb's own flags, and those of a training behind them."""
 
 
@@ -71,6 +72,9 @@ def run(arguments: Arguments) -> int:
     if arguments.out is None:
         raise ConfigError("--out: say where the model goes")
     _check_task_flags(arguments)
+    launch = arguments.launch()
+    if launch is not None:
+        return start(launch)
     return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed,
             "chat": _chat}[arguments.task](arguments)
 

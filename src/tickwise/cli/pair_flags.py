@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.launch_flags import LaunchFlags, start
 from tickwise.cli.task_flags import NamesTextsAndForm, answer_texts
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, DataError
+from tickwise.training.config import ParallelOptions
 
 if TYPE_CHECKING:
     from tickwise.tasks.text_to_text import Written
@@ -41,9 +43,12 @@ class RunFlags(CommonArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairFlags(RunFlags):
+class PairFlags(RunFlags, LaunchFlags):
     """What translating, summarising and tasks with prefixes share: an encoder–decoder learns to write texts."""
 
+    accumulate: int = 1
+    """Parts that one update's pairs (of several ranks: each rank's) are split into: less memory."""
+    parallel: ParallelOptions = dataclasses.field(default_factory=ParallelOptions)
     out: Path | None = None
     """Run directory of a training."""
     lowercase: bool = False
@@ -70,7 +75,13 @@ class PairFlags(RunFlags):
     def training_settings(self) -> dict[str, Any]:
         """What every training of these takes from the flags."""
         assert self.out is not None
-        return self.run_settings() | {"out": self.out, "lowercase": self.lowercase, "trace": self.trace}
+        return self.run_settings() | {"out": self.out, "lowercase": self.lowercase, "trace": self.trace,
+                                      "accumulate": self.accumulate, "parallel": self.parallel}
+
+    def start_ranks(self) -> int | None:
+        """The exit code of the processes that train in this one's place; ``None`` where it trains itself."""
+        launch = self.launch()
+        return None if launch is None else start(launch)
 
 
 def figures_of(result: "TrainResult") -> dict[str, Any]:

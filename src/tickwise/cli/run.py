@@ -16,6 +16,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "ask": ("run_retrieve:Ask", "answer questions from your documents, with passage and score"),
     "knowledge": ("run_knowledge:Arguments", "answer questions from facts, with the path to each answer"),
     "summarise": ("run_summarise:Arguments", "summarise; train on texts with summaries of your own, or extract"),
+    "chat": ("chat", "talk with a model that was fine-tuned on conversations"),
     "translate": ("run_translate:Arguments", "translate; train on sentence pairs of your own"),
     "text-to-text": ("run_text_to_text:Arguments", "many tasks by what stands before the text; train on several"),
     "embed": ("run_embed:Embed", "vectors of texts"),

@@ -191,10 +191,11 @@ def report_training(config: ClassifyConfig, task: str, *, html: Path | None = No
     """Train as ``config`` says, write the report and print the figures; the exit code."""
     from tickwise.tasks.classify import train_classifier
     from tickwise.tasks.classify_report import write_training_report
+    from tickwise.training.distributed.ranks import is_leader
 
     result = train_classifier(config, task, trace)
-    if result.trained.interrupted:
-        return 130
+    if result.trained.interrupted or not is_leader():
+        return 130 if result.trained.interrupted else 0
     page = html or config.out / "report.html"
     write_training_report(page, result, task)
     path = config.out / "evaluation.json"

@@ -64,7 +64,8 @@ class Arguments(PairFlags, _Own):
 def run(arguments: Arguments) -> int:
     arguments.check_beam()
     if arguments.train:
-        return _train(arguments)
+        ended = arguments.start_ranks()
+        return _train(arguments) if ended is None else ended
     for name in ("dev", "start", "out", "trace"):
         if getattr(arguments, name):
             raise ConfigError(f"--{name}: has a meaning with --train only")
@@ -177,6 +178,7 @@ def _evaluate(arguments: Arguments, rows: "list[Summarised]", summarise: "Summar
 def _train(arguments: Arguments) -> int:
     from tickwise.core.console import say
     from tickwise.tasks.summarise_learned import train_summariser
+    from tickwise.training.distributed.ranks import is_leader
 
     if arguments.words or arguments.input is not None:
         raise ConfigError("--train makes a model: leave out the model directory, the text and --input (a model to go "
@@ -187,8 +189,8 @@ def _train(arguments: Arguments) -> int:
     result = train_summariser(
         arguments.train, development=arguments.dev, test=rows, field=arguments.field, summary=arguments.summary,
         options=arguments.options, start=arguments.start, **arguments.training_settings())
-    if result.interrupted:
-        return 130
+    if result.interrupted or not is_leader():
+        return 130 if result.interrupted else 0
     figures = figures_of(result)
     if rows:
         figures |= _evaluate(arguments, rows, _summariser(arguments, result.model), str(result.model),

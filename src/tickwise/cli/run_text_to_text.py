@@ -45,7 +45,8 @@ class _Own(CommonArguments):
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """PREFIX=FILE of pairs to evaluate on."""
     start: Path | None = None
-    """Encoder–decoder to go on from, such as one of tickwise train text-to-text; its shape and tokenizer stay."""
+    """Encoder–decoder to train further: one of tickwise train text-to-text, or of T5, BART or Marian; its shape and
+    tokenizer stay."""
     options: PrefixedOptions = dataclasses.field(default_factory=PrefixedOptions)
     mixture: MixtureOptions = dataclasses.field(default_factory=MixtureOptions)
 
@@ -58,7 +59,8 @@ class Arguments(PairFlags, _Own):
 def run(arguments: Arguments) -> int:
     _check(arguments)
     if arguments.task:
-        return _train(arguments)
+        ended = arguments.start_ranks()
+        return _train(arguments) if ended is None else ended
     from tickwise.tasks.multitask import PrefixedModel, check_prefixes, parse_tasks, read_tests
 
     assert arguments.model is not None
@@ -132,6 +134,7 @@ def _train(arguments: Arguments) -> int:
         read_tests,
         train_tasks,
     )
+    from tickwise.training.distributed.ranks import is_leader
 
     assert arguments.out is not None
     tasks, tests = parse_tasks(arguments.task), parse_tasks(arguments.test, "--test")
@@ -143,8 +146,8 @@ def _train(arguments: Arguments) -> int:
         rouge_scorer()  # says at once what is missing
     result = train_tasks(parts, options=arguments.options, mixture=arguments.mixture, start=arguments.start,
                          **arguments.training_settings())
-    if result.interrupted:
-        return 130
+    if result.interrupted or not is_leader():
+        return 130 if result.interrupted else 0
     figures = figures_of(result)
     if held_out:
         figures |= _evaluate(arguments, PrefixedModel.load(result.model, arguments.device), held_out)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
-from tickwise.cli.task_flags import TaskArguments, check_task
+from tickwise.cli.task_flags import TaskArguments, check_task, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import check_file_output
@@ -57,6 +57,9 @@ class _Own(TaskArguments):
     attention: Path | None = None
     """Also show where the translation of the text was written from, as a page (.html) or a picture (.svg, .png): which
     tokens every head of every layer looks at."""
+    start: Path | None = None
+    """Encoder–decoder to train further: one of tickwise train text-to-text, or of T5, BART or Marian; its shape and
+    tokenizer stay."""
     options: TextToTextOptions = dataclasses.field(default_factory=TextToTextOptions)
 
 
@@ -75,7 +78,8 @@ def run(arguments: Arguments) -> int:
     check_task(arguments)
     _check(arguments)
     if arguments.train:
-        return _train(arguments)
+        ended = arguments.start_ranks()
+        return _train(arguments) if ended is None else ended
     from tickwise.tasks.text_to_text import TextToText
 
     assert arguments.model is not None
@@ -91,6 +95,9 @@ def run(arguments: Arguments) -> int:
 
 def _check(arguments: Arguments) -> None:
     arguments.check_beam()
+    refuse_blank(arguments.text)
+    if arguments.start is not None and not arguments.train:
+        raise ConfigError("--start: has a meaning with --train only")
     if arguments.hold_out < 0:
         raise ConfigError(f"--hold-out: must not be negative, got {arguments.hold_out}")
     if arguments.hold_out and not arguments.train:
@@ -206,15 +213,17 @@ def _train(arguments: Arguments) -> int:
     from tickwise.evaluation.translation import need_sacrebleu, table
     from tickwise.tasks.text_to_text import TextToText, own_test, read_parts, train_text_to_text
     from tickwise.tasks.translate import example, some_readable
+    from tickwise.training.distributed.ranks import is_leader
 
     assert arguments.out is not None
     tests = arguments.test or (() if arguments.hold_out else own_test(arguments.train))
     test = read_pairs(tests, _reading(arguments), split="test") if tests else None
     parts = read_parts(arguments.train, arguments.dev, _reading(arguments), arguments.hold_out, test=test)
     test = parts.held_out if test is None else test
-    result = train_text_to_text(parts, options=arguments.options, test=test, **arguments.training_settings())
-    if result.interrupted:
-        return 130
+    result = train_text_to_text(parts, options=arguments.options, test=test, start=arguments.start,
+                                **arguments.training_settings())
+    if result.interrupted or not is_leader():
+        return 130 if result.interrupted else 0
     figures = figures_of(result)
     model = TextToText.load(result.model, arguments.device)
     try:

@@ -72,14 +72,15 @@ class PairTensors(NamedTuple):
     """(P,) the next token at every target token, text by text."""
 
 
-def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int, longest_target: int | None = None) -> EncodedPairs:
-    """Pairs as ids, for a model whose targets start with the end mark, as all have that are trained here. Those with a
+def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int, longest_target: int | None = None,
+                 start_id: int | None = None) -> EncodedPairs:
+    """Pairs as ids, for a model whose targets start with ``start_id`` (the end mark where it is left out). Those with a
     source of more than ``longest`` tokens, its end counted, or a target of more than ``longest_target`` (as many where
     it is left out), are left out; ``DataError`` when no pair remains."""
     assert tokenizer.eos_id is not None
-    sources, targets = (tokenizer.encode_plain(side) for side in (pairs.sources, pairs.targets))
+    sources, targets = (tokenizer.encode_sources(side) for side in (pairs.sources, pairs.targets))
     limits = longest, longest if longest_target is None else longest_target
-    encoded = pairs_from_ids(sources, targets, limits, tokenizer.eos_id)
+    encoded = pairs_from_ids(sources, targets, limits, tokenizer.eos_id, start_id)
     if encoded is None:
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
         raise DataError(f"{pairs.name}: no pair has at most {min(limits):,} tokens on each side (the shortest one has "
@@ -100,13 +101,15 @@ def pairs_from_ids(sources: list[list[int]], targets: list[list[int]], longest: 
 
 
 class ResegmentedPairs:
-    """Pairs whose words have other tokens in every epoch (``BpeDropout``). A pair that would have a side of more than
-    ``longest`` tokens so keeps its usual ones."""
+    """Pairs whose words have other tokens in every epoch (``BpeDropout``). One that would have a side of more than
+    ``longest`` tokens (source, target) so keeps its usual ones."""
 
-    def __init__(self, pairs: Pairs, tokenizer: Tokenizer, longest: int, *, rate: float, seed: int) -> None:
-        self._usual = encode_pairs(pairs, tokenizer, longest)
-        kept = pairs.take(self._usual.numbers.tolist())
-        self._dropout = BpeDropout(tokenizer, rate, seed, [*kept.sources, *kept.targets])
+    def __init__(self, pairs: Pairs, usual: EncodedPairs, tokenizer: Tokenizer, longest: tuple[int, int], *,
+                 rate: float, seed: int) -> None:
+        """``usual`` are those of ``pairs`` that are short enough, as ``tokenizer`` encodes them."""
+        self._usual = usual
+        kept = pairs.take(usual.numbers.tolist())
+        self._dropout = BpeDropout(tokenizer, rate, seed, [text.strip() for text in (*kept.sources, *kept.targets)])
         self._longest, self._seed = longest, seed
 
     def __call__(self, epoch: int) -> EncodedPairs:
@@ -114,10 +117,10 @@ class ResegmentedPairs:
         drawn = self._dropout.drawn(chooser)
         sides = drawn[: len(usual)], drawn[len(usual) :]
         for number, (source, target) in enumerate(zip(*sides, strict=True)):
-            if max(len(source), len(target)) >= self._longest:
+            if len(source) >= self._longest[0] or len(target) >= self._longest[1]:
                 sides[0][number], sides[1][number] = usual.sources.ids(number), usual.targets.ids(number)
         sources, targets = (sentences_from_ids(side, usual.sources.eos_id) for side in sides)
-        return EncodedPairs(sources, targets, usual.numbers)
+        return EncodedPairs(sources, targets, usual.numbers, usual.start_id)
 
 
 def batches_by_length(sources: NDArray[np.int64], targets: NDArray[np.int64], batch_tokens: int) -> list[list[int]]:

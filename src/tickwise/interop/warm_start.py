@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tickwise.core.console import say
+from tickwise.core.console import note, say
 from tickwise.core.errors import CheckpointError, ConfigError
 from tickwise.interop.bert import bert_names, from_bert
 from tickwise.interop.directory import load_module, read_config, resolve_model_path, stored_tensors
@@ -42,9 +42,16 @@ class WarmStart:
         for what, names in (("loaded in part", self.partly), ("new", self.new), ("left behind", self.left),
                             ("of another shape", self.mismatched)):
             if names:
-                more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+                more = f" and {len(names) - _SHOWN:,} more (-v names them)" if len(names) > _SHOWN else ""
                 said.append(f"  {what}: {', '.join(names[:_SHOWN])}{more}")
         return said
+
+    def note(self) -> None:
+        """Every name, for ``-v``."""
+        for what, names in (("loaded", self.loaded), ("loaded in part", self.partly), ("new", self.new),
+                            ("left behind", self.left), ("of another shape", self.mismatched)):
+            if names:
+                note(f"warm start, {what}: {', '.join(names)}")
 
 
 @torch.no_grad()
@@ -88,11 +95,13 @@ def warm_start(module: nn.Module, source: Path) -> WarmStart:
     if not loaded:
         raise CheckpointError(f"{folder}: no tensor of it fits this model by name and shape: it has "
                               f"{', '.join([*tensors, *without_name][:3])} …, this model {', '.join(list(own)[:3])} …")
-    return WarmStart(
+    done = WarmStart(
         source=folder, loaded=tuple(loaded), partly=tuple(partly),
         new=tuple(name for name, target in own.items() if name not in tensors and target.data_ptr() not in filled),
         left=tuple([name for name in tensors if name not in own] + left + without_name), mismatched=tuple(mismatched),
     )
+    done.note()
+    return done
 
 
 def _has_fewer_rows(given: Tensor, target: Tensor) -> bool:

@@ -136,6 +136,9 @@ class EncoderDecoderConfig:
 class CrossDecoderLayer(ResidualLayer):
     """Self-attention, attention to the source, feed-forward block: (B, T, C) → (B, T, C)."""
 
+    used_outside = ("cross_attn.kv_proj", "copy_attn")
+    """Parts that are called without the layer: as a source is read, and as logits are made."""
+
     def __init__(self, config: EncoderDecoderConfig, layer: int) -> None:
         super().__init__(config.norm_place, config.dropout, config.n_encoder_layers + layer)
         self.attention_norm, self.cross_norm, self.mlp_norm = (_norm(config) for _ in range(3))

@@ -32,6 +32,7 @@ from tickwise.models.word_vectors import NamedVectors
 from tickwise.tasks.classifier import BagClassifier, Classifier, class_numbers
 from tickwise.tasks.classify_config import ClassifyConfig, refuse_unused_settings
 from tickwise.tasks.classify_models import Job, make_job, resolved
+from tickwise.training.distributed.ranks import is_leader
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
 _DEV_SHARE = 0.1
@@ -127,6 +128,8 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
     part = _train(first, data, data.train, data.dev, vectors, trace=None if refit else trace)
     if part.trained.interrupted:
         return _unfinished(part.trained, config.device)
+    if not (is_leader() or refit or config.folds):  # the leading rank finishes the model
+        return _unfinished(part.trained, config.device)
     classifier = Classifier.load(part.trained.model, device=config.device)
     dev = folds = passes = None
     if data.dev is not None:
@@ -159,7 +162,7 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
 
 def _unfinished(trained: TrainResult, device: str) -> ClassifyResult:
     return ClassifyResult(Classifier.load(trained.out, device=device), trained, None, None, None, None, None,
-                          "an interrupted run")
+                          "an interrupted run" if trained.interrupted else "weights: the leading rank finishes them")
 
 
 @dataclass(frozen=True)

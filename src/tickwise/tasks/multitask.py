@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -24,13 +24,15 @@ from tickwise.engine.batch_beam import BeamOptions
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.overlap import rouge
 from tickwise.evaluation.results import mean_score
-from tickwise.interop.directory import checkpoint_paths, read_config, resolve_model_path
+from tickwise.interop.directory import checkpoint_paths, resolve_model_path
 from tickwise.interop.warm_start import warm_start
-from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from tickwise.tasks.pair_training import pair_loop_config, train_pairs
+from tickwise.models.encoder_decoder import EncoderDecoder
+from tickwise.tasks.pair_start import PairStart, pair_start
+from tickwise.tasks.pair_training import PairRun, pair_loop_config, train_pairs
 from tickwise.tasks.prefixed_options import PrefixedOptions
 from tickwise.tasks.text_to_text import (
     LONGEST_TARGET,
+    PREFIXES,
     PairParts,
     TextToText,
     Written,
@@ -42,6 +44,7 @@ from tickwise.tasks.text_to_text import (
 from tickwise.text.segment import has_chinese
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
+from tickwise.training.distributed.ranks import is_leader, n_ranks
 from tickwise.training.span_corruption import SpanCorruption
 
 if TYPE_CHECKING:
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     from tickwise.training.run import TrainResult
 
 PRETRAINING = "pretraining"
-_PREFIXES = "tickwise_prefixes"
 _COLUMNS = re.compile(r"(?P<name>.+)\[(?P<source>[^\[\],]+),(?P<target>[^\[\],]+)\]")
 _HIDDEN_SHARE, _HIDDEN_SPAN, _WINDOW = 0.15, 3.0, 256
 
@@ -172,35 +174,35 @@ def with_prefix(prefix: str, pairs: Pairs) -> Pairs:
 
 def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedOptions | None = None,
                 mixture: MixtureOptions | None = None, start: Path | None = None, lowercase: bool = False,
-                seed: int = 1, max_seconds: float | None = None, resume: bool = False, overwrite: bool = False,
-                device: str = "auto", dtype: str = "auto", trace: Path | None = None) -> "TrainResult":
+                **run: Unpack[PairRun]) -> "TrainResult":
     """Train an encoder–decoder on the tasks together and keep the model that predicts their development parts best.
 
     ``start`` is an encoder–decoder to go on from, whose shape and tokenizer stay. A single task may have the prefix
     ``""``. Raises a ``UserError`` for data that cannot be used.
     """
     options, mixture = options or PrefixedOptions(), mixture or MixtureOptions()
-    resolve_device(device)  # at once: refused later, it would cost what is replaced below
-    base = None if start is None else _started_config(resolve_model_path(Path(start)), options)
-    config = pair_loop_config(options, out=out, width=base.width if base else None, seed=seed, max_seconds=max_seconds,
-                              resume=resume, overwrite=overwrite, device=device, dtype=dtype, trace=trace)
+    resolve_device(run.get("device", "auto"))  # at once: refused later, it would cost what is replaced below
+    base = None if start is None else pair_start(start, options)
+    config = pair_loop_config(options, out=out, width=None if base is None else base.shape.width, **run)
     prefixed = {prefix: PairParts(with_prefix(prefix, parts.training), with_prefix(prefix, parts.development), None)
                 for prefix, parts in tasks.items()}
-    tokenizer = _tokenizer_for(prefixed, options, start, lowercase)
-    shape = base or dataclasses.replace(model_config(options, tokenizer), copies=options.copies)
-    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length, shape.context_length)
+    tokenizer = _tokenizer_for(prefixed, options, base, lowercase)
+    shape = base.shape if base else dataclasses.replace(model_config(options, tokenizer), copies=options.copies)
+    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length, shape.context_length,
+                                           shape.start_id)
                               for parts in prefixed.values()] for side in ("training", "development"))
-    mixed = MixedPairs(training, mixture, seed)
+    mixed = MixedPairs(training, mixture, config.seed)
     tokenizer.config[LONGEST_TARGET] = 1 + max(int(pairs.targets.lengths.max()) for pairs in training)
-    module = EncoderDecoder(shape).initialise(seed)
-    lines = [] if start is None else [*warm_start(module, start).lines(), *_without_effect(options, shape, lowercase)]
+    module = EncoderDecoder(shape).initialise(config.seed)
+    lines = [] if base is None else [*warm_start(module, base.folder).lines(),
+                                     *base.without_effect(options, lowercase)]
     if options.pretrain:
-        if not (resume and checkpoint_paths(Path(out))):  # else the training itself has begun: its weights are newer
+        if not (config.resume == "auto" and checkpoint_paths(config.out)):  # else the training itself has begun
             pretrained = _pretrain(config, copy.deepcopy(module), training, tokenizer, options)
             if pretrained.interrupted:
                 return pretrained
             lines += warm_start(module, pretrained.model).lines()
-        config = dataclasses.replace(config, max_seconds=_share(max_seconds, 1 - options.pretrain))
+        config = dataclasses.replace(config, max_seconds=_share(config.max_seconds, 1 - options.pretrain))
     lines += [f"{prefix or 'pairs'}: {len(own):,} to train on{_left_out(parts.training, own)}, "
               f"{len(dev):,} to choose the model by, {rate:.1%} of what is seen"
               for (prefix, parts), own, dev, rate in zip(prefixed.items(), training, development, mixed.rates,
@@ -209,11 +211,11 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
             "fingerprint": "-".join(parts.training.fingerprint() for parts in prefixed.values()),
             "pairs": {prefix: len(own) for prefix, own in zip(tasks, training, strict=True)},
             "mixture": dict(zip(tasks, mixed.rates, strict=True)), "tokenizer": tokenizer.fingerprint}
-    if overwrite and not options.pretrain:  # only now: what could refuse this run has had its say
-        shutil.rmtree(Path(out) / PRETRAINING, ignore_errors=True)
+    if config.overwrite and not options.pretrain and is_leader():  # only now: what could refuse this run has done so
+        shutil.rmtree(config.out / PRETRAINING, ignore_errors=True)
     return train_pairs(config, module, training[0] if len(training) == 1 else mixed,
-                       MixedPairs(development, MixtureOptions(), seed).all, tokenizer, options, data=data, lines=lines,
-                       trace=trace)
+                       MixedPairs(development, MixtureOptions(), config.seed).all, tokenizer, options, data=data,
+                       lines=lines, trace=run.get("trace"))
 
 
 def _left_out(pairs: Pairs, encoded: EncodedPairs) -> str:
@@ -225,38 +227,11 @@ def _share(seconds: float | None, share: float) -> float | None:
     return None if seconds is None else seconds * share
 
 
-def _started_config(folder: Path, options: PrefixedOptions) -> EncoderDecoderConfig:
-    """The shape of the model in ``folder``, with these options where they change no tensor."""
-    family, config = read_config(folder)
-    if not isinstance(config, EncoderDecoderConfig):
-        raise CheckpointError(f"{folder}: a {family.name}, not an encoder–decoder; make one with tickwise train "
-                              "text-to-text")
-    if not config.pad_id == config.start_id == config.eos_id:
-        raise CheckpointError(f"{folder}: its targets do not start with the end mark; it can be used, and not trained")
-    longest = options.longest if config.positions != "learned" else 0
-    return dataclasses.replace(
-        config, copies=config.copies or options.copies, dropout=options.dropout,
-        source_length=max(config.source_length, longest), context_length=max(config.context_length, longest))
-
-
-_OF_A_START = ("vocab_size", "width", "encoder_layers", "decoder_layers", "n_heads", "hidden", "whole")
-
-
-def _without_effect(options: PrefixedOptions, shape: EncoderDecoderConfig, lowercase: bool) -> list[str]:
-    """What is said of options that cannot change a model to go on from."""
-    usual = type(options)()
-    names = [f"--options.{name.replace('_', '-')}" for name in _OF_A_START
-             if getattr(options, name) != getattr(usual, name)]
-    names += ["--lowercase"] if lowercase else []
-    names += ["--options.longest"] if options.longest > shape.source_length else []
-    return [f"without effect, because the model's shape and tokenizer stay: {', '.join(names)}"] if names else []
-
-
-def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, start: Path | None,
+def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, base: PairStart | None,
                    lowercase: bool) -> Tokenizer:
-    """That of ``start``, or one of all tasks' texts; it keeps the prefixes."""
-    if start is not None:
-        tokenizer = Tokenizer.load(resolve_model_path(Path(start)))
+    """That of ``base``, or one of all tasks' texts; it keeps the prefixes."""
+    if base is not None:
+        tokenizer = base.tokenizer
     else:
         texts = (text for parts in tasks.values() for side in (parts.training.sources, parts.training.targets)
                  for text in side)
@@ -265,9 +240,9 @@ def _tokenizer_for(tasks: Mapping[str, PairParts], options: PrefixedOptions, sta
         if options.pretrain:
             tokenizer = with_sentinels(tokenizer)
     before, own = prefixes_of(tokenizer), [prefix for prefix in tasks if prefix]
-    tokenizer.config.pop(_PREFIXES, None)
+    tokenizer.config.pop(PREFIXES, None)
     if own:  # a model for one task, which needs none, forgets those of the model it goes on from
-        tokenizer.config[_PREFIXES] = list(dict.fromkeys([*before, *own]))
+        tokenizer.config[PREFIXES] = list(dict.fromkeys([*before, *own]))
     return tokenizer
 
 
@@ -279,12 +254,13 @@ def _pretrain(config: "LoopConfig", module: EncoderDecoder, tasks: Sequence[Enco
     sources = [task.sources for task in tasks]
     tokens = np.concatenate([side.tokens for side in sources])
     length = min(text_length(min(_WINDOW, module.config.source_length), _HIDDEN_SHARE, _HIDDEN_SPAN), len(tokens) - 1)
-    rows = max(1, options.batch_tokens // length)
+    n_parts = n_ranks() * config.accumulate
+    rows = max(1, options.batch_tokens // length // n_parts) * n_parts
     cursor = BatchCursor(tokens, batch_size=rows, context=length, seed=config.seed, vocab_size=module.config.vocab_size)
     objective = SpanCorruption(cursor, None, module.config, sentinels=sentinel_ids(tokenizer),
                                density=_HIDDEN_SHARE, mean_span=_HIDDEN_SPAN)
     steps = max(1, round(options.pretrain * options.epochs * len(tokens) / (rows * length)))
-    config = dataclasses.replace(config, out=config.out / PRETRAINING, max_steps=steps,
+    config = dataclasses.replace(config, out=config.out / PRETRAINING, max_steps=steps, batch_size=rows,
                                  max_seconds=_share(config.max_seconds, options.pretrain))
     data = {"source": "the sources of the tasks", "fingerprint": tokenizer.fingerprint, "tokens": len(tokens)}
     return train_module(config, module, objective, tokenizer, data=data, lines=[
@@ -293,9 +269,9 @@ def _pretrain(config: "LoopConfig", module: EncoderDecoder, tasks: Sequence[Enco
 
 def prefixes_of(tokenizer: Tokenizer) -> list[str]:
     """The prefixes of a model's tasks, as they are kept with its tokenizer."""
-    found = tokenizer.config.get(_PREFIXES, [])
+    found = tokenizer.config.get(PREFIXES, [])
     if not isinstance(found, list) or not all(isinstance(prefix, str) for prefix in found):
-        raise CheckpointError(f"tokenizer_config.json: '{_PREFIXES}' is not a list of texts; copy the model again")
+        raise CheckpointError(f"tokenizer_config.json: '{PREFIXES}' is not a list of texts; copy the model again")
     return found
 
 
@@ -317,7 +293,11 @@ class PrefixedModel:
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> "PrefixedModel":
         """Raises ``CheckpointError`` as ``TextToText.load`` does."""
-        return cls(TextToText.load(path, device))
+        model = cls(TextToText.load(path, device))
+        if not model.prefixes:
+            say(f"{path}: does not say which prefixes it knows (it was made elsewhere, or not yet trained on tasks), "
+                "so those of texts are not checked")
+        return model
 
     def source(self, text: str, number: int = 1) -> str:
         """The text as the model was trained to read it: with one of its prefixes, and something behind it."""

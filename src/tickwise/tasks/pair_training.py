@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from tickwise.data.pair_batches import EncodedPairs
 from tickwise.models.encoder_decoder import EncoderDecoder
@@ -14,28 +14,44 @@ from tickwise.training.dial import PAIR_ADAMW, peak_lr
 from tickwise.training.text_to_text import TextToTextObjective
 
 if TYPE_CHECKING:
-    from tickwise.training.config import LoopConfig
+    from tickwise.training.config import LoopConfig, ParallelOptions
     from tickwise.training.run import TrainResult
 
 
-def pair_loop_config(options: PairOptions, *, out: Path, width: int | None = None, seed: int = 1,
-                     max_seconds: float | None = None, resume: bool = False, overwrite: bool = False,
-                     device: str = "auto", dtype: str = "auto", trace: Path | None = None) -> "LoopConfig":
+class PairRun(TypedDict, total=False):
+    """How a training on pairs runs, whatever the pairs are; the fields are the loop's (``training/config.py``)."""
+
+    seed: int
+    max_seconds: float | None
+    resume: bool
+    """Go on from the newest checkpoint."""
+    overwrite: bool
+    device: str
+    dtype: str
+    accumulate: int
+    parallel: "ParallelOptions"
+    trace: Path | None
+    """Folder for a trace of every step."""
+
+
+def pair_loop_config(options: PairOptions, *, out: Path, width: int | None = None,
+                     **run: Unpack[PairRun]) -> "LoopConfig":
     """What the training loop is told; ``width`` is the model's where it is not that of the options. Raises
     ``OutputError`` when the run directory, or the folder for a trace, holds something or cannot be written."""
-    from tickwise.training.config import OptimizerOptions, ScheduleOptions, TaskLoopConfig
+    from tickwise.training.config import OptimizerOptions, ParallelOptions, ScheduleOptions, TaskLoopConfig
     from tickwise.training.run import check_outputs
 
-    lr = options.lr if options.lr is not None else peak_lr(options.optimizer, width or options.width,
-                                                                        PAIR_ADAMW)
+    lr = options.lr if options.lr is not None else peak_lr(options.optimizer, width or options.width, PAIR_ADAMW)
     config = TaskLoopConfig(
-        out=Path(out), seed=seed, device=device, dtype=dtype, compile="off", batch_size=1,  # type: ignore[arg-type]
-        max_seconds=max_seconds, evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,
+        out=Path(out), seed=run.get("seed", 1), device=run.get("device", "auto"),
+        dtype=run.get("dtype", "auto"), compile="off",  # type: ignore[arg-type]
+        accumulate=run.get("accumulate", 1), parallel=run.get("parallel", ParallelOptions()),
+        max_seconds=run.get("max_seconds"), evaluate_tokens=sys.maxsize, label_smoothing=options.label_smoothing,
         optimizer=OptimizerOptions(name=options.optimizer, lr=lr, beta2=0.98, weight_decay=options.weight_decay),
         schedule=ScheduleOptions(name="wsd", warmup=0.05, decay=options.decay), ema_decay=0.995,
-        resume="auto" if resume else "never", overwrite=overwrite,
+        resume="auto" if run.get("resume") else "never", overwrite=run.get("overwrite", False),
     )
-    check_outputs(config, trace)
+    check_outputs(config, run.get("trace"))
     return config
 
 

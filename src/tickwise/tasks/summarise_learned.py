@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from tickwise.core.errors import ConfigError
 from tickwise.data.pairs import Pairs, ReadPairs
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.overlap import OfReferences
 from tickwise.tasks.multitask import prefixes_of, train_tasks
+from tickwise.tasks.pair_training import PairRun
 from tickwise.tasks.prefixed_options import SummaryOptions
 from tickwise.tasks.summarise import Summarised, evaluate_summaries
 from tickwise.tasks.text_to_text import LONGEST_TARGET, TextToText, Written, read_parts, say_cut
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 def train_summariser(
     train: Sequence[str], *, out: Path, development: Sequence[str] = (), test: Sequence[Summarised] = (),
     field: str = "dialogue", summary: str = "summary", options: SummaryOptions | None = None,
-    start: Path | None = None, lowercase: bool = False, seed: int = 1, max_seconds: float | None = None,
-    resume: bool = False, overwrite: bool = False, device: str = "auto", dtype: str = "auto",
-    trace: Path | None = None,
+    start: Path | None = None, lowercase: bool = False, **run: Unpack[PairRun],
 ) -> "TrainResult":
     """Train an encoder–decoder on texts (``field`` of the rows) and their summaries, and keep the model that predicts
     the development part best: that of a known data set, ``development``, or up to 1,000 of the texts. Texts of that
@@ -33,8 +32,7 @@ def train_summariser(
     tested = Pairs([row.text for row in test], [row.references[0] for row in test], "the test part")
     parts = read_parts(train, development, ReadPairs(source=field, target=summary), 0, targets_repeat=True, test=tested)
     return train_tasks({"": parts}, out=out, options=options or SummaryOptions(), start=start, lowercase=lowercase,
-                       seed=seed, max_seconds=max_seconds, resume=resume, overwrite=overwrite, device=device,
-                       dtype=dtype, trace=trace)
+                       **run)
 
 
 class LearnedSummariser:

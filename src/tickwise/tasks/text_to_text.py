@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from tickwise.core.console import say
+from tickwise.core.device import resolve_device
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.core.paths import write_text_atomic
 from tickwise.data import catalogue
@@ -17,13 +18,16 @@ from tickwise.data.pairs import Pairs, ReadPairs, hold_out, read_pairs, sides_in
 from tickwise.engine.batch_beam import BeamOptions, beam_search
 from tickwise.engine.beam_costs import BeamCosts
 from tickwise.evaluation.translation import Tokenize, TranslationScores, translation_scores
+from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.recording import record_trace
-from tickwise.tasks.pair_training import pair_loop_config, train_pairs
+from tickwise.tasks.pair_start import pair_start
+from tickwise.tasks.pair_training import PairRun, pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import PairOptions, TextToTextOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.dial import hidden_width
+from tickwise.training.distributed.ranks import is_leader
 from tickwise.training.text_to_text import mean_loss
 
 if TYPE_CHECKING:
@@ -32,7 +36,11 @@ if TYPE_CHECKING:
 
 LONGEST_TARGET = "tickwise_longest_target"
 """Where a model's tokenizer keeps how many tokens, with the end, the longest target of its training has."""
+PREFIXES = "tickwise_prefixes"
+"""And which texts stand before the sources of its tasks."""
 _DEVELOPMENT_SHARE, _MOST_DEVELOPMENT = 0.05, 1000
+_STRANGE_SHARE = 0.5
+"""Of a source's tokens; from there on it is said that its language is one that the tokenizer never saw."""
 
 
 @dataclass(frozen=True)
@@ -123,32 +131,44 @@ def _own_parts(train: Sequence[str], split: str) -> tuple[str, ...]:
 
 
 def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOptions | None = None,
-                       lowercase: bool = False, seed: int = 1, max_seconds: float | None = None, resume: bool = False,
-                       overwrite: bool = False, device: str = "auto", dtype: str = "auto", trace: Path | None = None,
-                       test: Pairs | None = None) -> "TrainResult":
+                       lowercase: bool = False, test: Pairs | None = None, start: Path | None = None,
+                       **run: Unpack[PairRun]) -> "TrainResult":
     """Train an encoder–decoder and keep the model that predicts the development part best; with ``lowercase`` it reads
-    and writes everything in lower case. What was held out is written to ``out`` as ``held-out.jsonl``. ``test`` is what
-    the model will be scored on, if that is something else: what it cannot read is counted before the training.
+    and writes everything in lower case. ``start`` is an encoder–decoder to go on from, whose shape and tokenizer stay.
+    What was held out is written to ``out`` as ``held-out.jsonl``. ``test`` is what the model will be scored on, if that
+    is something else: what it cannot read is counted before the training.
 
     Raises a ``UserError`` for data that cannot be used.
     """
     options = options or TextToTextOptions()
-    config = pair_loop_config(options, out=out, seed=seed, max_seconds=max_seconds, resume=resume, overwrite=overwrite,
-                              device=device, dtype=dtype, trace=trace)
-    tokenizer = train_pair_tokenizer(parts.training, vocab_size=options.vocab_size, lowercase=lowercase)
-    usual = encode_pairs(parts.training, tokenizer, options.longest)
-    development = encode_pairs(parts.development, tokenizer, options.longest)
+    resolve_device(run.get("device", "auto"))  # at once: refused later, it would cost what is replaced below
+    base = None if start is None else pair_start(start, options)
+    config = pair_loop_config(options, out=out, width=None if base is None else base.shape.width, **run)
+    if base is None:
+        tokenizer = train_pair_tokenizer(parts.training, vocab_size=options.vocab_size, lowercase=lowercase)
+        shape = model_config(options, tokenizer)
+    else:
+        tokenizer, shape = base.tokenizer, base.shape
+        for name in (PREFIXES, LONGEST_TARGET):  # of what it was trained on before
+            tokenizer.config.pop(name, None)
+    usual, development = (encode_pairs(part, tokenizer, shape.source_length, shape.context_length, shape.start_id)
+                          for part in (parts.training, parts.development))
     training = usual if not options.bpe_dropout else ResegmentedPairs(
-        parts.training, tokenizer, options.longest, rate=options.bpe_dropout, seed=seed)
+        parts.training, usual, tokenizer, (shape.source_length, shape.context_length), rate=options.bpe_dropout,
+        seed=config.seed)
+    module = EncoderDecoder(shape).initialise(config.seed)
+    started = [] if base is None else [*warm_start(module, base.folder).lines(),
+                                       *base.without_effect(options, lowercase)]
     n_left_out = len(parts.training) - len(usual)
     left_out = f" ({n_left_out:,} left out: too long)" if n_left_out else ""
-    lines = [f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by"]
-    lines += _unread({"development": parts.development, "test": test or parts.held_out}, tokenizer, options.longest)
+    lines = [*started, f"{len(usual):,} pairs to train on{left_out}, {len(development):,} to choose the model by"]
+    lines += _unread({"development": parts.development, "test": test or parts.held_out}, tokenizer,
+                     shape.source_length)
     about = {"source": parts.training.name, "fingerprint": parts.training.fingerprint(), "pairs": len(usual),
              "tokenizer": tokenizer.fingerprint}
-    result = train_pairs(config, EncoderDecoder(model_config(options, tokenizer)).initialise(seed), training,
-                         development, tokenizer, options, data=about, lines=lines, trace=trace)
-    if parts.held_out is not None:
+    result = train_pairs(config, module, training, development, tokenizer, options, data=about, lines=lines,
+                         trace=run.get("trace"))
+    if parts.held_out is not None and is_leader():
         from tickwise.training.run import HELD_OUT
 
         rows = zip(parts.held_out.sources, parts.held_out.targets, strict=True)
@@ -290,6 +310,11 @@ class TextToText:
         """As ``translate``; also which targets were cut, and for a text that is too long what is said of it."""
         sources = self.tokenizer.encode_sources(texts)
         problems = self._too_long(texts, sources, first_number)
+        strange = [n for n, ids in enumerate(sources, start=first_number)
+                   if self.tokenizer.strange_share(ids) > _STRANGE_SHARE]
+        if strange:
+            say(f"{len(strange):,} of {len(texts):,} texts (the first is text {strange[0]:,}) are mostly in characters "
+                "that the tokenizer has no tokens for: the model hardly knows their language")
         read = [[] if problem else ids for ids, problem in zip(sources, problems, strict=True)]
         return [replace(one, problem=problem)
                 for one, problem in zip(self._written(read, options, advance), problems, strict=True)]

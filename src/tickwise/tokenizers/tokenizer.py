@@ -7,6 +7,7 @@ On disk it is the Hugging Face pair ``tokenizer.json`` + ``tokenizer_config.json
 import codecs
 import functools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,6 +30,7 @@ _TEMPLATE_FILE = "chat_template.jinja"
 _GENERATION_FILE = "generation_config.json"
 END_IDS = "tickwise_end_ids"
 """The key under which a tokenizer's config keeps ids that end an answer besides the end-of-text token."""
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 # What other tools call the end-of-document token, for a tokenizer.json that comes without a config.
@@ -219,6 +221,24 @@ class Tokenizer:
         if token in self._special or any(symbol not in alphabet for symbol in token):
             return token.encode()
         return bytes(alphabet[symbol] for symbol in token)
+
+    def strange_share(self, ids: Sequence[int]) -> float:
+        """The share of tokens that stand for no whole character: the unknown token, and single bytes of characters
+        that the vocabulary does not have, as most are of a script that the tokenizer never saw."""
+        return sum(i in self._strange for i in ids) / len(ids) if ids else 0.0
+
+    @functools.cached_property
+    def _strange(self) -> frozenset[int]:
+        found = set() if self.unk_id is None else {self.unk_id}
+        for i in range(self.vocab_size):
+            if self.is_byte_level:
+                try:
+                    self.token_bytes(i).decode()
+                except UnicodeDecodeError:
+                    found.add(i)
+            elif _BYTE.fullmatch(self.backend.id_to_token(i) or ""):
+                found.add(i)
+        return frozenset(found)
 
     def is_special(self, token_id: int) -> bool:
         """Whether the id stands for a mark such as the end of a document, not for text."""

@@ -62,8 +62,8 @@ class Training:
     def note_batch(self, batch: Batch) -> None:
         """The ledger's tick works on this batch."""
         if self.ledger is not None:
-            assert self.config.batch_size is not None
             n_sequences = self.config.batch_size if batch.work is None else batch.work.n_texts
+            assert n_sequences is not None
             self.ledger.tick_work(TrainingWork(n_sequences, shape=batch.work))
 
     def end_step(self) -> None:

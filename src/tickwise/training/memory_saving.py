@@ -12,6 +12,12 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
     return [layer for one in lists if isinstance(one, nn.ModuleList) for layer in one]
 
 
+def used_outside(layer: nn.Module) -> list[nn.Module]:
+    """The parts of a layer that are called without the layer, as its ``used_outside`` names them."""
+    names: tuple[str, ...] = getattr(layer, "used_outside", ())
+    return [part for name, part in layer.named_modules() if name in names]
+
+
 def is_hollow(module: nn.Module) -> bool:
     """The module has shapes but no numbers yet."""
     return any(parameter.is_meta for parameter in module.parameters())

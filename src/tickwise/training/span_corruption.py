@@ -33,7 +33,7 @@ class SpanCorruption(WindowObjective):
         """The cursor's context is the windows' length, L. ``ConfigError`` when such windows have more spans than there
         are ``sentinels``, or a source or a target that is longer than those of ``model``."""
         super().__init__(cursor, validation)
-        self._sentinels, self._eos_id = sentinels, model.eos_id
+        self._sentinels, self._start_id, self._eos_id = sentinels, model.start_id, model.eos_id
         self._density, self._mean_span = density, mean_span
         source, target = corrupted_lengths(cursor.context, density, mean_span)
         if source > model.source_length or target > model.context_length:
@@ -48,7 +48,7 @@ class SpanCorruption(WindowObjective):
         found = [corrupt(ids, mask, self._sentinels) for ids, mask in zip(ids_BL, hidden, strict=True)]
         source_BS, labels_BT = (torch.from_numpy(np.pad(np.stack(side), ((0, 0), (0, 1)), constant_values=self._eos_id))
                                 for side in zip(*found, strict=True))
-        start_B1 = torch.full((len(labels_BT), 1), self._eos_id)
+        start_B1 = torch.full((len(labels_BT), 1), self._start_id)
         return PairTensors(source_BS, _lengths(source_BS), torch.cat([start_B1, labels_BT[:, :-1]], 1),
                            _lengths(labels_BT), labels_BT.flatten())
 

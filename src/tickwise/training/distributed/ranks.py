@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -184,6 +185,22 @@ class Ranks(Alone):
             dist.destroy_process_group()
 
 
+_met: dict[str, tuple[dist.Store, int, int, Iterator[int]]] = {}
+"""By host and port. Stores are kept as long as the process lives: one that is taken down between two trainings would be
+found half gone by whoever is first in the second."""
+
+
+def _meet(limit: timedelta) -> tuple[dist.Store, int, int]:
+    """A store of this training's own, this rank, and how many there are: what ranks wrote there in the training before
+    is not taken for this one's."""
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if where not in _met:
+        _met[where] = *next(iter(dist.rendezvous("env://", timeout=limit))), itertools.count()
+    store, rank, n_ranks, numbers = _met[where]
+    store.set_timeout(limit)
+    return dist.PrefixStore(f"training {next(numbers)}", store), rank, n_ranks
+
+
 class Joined:
     """A process group, and what its ranks say to each other besides tensors."""
 
@@ -197,7 +214,9 @@ class Joined:
         limit = timedelta(seconds=timeout_s)
         try:
             if not self.found_here:
-                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=limit)
+                store, rank, n_ranks = _meet(limit)
+                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=limit,
+                                        store=store, rank=rank, world_size=n_ranks)
             self.rank, self.n_ranks = dist.get_rank(), dist.get_world_size()
             # Figures and texts are on the CPU, which a group that someone else made for GPUs may not serve.
             self.group = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=limit)

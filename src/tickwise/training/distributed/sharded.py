@@ -19,7 +19,7 @@ from tickwise.core.device import torch_dtype
 from tickwise.models.decoder import Decoder, fresh_parts
 from tickwise.training.distributed.ranks import Joined, Ranks
 from tickwise.training.distributed.replicated import LossModule
-from tickwise.training.memory_saving import is_hollow, layers_of
+from tickwise.training.memory_saving import is_hollow, layers_of, used_outside
 from tickwise.training.objective import Objective
 from tickwise.training.optimizers import MasterWeights, Muon, Optimizer, orthogonalise, total_norm
 
@@ -191,6 +191,8 @@ class Sharded(Ranks):
         layers = layers_of(module)
         for part in _filled(training) if hollow else layers:
             if part in layers:
+                for own in used_outside(part):  # they gather themselves
+                    fully_shard(own, mesh=mesh, mp_policy=policy)
                 fully_shard(part, mesh=mesh, mp_policy=policy)
         self._job: Any = fully_shard(LossModule(module, training.objective), mesh=mesh, mp_policy=policy)
         weights = ShardedWeights(module)
