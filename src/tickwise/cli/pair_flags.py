@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.cli.json_rows import JsonRows
 from tickwise.cli.launch_flags import LaunchFlags, start
 from tickwise.cli.task_flags import NamesTextsAndForm, answer_texts
 from tickwise.core.console import say
@@ -103,7 +104,7 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     typed = not alone and arguments.text is None and arguments.input is None and sys.stdin.isatty()
     n_done = n_cut = 0
     problems: list[str] = []
-    rows = _JsonRows()
+    rows = JsonRows()
 
     def answer(texts: list[str]) -> None:
         nonlocal n_done, n_cut
@@ -133,24 +134,3 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     say_cut(n_cut, n_done)
     if problems and not typed:
         raise DataError(f"{len(problems):,} of {n_done:,} texts have no {name}; the first: {problems[0]}")
-
-
-class _JsonRows:
-    """One row as an object, several as a list of ``samples``, each printed as soon as it is there."""
-
-    def __init__(self) -> None:
-        self.n, self._first = 0, ""
-
-    def add(self, row: dict[str, Any]) -> None:
-        text = json.dumps(row, ensure_ascii=False)
-        if self.n == 0:
-            self._first = text
-        elif self.n == 1:
-            print(f'{{"samples": [\n{self._first},\n{text}', end="", flush=True)
-        else:
-            print(f",\n{text}", end="", flush=True)
-        self.n += 1
-
-    def close(self) -> None:
-        if self.n:
-            print(self._first if self.n == 1 else "\n]}")

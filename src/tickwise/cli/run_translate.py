@@ -9,17 +9,15 @@ Look inside:  tickwise run translate DIRECTORY "a sentence" --attention out.html
 Evaluate:  tickwise run translate DIRECTORY --test y.en --test y.de
 """
 
-import contextlib
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
-from tickwise.cli.task_flags import TaskArguments, check_task, refuse_blank
+from tickwise.cli.task_flags import TaskArguments, batch_progress, check_task, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import check_file_output
@@ -157,7 +155,7 @@ def _reading(arguments: Arguments) -> "ReadPairs":
 def _answer(arguments: Arguments, model: "TextToText") -> None:
     """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
     options = _search(arguments, model)
-    with _progress(arguments) as bar:
+    with batch_progress(arguments, "translating") as bar:
         print_written(arguments, lambda texts, number: model.write(
             texts, options, first_number=number, advance=bar.advance if bar else None), "translation")
 
@@ -169,18 +167,6 @@ def _search(arguments: Arguments, model: "TextToText") -> "BeamOptions":
     if arguments.max_tokens is None:
         return BeamOptions(width=arguments.beam, length_penalty=arguments.length_penalty)
     return model.beam_options(arguments.beam, arguments.length_penalty, arguments.max_tokens)
-
-
-def _progress(arguments: Arguments) -> contextlib.AbstractContextManager[console.ProgressBar | None]:
-    """A bar for texts from a file or a pipe, unless their translations appear on the terminal anyway."""
-    typed = arguments.text not in (None, "-") or (arguments.input is None and sys.stdin.isatty())
-    if typed or (sys.stdout.isatty() and not arguments.json):
-        return contextlib.nullcontext()
-    total = None
-    if arguments.input is not None and arguments.input.is_file():
-        with arguments.input.open("rb") as stream:
-            total = sum(1 for _ in stream)
-    return console.progress("translating", total, "texts")
 
 
 def _evaluate(arguments: Arguments, model: "TextToText") -> int:

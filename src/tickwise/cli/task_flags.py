@@ -1,5 +1,6 @@
 """What the tasks of ``tickwise run`` share: the model, where texts come from, and what to train on."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
+from tickwise.core import console
 from tickwise.core.errors import ConfigError, DataError, UserError
 
 _TEXTS_AT_ONCE = 256
@@ -72,15 +74,15 @@ class NamesTexts(Protocol):
     def input(self) -> Path | None: ...
 
 
-def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None]) -> None:
+def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None], what: str = "text") -> None:
     """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
     typed, where one that cannot be answered is said and the prompt stays. A blank line of a file stays a text, so that
-    answers and lines keep their numbers."""
+    answers and lines keep their numbers. ``what`` names a text to who types it."""
     if arguments.text is not None and arguments.text != STANDARD_INPUT:
         answer([arguments.text])
         return
     if arguments.text is None and arguments.input is None and sys.stdin.isatty():
-        for line in _typed():
+        for line in _typed(what):
             try:
                 answer([line])
             except UserError as problem:
@@ -103,9 +105,22 @@ class NamesTextsAndForm(NamesTexts, Protocol):
     def json(self) -> bool: ...
 
 
-def _typed() -> Iterator[str]:
+def batch_progress(arguments: NamesTextsAndForm, doing: str,
+                   what: str = "texts") -> contextlib.AbstractContextManager[console.ProgressBar | None]:
+    """A bar for texts from a file or a pipe, unless what is made of them appears on the terminal anyway."""
+    typed = arguments.text not in (None, STANDARD_INPUT) or (arguments.input is None and sys.stdin.isatty())
+    if typed or (sys.stdout.isatty() and not arguments.json):
+        return contextlib.nullcontext()
+    total = None
+    if arguments.input is not None and arguments.input.is_file():
+        with arguments.input.open("rb") as stream:
+            total = sum(1 for _ in stream)
+    return console.progress(doing, total, what)
+
+
+def _typed(what: str) -> Iterator[str]:
     """Lines typed at the terminal, until end of file."""
-    print("a text per line; end with Ctrl-D", file=sys.stderr)
+    print(f"a {what} per line; end with Ctrl-D", file=sys.stderr)
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
