@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tickwise.core import console
+
 FRANCE = "Paris is the capital of France. It lies on the Seine. " + "The city has many museums. " * 8
 GERMANY = "Berlin is the capital of Germany. It lies on the Spree. " + "The city has many lakes. " * 8
 
@@ -33,7 +35,7 @@ def test_an_answer_has_its_passage_and_score(tickwise_cli, folder):
                                 folder / "documents", "--threshold", 0.1)
     assert code == 0
     assert out.startswith("Berlin is the capital of Germany.")
-    assert "b.md, line 3 (Germany)" in out
+    assert "b.md, line 3 (Germany), retrieval 0." in out
 
 
 def test_not_found(tickwise_cli, folder):
@@ -79,14 +81,49 @@ def test_evaluation_and_calibration(tickwise_cli, squad, tmp_path):
     assert json.loads(out)["config"]["model_args"] == {"path": str(squad)}
     code, out, _ = tickwise_cli("run", "ask", "--documents", squad, "--test", squad, "--json", "--threshold", 0)
     scores = json.loads(out)
-    # "It lies on the Spree" shares as much with the second question as the sentence before it.
-    assert (scores["answered"], scores["contains_reference"]) == (1, 0.5)
+    assert (scores["answered"], scores["contains_reference"]) == (1, 1)
     assert 0 < scores["results"]["ask"]["f1,none"] < 1
     _, out, _ = tickwise_cli("run", "retrieve", "--documents", squad, "--index", tmp_path / "i", "--calibrate", squad,
                              "--json")
     threshold = json.loads(out)["threshold"]["value"]
     _, out, _ = tickwise_cli("run", "retrieve", "museums", "--index", tmp_path / "i", "--json")
     assert json.loads(out)["threshold"] == threshold
+    code, out, err = tickwise_cli("run", "ask", "--index", tmp_path / "i", "--calibrate", squad, "--json")
+    assert code == 0, err
+    chosen = json.loads(out)["threshold"]
+    assert (chosen["questions"], chosen["passages"]) == (2, 5)
+    _, out, _ = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--json")
+    assert json.loads(out)["threshold"] == chosen["value"]
+    code, _, err = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--passages", 2)
+    assert (code, "was chosen with 5" in err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["ask", "retrieve"])
+def test_rows_are_printed_as_they_come(tickwise_cli, folder, verb, monkeypatch):
+    monkeypatch.setattr(console, "_PLAIN_INTERVAL_S", 0.0)
+    questions = folder / "questions.txt"
+    questions.write_bytes(b"museums of Paris\n" * 300 + b"\xff\n")
+    words = ["run", verb, "--input", questions, "--documents", folder / "documents", "--json"]
+    code, out, err = tickwise_cli(*words)
+    assert (code, "line 301: not UTF-8" in err) == (2, True)
+    rows = json.loads(out)["samples"]  # what was there before the mistake
+    assert len(rows) == 256
+    assert len(out.splitlines()) == 258
+    assert ("answer: 85% 256 questions" if verb == "ask" else "retrieve: 85% 256 questions") in err
+
+
+def test_a_page_of_answers(tickwise_cli, folder):
+    questions = folder / "questions.txt"
+    questions.write_text("Where does <Berlin> lie?\nWho invented the telephone?\nzebra\n", encoding="utf-8")
+    code, out, err = tickwise_cli("run", "ask", "--input", questions, "--documents", folder / "documents", "--html",
+                                  folder / "a.html")
+    assert (code, len([line for line in out.splitlines() if line.startswith("not found")])) == (0, 2), err
+    page = (folder / "a.html").read_text(encoding="utf-8")
+    assert "<mark>It lies on the Spree.</mark>" in page
+    assert "Where does &lt;Berlin&gt; lie?" in page
+    assert "b.md, line 3 (Germany)" in page
+    assert page.count("not found") == 2
+    assert "<script" not in page
 
 
 def test_mistakes_are_one_line(tickwise_cli, folder):
@@ -102,6 +139,11 @@ def test_mistakes_are_one_line(tickwise_cli, folder):
         (["retrieve", "Why?", *documents, "--calibrate", "x"], "one of"),
         (["retrieve", *documents, "--calibrate", "x"], "--index"),
         (["retrieve", "Why?", *documents, "-k", 0], "at least 1"),
+        (["ask", "Why?", *documents, "--passages", 0], "at least 1"),
+        (["ask", "Why?", *documents, "--reader-weight", 2], "from 0 to 1"),
+        (["ask", *documents, "--test", "x", "--html", folder / "a.html"], "--html"),
+        (["ask", *documents, "--index", folder / "i", "--calibrate", "x", "--threshold", 0.1], "leave it out"),
+        (["ask", "Why?", *documents, "--reader", folder], "config.json"),
     ):
         code, out, err = tickwise_cli("run", *words)
         assert (code, out) == (2, ""), words

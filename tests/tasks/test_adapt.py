@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -132,7 +133,37 @@ def test_questions_with_passages_make_a_reader(tmp_path, encoder, tickwise_cli, 
     assert json.loads(out.splitlines()[0])["id"] == "0"
     code, out, err = tickwise_cli("run", "answer", tmp_path / "r", "--test", tmp_path / "test.jsonl", "--json")
     assert (code, json.loads(out)["answerable"]) == (0, shown["answerable"]), err
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "r", "--test", tmp_path / "test.jsonl", "--baselines",
+                                  tmp_path / "train.jsonl", "--json")
+    assert (code, json.loads(out)["baselines"].keys()) == (0, shown["baselines"].keys()), err
     assert tickwise_cli("run", "answer", tmp_path / "r", "where does it sleep?")[0] == 2
+    _ask_documents(tmp_path, tickwise_cli)
+
+
+def _ask_documents(folder, tickwise_cli):
+    """The passage that shares most words with the question has no answer; the reader finds it in another one."""
+    passages = ["the dog sleeps. the cat runs.", "the horse sleeps in the barn. the cat runs.",
+                "the dog eats. the cat sings."]
+    (folder / "d.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+    words = ["run", "ask", "where does it sleep?", "--documents", folder / "d.jsonl", "--reader", folder / "r",
+             "--json", "--threshold", 0]
+    found = {}
+    for k in (1, 3):
+        code, out, err = tickwise_cli(*words, "--passages", k, "--html", folder / "a.html")
+        assert code == 0, err
+        found[k] = json.loads(out)
+    assert (found[1]["found"], found[1]["passage"]["place"]) == (False, "row 1")
+    assert (found[3]["answer"], found[3]["passage"]["place"]) == ("barn", "row 2")
+    assert 0 < found[3]["probability"] <= 1
+    assert found[3]["document"].endswith("d.jsonl")
+    assert found[3]["score"] == pytest.approx(0.9 * found[3]["retrieval_score"] + 0.1 * found[3]["support"])
+    page = (folder / "a.html").read_text()
+    marked = re.search("<mark>(.*?)</mark>", page).group(1)
+    assert re.sub("<[^>]*>", "", marked) == "barn"
+    begins, ends = map(float, re.search("begins ([0-9.]+), ends ([0-9.]+)", marked).groups())
+    assert min(begins, ends) > 0.5
+    code, _, err = tickwise_cli(*words, "--device", "cuda:99")
+    assert (code, "cuda" in err) == (2, True)
 
 
 def test_practice_on_plain_text_comes_first(tmp_path, encoder, tickwise_cli):

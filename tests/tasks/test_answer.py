@@ -1,9 +1,15 @@
 """A reader on passages of any length: what it keeps of them, what it shows, and what it takes."""
 
 import io
+import json
+import math
 import random
+import re
+import subprocess
+import sys
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +21,7 @@ from tickwise.interop.directory import save_model
 from tickwise.models.encoder_heads import SpanReader, SpanReaderConfig
 from tickwise.tasks import answer
 from tickwise.tasks.answer import Reader
+from tickwise.tasks.answer_places import place_probabilities
 from tickwise.tokenizers.train import train_tokenizer
 
 WORDS = ["the", "book", "winter", "was", "long", "she", "read", "year", "house", "river", "blue", "seven"]
@@ -69,13 +76,90 @@ def test_a_passage_is_tokenized_once_for_all_questions(module, tokenizer, tokeni
     passage = passage_of(400)
     save_model(tmp_path / "m", module, tokenizer)
     (tmp_path / "p.txt").write_text(passage)
-    monkeypatch.setattr("sys.stdin", io.StringIO("who read the book?\n\nwhat was long?\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"who read the book?\n\nwhat was long?\n")))
     code, out, err = tickwise_cli("run", "answer", tmp_path / "m", "--passage", tmp_path / "p.txt")
     assert (code, len(out.splitlines())) == (0, 2), err
     assert tokenized == [len(passage)]
     reader = Reader(module, tokenizer)
     reader.answer_all([("who?", "the book"), ("what?", "the river"), ("where?", "the book")])
     assert tokenized[1:] == [len("the book"), len("the river")]
+
+
+def test_a_question_that_cannot_be_read_leaves_the_prompt(module, tokenizer, tmp_path, monkeypatch, tickwise_cli):
+    save_model(tmp_path / "m", module, tokenizer)
+    (tmp_path / "p.txt").write_text(passage_of(60))
+    typed = io.StringIO("who read the book?\n\n\udcff?\nwhat was long?\n")
+    typed.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", typed)
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "m", "--passage", tmp_path / "p.txt")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert err.startswith("a question per line; end with Ctrl-D\n> ")
+    assert err.count("tickwise: ") == err.count("cannot tokenize") == 1
+    assert err.count("> ") == 5
+
+
+def test_support_tells_the_margin_over_no_answer():
+    margins = (-math.inf, -4000.0, -4.0, 0.0, 4.0, 4000.0)
+    supports = [answer.Answer("x", 0, 1, 0.5, margin).support for margin in margins]
+    assert supports == sorted(supports)
+    assert supports[0] == pytest.approx(0, abs=1e-12)
+    assert supports[3] == 0.5
+    assert supports[2] + supports[4] == pytest.approx(1)
+    assert answer.Answer("", 0, 0, 0.0, -math.inf).to_json()["margin"] is None
+
+
+def test_tokens_that_begin_and_end_answers_are_those_of_the_whole_passage(module, tokenizer):
+    reader, passage = Reader(module, tokenizer), passage_of(240)
+    whole = place_probabilities(reader, "who read the book?", passage, 0, len(passage))
+    assert "".join(passage[a:b] for a, b in whole.characters).replace(" ", "") == passage.replace(" ", "")
+    assert len(reader.windows.make([SpanQuestion("0", "who read the book?", passage, (), ())])) > 3
+    assert 0 < whole.begins.max() <= 1
+    found = reader.answer("who read the book?", passage)
+    first = whole.begins[np.flatnonzero(whole.characters[:, 0] == found.start)[0]]
+    last = whole.ends[np.flatnonzero(whole.characters[:, 1] == found.end)[0]]
+    assert min(first, last) >= found.probability  # the product of both and of less
+    start, end = 300, 420
+    part = place_probabilities(reader, "who read the book?", passage, start, end)
+    inside = (whole.characters[:, 0] >= start) & (whole.characters[:, 1] <= end)
+    assert part.characters.tolist() == whole.characters[inside].tolist()
+    assert part.begins == pytest.approx(whole.begins[inside], rel=1e-4)
+    assert part.ends == pytest.approx(whole.ends[inside], rel=1e-4)
+
+
+def test_a_page_shows_where_an_answer_begins_and_ends(module, tokenizer, tmp_path, tickwise_cli):
+    save_model(tmp_path / "m", module, tokenizer)
+    passage = passage_of(1200)
+    (tmp_path / "p.txt").write_text(passage)
+    words = ["run", "answer", tmp_path / "m", "who read the <book>?", "--passage", tmp_path / "p.txt"]
+    code, out, err = tickwise_cli(*words, "--json", "--html", tmp_path / "a.html")
+    assert code == 0, err
+    page, found = (tmp_path / "a.html").read_text(), json.loads(out)
+    assert "who read the &lt;book&gt;?" in page
+    marked = re.sub("<[^>]*>", "", re.search("<mark>(.*?)</mark>", page, re.S).group(1))
+    assert marked == found["text"]
+    assert f"probability {found['probability']:.3f}" in page
+    assert page.count('title="begins ') > 3
+    assert "characters behind" in page or "characters before" in page  # of a long passage a piece is shown
+    assert len(page) < 100 * 4500
+    rows = [{"id": f"q{i}", "question": "what was long?", "context": passage_of(24)} for i in range(103)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = tickwise_cli("run", "answer", tmp_path / "m", "--input", tmp_path / "q.jsonl", "--html",
+                                  tmp_path / "b.html")
+    assert (code, len(out.splitlines())) == (0, 103), err
+    page = (tmp_path / "b.html").read_text()
+    assert page.count("<h2") == 100
+    assert "3 more answers are not shown" in page
+
+
+def test_flags_of_answer_that_have_no_use_are_refused(tmp_path, tickwise_cli):
+    for words, said in ((["--test", "x", "--html", tmp_path / "a.html"], "leave out --test"),
+                        (["who?", "--passage", "x", "--baselines", "y"], "give --test"),
+                        (["-", "--passage", "-"], "standard input has the passage"),
+                        (["who?", "--passage", "x", "--html", tmp_path / "no" / "a.html"], "no")):
+        code, out, err = tickwise_cli("run", "answer", tmp_path, *words)
+        assert (code, out) == (2, ""), words
+        assert said in err
+        assert len(err.strip().splitlines()) == 1
 
 
 def test_a_passage_is_read_when_its_windows_are_wanted(module, tokenizer, tokenized):
@@ -113,3 +197,23 @@ def test_a_passage_in_blocks_gives_the_answer_of_the_whole(module, tokenizer, mo
     for found, expected in zip(Reader(module, tokenizer).answer_all(questions), whole, strict=True):
         assert (found.start, found.end) == (expected.start, expected.end)
         assert found.probability == pytest.approx(expected.probability, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_passage_of_50_megabytes(module, tokenizer, tmp_path):
+    """In a process of its own, whose memory is measured."""
+    save_model(tmp_path / "m", module, tokenizer)
+    block = passage_of(120_000) + ". "
+    with (tmp_path / "p.txt").open("w") as file:
+        for _ in range(50_000_000 // len(block) + 1):
+            file.write(block)
+    code = ("import resource, sys; from tickwise.cli import main; code = main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "answer", tmp_path / "m", "who read the book?", "--passage",
+         tmp_path / "p.txt", "--json", "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (tmp_path / "p.txt").read_text()[found["start"] : found["end"]] == found["text"] != ""
+    assert "read: 100%" in done.stderr
+    assert int(done.stderr.splitlines()[-1]) < 4_000_000  # kB

@@ -7,14 +7,14 @@ import numpy
 import pytest
 import torch
 
-from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError
+from tickwise.core.errors import CheckpointError, ConfigError, DataError, OutputError, UserError
 from tickwise.data.encoder_inputs import with_marks
 from tickwise.data.passages import Passage, Question, read_passages
 from tickwise.interop.directory import save_model
 from tickwise.interop.word_vectors import save_word_vectors
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
 from tickwise.models.word_vectors import NamedVectors, WordVectors, WordVectorsConfig
-from tickwise.tasks.answer_documents import DocumentAnswers, evaluate_answers
+from tickwise.tasks.answer_documents import DocumentAnswers
 from tickwise.tasks.embedders import WeightedWords
 from tickwise.tasks.passage_index import PassageIndex, build_index
 from tickwise.tasks.retrieve import (
@@ -188,6 +188,20 @@ def test_a_threshold_belongs_to_its_share_of_embeddings(vectors, tmp_path):
     with pytest.raises(ConfigError, match=r"chosen with 0\.4"):
         DocumentAnswers(again, embedding_weight=0.1)
     assert DocumentAnswers(again, threshold=0.2, embedding_weight=0.1).threshold == 0.2
+    assert DocumentAnswers(again, reader_weight=0.0).threshold == chosen.value
+
+
+def test_an_encoder_computes_where_it_is_told(tmp_path):
+    tokenizer = with_marks(train_tokenizer("bpe", iter(TEXTS), vocab_size=300))
+    module = SentenceEmbedder(SentenceEmbedderConfig(
+        vocab_size=tokenizer.vocab_size, context_length=32, width=16, n_layers=1, n_heads=2, head_dim=8, hidden=16))
+    save_model(tmp_path / "encoder", module.initialise(0), tokenizer)
+    made(embedder=tmp_path / "encoder", path=tmp_path / "index", device="cpu")
+    for use in (lambda: PassageIndex.open(tmp_path / "index", "cuda:99"),
+                lambda: made(embedder=tmp_path / "encoder", device="cuda:99"),
+                lambda: made(embedder=tmp_path / "encoder", path=tmp_path / "other", device="cuda:99")):
+        with pytest.raises(UserError, match="cuda"):
+            use()
 
 
 def test_embedders_that_are_none(tmp_path):
@@ -219,32 +233,6 @@ def test_recall_and_threshold(tmp_path):
         evaluate_retrieval(index, [Question("x", "elsewhere", ())])
     with pytest.raises(DataError, match="has no paragraph"):
         evaluate_retrieval(index, [Question("x", "", ())])
-
-
-def test_answers_are_sentences_or_not_found():
-    answers = DocumentAnswers(made(), threshold=0.2)
-    found, other = answers.answer(["Which city is the capital of France?", "Who invented the zebra crossing?"])
-    assert found.found
-    assert found.text == "Paris is the capital of France."
-    assert TEXTS[0][found.span.start : found.span.end] == found.text
-    assert (other.found, other.text) == (False, "")
-    assert other.to_json()["answer"] is None
-    report = evaluate_answers(answers, QUESTIONS)
-    assert report.answered == 0.75
-    assert report.contains == 0.75
-    assert 0 < report.scores.f1.value < 1
-
-
-def test_a_reader_may_find_no_answer():
-    class Silent:
-        def answer_all(self, pairs):
-            from tickwise.tasks.answer_documents import Sentence
-
-            return [Sentence("", 0, 0, 0.0) for _ in pairs]
-
-    (answer,) = DocumentAnswers(made(), Silent()).answer(["What is the capital of France?"])
-    assert not answer.found
-    assert answer.hit.number == 0
 
 
 def test_many_questions_at_once_are_each_answered_as_alone():

@@ -1,6 +1,7 @@
 """Find passages of your documents, and answer questions from them."""
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from tickwise.cli.answer_pages import AnswerPage, check_page
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import answer_texts
+from tickwise.cli.json_rows import JsonRows
+from tickwise.cli.task_flags import answer_texts, batch_progress
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tickwise.tasks.answer_documents import DocumentAnswer, Reader
+    from tickwise.tasks.answer import Reader
+    from tickwise.tasks.answer_documents import DocumentAnswer, DocumentAnswers
     from tickwise.tasks.passage_index import Hit, PassageIndex
 
 
@@ -41,6 +45,11 @@ class _DocumentArguments(CommonArguments):
     """Lowest score that counts as found."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Questions to evaluate on, with their paragraphs and answers: SQuAD's .json, or .jsonl."""
+    calibrate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Questions with their paragraphs, by which the threshold of "not found" is chosen and kept in the index, together
+    with the weights that it was chosen with."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps: where the embedder and the reader compute."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,9 +59,6 @@ class Retrieve(_DocumentArguments):
 
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Passages for each question."""
-    calibrate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Questions with their paragraphs, by which the threshold of "not found" is chosen and kept in the index, together
-    with --embedding-weight."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,21 +66,33 @@ class Ask(_DocumentArguments):
     """Answer questions from your documents: what answers, its passage and score, or "not found"."""
 
     reader: Path | None = None
-    """Model directory of a reader (tickwise adapt --task answer), which answers with a span of the passage; without one
+    """Model directory of a reader (tickwise adapt --task answer), which answers with a span of a passage; without one
     the sentence that covers most of the question answers."""
+    passages: int = 5
+    """Passages that are read for an answer, the best of the search."""
+    reader_weight: float = 0.1
+    """Share of what speaks for the answer in its passage (of a reader, its margin over "no answer") in an answer's
+    score, from 0 to 1; the rest is the passage's score in the search."""
+    html: Path | None = None
+    """Also write a page: the passages with the answer marked, their tokens shaded by how likely an answer begins or
+    ends there."""
     rule: Literal["squad", "cmrc"] = "squad"
     """Whose exact match and F1 --test computes; cmrc for Chinese."""
 
 
 def run(arguments: Retrieve | Ask) -> int:
     _check(arguments)
+    reader = _reader(arguments)
     index = _index(arguments)
-    if isinstance(arguments, Retrieve) and arguments.calibrate:
-        _calibrate(arguments, index)
+    if arguments.calibrate:
+        _calibrate(arguments, index, reader)
     elif arguments.test:
-        _evaluate(arguments, index)
+        _evaluate(arguments, index, reader)
     elif _has_questions(arguments):
-        _answer(arguments, index)
+        if isinstance(arguments, Retrieve):
+            _retrieve(arguments, index)
+        else:
+            _answer(arguments, index, reader)
     return 0
 
 
@@ -92,11 +110,18 @@ def _check(arguments: Retrieve | Ask) -> None:
         raise ConfigError("the question is empty")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ConfigError(f"--threshold {arguments.threshold:g}: scores are from 0 to 1")
+    if arguments.calibrate and arguments.index is None:
+        raise ConfigError("--calibrate: keeps the threshold in an index; say with --index in which")
+    if arguments.calibrate and arguments.threshold is not None:
+        raise ConfigError("--threshold: --calibrate chooses it; leave it out")
     if isinstance(arguments, Retrieve):
         if arguments.k < 1:
             raise ConfigError(f"--k {arguments.k}: must be at least 1")
-        if arguments.calibrate and arguments.index is None:
-            raise ConfigError("--calibrate: keeps the threshold in an index; say with --index in which")
+    else:
+        from tickwise.tasks.answer_documents import check_reading
+
+        check_reading(arguments.passages, arguments.reader_weight)
+        check_page(arguments.html, bool(arguments.test or arguments.calibrate))
 
 
 def _has_questions(arguments: Retrieve | Ask) -> bool:
@@ -112,42 +137,56 @@ def _index(arguments: Retrieve | Ask) -> "PassageIndex":
 
     if not arguments.documents:
         assert arguments.index is not None
-        return PassageIndex.open(arguments.index)
+        return PassageIndex.open(arguments.index, arguments.device)
     index = build_index(read_passages(arguments.documents, arguments.field), arguments.index,
                         embedder=arguments.embedder, about={"documents": list(arguments.documents)},
-                        overwrite=arguments.overwrite)
+                        overwrite=arguments.overwrite, device=arguments.device)
     where = "" if arguments.index is None else f", in {arguments.index}"
     say(f"{index.n_passages:,} passages, {index.header['terms']:,} terms{where}")
     return index
 
 
-def _answer(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
-    from tickwise.tasks.answer_documents import DocumentAnswers
+def _retrieve(arguments: Retrieve, index: "PassageIndex") -> None:
     from tickwise.tasks.retrieve import threshold_of
 
     threshold = arguments.threshold
     if threshold is None:
         threshold = threshold_of(index, arguments.embedding_weight)
-    answers = DocumentAnswers(index, _reader(arguments), threshold, arguments.embedding_weight)
-    rows: list[dict[str, object]] = []
 
     def tell(questions: list[str]) -> None:
-        if isinstance(arguments, Retrieve):
-            found = index.search(questions, arguments.k, embedding_weight=arguments.embedding_weight)
-            for question, hits in zip(questions, found, strict=True):
-                rows.append({"question": question, "found": bool(hits) and hits[0].score >= threshold,
-                             "threshold": threshold, "passages": [hit.to_json() for hit in hits]})
-                if not arguments.json:
-                    print(_ranking(question, hits, threshold), flush=True)
-            return
-        for answer in answers.answer(questions):
-            rows.append(answer.to_json() | {"threshold": threshold})
-            if not arguments.json:
-                print(_told(answer, threshold), flush=True)
+        found = index.search(questions, arguments.k, embedding_weight=arguments.embedding_weight)
+        for question, hits in zip(questions, found, strict=True):
+            if arguments.json:
+                rows.add({"question": question, "found": bool(hits) and hits[0].score >= threshold,
+                          "threshold": threshold, "passages": [hit.to_json() for hit in hits]})
+            else:
+                print(_ranking(question, hits, threshold), flush=True)
+            if bar is not None:
+                bar.advance(1)
 
-    answer_texts(arguments, tell)
-    if arguments.json:
-        print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
+    with JsonRows() as rows, batch_progress(arguments, "retrieve", "questions") as bar:
+        answer_texts(arguments, tell, "question")
+
+
+def _answer(arguments: Ask, index: "PassageIndex", reader: "Reader | None") -> None:
+    answers = _answers(arguments, index, reader, arguments.threshold)
+    page = AnswerPage(arguments.html)
+
+    def tell(questions: list[str]) -> None:
+        from tickwise.tasks.answer_places import shown_document_answer
+
+        for answer in answers.each(questions):
+            if arguments.json:
+                rows.add(answer.to_json() | {"threshold": answers.threshold})
+            else:
+                print(_told(answer, answers.threshold), flush=True)
+            page.add(functools.partial(shown_document_answer, reader, answer, answers.threshold))
+            if bar is not None:
+                bar.advance(1)
+
+    with JsonRows() as rows, batch_progress(arguments, "answer", "questions") as bar:
+        answer_texts(arguments, tell, "question")
+    page.write("tickwise run ask")
 
 
 def _reader(arguments: Retrieve | Ask) -> "Reader | None":
@@ -155,7 +194,17 @@ def _reader(arguments: Retrieve | Ask) -> "Reader | None":
         return None
     from tickwise.tasks.answer import Reader
 
-    return Reader.load(arguments.reader)
+    return Reader.load(arguments.reader, arguments.device)
+
+
+def _answers(arguments: Ask, index: "PassageIndex", reader: "Reader | None",
+             threshold: float | None) -> "DocumentAnswers":
+    from tickwise.tasks.answer_documents import SENTENCES, DocumentAnswers
+    from tickwise.tasks.embedders import embedder_fingerprint
+
+    kept_as = SENTENCES if arguments.reader is None else embedder_fingerprint(arguments.reader)
+    return DocumentAnswers(index, reader, threshold, arguments.embedding_weight, passages=arguments.passages,
+                           reader_weight=arguments.reader_weight, kept_as=kept_as)
 
 
 def _ranking(question: str, hits: "Sequence[Hit]", threshold: float) -> str:
@@ -166,7 +215,7 @@ def _ranking(question: str, hits: "Sequence[Hit]", threshold: float) -> str:
         lines.append(f"not found: the best score is below {threshold:.2f}; the nearest passages:")
     for hit in hits:
         cosine = "" if hit.cosine is None else f", BM25 {hit.bm25:.2f}, cosine {hit.cosine:.2f}"
-        lines.append(f"{hit.score:.2f}  {_where(hit)}{cosine}\n      {_shortened(hit.passage.text)}")
+        lines.append(f"{hit.score:.2f}  {hit.where}{cosine}\n      {_shortened(hit.passage.text)}")
     return "\n".join(lines)
 
 
@@ -177,19 +226,18 @@ def _nothing(question: str) -> str:
 
 
 def _told(answer: "DocumentAnswer", threshold: float) -> str:
-    if answer.hit is None:
+    hit = answer.hit
+    if hit is None:
         return _nothing(answer.question)
-    if not answer.found and answer.hit.score >= threshold:
-        return f"not found: no answer in the nearest passage, {_where(answer.hit)}, score {answer.hit.score:.2f}"
-    if not answer.found:
-        return (f"not found: the nearest passage, {_where(answer.hit)}, has a score of {answer.hit.score:.2f}, below "
-                f"{threshold:.2f}")
-    return f"{' '.join(answer.text.split())}\n      {answer.hit.score:.2f}  {_where(answer.hit)}"
-
-
-def _where(hit: "Hit") -> str:
-    passage = hit.passage
-    return f"{passage.source}, {passage.place}" + (f" ({passage.title})" if passage.title else "")
+    scores = f"retrieval {hit.score:.2f}"
+    if answer.span is not None and answer.span.probability is not None:
+        scores += f", reader {answer.span.probability:.2f}"
+    if answer.found:
+        return f"{' '.join(answer.text.split())}\n      {answer.score:.2f}  {hit.where}, {scores}"
+    if not answer.candidates:
+        return f"not found: no answer in the passages that were read, the nearest being {hit.where}, {scores}"
+    return (f"not found: what comes nearest, in {hit.where}, has a score of {answer.score:.2f}, below {threshold:.2f} "
+            f"({scores})")
 
 
 def _shortened(text: str, longest: int = 300) -> str:
@@ -197,10 +245,10 @@ def _shortened(text: str, longest: int = 300) -> str:
     return flat if len(flat) <= longest else flat[:longest].rsplit(" ", 1)[0] + " …"
 
 
-def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
+def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex", reader: "Reader | None") -> None:
     from tickwise.data.passages import read_questions
     from tickwise.evaluation.results import results_json, table
-    from tickwise.tasks.answer_documents import DocumentAnswers, evaluate_answers
+    from tickwise.tasks.answer_documents import evaluate_answers
     from tickwise.tasks.retrieve import evaluate_retrieval
 
     questions = read_questions(arguments.test)
@@ -209,7 +257,7 @@ def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
         scores = evaluate_retrieval(index, questions, embedding_weight=arguments.embedding_weight)
     else:
         task = "ask"
-        answers = DocumentAnswers(index, _reader(arguments), arguments.threshold, arguments.embedding_weight)
+        answers = _answers(arguments, index, reader, arguments.threshold)
         report = evaluate_answers(answers, questions, arguments.rule)
         scores = {"exact_match": report.scores.exact_match, "f1": report.scores.f1}
         further = {"answered": report.answered, "contains_reference": report.contains}
@@ -223,13 +271,19 @@ def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex") -> None:
               f"{100 * further['contains_reference']:.2f} %")
 
 
-def _calibrate(arguments: Retrieve, index: "PassageIndex") -> None:
+def _calibrate(arguments: Retrieve | Ask, index: "PassageIndex", reader: "Reader | None") -> None:
     from tickwise.data.passages import read_questions
     from tickwise.tasks.retrieve import choose_threshold, keep_threshold
 
     assert arguments.index is not None
-    chosen = choose_threshold(index, read_questions(arguments.calibrate), arguments.embedding_weight)
-    keep_threshold(arguments.index, chosen)
+    questions = read_questions(arguments.calibrate)
+    if isinstance(arguments, Retrieve):
+        chosen = choose_threshold(index, questions, arguments.embedding_weight)
+        keep_threshold(arguments.index, chosen)
+    else:
+        answers = _answers(arguments, index, reader, 0.0)
+        chosen = answers.choose_threshold(questions)
+        answers.keep_threshold(arguments.index, chosen)
     if arguments.json:
         print(json.dumps({"threshold": dataclasses.asdict(chosen)}))
         return

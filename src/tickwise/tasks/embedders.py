@@ -61,9 +61,10 @@ def unit_rows(rows: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
     return (rows / numpy.where(lengths > 0, lengths, 1)).astype(numpy.float32)
 
 
-def load_embedder(path: Path, weight: WordWeight) -> EmbedsTexts:
+def load_embedder(path: Path, weight: WordWeight, device: str = "auto") -> EmbedsTexts:
     """Of word vectors (their folder, or a file in word2vec's text format), which are weighed by ``weight``, or of the
-    model directory of an encoder, best one that was fine-tuned for it (tickwise adapt --task embed).
+    model directory of an encoder, best one that was fine-tuned for it (tickwise adapt --task embed), which computes on
+    ``device``.
 
     Raises ``CheckpointError`` for a model that does not embed texts.
     """
@@ -77,7 +78,7 @@ def load_embedder(path: Path, weight: WordWeight) -> EmbedsTexts:
         return WeightedWords(load_word_vectors(path), weight)
     from tickwise.tasks.embed import Embedder
 
-    return Embedder.load(path)
+    return Embedder.load(path, device)
 
 
 def embedder_fingerprint(path: Path) -> str:

@@ -60,6 +60,12 @@ class Hit:
     bm25: float
     cosine: float | None
 
+    @property
+    def where(self) -> str:
+        """Its document, its place in it, and its title."""
+        passage = self.passage
+        return f"{passage.source}, {passage.place}" + (f" ({passage.title})" if passage.title else "")
+
     def to_json(self) -> dict[str, Any]:
         p = self.passage
         return {"text": p.text, "source": p.source, "place": p.place, "title": p.title, "score": self.score,
@@ -77,9 +83,9 @@ class PassageIndex:
         self._mean = None if mean is None else numpy.array(mean, dtype=numpy.float32)
 
     @classmethod
-    def open(cls, path: Path) -> "PassageIndex":
-        """The index in a folder. ``DataError`` when it is missing or damaged, ``CheckpointError`` when its embedder
-        is gone or another one by now."""
+    def open(cls, path: Path, device: str = "auto") -> "PassageIndex":
+        """The index in a folder; its embedder computes on ``device``. ``DataError`` when it is missing or damaged,
+        ``CheckpointError`` when its embedder is gone or another one by now."""
         import duckdb
 
         header = read_json(path / _HEADER, "the description of an index of passages", DataError)
@@ -96,7 +102,7 @@ class PassageIndex:
         index = cls(connection, header, None)
         if header.get("embedder") is not None:
             embedder = Path(header["embedder"])
-            index._embedder = load_embedder(embedder, functools.cache(index.word_weight))
+            index._embedder = load_embedder(embedder, functools.cache(index.word_weight), device)
             if embedder_fingerprint(embedder) != header["embedder_fingerprint"]:
                 raise CheckpointError(f"{embedder}: has changed since {path} was made with it; build the index again, "
                                       "or put the old one back")
@@ -255,27 +261,27 @@ def vector_column(vectors: NDArray[numpy.float32]) -> "pyarrow.FixedSizeListArra
 
 
 def build_index(passages: Iterable[Passage], path: Path | None = None, *, embedder: Path | None = None,
-                about: Mapping[str, Any] | None = None, overwrite: bool = False) -> PassageIndex:
+                about: Mapping[str, Any] | None = None, overwrite: bool = False, device: str = "auto") -> PassageIndex:
     """Index ``passages`` in a folder, or (None) in memory for as long as the index is used.
 
-    ``embedder``: word vectors that the index is to use besides words. ``about`` is kept in the header. Raises
+    ``embedder``: what the index is to use besides words, on ``device``. ``about`` is kept in the header. Raises
     ``DataError`` when there is no passage, ``OutputError`` for a folder that is taken.
     """
     import duckdb
 
     if path is None:
         connection = duckdb.connect(":memory:")
-        header = _fill(connection, passages, embedder, about or {})
+        header = _fill(connection, passages, embedder, about or {}, device)
         index = PassageIndex(connection, header, None)
         if embedder is not None:
-            index._embedder = load_embedder(embedder, functools.cache(index.word_weight))
+            index._embedder = load_embedder(embedder, functools.cache(index.word_weight), device)
         return index
     check_index_output(path, overwrite)
     with atomic_directory(path) as folder:
         with duckdb.connect(str(folder / _DATABASE)) as connection:
-            header = _fill(connection, passages, embedder, about or {})
+            header = _fill(connection, passages, embedder, about or {}, device)
         write_text_atomic(folder / _HEADER, json.dumps(header, ensure_ascii=False, indent=2) + "\n")
-    return PassageIndex.open(path)
+    return PassageIndex.open(path, device)
 
 
 def check_index_output(path: Path, overwrite: bool) -> None:
@@ -289,7 +295,7 @@ def check_index_output(path: Path, overwrite: bool) -> None:
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", passages: Iterable[Passage], embedder: Path | None,
-          about: Mapping[str, Any]) -> dict[str, Any]:
+          about: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Write all tables; returns the header."""
     connection.execute("CREATE TABLE passages (id INTEGER, text VARCHAR, source VARCHAR, place VARCHAR, title VARCHAR, "
                        "n_terms INTEGER)")
@@ -316,7 +322,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", passages: Iterable[Passage], 
     connection.execute("DROP TABLE counts")
     header = {"format": FORMAT, "passages": n, "terms": len(numbers), **about}
     if embedder is not None:
-        header |= _embed(connection, n, embedder, dict(zip(numbers, idf, strict=True)))
+        header |= _embed(connection, n, embedder, dict(zip(numbers, idf, strict=True)), device)
     return header
 
 
@@ -342,7 +348,8 @@ def _add(connection: "duckdb.DuckDBPyConnection", batch: Sequence[Passage], firs
                                    "n": numpy.asarray(counts)})
 
 
-def _embed(connection: "duckdb.DuckDBPyConnection", n: int, path: Path, idf: Mapping[str, float]) -> dict[str, Any]:
+def _embed(connection: "duckdb.DuckDBPyConnection", n: int, path: Path, idf: Mapping[str, float],
+           device: str) -> dict[str, Any]:
     """The table of centred embeddings; returns what the header says of it."""
     unknown = _idf(n, 0)
 
@@ -350,7 +357,7 @@ def _embed(connection: "duckdb.DuckDBPyConnection", n: int, path: Path, idf: Map
         term = term_of(word)
         return idf.get(term, unknown) if term else 0.0
 
-    model = load_embedder(path, weight)
+    model = load_embedder(path, weight, device)
     rows = numpy.zeros((n, model.width), dtype=numpy.float32)
     reading = connection.cursor().execute("SELECT text FROM passages ORDER BY id")
     done = 0

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -84,12 +85,17 @@ def choose_threshold(index: PassageIndex, questions: Sequence[Question],
     texts = [question.text for question in questions]
     present = index.search(texts, 1, embedding_weight=embedding_weight)
     absent = index.search(texts, 1, without=right, embedding_weight=embedding_weight)
-    there, gone = (numpy.array([hits[0].score if hits else 0.0 for hits in found]) for found in (present, absent))
+    there, gone = ([hits[0].score if hits else 0.0 for hits in found] for found in (present, absent))
+    return measure_threshold(best_cut(there, gone), present, absent, right, index.weight(embedding_weight))
+
+
+def best_cut(there: Sequence[float], gone: Sequence[float]) -> float:
+    """The score from which on questions are best said to be answered: the mean of two shares is highest, of the scores
+    ``there`` (the documents have the answer) that reach it, and of the scores ``gone`` that do not."""
     candidates = numpy.unique(numpy.concatenate([there, gone]))
     answered = 1 - numpy.searchsorted(numpy.sort(there), candidates, side="left") / len(there)
     refused = numpy.searchsorted(numpy.sort(gone), candidates, side="left") / len(gone)
-    best = int(numpy.argmax(answered + refused))
-    return measure_threshold(float(candidates[best]), present, absent, right, index.weight(embedding_weight))
+    return float(candidates[int(numpy.argmax(answered + refused))])
 
 
 def evaluate_threshold(index: PassageIndex, questions: Sequence[Question], value: float,
@@ -114,10 +120,14 @@ def measure_threshold(value: float, present: Sequence[Sequence[Hit]], absent: Se
 
 def keep_threshold(path: Path, threshold: Threshold) -> None:
     """Write the threshold into the header of the index in ``path``, which uses it from then on."""
+    keep_in_header(path, {"threshold": dataclasses.asdict(threshold)})
+
+
+def keep_in_header(path: Path, values: Mapping[str, Any]) -> None:
+    """Write ``values`` into the header of the index in ``path``, beside what it has."""
     file = path / "index.json"
     header = json.loads(file.read_text(encoding="utf-8"))
-    write_text_atomic(file, json.dumps(header | {"threshold": dataclasses.asdict(threshold)}, ensure_ascii=False,
-                                       indent=2) + "\n")
+    write_text_atomic(file, json.dumps(header | dict(values), ensure_ascii=False, indent=2) + "\n")
 
 
 def threshold_of(index: PassageIndex, embedding_weight: float | None = None) -> float:
