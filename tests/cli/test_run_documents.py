@@ -1,6 +1,8 @@
 """``tickwise run retrieve`` and ``tickwise run ask`` from the command line."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,13 @@ def test_an_answer_has_its_passage_and_score(tickwise_cli, folder):
     assert code == 0
     assert out.startswith("Berlin is the capital of Germany.")
     assert "b.md, line 3 (Germany), retrieval 0." in out
+
+
+def test_sentences_need_no_torch(folder):
+    code = "import sys; from tickwise.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "run", "ask", "museums", "--documents", folder / "documents"],
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, "museums" in done.stdout) == (0, True), done.stderr
 
 
 def test_not_found(tickwise_cli, folder):

@@ -17,6 +17,7 @@ from tickwise.cli.task_flags import answer_texts, batch_progress
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tickwise.report.answers import ShownAnswer
     from tickwise.tasks.answer import Reader
     from tickwise.tasks.answer_documents import DocumentAnswer, DocumentAnswers
     from tickwise.tasks.passage_index import Hit, PassageIndex
@@ -173,20 +174,24 @@ def _answer(arguments: Ask, index: "PassageIndex", reader: "Reader | None") -> N
     page = AnswerPage(arguments.html)
 
     def tell(questions: list[str]) -> None:
-        from tickwise.tasks.answer_places import shown_document_answer
-
         for answer in answers.each(questions):
             if arguments.json:
                 rows.add(answer.to_json() | {"threshold": answers.threshold})
             else:
                 print(_told(answer, answers.threshold), flush=True)
-            page.add(functools.partial(shown_document_answer, reader, answer, answers.threshold))
+            page.add(functools.partial(_shown, reader, answer, answers.threshold))
             if bar is not None:
                 bar.advance(1)
 
     with JsonRows() as rows, batch_progress(arguments, "answer", "questions") as bar:
         answer_texts(arguments, tell, "question")
     page.write("tickwise run ask")
+
+
+def _shown(reader: "Reader | None", answer: "DocumentAnswer", threshold: float) -> "ShownAnswer":
+    from tickwise.tasks.answer_places import shown_document_answer  # needs torch, which sentences do without
+
+    return shown_document_answer(reader, answer, threshold)
 
 
 def _reader(arguments: Retrieve | Ask) -> "Reader | None":
