@@ -81,6 +81,128 @@ def test_similar_and_embed_from_the_command_line(tmp_path, embedder, encoder, ti
     code, out, err = tickwise_cli("run", "embed", encoder, "ada likes boats")
     assert (code, len(out.split())) == (0, 32), err
     assert tickwise_cli("run", "similar", embedder, "ada")[0] == 2
+    code, out, _ = tickwise_cli("run", "embed", embedder, "ada", "--out", tmp_path / "one.npy", "--json")
+    assert json.loads(out) == {"out": str(tmp_path / "one.npy"), "texts": 1, "width": 32}
+    code, _, err = tickwise_cli("run", "embed", "nowhere", "ada", "--out", tmp_path / "v.txt")
+    assert (code, "ends in .npy" in err) == (2, True)
+
+
+def test_an_encoder_that_was_not_fine_tuned_says_so_once(embedder, encoder, tickwise_cli):
+    _, _, err = tickwise_cli("run", "embed", encoder, "ada likes boats")
+    assert (len(err.splitlines()), "not fine-tuned for vectors of texts" in err) == (1, True)
+    assert tickwise_cli("run", "embed", embedder, "ada likes boats")[2] == ""
+
+
+def test_texts_of_a_file_are_compared_with_each_other(tmp_path, embedder, tickwise_cli):
+    texts, page = tmp_path / "texts.txt", tmp_path / "map.html"
+    texts.write_text("\n".join([LINES[5], "", PARTNERS[5], LINES[5], LINES[40]]), encoding="utf-8")
+    words = ["run", "similar", embedder, "--input", texts]
+    code, out, err = tickwise_cli(*words, "--picture", page, "--json", "--n", 9)
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [[near["number"] for near in sorted(row["similar"], key=lambda near: near["number"])] for row in rows] == [
+        [2, 4], [], [0, 4], [2, 4], [0, 2]]  # not itself, equal ones once, blank ones never
+    assert rows[0]["similar"][0]["text"] == PARTNERS[5]
+    assert all(-1 <= near["cosine"] <= 1 for row in rows for near in row["similar"])
+    html = page.read_text(encoding="utf-8")
+    assert f"<td>{PARTNERS[5]}</td><td>{rows[0]['similar'][0]['cosine']:.3f}</td>" in html
+    assert f"picture: {page}" in err
+    code, out, _ = tickwise_cli(*words, "--n", 1)
+    assert out.splitlines()[0] == LINES[5]
+    assert out.splitlines()[1].split("\t")[1] == PARTNERS[5]
+    code, _, err = tickwise_cli("run", "similar", embedder, LINES[5], "--among", texts, "--picture", tmp_path / "m.svg")
+    assert code == 0, err
+    assert (tmp_path / "m.svg").read_text(encoding="utf-8").count(f">{LINES[5]}<") == 3  # its row, and two columns
+
+
+def scored(tickwise_cli, *words):
+    code, out, err = tickwise_cli("run", "similar", *words, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_pairs_score_an_embedder(tmp_path, embedder, encoder, tickwise_cli):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("\n".join(f"{line}\t{PARTNERS[n]}" for line, n in HELD.items()), encoding="utf-8")
+    own, plain = (scored(tickwise_cli, model, "--test", pairs) for model in (embedder, encoder))
+    assert set(own["results"]["partners"]) == {"alias", *(
+        f"{name}{kind},none" for name in ("mrr", "recall@1", "recall@10") for kind in ("", "_stderr"))}
+    assert own["n-samples"]["partners"]["original"] == len(HELD)
+    assert own["results"]["partners"]["mrr,none"] > plain["results"]["partners"]["mrr,none"] + 0.1
+    found = SimilarTexts(Embedder.load(embedder), [PARTNERS[n] for n in HELD.values()]).find(list(HELD), 1)
+    assert own["results"]["partners"]["recall@1,none"] == pytest.approx(np.mean(
+        [near[0].text == PARTNERS[n] for near, n in zip(found, HELD.values(), strict=True)]))
+    code, out, _ = tickwise_cli("run", "similar", embedder, "--test", pairs)
+    assert (code, "recall@10" in out, f"{len(HELD)} pairs" in out) == (0, True, True)
+
+
+def test_judged_pairs_score_an_embedder_by_correlation(tmp_path, embedder, encoder, tickwise_cli):
+    judged = tmp_path / "sts.csv"
+    rows = [(line, PARTNERS[m], (line.split()[0] == PARTNERS[m].split()[-1]) + (line.split()[-1] in PARTNERS[m]))
+            for line in HELD for m in range(0, 64, 9)]
+    judged.write_text("sentence1,sentence2,score\n" + "\n".join(f"{a},{b},{n}" for a, b, n in rows), encoding="utf-8")
+    own, plain = (scored(tickwise_cli, model, "--test", judged) for model in (embedder, encoder))
+    value = own["results"]["similarity"]["spearman,none"]
+    assert plain["results"]["similarity"]["spearman,none"] < value
+    low, high = own["intervals"]["similarity"]["spearman"]
+    assert 0.2 < low < value < high
+    left, right = (Embedder.load(embedder).embed([row[side] for row in rows]) for side in (0, 1))
+    assert own["results"]["similarity"]["pearson,none"] == pytest.approx(
+        np.corrcoef((left * right).sum(1), [row[2] for row in rows])[0, 1], abs=1e-4)
+
+
+def test_a_fine_tuning_is_scored_on_pairs_that_it_did_not_see(tmp_path, encoder, tickwise_cli):
+    pairs = [f"{line}\t{partner}" for line, partner in zip(LINES, PARTNERS, strict=True)]
+    (tmp_path / "train.tsv").write_text("\n".join(pairs), encoding="utf-8")
+    (tmp_path / "test.tsv").write_text("\n".join(pairs[:10]), encoding="utf-8")
+    code, out, err = tickwise_cli("adapt", encoder, "--task", "embed", "--train", tmp_path / "train.tsv", "--test",
+                                  tmp_path / "test.tsv", "--out", tmp_path / "run", "--tuning.epochs", 1, "--dtype",
+                                  "fp32", "--json")
+    assert code == 0, err
+    shown = json.loads(out)
+    assert shown["test"]["n-samples"]["partners"]["original"] == 10
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == shown
+    assert "10 training pairs have a text of the test pairs; left out" in err
+    assert shown["test"]["results"] == scored(tickwise_cli, tmp_path / "run", "--test",
+                                              tmp_path / "test.tsv")["results"]
+    code, _, err = tickwise_cli("adapt", encoder, "--task", "embed", "--train", tmp_path / "train.tsv", "--test",
+                                tmp_path / "none.tsv", "--out", tmp_path / "other")
+    assert (code, "no such file" in err, (tmp_path / "other").exists()) == (2, True, False)
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["a text", "--test", "x.tsv"], "leave out the text"),
+    (["--test", "x.tsv", "--picture", "x.svg"], "leave out --picture"),
+    (["a text", "--among", "x.txt", "--columns", "a,b"], "--columns: has a meaning with --test only"),
+    (["a text"], "--among: give a file of texts to search in"),
+    (["a text", "--among", "x.txt", "--picture", "x.pdf"], "ends in .html"),
+    (["a text", "--among", "x.txt", "--n", "0"], "--n: must be at least 1"),
+])
+def test_contradictions_are_refused_before_the_model_is_read(flags, said, tickwise_cli):
+    code, out, err = tickwise_cli("run", "similar", "nowhere", *flags)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err
+
+
+def test_a_heat_map_of_too_many_texts_is_refused(tmp_path, tickwise_cli):
+    (tmp_path / "many.txt").write_text("\n".join(f"text {n}" for n in range(151)), encoding="utf-8")
+    code, _, err = tickwise_cli("run", "similar", "nowhere", "--input", tmp_path / "many.txt", "--picture",
+                                tmp_path / "m.svg")
+    assert (code, "at most 150" in err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["embed", "similar"])
+def test_progress_on_the_texts_of_a_file_is_shown(verb, tmp_path, embedder, tickwise_cli, monkeypatch):
+    monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("tickwise.cli.task_flags.TEXTS_AT_ONCE", 32)
+    (tmp_path / "texts.txt").write_text("\n".join(LINES), encoding="utf-8")
+    among = ["--among", tmp_path / "texts.txt"] if verb == "similar" else []
+    code, out, err = tickwise_cli("run", verb, embedder, "--input", tmp_path / "texts.txt", *among, "--json")
+    assert (code, len(out.splitlines())) == (0, 64)
+    doing = {"embed": "embedding", "similar": "searching"}[verb]
+    assert [line.split(",")[0] for line in err.splitlines() if line.startswith(doing)] == [
+        f"{doing}: 50% 32 texts", f"{doing}: 100% 64 texts"]
+    assert doing not in tickwise_cli("run", verb, embedder, LINES[0], *among)[2]
 
 
 def test_mistakes_in_files_of_partners(tmp_path):

@@ -90,7 +90,16 @@ def test_a_line_that_cannot_be_filled_is_named(encoder, tickwise_cli, tmp_path, 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n"), encoding="utf-8"))
     assert "standard input, line 1: the text has no" in tickwise_cli("run", "fill-mask", encoder, "-")[2]
     assert tickwise_cli("run", "fill-mask", encoder, "boats")[2].startswith("tickwise: the text has no")
-    assert tickwise_cli("run", "fill-mask", encoder, " ")[2] == "tickwise: the text is empty\n"
+    assert tickwise_cli("run", "fill-mask", encoder, " ")[2] .startswith("tickwise: the text is empty; give some")
+
+
+def test_progress_on_the_texts_of_a_file_is_shown(encoder, tickwise_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
+    path = tmp_path / "texts.txt"
+    path.write_text("ada [MASK] boats\nada [mask] boats\n", encoding="utf-8")
+    err = tickwise_cli("run", "fill-mask", encoder, "--input", path)[2].splitlines()
+    assert [line.split(",")[0] for line in err[:2]] == ["filling: 50% 1 texts", "filling: 100% 2 texts"]
+    assert err[2].endswith("the text has no [MASK]; write it exactly so, in place of a word")
 
 
 def test_the_prompt_stays_after_a_text_that_cannot_be_filled(encoder, tickwise_cli, monkeypatch):
@@ -111,6 +120,6 @@ def test_an_empty_text_is_like_nothing(encoder, tickwise_cli, tmp_path):
     for verb in (["similar", encoder, "", "--among", among], ["embed", encoder, "  "]):
         code, out, err = tickwise_cli("run", *verb)
         assert (code, out) == (2, "")
-        assert err.endswith("tickwise: the text is empty\n")
+        assert err.startswith("tickwise: the text is empty; give some")
     code, out, _ = tickwise_cli("run", "similar", encoder, "--input", queries, "--among", among, "--json")
     assert [len(json.loads(line)["similar"]) for line in out.splitlines()] == [5, 0]

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _ONLY_FOR = {"text_column": "classify", "label_column": "classify", "train_rows": "classify", "options": "tag",
              "answer": "answer", "context": "chat"}
 """Flags that one task alone has a use for."""
-_NO_TEST = {"embed": "the development pairs show how many partners are found",
-            "chat": "the development part shows how well answers are predicted"}
+_NO_TEST = {"chat": "the development part shows how well answers are predicted"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,8 @@ class _Own(CommonArguments):
     dev: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File by which the best model is chosen; a tenth of --train if left out."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """File to evaluate on, at the end."""
+    """File to evaluate on, at the end; for embed also pairs with how alike people find them (tickwise run similar
+    --test)."""
     out: Path | None = None
     """Run directory."""
     text_column: str | None = None
@@ -156,12 +156,27 @@ def _report(arguments: Arguments, trained: "TrainResult", dev: Any, test: Any,
 
 
 def _embed(arguments: Arguments) -> int:
-    from tickwise.tasks.embed import EmbedConfig, train_embedder
+    from tickwise.data.judged_pairs import read_judged_pairs
+    from tickwise.tasks.embed import EmbedConfig, Embedder, train_embedder
+    from tickwise.tasks.embed_scores import score_pairs
+    from tickwise.training.distributed.ranks import is_leader
 
     shared = _shared(arguments)
     del shared["test"]
-    return _finish(arguments, train_embedder(EmbedConfig(**shared)),
-                   f"tickwise run similar {arguments.out} \"a text\" --among FILE")
+    test = read_judged_pairs(arguments.test) if arguments.test else None
+    trained = train_embedder(EmbedConfig(**shared), list(zip(test.left, test.right, strict=True)) if test else ())
+    use = f"tickwise run similar {arguments.out} \"a text\" --among FILE"
+    if test is None or trained.interrupted or not is_leader():
+        return _finish(arguments, trained, use)
+    scores = score_pairs(Embedder.load(trained.model, arguments.device), test)
+    shown = _trained_figures(trained) | {"test": scores.to_json(str(trained.model))}
+    assert arguments.out is not None
+    write_text_atomic(arguments.out / "evaluation.json", json.dumps(shown, indent=2) + "\n")
+    if arguments.json:
+        print(json.dumps(shown))
+        return 0
+    print(f"\ntest part\n{scores.table()}")
+    return _finish(arguments, trained, use)
 
 
 def _chat(arguments: Arguments) -> int:
@@ -178,11 +193,15 @@ def _finish(arguments: Arguments, trained: "TrainResult", use: str) -> int:
     from tickwise.training.distributed.ranks import is_leader
 
     if arguments.json and is_leader():
-        print(json.dumps({"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
-                          "development": trained.validation}))
+        print(json.dumps(_trained_figures(trained)))
     elif not arguments.json and not trained.interrupted:
         say(f"use it: {use}")
     return 130 if trained.interrupted else 0
+
+
+def _trained_figures(trained: "TrainResult") -> dict[str, Any]:
+    return {"model": str(trained.model), "parameters": trained.n_parameters, "seconds": trained.seconds,
+            "development": trained.validation}
 
 
 def answer_table(evaluation: "AnswerEvaluation") -> str:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, refuse_blank
+from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, refuse_blank, texts_progress
 from tickwise.core.config import refuse_unused
 from tickwise.core.console import format_bytes, say
 from tickwise.core.errors import ConfigError, UserError
@@ -321,8 +321,10 @@ def _answer(arguments: Classify, classifier: "Classifier") -> None:
                 print(f"{prediction.label}\t{prediction.probability:.3f}", flush=True)
                 if explanation is not None and arguments.explain:
                     _show(explanation)
+            advance(1)
 
-    answer_texts(arguments, answer)
+    with texts_progress(arguments, "classifying") as advance:
+        answer_texts(arguments, answer)
     if arguments.html is not None:
         from tickwise.tasks.classify_report import write_explanations
 

@@ -13,7 +13,7 @@ import tyro
 from tickwise.cli.answer_pages import AnswerPage, check_page
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.json_rows import JsonRows
-from tickwise.cli.task_flags import answer_texts, batch_progress
+from tickwise.cli.task_flags import answer_texts, texts_progress
 from tickwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -162,10 +162,9 @@ def _retrieve(arguments: Retrieve, index: "PassageIndex") -> None:
                           "threshold": threshold, "passages": [hit.to_json() for hit in hits]})
             else:
                 print(_ranking(question, hits, threshold), flush=True)
-            if bar is not None:
-                bar.advance(1)
+            advance(1)
 
-    with JsonRows() as rows, batch_progress(arguments, "retrieve", "questions") as bar:
+    with JsonRows() as rows, texts_progress(arguments, "retrieve", "questions") as advance:
         answer_texts(arguments, tell, "question")
 
 
@@ -180,10 +179,9 @@ def _answer(arguments: Ask, index: "PassageIndex", reader: "Reader | None") -> N
             else:
                 print(_told(answer, answers.threshold), flush=True)
             page.add(functools.partial(_shown, reader, answer, answers.threshold))
-            if bar is not None:
-                bar.advance(1)
+            advance(1)
 
-    with JsonRows() as rows, batch_progress(arguments, "answer", "questions") as bar:
+    with JsonRows() as rows, texts_progress(arguments, "answer", "questions") as advance:
         answer_texts(arguments, tell, "question")
     page.write("tickwise run ask")
 

@@ -16,6 +16,7 @@ import tyro
 
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
+from tickwise.cli.task_flags import texts_progress
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.data.mixture_options import MixtureOptions
@@ -73,7 +74,9 @@ def run(arguments: Arguments) -> int:
             print(json.dumps(figures))
         return 0
     options = _search(arguments, model)
-    print_written(arguments, lambda texts, number: model.write(texts, options, first_number=number), "answer")
+    with texts_progress(arguments, "answering") as advance:
+        print_written(arguments, lambda texts, number: model.write(
+            texts, options, first_number=number, advance=advance), "answer")
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.pair_flags import PairFlags, figures_of, print_written
-from tickwise.cli.task_flags import TaskArguments, batch_progress, check_task, refuse_blank
+from tickwise.cli.task_flags import TaskArguments, check_task, refuse_blank, texts_progress
 from tickwise.core import console
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.core.paths import check_file_output
@@ -155,9 +155,9 @@ def _reading(arguments: Arguments) -> "ReadPairs":
 def _answer(arguments: Arguments, model: "TextToText") -> None:
     """Translations to stdout, a line per text, with their progress on stderr when the texts come from a file."""
     options = _search(arguments, model)
-    with batch_progress(arguments, "translating") as bar:
+    with texts_progress(arguments, "translating") as advance:
         print_written(arguments, lambda texts, number: model.write(
-            texts, options, first_number=number, advance=bar.advance if bar else None), "translation")
+            texts, options, first_number=number, advance=advance), "translation")
 
 
 def _search(arguments: Arguments, model: "TextToText") -> "BeamOptions":

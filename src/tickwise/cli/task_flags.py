@@ -10,10 +10,10 @@ from typing import Annotated, Protocol
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.core import console
+from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError, DataError, UserError
 
-_TEXTS_AT_ONCE = 256
+TEXTS_AT_ONCE = 256
 STANDARD_INPUT = "-"
 
 
@@ -82,7 +82,7 @@ def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None], wha
         answer([arguments.text])
         return
     if arguments.text is None and arguments.input is None and sys.stdin.isatty():
-        for line in _typed(what):
+        for line in typed_lines(what):
             try:
                 answer([line])
             except UserError as problem:
@@ -91,7 +91,7 @@ def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None], wha
     batch: list[str] = []
     for line in lines_of(arguments.input):
         batch.append(line)
-        if len(batch) == _TEXTS_AT_ONCE:
+        if len(batch) == TEXTS_AT_ONCE:
             answer(batch)
             batch = []
     if batch:
@@ -105,20 +105,27 @@ class NamesTextsAndForm(NamesTexts, Protocol):
     def json(self) -> bool: ...
 
 
-def batch_progress(arguments: NamesTextsAndForm, doing: str,
-                   what: str = "texts") -> contextlib.AbstractContextManager[console.ProgressBar | None]:
-    """A bar for texts from a file or a pipe, unless what is made of them appears on the terminal anyway."""
+@contextlib.contextmanager
+def texts_progress(
+    arguments: NamesTextsAndForm, doing: str, what: str = "texts", *, printed: bool = True
+) -> Iterator[Callable[[float], None]]:
+    """What moves on a line of progress of the texts, called ``what``, from a file or a pipe, on stderr, by a number.
+
+    There is none for a text that is typed or given, nor where the answers are ``printed`` as lines on the terminal,
+    which show how far it is."""
     typed = arguments.text not in (None, STANDARD_INPUT) or (arguments.input is None and sys.stdin.isatty())
-    if typed or (sys.stdout.isatty() and not arguments.json):
-        return contextlib.nullcontext()
+    if typed or (printed and sys.stdout.isatty() and not arguments.json):
+        yield lambda amount: None
+        return
     total = None
     if arguments.input is not None and arguments.input.is_file():
-        with arguments.input.open("rb") as stream:
+        with contextlib.suppress(OSError), arguments.input.open("rb") as stream:  # what reads it says what is wrong
             total = sum(1 for _ in stream)
-    return console.progress(doing, total, what)
+    with progress(doing, total, what) as bar:
+        yield bar.advance
 
 
-def _typed(what: str) -> Iterator[str]:
+def typed_lines(what: str = "text") -> Iterator[str]:
     """Lines typed at the terminal, until end of file."""
     print(f"a {what} per line; end with Ctrl-D", file=sys.stderr)
     while True:

@@ -90,7 +90,7 @@ def read_pairs(sources: Sequence[str], read: ReadPairs, *, split: str = "train")
             found += _endings(name, read) or _of_data_set(name, read, split)
         elif not path.is_file():
             raise DataError(f"{path}: not a file; give two parallel files, or a table with a pair per row")
-        elif (table := _table_rows(path)) is not None:
+        elif (table := table_rows(path)) is not None:
             found += _columns(table, read, name)
         else:
             if not rest:
@@ -171,7 +171,7 @@ def _wanted(read: ReadPairs, names: Sequence[str]) -> tuple[str | None, str | No
     return source, target
 
 
-def _table_rows(path: Path) -> list[dict[str, Any]] | list[list[str]] | None:
+def table_rows(path: Path) -> list[dict[str, Any]] | list[list[str]] | None:
     """The rows of a table, as dictionaries or as cells; ``None`` for a text file without tabs."""
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending == ".parquet":
@@ -207,7 +207,7 @@ def named_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a table by the names of their columns, which a .csv or .tsv file has in its first row.
 
     ``DataError`` for a file that is no table or cannot be read."""
-    table = _table_rows(path)
+    table = table_rows(path)
     if table is None:
         raise DataError(f"{path}: no table; give .jsonl, .json, .csv, .tsv or .parquet, with a name for each column")
     objects = [row for row in table if isinstance(row, dict)]

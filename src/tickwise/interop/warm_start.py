@@ -128,13 +128,11 @@ def _shape(tensor: Tensor) -> str:
 Headed = TypeVar("Headed", bound=Encoder)
 
 
-def headed_encoder(kind: type[Headed], config_kind: type[Any], source: Path, seed: int, *, fresh: bool = False,
-                   **fields: Any) -> Headed:
-    """An encoder with a head on, of the shape of the encoder in ``source`` and with its weights; ``fields`` are those
-    of the config that the head adds or changes. Says what was loaded.
+def encoder_like(kind: type[Headed], config_kind: type[Any], source: Path, seed: int, **fields: Any) -> Headed:
+    """A fresh encoder with a head on, of the shape of the encoder in ``source``; ``fields`` are those of the config
+    that the head adds or changes.
 
-    ``fresh`` leaves the weights. Raises ``CheckpointError`` where ``source`` is no encoder, ``ConfigError`` for more
-    learned positions than it has.
+    Raises ``CheckpointError`` where ``source`` is no encoder, ``ConfigError`` for more learned positions than it has.
     """
     folder = resolve_model_path(Path(source))
     family, config = read_config(folder)
@@ -147,6 +145,14 @@ def headed_encoder(kind: type[Headed], config_kind: type[Any], source: Path, see
     shape = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
     module = kind(config_kind(**shape | {"masked_head": False} | fields))
     module.initialise(seed)
+    return module
+
+
+def headed_encoder(kind: type[Headed], config_kind: type[Any], source: Path, seed: int, *, fresh: bool = False,
+                   **fields: Any) -> Headed:
+    """``encoder_like`` the one in ``source``, with its weights. Says what was loaded. ``fresh`` leaves the weights."""
+    module = encoder_like(kind, config_kind, source, seed, **fields)
+    folder = resolve_model_path(Path(source))
     if fresh:
         say(f"fresh weights in the shape of {folder}")
     else:

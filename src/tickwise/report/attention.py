@@ -31,7 +31,7 @@ _ABOUT = {
 _TOP = 3
 _LEAST = 0.0005
 """What is less is shown as 0.000: tokens that may not be seen."""
-_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def attention_picture(shown: Pictured, form: str) -> bytes:
     from matplotlib.figure import Figure
 
     known = set(font_manager.get_font_names())
-    fonts = [name for name in _FONTS if name in known]
+    fonts = [name for name in FONTS if name in known]
     style: Any = {"svg.fonttype": "none", "font.size": 9, "font.family": fonts or ["sans-serif"]}
     with matplotlib.rc_context(style):
         heights = [max(2.4, 0.22 * len(one.queries) + 1.4) for one in shown.maps]

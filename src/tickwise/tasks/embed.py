@@ -1,7 +1,8 @@
 """Sentences as vectors, by a fine-tuned encoder: train, embed, find the likest."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,14 +10,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from tickwise.core.console import say
+from tickwise.core.console import progress, say
 from tickwise.core.device import resolve_device
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.data.encoder_inputs import TextIds
 from tickwise.data.pairs import identity
 from tickwise.data.rows import numbered_lines
 from tickwise.interop.directory import load_module, read_config, resolve_model_path
-from tickwise.interop.warm_start import headed_encoder
+from tickwise.interop.warm_start import encoder_like, headed_encoder, warm_start
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
@@ -28,6 +29,8 @@ from tickwise.training.run import TrainResult, check_outputs, train_module
 
 _DEV_SHARE, _MOST_DEV = 0.05, 1000
 _FEWEST = 4
+_AT_ONCE = 1024
+"""Texts that are read between two signs of progress."""
 
 Partners = tuple[str, str]
 """Two texts that say the same, or a text twice."""
@@ -60,16 +63,18 @@ def read_partners(sources: Sequence[str]) -> list[Partners]:
     return pairs
 
 
-def train_embedder(config: EmbedConfig) -> TrainResult:
+def train_embedder(config: EmbedConfig, test: Sequence[Partners] = ()) -> TrainResult:
     """Fine-tune ``config.encoder`` so that partners are near each other; keeps the model with the lowest loss on the
     development pairs (a twentieth, by their text, where none are given), or the last one where too few development
-    texts have a partner other than themselves to be found by. No text of theirs is trained on."""
+    texts have a partner other than themselves to be found by. No text of theirs is trained on, nor one of ``test``, by
+    which the model will be scored."""
     check_whole(config.accumulate * (n_ranks() if is_one_of_several() else 1))
     check_outputs(config)
-    pairs, developing = split_partners(read_partners(config.train), read_partners(config.dev) if config.dev else None)
+    pairs, developing = split_partners(_without(read_partners(config.train), test, "training"),
+                                       _without(read_partners(config.dev), test, "development") if config.dev else None)
     if len(pairs) < 2:
         raise DataError(f"{', '.join(config.train)}: nothing is left to train on that has no text of the development "
-                        "pairs")
+                        f"{'or test ' if test else ''}pairs")
     source, options = resolve_model_path(config.encoder), config.tuning
     tokenizer = Tokenizer.load(source)
     module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, source, config.seed, fresh=options.fresh,
@@ -94,6 +99,15 @@ def train_embedder(config: EmbedConfig) -> TrainResult:
         data={"source": ", ".join(config.train), "fingerprint": digest, "pairs": len(pairs)},
         lines=[f"{len(pairs):,} pairs ({own:,} of a text with itself), {len(developing):,} to choose the model by"],
     )
+
+
+def _without(pairs: list[Partners], test: Sequence[Partners], part: str) -> list[Partners]:
+    """The pairs that have no text of the test pairs; how many have one is said."""
+    held = {identity(text) for pair in test for text in pair}
+    kept = [pair for pair in pairs if held.isdisjoint(map(identity, pair))]
+    if n := len(pairs) - len(kept):
+        say(f"{n:,} {part} pairs have a text of the test pairs; left out")
+    return kept
 
 
 def split_partners(pairs: Sequence[Partners],
@@ -170,8 +184,11 @@ class Embedder:
             module = load_module(folder, device=device)
             assert isinstance(module, SentenceEmbedder)
         else:
-            module = headed_encoder(SentenceEmbedder, SentenceEmbedderConfig, folder, seed=0)
+            module = encoder_like(SentenceEmbedder, SentenceEmbedderConfig, folder, seed=0)
+            warm_start(module, folder)
             module = module.requires_grad_(False).to(resolve_device(device))
+            say(f"{path}: not fine-tuned for vectors of texts, which are the means of its states; tickwise adapt "
+                "--task embed makes better ones")
         return cls(module, Tokenizer.load(folder))
 
     @property
@@ -179,17 +196,22 @@ class Embedder:
         """Numbers of a vector."""
         return self.module.config.width
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], advance: Callable[[float], None] | None = None) -> NDArray[np.float32]:
         """(N, C); zeros for a text without a token. Of a text longer than the encoder reads the beginning counts, which
-        is said once."""
+        is said once. ``advance`` is told how many more texts are done."""
         self.texts.n_cut = 0
-        rows = self.texts.encode(texts)
+        parts = [np.zeros((0, self.width), dtype=np.float32)]
+        for start in range(0, len(texts), _AT_ONCE):
+            rows = self.texts.encode(texts[start : start + _AT_ONCE])
+            outputs = encoded_outputs(self.module, rows, self.texts.marks, self.device)
+            vectors = outputs.numpy().reshape(len(rows), self.width)
+            vectors[[len(row) <= 2 for row in rows]] = 0
+            parts.append(vectors)
+            if advance is not None:
+                advance(len(rows))
         if not self._told_of_cuts:
             self._told_of_cuts = _say_cuts(self.texts, len(texts))
-        outputs = encoded_outputs(self.module, rows, self.texts.marks, self.device)
-        vectors = outputs.numpy().reshape(len(rows), self.width)
-        vectors[[len(row) <= 2 for row in rows]] = 0
-        return vectors
+        return np.concatenate(parts)
 
 
 def _say_cuts(reader: TextIds, n_texts: int) -> bool:
@@ -210,17 +232,30 @@ class Near:
 
 
 class SimilarTexts:
-    """Texts to search in by meaning. ``DataError`` when there are none."""
+    """Texts to search in by meaning; blank ones are never found, and equal ones once, by the first of them.
+    ``DataError`` when there are none."""
 
     def __init__(self, embedder: Embedder, texts: Sequence[str]) -> None:
-        if not texts:
+        firsts: dict[str, int] = {}
+        for number, text in enumerate(texts):
+            if text.strip():
+                firsts.setdefault(text, number)
+        self._numbers = list(firsts.values())
+        if not firsts:
             raise DataError("no texts to search in")
-        self._embedder, self._texts, self._vectors = embedder, texts, embedder.embed(texts)
+        self._embedder, self._texts = embedder, texts
+        with progress("embedding", len(firsts), "texts") as bar:
+            self._vectors = embedder.embed(list(firsts), bar.advance)
 
-    def find(self, queries: Sequence[str], n: int = 10) -> list[list[Near]]:
-        """For each query the ``n`` texts with the highest cosine, best first."""
+    def find(self, queries: Sequence[str], n: int = 10, *, others: bool = False) -> list[list[Near]]:
+        """For each query the ``n`` texts with the highest cosine, best first; with ``others``, without those equal to
+        it."""
         if n < 1:
             raise ConfigError(f"--n: must be at least 1, got {n}")
         cosines = self._embedder.embed(queries) @ self._vectors.T
-        return [[Near(self._texts[i], int(i), float(row[i])) for i in np.argsort(-row, kind="stable")[:n]]
-                for row in cosines]
+        found = []
+        for query, row in zip(queries, cosines.clip(-1, 1), strict=True):
+            near = (Near(self._texts[self._numbers[i]], self._numbers[i], float(row[i]))
+                    for i in np.argsort(-row, kind="stable"))
+            found.append(list(itertools.islice((one for one in near if not others or one.text != query), n)))
+        return found

@@ -60,7 +60,8 @@ class MaskFiller:
             raise ConfigError(f"--n: must be at least 1, got {n}")
         pieces = text.split(self.mask)
         if len(pieces) == 1:
-            raise DataError(f"the text has no {self.mask}; write it in place of a word")
+            hint = "exactly so, " if self.mask.casefold() in text.casefold() else ""
+            raise DataError(f"the text has no {self.mask}; write it {hint}in place of a word")
         ids_BT, _ = padded(self.texts.encode([text]), self.texts.marks.pad)
         places = (ids_BT[0] == self.texts.marks.mask).nonzero()[:, 0].tolist()
         if len(places) < len(pieces) - 1:
