@@ -52,6 +52,15 @@ def test_a_file_and_standard_input(tickwise_cli, model, tmp_path, monkeypatch):
         "animal", "thing"]
 
 
+def test_progress_on_the_texts_of_a_file_is_shown(tickwise_cli, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
+    (tmp_path / "texts.txt").write_text("a dog\nthe lamp\n", encoding="utf-8")
+    err = tickwise_cli("run", "classify", model, "--input", tmp_path / "texts.txt")[2]
+    shown = [line.split(",")[0] for line in err.splitlines()]
+    assert shown == ["classifying: 50% 1 texts", "classifying: 100% 2 texts"]
+    assert tickwise_cli("run", "classify", model, "a dog")[2] == ""
+
+
 def test_typed_texts_are_answered_one_by_one(tickwise_cli, model, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

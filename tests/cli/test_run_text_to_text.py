@@ -23,7 +23,7 @@ def texts(tmp_path_factory):
     return folder
 
 
-def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
+def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path, monkeypatch):
     pretrained, tuned = tmp_path / "pretrained", tmp_path / "tuned"
     code, out, err = tickwise_cli(
         "train", "text-to-text", texts / "plain.txt", "--out", pretrained, "--depth", 1, "--model.width", 32,
@@ -50,8 +50,11 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path):
     assert found["left_out"] == {"next: ": 0}
     assert found["cut"] == {"next: ": sum(row["cut"] for row in json.loads(out)["samples"])}
     (texts / "mixed.txt").write_text("next: 3 cats\nbefore: 3 cats\nnext:\nnext: 4 cats\n", encoding="utf-8")
+    monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
     code, out, err = tickwise_cli("run", "text-to-text", tuned, "--input", texts / "mixed.txt", "--json")
     assert code == 2
+    assert "answering: 50% 2 texts" in err
+    assert "answering: 100% 4 texts" in err
     assert [row.get("error", "")[:6] for row in json.loads(out)["samples"]] == ["", "text 2", "text 3", ""]
     assert "2 of 4 texts have no answer; the first: text 2 ('before: 3 cats" in err
     code, out, _ = tickwise_cli("run", "text-to-text", tuned, "next: 4 cats", "--json")
@@ -81,7 +84,7 @@ def test_what_cannot_be_scored_is_said_before_the_training(tickwise_cli, texts, 
         assert not (tmp_path / "out").exists()
 
 
-def test_learned_summaries(tickwise_cli, texts, tmp_path):
+def test_learned_summaries(tickwise_cli, texts, tmp_path, monkeypatch):
     pytest.importorskip("rouge_score")
     out_dir = tmp_path / "summaries"
     code, out, err = tickwise_cli(
@@ -104,9 +107,11 @@ def test_learned_summaries(tickwise_cli, texts, tmp_path):
     assert isinstance(json.loads(out)["summary"], str)
     lines = tmp_path / "lines.txt"
     lines.write_text("#A#: Hello.\n" + "word " * 300 + "\n#A#: I have 3 cats.\n", encoding="utf-8")
+    monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
     code, out, err = tickwise_cli("run", "summarise", out_dir, "--input", lines, "--each-line", "--max-tokens", 4,
                                   "--json")
     assert code == 2
+    assert "summarising: 100% 3 texts" in err
     assert ["error" in row for row in json.loads(out)["samples"]] == [False, True, False]
     assert "1 of 3 texts have no summary; the first: text 2 ('word" in err
     code, out, err = tickwise_cli("run", "summarise", out_dir, "word " * 300)

@@ -83,7 +83,8 @@ def test_the_importance_weighted_bound_is_tighter_than_the_evidence_lower_bound(
     one, many = (model.likelihood(texts, n_draws=n) for n in (1, 50))
     assert one.nll == pytest.approx(one.reconstruction + one.kl, abs=1.0)
     assert many.nll < many.bound
-    assert many.nll_low < many.nll < many.nll_high
+    assert many.nll_interval.low < many.nll < many.nll_interval.high
+    assert many.perplexity_interval.low < many.perplexity < many.perplexity_interval.high
     assert many.active_units >= 1
     assert many.perplexity == pytest.approx(torch.tensor(many.nll * 60 / many.n_tokens).exp().item(), rel=1e-5)
     figures = bound_figures(model.module, model.sentences(texts), torch.device("cpu"))
@@ -128,9 +129,16 @@ def test_likelihood_on_the_command_line(trained, tickwise_cli):
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5, "--json")
     assert code == 0
     shown = json.loads(out)
-    assert shown["n_sentences"] == 1
+    assert shown["n-samples"] == {"likelihood": {"original": 1}}
     # One sentence has no spread, and its place in the latent space no variance.
-    assert [shown[name] for name in ("nll_low", "nll_high", "active_units", "unknown")] == [None, None, None, 0]
+    assert shown["intervals"] == {"likelihood": {"nll": None, "bound": None, "perplexity": None}}
+    assert [shown[name] for name in ("active_units", "unknown", "n_draws")] == [None, 0, 5]
+    results = shown["results"]["likelihood"]
+    assert results["bound,none"] == pytest.approx(shown["reconstruction"] + shown["kl"])
+    assert results["nll,none"] <= results["bound,none"]
+    assert results["perplexity,none"] == pytest.approx(np.exp(results["nll,none"] / shown["n_tokens"]))
+    assert shown["higher_is_better"] == {"likelihood": {"nll": False, "bound": False, "perplexity": False}}
+    assert shown["config"]["model_args"]["path"] == str(trained)
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5)
     assert "importance-weighted" in out
     assert "95 % interval n/a" in out

@@ -85,7 +85,7 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
         sentences = [text for text in texts if text.strip()]
         figures = model.likelihood(sentences, n_draws=arguments.draws, seed=arguments.seed)
         if arguments.json:
-            print(json.dumps(dataclasses.asdict(figures)))
+            print(json.dumps(figures.to_json(str(arguments.model), arguments.seed)))
             return 0
         print(_likelihood_table(figures))
         return 0
@@ -107,7 +107,8 @@ def run(arguments: Sample | Reconstruct | Interpolate | Likelihood) -> int:
 
 def _likelihood_table(figures: "LatentFigures") -> str:
     """The figures for people."""
-    between = "n/a" if figures.nll_low is None else f"{figures.nll_low:.3f} to {figures.nll_high:.3f}"
+    between, around = ("n/a" if known is None else f"{known.low:.3f} to {known.high:.3f}"
+                       for known in (figures.nll_interval, figures.perplexity_interval))
     active = "n/a (of too few sentences)" if figures.active_units is None else f"{figures.active_units:,}"
     lines = [
         f"{figures.n_sentences:,} sentences, {figures.n_tokens:,} tokens with their ends; {figures.n_draws} draws "
@@ -117,7 +118,7 @@ def _likelihood_table(figures: "LatentFigures") -> str:
         f"  reconstruction                               {figures.reconstruction:10.3f}",
         f"  KL from the prior                            {figures.kl:10.3f}",
         f"active latent dimensions                       {active:>10}",
-        f"perplexity per token                           {figures.perplexity:10.3f}"]
+        f"perplexity per token                           {figures.perplexity:10.3f}   95 % interval {around}"]
     if figures.unknown:
         from tickwise.evaluation.perplexity import unknown_note
 

@@ -7,29 +7,37 @@ Use:  tickwise run summarise DIRECTORY "a text"
 Without a model:  tickwise run summarise "a text" --method extractive
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.pair_flags import PairFlags, figures_of
+from tickwise.cli.pair_flags import JsonRows, PairFlags, figures_of
+from tickwise.cli.task_flags import typed_lines
+from tickwise.core.console import progress, say
 from tickwise.core.errors import CheckpointError, ConfigError, DataError
 from tickwise.tasks.prefixed_options import SummaryOptions
 
 if TYPE_CHECKING:
     from tickwise.tasks.summarise import Summarised, Summariser
 
+_AT_ONCE = 64
+"""Texts that are summarised side by side; their summaries are printed before the next are read."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Own(CommonArguments):
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """[MODEL] TEXT: a model directory, if the summary is to be learned, and the text; - or no text reads standard
-    input."""
+    """[MODEL] TEXT: a model directory, if the summary is to be learned, and the text; - reads standard input, as does
+    no text where that is no terminal. At a terminal a prompt asks for texts."""
     method: Literal["extractive", "lead", "copy"] = "extractive"
     """Without a model. extractive: the sentences of highest TextRank; lead: the first ones; copy: the whole text."""
     sentences: int = 3
@@ -80,33 +88,74 @@ def run(arguments: Arguments) -> int:
         rows = _rows_to_score(arguments)
         _evaluate(arguments, rows, _summariser(arguments, model), arguments.method if model is None else str(model))
         return 0
-    summarise = _summariser(arguments, model)
-    texts = _texts(arguments, text)
-    shown = _summaries(summarise, texts)
-    if arguments.json:
-        print(json.dumps(shown[0] if len(shown) == 1 else {"samples": shown}, ensure_ascii=False))
-    else:
-        for one in shown:
-            print(" ".join(one["summary"].splitlines()) if len(texts) > 1 else one["summary"])
-    if problems := [one["error"] for one in shown if "error" in one]:
-        raise DataError(f"{len(problems):,} of {len(texts):,} texts have no summary; the first: {problems[0]}")
+    _answer(arguments, _summariser(arguments, model), text)
     return 0
 
 
-def _summaries(summarise: "Summariser", texts: list[str]) -> list[dict[str, Any]]:
-    """The summary of each text; of a model's, whether it was cut, which is said, and the ``error`` where the text is
-    longer than the model reads. A text that is alone raises it as a ``DataError``."""
-    from tickwise.tasks.summarise_learned import LearnedSummariser
-    from tickwise.tasks.text_to_text import say_cut
+def _answer(arguments: Arguments, summarise: "Summariser", text: str | None) -> None:
+    """Summaries to stdout as soon as they are there: of one text as it is written, else a line each; at a terminal, of
+    texts as they are typed. With --json one object, or ``samples``. Of a text that cannot be read the line is blank,
+    its JSON has the ``error``, and the others go on; ``DataError`` says at the end how many these were."""
+    if text is None and arguments.input is None and sys.stdin.isatty():
+        for line in typed_lines():
+            (one,) = _summaries(summarise, [line], 1, None)
+            if "error" in one:
+                say(str(one["error"]))
+            else:
+                print(json.dumps(one, ensure_ascii=False) if arguments.json else one["summary"], flush=True)
+        return
+    batches, total = _batches(arguments, text)
+    first = next(batches)
+    alone = len(first) == 1
+    n_done = n_cut = 0
+    problems: list[str] = []
+    rows = JsonRows()
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[float], None] | None = None if alone else (lambda amount: None)
+        if not alone and (arguments.json or not sys.stdout.isatty()):
+            advance = stack.enter_context(progress("summarising", total, "texts")).advance
+        try:
+            for texts in itertools.chain([first], batches):
+                shown = _summaries(summarise, texts, n_done + 1, advance)
+                n_done += len(texts)
+                n_cut += sum(one.get("cut", False) for one in shown)
+                problems += [one["error"] for one in shown if "error" in one]
+                if alone and problems:
+                    raise DataError(problems[0])
+                for one in shown:
+                    if arguments.json:
+                        rows.add(one)
+                    else:
+                        print(one["summary"] if alone else " ".join(one["summary"].splitlines()), flush=True)
+        finally:
+            if arguments.json:
+                rows.close()
+    if n_cut:
+        from tickwise.tasks.text_to_text import say_cut
 
-    if not isinstance(summarise, LearnedSummariser):
-        return [{"summary": summary} for summary in summarise(texts)]
-    written = summarise.write(texts)
-    if len(written) == 1 and written[0].problem is not None:
-        raise DataError(written[0].problem)
-    say_cut(sum(one.cut for one in written), len(written))
-    return [{"summary": one.text, "cut": one.cut} | ({} if one.problem is None else {"error": one.problem})
-            for one in written]
+        say_cut(n_cut, n_done)
+    if problems:
+        raise DataError(f"{len(problems):,} of {n_done:,} texts have no summary; the first: {problems[0]}")
+
+
+def _summaries(summarise: "Summariser", texts: list[str], first_number: int,
+               advance: Callable[[float], None] | None) -> list[dict[str, Any]]:
+    """The summary of each text; of a model's, whether it was cut; and the ``error`` of a text that cannot be read.
+    ``advance`` is told of every text that is done, unless there is but one."""
+    from tickwise.tasks.summarise_learned import LearnedSummariser
+
+    if isinstance(summarise, LearnedSummariser):
+        return [{"summary": one.text, "cut": one.cut} | ({} if one.problem is None else {"error": one.problem})
+                for one in summarise.write(texts, first_number=first_number, advance=advance)]
+    shown: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, start=first_number):
+        try:
+            shown.append({"summary": summarise([text])[0]})
+        except DataError as problem:
+            shown.append({"summary": "", "error": f"text {number:,}: {problem}" if advance else str(problem)})
+        if advance is not None:
+            advance(1)
+    return shown
 
 
 def _model_and_text(words: tuple[str, ...]) -> tuple[Path | None, str | None]:
@@ -132,18 +181,24 @@ def _summariser(arguments: Arguments, model: Path | None) -> "Summariser":
                              arguments.max_tokens)
 
 
-def _texts(arguments: Arguments, text: str | None) -> list[str]:
+def _batches(arguments: Arguments, text: str | None) -> tuple[Iterator[list[str]], int | None]:
+    """The texts, some at a time, and how many they are where that is known; ``DataError`` where there is none."""
     from tickwise.tasks.keywords import corpus_documents
 
-    if text is not None and text != "-":
-        return text.splitlines() if arguments.each_line else [text]
     source = str(arguments.input) if arguments.input is not None else "-"
-    if source == "-" and sys.stdin.isatty():
-        raise ConfigError("give a text, --input FILE, or --test FILE")
-    texts = list(corpus_documents([source], "line" if arguments.each_line else "file", arguments.field))
-    if not texts:
+    texts: Iterable[str]
+    if text is not None and text != "-":
+        texts = text.splitlines() if arguments.each_line else [text]
+    else:
+        texts = corpus_documents([source], "line" if arguments.each_line else "file", arguments.field)
+        if source != "-":
+            texts = list(texts)
+    running = iter(texts)
+    batches = iter(lambda: list(itertools.islice(running, _AT_ONCE)), [])
+    first = next(batches, None)
+    if first is None:
         raise DataError(f"{source}: no text in it")
-    return texts
+    return itertools.chain([first], batches), len(texts) if isinstance(texts, list) else None
 
 
 def _rows_to_score(arguments: Arguments) -> "list[Summarised]":
@@ -156,7 +211,7 @@ def _rows_to_score(arguments: Arguments) -> "list[Summarised]":
 
 
 def _evaluate(arguments: Arguments, rows: "list[Summarised]", summarise: "Summariser", name: str,
-              say: bool = True) -> dict[str, Any]:
+              shown: bool = True) -> dict[str, Any]:
     """Scores of the summaries: printed, and returned as JSON values. A model leaves out texts that are too long."""
     from tickwise.evaluation.results import results_json, table
     from tickwise.tasks.summarise import evaluate_summaries
@@ -170,13 +225,12 @@ def _evaluate(arguments: Arguments, rows: "list[Summarised]", summarise: "Summar
         scores = evaluate_summaries(summarise, rows, arguments.references)
     figures = results_json({"summarise": scores}, {"summarise": n_scored}, model=name)
     figures |= {"left_out": len(rows) - n_scored} | cut
-    if say:
+    if shown:
         print(json.dumps(figures) if arguments.json else table(scores, "texts", n_scored))
     return figures
 
 
 def _train(arguments: Arguments) -> int:
-    from tickwise.core.console import say
     from tickwise.tasks.summarise_learned import train_summariser
     from tickwise.training.distributed.ranks import is_leader
 
@@ -194,7 +248,7 @@ def _train(arguments: Arguments) -> int:
     figures = figures_of(result)
     if rows:
         figures |= _evaluate(arguments, rows, _summariser(arguments, result.model), str(result.model),
-                             say=not arguments.json)
+                             shown=not arguments.json)
     if arguments.json:
         print(json.dumps(figures))
     say(f'use it: tickwise run summarise {arguments.out} "a text"')

@@ -7,6 +7,7 @@ Shape legend: B sentences, K draws of z, Z latent width.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError
 from tickwise.data.sentences import Sentences
-from tickwise.evaluation.bootstrap import interval, resample_sums
+from tickwise.evaluation.bootstrap import Interval, interval, resample_sums
+from tickwise.evaluation.classification import Score
+from tickwise.evaluation.results import results_json
 from tickwise.models.vae import Vae, active_units, normal_log_density
 
+TASK = "likelihood"
 _ROWS_AT_ONCE = 100
 _RESAMPLES = 1000
 _FEWEST_FOR_VARIANCE = 30
@@ -32,9 +36,8 @@ class LatentFigures:
     n_draws: int
     nll: float
     """The importance-weighted bound of −log p(x)."""
-    nll_low: float | None
-    nll_high: float | None
-    """A 95 % interval of ``nll`` by resampling the sentences; None for a single one."""
+    nll_interval: Interval | None
+    """Of ``nll``, by resampling the sentences; None for a single one."""
     bound: float
     """The negative evidence lower bound: ``reconstruction`` + ``kl``."""
     reconstruction: float
@@ -46,6 +49,18 @@ class LatentFigures:
     """Of the tokens, those that stand for any word that the tokenizer does not know."""
     perplexity: float
     """Per token, from ``nll``."""
+    perplexity_interval: Interval | None
+    """From the same resamples, which keep a sentence's nats and tokens together."""
+
+    def to_json(self, model: str = "", seed: int = 1) -> dict[str, Any]:
+        """lm-evaluation-harness's result layout, lower being better, with intervals; besides, the two parts of the
+        bound and the counts, which are neither good nor bad."""
+        scores = {"nll": Score(self.nll, self.nll_interval), "bound": Score(self.bound, None),
+                  "perplexity": Score(self.perplexity, self.perplexity_interval)}
+        return results_json({TASK: scores}, {TASK: self.n_sentences}, model=model, samples=_RESAMPLES, seed=seed,
+                            higher_is_better=False) | {
+            "reconstruction": self.reconstruction, "kl": self.kl, "active_units": self.active_units,
+            "n_tokens": self.n_tokens, "n_draws": self.n_draws, "unknown": self.unknown}
 
 
 @torch.no_grad()
@@ -75,15 +90,19 @@ def latent_figures(module: Vae, sentences: Sentences, device: torch.device, *, n
             bar.advance(len(indices))
     nll_B = torch.cat(nll).cpu().numpy()
     bound, kl = (torch.cat(parts).double().mean().item() for parts in (bounds, divergences))
-    many = len(sentences) > 1
-    spread = interval(resample_sums(nll_B[:, None], _RESAMPLES, seed)[:, 0] / len(nll_B)) if many else None
+    tokens_B = sentences.lengths[order] + 1.0
+    nll_interval = perplexity_interval = None
+    if len(sentences) > 1:
+        sums_R2 = resample_sums(np.stack([nll_B, tokens_B], 1), _RESAMPLES, seed)
+        nll_interval = interval(sums_R2[:, 0] / len(nll_B))
+        perplexity_interval = interval(np.exp(sums_R2[:, 0] / sums_R2[:, 1]))
     n_unknown = 0
     if unknown_id is not None:
         n_unknown = sum(sentences.ids(number).count(unknown_id) for number in range(len(sentences)))
     n_tokens = int(sentences.lengths.sum()) + len(sentences)
     return LatentFigures(
         n_sentences=len(sentences), n_tokens=n_tokens, n_draws=n_draws, nll=float(nll_B.mean()),
-        nll_low=spread.low if spread else None, nll_high=spread.high if spread else None, bound=bound,
+        nll_interval=nll_interval, perplexity_interval=perplexity_interval, bound=bound,
         reconstruction=bound - kl, kl=kl, unknown=n_unknown,
         active_units=active_units(torch.cat(means)) if len(sentences) >= _FEWEST_FOR_VARIANCE else None,
         perplexity=math.exp(nll_B.sum() / n_tokens),

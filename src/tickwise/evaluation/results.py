@@ -18,8 +18,9 @@ def mean_score(values: Sequence[float], samples: int = 1000, seed: int = 0) -> S
 
 
 def results_json(scores: Mapping[str, Mapping[str, Score]], n: Mapping[str, int], *, model: str = "",
-                 samples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """``scores``: task → metric → score, larger being better; ``n``: the examples of each task."""
+                 samples: int = 1000, seed: int = 0, higher_is_better: bool = True) -> dict[str, Any]:
+    """``scores``: task → metric → score, all of which are better when larger, or smaller; ``n``: the examples of each
+    task."""
     results: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for task, metrics in scores.items():
@@ -32,7 +33,7 @@ def results_json(scores: Mapping[str, Mapping[str, Score]], n: Mapping[str, int]
             intervals[task][name] = [known.low, known.high] if known else None
     return {
         "results": results, "intervals": intervals, "n-samples": {task: {"original": n[task]} for task in scores},
-        "higher_is_better": {task: dict.fromkeys(metrics, True) for task, metrics in scores.items()},
+        "higher_is_better": {task: dict.fromkeys(metrics, higher_is_better) for task, metrics in scores.items()},
         "config": {"model": "tickwise", "model_args": {"path": model}, "bootstrap_iters": samples,
                    "random_seed": seed},
         "tickwise_version": __version__,

@@ -1,9 +1,10 @@
 """Summaries that a trained encoder–decoder writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from tickwise.core.console import progress
 from tickwise.core.errors import ConfigError
 from tickwise.data.pairs import Pairs, ReadPairs
 from tickwise.evaluation.classification import Score
@@ -55,9 +56,10 @@ class LearnedSummariser:
         """Their summaries; ``DataError`` for a text that is longer than the model reads."""
         return self.model.translate(texts, self._options)
 
-    def write(self, texts: Sequence[str]) -> list[Written]:
+    def write(self, texts: Sequence[str], *, first_number: int = 1,
+              advance: Callable[[float], None] | None = None) -> list[Written]:
         """As ``TextToText.write``: also which summaries were cut, and what is said of a text that is too long."""
-        return self.model.write(texts, self._options)
+        return self.model.write(texts, self._options, first_number=first_number, advance=advance)
 
 
 def evaluate_learned(summarise: LearnedSummariser, rows: Sequence[Summarised], name: str,
@@ -65,6 +67,7 @@ def evaluate_learned(summarise: LearnedSummariser, rows: Sequence[Summarised], n
     """Scores as ``evaluate_summaries`` gives them, and the summaries of the texts that the model reads; how many texts
     are too long, and how many summaries were cut, is said. ``DataError`` where every text is too long."""
     scored = [rows[number] for number in summarise.model.scorable([row.text for row in rows], name)]
-    written = summarise.write([row.text for row in scored])
+    with progress("summarising", len(scored), "texts") as bar:
+        written = summarise.write([row.text for row in scored], advance=bar.advance)
     say_cut(sum(one.cut for one in written), len(written), f"summaries of {name}")
     return evaluate_summaries(lambda texts: [one.text for one in written], scored, of), written
