@@ -189,7 +189,10 @@ def test_looking_inside_a_translation(tickwise_cli, files, tmp_path):
                                     "--json")
     assert code == 0
     maps = {one["name"]: one for one in json.loads(printed)["maps"]}
-    assert set(maps) == {"cross", "encoder", "decoder"}
+    assert set(maps) == {"cross", "encoder", "decoder", "words"}
+    found = json.loads(printed)["alignment"]
+    assert (found["source"], found["target"]) == (["two", "one"], ["one", "two"])
+    assert found["pairs"] == " ".join(f"{row.index(max(row))}-{n}" for n, row in enumerate(maps["words"]["mean"]))
     assert all(abs(sum(row) - 1) < 1e-3 for one in maps.values() for row in one["mean"])
     assert (tmp_path / "b.svg").stat().st_size > 1000
     long = "two one " * 60

@@ -20,7 +20,9 @@ CROSS, ENCODER = weights(3, 4, 1), weights(4, 4, 2)
 @pytest.fixture
 def page(browser, tmp_path):
     shown = Pictured("a model", ["the dog", "der Hund"], [Map("cross", TARGET, SOURCE, CROSS),
-                                                          Map("encoder", SOURCE, SOURCE, ENCODER)], "tickwise")
+                                                          Map("encoder", SOURCE, SOURCE, ENCODER),
+                                                          Map("copy", TARGET, SOURCE, CROSS[:1, :1], (0.5, 0.25, 0.125))
+                                                          ], "tickwise")
     path, problems, asked = tmp_path / "attention.html", [], []
     path.write_text(attention_page(shown), encoding="utf-8")
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -69,7 +71,7 @@ def test_keys_read_single_weights_and_go_from_head_to_head(page):
 def test_heads_by_layer_and_the_other_maps(page):
     assert page.locator("#heads button").count() == 2 * (3 + 1)
     page.locator("#heads button[data-layer='0'][data-head='-1']").click()
-    assert page.locator("#chosen").inner_text() == "Layer 1, all heads"
+    assert page.locator("#chosen").inner_text() == "Layer 1, the mean of its heads"
     assert page.locator("#values").inner_text() == said("␣der", "␣the", CROSS[0].mean(0)[0, 0])
     page.locator("#maps button").first.focus()
     page.keyboard.press("ArrowRight")
@@ -79,3 +81,13 @@ def test_heads_by_layer_and_the_other_maps(page):
     drawn = page.evaluate("""() => { const c = document.getElementById('map');
         return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0); }""")
     assert drawn
+
+
+def test_a_pointer_has_one_picture_and_says_how_much_is_copied(page):
+    page.locator("#maps button").nth(2).click()
+    assert page.locator("#chosen").inner_text() == "The pointer (the mean of its heads)"
+    assert not page.locator("#heads").is_visible()
+    page.locator(".query-token").nth(1).hover()
+    assert page.locator("#values").inner_text().endswith("; it is copied with probability 0.250")
+    page.locator("#maps button").first.click()
+    assert page.locator("#heads").is_visible()

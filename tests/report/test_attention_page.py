@@ -22,6 +22,9 @@ def shown(text="plain"):
         weights /= weights.sum(-1, keepdims=True)
         tokens = [f"{text}{i}" for i in range(4)]
         maps.append(Map(name, tokens[:m], tokens[:n], weights))
+    single = maps[0].weights[:1, :1]
+    maps.insert(0, Map("copy", maps[0].queries, maps[0].keys, single, (0.25, 0.5, 0.123)))
+    maps.append(Map("words", maps[1].queries, maps[1].keys, single, pairs="3-0 1-1 0-2"))
     return Pictured(text, [text, text], maps, text)
 
 
@@ -36,8 +39,23 @@ def test_the_page_holds_the_weights_and_a_table_of_the_largest():
         values = numpy.frombuffer(base64.b64decode(kept["weights"]), "<u2").reshape(one.weights.shape) / 65_535
         numpy.testing.assert_allclose(values, one.weights, atol=1e-5)
         assert (kept["queries"], kept["keys"]) == (list(one.queries), list(one.keys))
-    mean = data.maps[0].weights.mean((0, 1))
+    mean = data.maps[1].weights.mean((0, 1))
     assert f"<td>plain{mean[1].argmax()} {mean[1].max():.3f}</td>" in html
+
+
+def test_the_page_says_what_each_map_is_and_how_much_is_copied():
+    html = attention_page(shown())
+    copy, cross, _, words = embedded(html)["maps"]
+    assert copy["about"].startswith("Pointer: from which token of the source the next token is copied")
+    assert copy["copied"] == [0.25, 0.5, 0.123]
+    assert '<th scope="row">plain2</th><td>copied: 0.123</td>' in html
+    assert (bool(copy["single"]), cross["single"], bool(words["single"])) == (True, None, True)
+    assert "what each head of each layer of the decoder takes" in cross["about"]
+    assert words["about"].endswith("As pairs of source and target, from 0: 3-0 1-1 0-2")
+    svg = attention_picture(shown(), "svg").decode("utf-8")
+    assert "plain2  (copied 0.12)" in svg
+    assert svg.count("Right: each head, as layer.head.") == 2
+    assert svg.count(">2.3<") == 2  # the last head of each map that has several
 
 
 def test_the_page_loads_nothing_and_hostile_text_stays_text():

@@ -51,5 +51,5 @@ def test_the_example_is_of_middling_length_and_one_that_the_model_reads(model):
     text, translation, maps = example(model, pairs)
     assert text == "a dog"
     assert translation == model.translate([text])[0]
-    assert {one.name for one in maps} == {"cross", "encoder", "decoder"}
+    assert {one.name for one in maps} == {"cross", "encoder", "decoder", "words"}
     assert example(model, pairs.take([0, 4])) is None

@@ -62,8 +62,10 @@ def run(arguments: Arguments) -> int:
         maps = _maps_of_text(module, tokenizer, arguments.text)
     write_maps(arguments.out, maps, model=str(arguments.model), texts=texts)
     if arguments.json:
-        print(json.dumps({"out": str(arguments.out), "texts": texts, "maps": [map_json(one) for one in maps]},
-                         ensure_ascii=False))
+        shown = {"out": str(arguments.out), "texts": texts, "maps": [map_json(one) for one in maps]}
+        if isinstance(module, EncoderDecoder):
+            shown["alignment"] = alignment_json(maps)
+        print(json.dumps(shown, ensure_ascii=False))
     return 0
 
 
@@ -102,14 +104,23 @@ def write_maps(out: Path, maps: list["AttentionMap"], *, model: str, texts: list
     """The page or picture of ``maps``, and a line that says where it is."""
     from tickwise.report.attention import Map, Pictured, write_attention
 
-    shown = [Map(one.name, one.queries, one.keys, one.weights_LHTS.numpy()) for one in maps]
+    shown = [Map(one.name, one.queries, one.keys, one.weights_LHTS.numpy(), one.copied,
+                 one.pharaoh() if one.name == "words" else "") for one in maps]
     command = shlex.join(["tickwise", *sys.argv[1:]])
     write_attention(out, Pictured(model, texts, shown, command))
     console.say(f"attention: {out}")
 
 
 def map_json(one: "AttentionMap") -> dict[str, object]:
-    """The mean over layers and heads, and the shape of all."""
+    """The mean over layers and heads, and the shape of all; of a pointer, how much each token is copied."""
     layers, heads = one.weights_LHTS.shape[:2]
     return {"name": one.name, "queries": list(one.queries), "keys": list(one.keys), "layers": layers, "heads": heads,
-            "mean": one.mean().tolist()}
+            "mean": one.mean().tolist()} | ({"copied": list(one.copied)} if one.copied else {})
+
+
+def alignment_json(maps: list["AttentionMap"]) -> dict[str, object] | None:
+    """Of a translation: its words, the source's, and which are aligned, as pairs ``i-j`` of source and target, from 0;
+    None where a side has no words, and of a text alone."""
+    words = next((one for one in maps if one.name == "words"), None)
+    return None if words is None else {"source": list(words.keys), "target": list(words.queries),
+                                       "pairs": words.pharaoh()}

@@ -285,6 +285,11 @@ class EncoderDecoder(nn.Module):
         return mixed_log_probabilities(
             logits_BTV, self.copy_gate(hidden_BTC), self._pointed(hidden_BTC, memory), memory.tokens_BS)
 
+    def pointer(self, hidden_BTC: Tensor, memory: CopiedMemory) -> tuple[Tensor, Tensor]:
+        """Of a model that copies, from the output of ``hidden_states``: (B, T, S), from which place of the source the
+        next token is copied, where it is copied, and (B, T), the probability that it is; both float32."""
+        return self._pointed(hidden_BTC, memory), torch.sigmoid(-self.copy_gate(hidden_BTC).float().squeeze(2))
+
     def _pointed(self, hidden_BTC: Tensor, memory: CopiedMemory) -> Tensor:
         """(B, T, S): where the next token could be copied from."""
         weights_BTS: Tensor = self._decoder_layers[-1].copy_attn(hidden_BTC, memory.keys[-1], memory.padding_B11S)

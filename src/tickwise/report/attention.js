@@ -1,6 +1,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const ALL = -1, NAMES = { cross: "translation to source", encoder: "source", decoder: "translation", self: "text" };
+const ALL = -1, NAMES = { copy: "pointer", cross: "target to source", encoder: "source",
+                         decoder: "target", self: "text", words: "words" };
 for (const map of data.maps) {
   const bytes = Uint8Array.from(atob(map.weights), (c) => c.charCodeAt(0));
   map.weights = new Uint16Array(bytes.buffer);
@@ -28,8 +29,9 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const most = (values) => values.reduce((a, b) => Math.max(a, b), 0) || 1;
 
 function nameOf(layer, head) {
-  if (layer === ALL) return "All heads, all layers";
-  return head === ALL ? `Layer ${layer + 1}, all heads` : `Layer ${layer + 1}, head ${head + 1}`;
+  if (map.single) return map.single;
+  if (layer === ALL) return "The mean of all heads of all layers";
+  return head === ALL ? `Layer ${layer + 1}, the mean of its heads` : `Layer ${layer + 1}, head ${head + 1}`;
 }
 
 /** Cells of a map into a canvas, the strongest one opaque. */
@@ -77,7 +79,8 @@ function drawMap() {
 
 function say() {
   const value = weights[row * map.keys.length + column];
-  byId("values").textContent = `${map.queries[row]} ← ${map.keys[column]}: ${value.toFixed(3)}`;
+  const copied = map.copied.length ? `; it is copied with probability ${map.copied[row].toFixed(3)}` : "";
+  byId("values").textContent = `${map.queries[row]} ← ${map.keys[column]}: ${value.toFixed(3)}${copied}`;
 }
 
 /** Shade the other tokens by what token number `at` takes of them. */
@@ -149,6 +152,7 @@ function chooseMap(index) {
     button.setAttribute("aria-selected", String(i === index)); button.tabIndex = i === index ? 0 : -1;
   });
   byId("about").textContent = map.about;
+  byId("by-layer").hidden = Boolean(map.single);
   drawWords(); drawHeads(); choose(ALL, ALL);
 }
 

@@ -5,6 +5,7 @@ Shape legend: L layers, H heads, T queries, S keys.
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,12 +24,22 @@ from tickwise.report.timeline import readable, script_policy
 
 ENDINGS = (".html", ".svg", ".png")
 _ABOUT = {
-    "cross": "Cross-attention: from which tokens of the source each token of the translation was written.",
+    "copy": "Pointer: from which token of the source the next token is copied, where it is copied. The model's output "
+            "mixes this in, as much as stands with each token: with the rest of the probability the token is written "
+            "without looking it up.",
+    "cross": "Cross-attention: what each head of each layer of the decoder takes of the source's tokens when a token "
+             "of the target is written. It is mixed into the decoder's state, and need not be what decides the token.",
     "encoder": "Self-attention of the encoder: what the source's tokens take of each other.",
     "decoder": "Self-attention of the decoder: what each token that was read takes of those before it and of itself.",
     "self": "Self-attention: what each token takes of the others that it may see.",
+    "words": "Word alignment: how much each word of the target takes of each word of the source in the mean of all "
+             "heads of the decoder's last layer but one (of the only layer, where there is one), after Garg et al. "
+             "2019. It is aligned with the word of which it takes most.",
 }
+_SINGLE = {"copy": "The pointer (the mean of its heads)", "words": "The words"}
+"""Maps that have no heads to choose from, and what their only picture is called."""
 _TOP = 3
+_LINE = 150
 _LEAST = 0.0005
 """What is less is shown as 0.000: tokens that may not be seen."""
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
@@ -39,10 +50,20 @@ class Map:
     """The weights of one attention; every row of ``weights`` (L, H, T, S) adds up to 1."""
 
     name: str
-    """``cross``, ``encoder``, ``decoder`` or ``self``."""
+    """``cross``, ``encoder``, ``decoder``, ``self``, ``copy`` or ``words``."""
     queries: Sequence[str]
     keys: Sequence[str]
     weights: NDArray[numpy.float32]
+    copied: Sequence[float] = ()
+    """Of ``copy``, for each of the T tokens the probability that it is copied at all."""
+    pairs: str = ""
+    """Of ``words``: which words are aligned, as pairs ``i-j`` of source and target, from 0."""
+
+    @property
+    def about(self) -> str:
+        """What the map shows."""
+        pairs = f" As pairs of source and target, from 0: {self.pairs}" if self.pairs else ""
+        return _ABOUT.get(self.name, self.name) + pairs
 
 
 @dataclass(frozen=True)
@@ -91,24 +112,26 @@ def _embedded(one: Map) -> dict[str, Any]:
     """Weights as whole numbers of 65,535ths: the page shows three digits of them."""
     layers, heads = one.weights.shape[:2]
     raw = numpy.rint(one.weights * 65_535).astype("<u2").tobytes()
-    return {"name": one.name, "about": _ABOUT.get(one.name, ""), "queries": [readable(t) for t in one.queries],
-            "keys": [readable(t) for t in one.keys], "layers": layers, "heads": heads,
-            "weights": base64.b64encode(raw).decode("ascii")}
+    return {"name": one.name, "about": one.about, "single": _SINGLE.get(one.name), "copied": list(one.copied),
+            "queries": [readable(t) for t in one.queries], "keys": [readable(t) for t in one.keys], "layers": layers,
+            "heads": heads, "weights": base64.b64encode(raw).decode("ascii")}
 
 
 def _table(one: Map) -> str:
     mean_TS = one.weights.mean((0, 1))
     rows = []
-    for query, weights_S in zip(one.queries, mean_TS, strict=True):
+    for number, (query, weights_S) in enumerate(zip(one.queries, mean_TS, strict=True)):
         best = [key for key in numpy.argsort(-weights_S, kind="stable")[:_TOP] if weights_S[key] >= _LEAST]
         cells = "".join(f"<td>{escape(readable(one.keys[key]))} {weights_S[key]:.3f}</td>" for key in best)
-        rows.append(f'<tr><th scope="row">{escape(readable(query))}</th>{cells}</tr>')
-    return (f'<h3>{escape(_ABOUT.get(one.name, one.name))}</h3><div class="scroll" tabindex="0" role="group" '
+        copied = f"<td>copied: {one.copied[number]:.3f}</td>" if one.copied else ""
+        rows.append(f'<tr><th scope="row">{escape(readable(query))}</th>{copied}{cells}</tr>')
+    return (f'<h3>{escape(one.about)}</h3><div class="scroll" tabindex="0" role="group" '
             f'aria-label="{escape(one.name)}, table"><table class="most"><tbody>{"".join(rows)}</tbody></table></div>')
 
 
 def attention_picture(shown: Pictured, form: str) -> bytes:
-    """SVG or PNG: for each map the mean of all heads with its tokens, and every head of every layer."""
+    """SVG or PNG: for each map the mean of all heads with its tokens, and every head of every layer, where it has
+    several."""
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -123,10 +146,16 @@ def attention_picture(shown: Pictured, form: str) -> bytes:
         FigureCanvasAgg(figure)
         rows = figure.subfigures(len(shown.maps), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, one in zip(rows, shown.maps, strict=True):
-            left, right = part.subfigures(1, 2, width_ratios=(1.2, 1))
-            part.suptitle(_ABOUT.get(one.name, one.name), fontsize=9)
-            _draw_mean(left.add_subplot(), one)
             layers, heads = one.weights.shape[:2]
+            lines = textwrap.wrap(one.about, _LINE)
+            if one.name not in _SINGLE:
+                lines.append("Left: the mean of all heads of all layers. Right: each head, as layer.head.")
+            part.suptitle("\n".join(lines), fontsize=9)
+            if one.name in _SINGLE:
+                _draw_mean(part.add_subplot(), one)
+                continue
+            left, right = part.subfigures(1, 2, width_ratios=(1.2, 1))
+            _draw_mean(left.add_subplot(), one)
             grid = right.subplots(layers, heads, squeeze=False)
             for layer in range(layers):
                 for head in range(heads):
@@ -144,6 +173,8 @@ def _draw_mean(axes: Any, one: Map) -> None:
     axes.imshow(one.weights.mean((0, 1)), cmap="Blues", aspect="auto", vmin=0)
     # A dollar sign would begin a formula.
     queries, keys = ([readable(text).replace("$", r"\$") for text in tokens] for tokens in (one.queries, one.keys))
+    if one.copied:
+        queries = [f"{text}  (copied {share:.2f})" for text, share in zip(queries, one.copied, strict=True)]
     axes.set_xticks(range(len(keys)), keys, rotation=60, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(len(queries)), queries)
     axes.xaxis.tick_top()
