@@ -1,6 +1,7 @@
 """Sentence embeddings, the likest texts, and words for masked places, from the command line to the figures."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_texts_of_a_file_are_compared_with_each_other(tmp_path, embedder, tickwi
     code, _, err = tickwise_cli("run", "similar", embedder, LINES[5], "--among", texts, "--picture", tmp_path / "m.svg")
     assert code == 0, err
     assert (tmp_path / "m.svg").read_text(encoding="utf-8").count(f">{LINES[5]}<") == 3  # its row, and two columns
+
+
+@pytest.mark.parametrize("flags", [["-"], []])
+def test_texts_of_standard_input_are_compared_with_each_other(flags, embedder, tickwise_cli, monkeypatch):
+    given = "\n".join([LINES[5], PARTNERS[5], LINES[40]])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode()), encoding="utf-8"))
+    code, out, err = tickwise_cli("run", "similar", embedder, *flags, "--json", "--n", 1)
+    assert code == 0, err
+    assert [json.loads(line)["similar"][0]["number"] for line in out.splitlines()][:2] == [1, 0]
 
 
 def scored(tickwise_cli, *words):

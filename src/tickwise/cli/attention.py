@@ -62,7 +62,7 @@ def run(arguments: Arguments) -> int:
         maps = _maps_of_text(module, tokenizer, arguments.text)
     write_maps(arguments.out, maps, model=str(arguments.model), texts=texts)
     if arguments.json:
-        shown = {"out": str(arguments.out), "texts": texts, "maps": [map_json(one) for one in maps]}
+        shown: dict[str, object] = {"out": str(arguments.out), "texts": texts, "maps": [map_json(one) for one in maps]}
         if isinstance(module, EncoderDecoder):
             shown["alignment"] = alignment_json(maps)
         print(json.dumps(shown, ensure_ascii=False))

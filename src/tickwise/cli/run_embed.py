@@ -14,6 +14,7 @@ from tickwise.cli.task_flags import (
     STANDARD_INPUT,
     TEXTS_AT_ONCE,
     answer_texts,
+    is_prompt,
     lines_of,
     refuse_blank,
     texts_progress,
@@ -149,20 +150,16 @@ def _check_similar(arguments: Similar) -> None:
             if getattr(arguments, name) is not None:
                 raise ConfigError(f"--test: evaluates; leave out {'the text' if name == 'text' else f'--{name}'}")
         return
-    alone = arguments.text is not None and arguments.text != STANDARD_INPUT
-    if arguments.among is None and (alone or _is_prompt(arguments)):
+    alone = arguments.text not in (None, STANDARD_INPUT)
+    if arguments.among is None and (alone or is_prompt(arguments)):
         raise ConfigError("--among: give a file of texts to search in")
     if arguments.picture is not None:
         from tickwise.report.similarity import check_picture
 
-        if _is_prompt(arguments):
+        if is_prompt(arguments):
             raise ConfigError("--picture: is of texts that are given; name their file with --input")
         check_picture(arguments.picture)
         check_file_output(arguments.picture)
-
-
-def _is_prompt(arguments: Similar) -> bool:
-    return arguments.text is None and arguments.input is None and sys.stdin.isatty()
 
 
 def _evaluate(arguments: Similar) -> None:
@@ -182,7 +179,7 @@ def _similar(arguments: Similar) -> None:
 
     asked: list[str] | None = None
     if arguments.among is None or arguments.picture is not None:
-        alone = arguments.text is not None and arguments.text != STANDARD_INPUT
+        alone = arguments.text not in (None, STANDARD_INPUT)
         asked = [arguments.text or ""] if alone else list(lines_of(arguments.input))
     among = asked or []
     if arguments.among is not None:
@@ -193,7 +190,7 @@ def _similar(arguments: Similar) -> None:
         check_size(*(sum(bool(text.strip()) for text in side) for side in (asked or [], among)))
     embedder = Embedder.load(arguments.model, arguments.device)
     texts = SimilarTexts(embedder, among)
-    one = (arguments.text is not None and arguments.text != STANDARD_INPUT) or _is_prompt(arguments)
+    one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
 
     def answer(queries: list[str]) -> None:
         for query, found in zip(queries, texts.find(queries, arguments.n, others=arguments.among is None), strict=True):
@@ -234,7 +231,7 @@ def _fill(arguments: FillMask) -> None:
 
     filler = MaskFiller.load(arguments.model, arguments.device)
     source = "standard input" if arguments.input is None or str(arguments.input) == "-" else str(arguments.input)
-    one_by_one = arguments.input is None and arguments.text != "-" and (arguments.text or sys.stdin.isatty())
+    one_by_one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
     n_done = 0
     problems: list[str] = []
 
@@ -242,10 +239,11 @@ def _fill(arguments: FillMask) -> None:
         nonlocal n_done
         for text in texts:
             n_done += 1
-            advance(1)
             try:
                 places = filler.fill(text, arguments.n)
+                advance(1)
             except DataError as problem:
+                advance(1)
                 if one_by_one:
                     raise
                 problems.append(f"{source}, line {n_done}: {problem}")

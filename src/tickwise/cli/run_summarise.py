@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.pair_flags import JsonRows, PairFlags, figures_of
+from tickwise.cli.json_rows import JsonRows
+from tickwise.cli.pair_flags import PairFlags, figures_of
 from tickwise.cli.task_flags import typed_lines
 from tickwise.core.console import progress, say
 from tickwise.core.errors import CheckpointError, ConfigError, DataError

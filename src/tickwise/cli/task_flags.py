@@ -74,6 +74,11 @@ class NamesTexts(Protocol):
     def input(self) -> Path | None: ...
 
 
+def is_prompt(arguments: NamesTexts) -> bool:
+    """Whether texts are typed at a terminal. Standard input that was read to its end is none."""
+    return arguments.text is None and arguments.input is None and not sys.stdin.closed and sys.stdin.isatty()
+
+
 def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None], what: str = "text") -> None:
     """Hand the texts that the flags name to ``answer``, some hundred at a time; at a terminal one by one as they are
     typed, where one that cannot be answered is said and the prompt stays. A blank line of a file stays a text, so that
@@ -81,7 +86,7 @@ def answer_texts(arguments: NamesTexts, answer: Callable[[list[str]], None], wha
     if arguments.text is not None and arguments.text != STANDARD_INPUT:
         answer([arguments.text])
         return
-    if arguments.text is None and arguments.input is None and sys.stdin.isatty():
+    if is_prompt(arguments):
         for line in typed_lines(what):
             try:
                 answer([line])
@@ -113,7 +118,7 @@ def texts_progress(
 
     There is none for a text that is typed or given, nor where the answers are ``printed`` as lines on the terminal,
     which show how far it is."""
-    typed = arguments.text not in (None, STANDARD_INPUT) or (arguments.input is None and sys.stdin.isatty())
+    typed = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
     if typed or (printed and sys.stdout.isatty() and not arguments.json):
         yield lambda amount: None
         return

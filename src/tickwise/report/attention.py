@@ -25,8 +25,8 @@ from tickwise.report.timeline import readable, script_policy
 ENDINGS = (".html", ".svg", ".png")
 _ABOUT = {
     "copy": "Pointer: from which token of the source the next token is copied, where it is copied. The model's output "
-            "mixes this in, as much as stands with each token: with the rest of the probability the token is written "
-            "without looking it up.",
+            "mixes this in with the probability that is named as copied for each token; else the token is written as "
+            "by any other model.",
     "cross": "Cross-attention: what each head of each layer of the decoder takes of the source's tokens when a token "
              "of the target is written. It is mixed into the decoder's state, and need not be what decides the token.",
     "encoder": "Self-attention of the encoder: what the source's tokens take of each other.",
