@@ -49,6 +49,15 @@ def test_pretrain_then_fine_tune_then_answer(tickwise_cli, texts, tmp_path, monk
     assert found["results"]["next: "]["exact_match,none"] == sum(right) / 20
     assert found["left_out"] == {"next: ": 0}
     assert found["cut"] == {"next: ": sum(row["cut"] for row in json.loads(out)["samples"])}
+    assert found["translation"] == {}  # of two words each
+    sentences = tmp_path / "sentences.tsv"
+    sentences.write_text("dialogue\tsummary\n" + "".join(f"I have {n}\tHe has {n} cats.\n" for n in range(5)))
+    code, out, err = tickwise_cli("run", "text-to-text", tuned, "--test", f"summarise: ={sentences}[dialogue,summary]",
+                                  "--beam", 1, "--json")
+    assert code == 0, err
+    (sentence,) = json.loads(out)["translation"].values()
+    assert sentence["n"] == 5
+    assert "tok:13a" in sentence["signatures"]["bleu"]
     (texts / "mixed.txt").write_text("next: 3 cats\nbefore: 3 cats\nnext:\nnext: 4 cats\n", encoding="utf-8")
     monkeypatch.setattr("tickwise.core.console._PLAIN_INTERVAL_S", 0.0)
     code, out, err = tickwise_cli("run", "text-to-text", tuned, "--input", texts / "mixed.txt", "--json")

@@ -3,7 +3,7 @@
 import pytest
 
 from tickwise.core.errors import DataError
-from tickwise.evaluation.translation import table, tokenization_for, translation_scores
+from tickwise.evaluation.translation import are_sentences, table, tokenization_for, translation_scores
 
 pytest.importorskip("sacrebleu")
 
@@ -74,3 +74,10 @@ def test_empty_translations_score_nothing_and_what_cannot_be_scored_is_named():
         translation_scores(["a", "b"], [["a", " "]])
     with pytest.raises(DataError, match="no translations"):
         translation_scores([], [[]])
+
+
+def test_sentences_are_told_from_labels():
+    assert are_sentences(["a dog runs there", "yes", "the cat sleeps here"])
+    assert are_sentences(["他是学生。", "我也是的"])
+    assert not are_sentences(["positive", "very negative indeed", "neutral"])
+    assert not are_sentences([])

@@ -108,11 +108,13 @@ def _check(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pairs"]) -> dict[str, Any]:
-    """Scores of each prefix: printed for people, returned as JSON values."""
+    """Scores of each prefix: printed for people, returned as JSON values. BLEU and chrF, too, of sentences."""
+    from tickwise.evaluation import translation
     from tickwise.evaluation.results import results_json, table
     from tickwise.tasks.text_to_text import say_cut
 
     options, found, counts, left_out, cut = _search(arguments, model), {}, {}, {}, {}
+    sentences: dict[str, Any] = {}
     for prefix, pairs in tests.items():
         with console.progress(f"answering '{prefix.strip()}'", len(pairs), "texts") as bar:
             found[prefix], answers = model.evaluate(prefix, pairs, options, advance=bar.advance)
@@ -122,8 +124,16 @@ def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pa
         say_cut(cut[prefix], len(written), f"answers to '{prefix.strip()}'")
         if not arguments.json:
             print(f"{prefix.strip()}\n{table(found[prefix], 'texts', counts[prefix])}")
+        targets = [target for target, answer in zip(pairs.targets, answers, strict=True) if answer is not None]
+        if translation.are_sentences(targets) and translation.has_sacrebleu():
+            scores = translation.translation_scores([answer.text for answer in written], [targets],
+                                                    lowercase=model.model.lowercase)
+            sentences[prefix] = {"bleu": scores.bleu.value, "chrf": scores.chrf.value, "n": scores.n,
+                                 "brevity_penalty": scores.brevity_penalty, "signatures": scores.signatures}
+            if not arguments.json:
+                print(translation.table(scores))
     return results_json(found, counts) | {
-        "left_out": left_out, "cut": cut, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
+        "translation": sentences, "left_out": left_out, "cut": cut, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:

@@ -125,7 +125,7 @@ def _check(arguments: Arguments) -> None:
 
 def _look_inside(arguments: Arguments, model: "TextToText") -> int:
     """The translation of one text, and a page of what it was written from."""
-    from tickwise.cli.attention import write_maps
+    from tickwise.cli.attention import alignment_json, write_maps
     from tickwise.tasks.text_to_text import say_cut
 
     assert arguments.text is not None
@@ -140,7 +140,8 @@ def _look_inside(arguments: Arguments, model: "TextToText") -> int:
     write_maps(arguments.attention, maps, model=str(arguments.model), texts=[arguments.text, translation])
     if arguments.json:
         print(json.dumps({"text": arguments.text, "translation": translation, "cut": written.cut,
-                          "attention": str(arguments.attention)}, ensure_ascii=False))
+                          "attention": str(arguments.attention), "alignment": alignment_json(maps)},
+                         ensure_ascii=False))
     else:
         print(" ".join(translation.split()))
     return 0

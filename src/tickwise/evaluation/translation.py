@@ -44,6 +44,22 @@ def need_sacrebleu() -> None:
         raise ConfigError("BLEU and chrF need the sacrebleu library: pip install 'tickwise[eval]'") from None
 
 
+def has_sacrebleu() -> bool:
+    """Whether the library is installed."""
+    try:
+        need_sacrebleu()
+    except ConfigError:
+        return False
+    return True
+
+
+def are_sentences(references: Sequence[str]) -> bool:
+    """Whether most references have the four words that BLEU looks for, or four characters where they are Chinese; of
+    labels and names it says nothing."""
+    long = sum(len(text) >= 4 if has_chinese(text) else len(text.split()) >= 4 for text in references)
+    return 2 * long > len(references)
+
+
 def tokenization_for(references: Sequence[str]) -> Tokenize:
     """sacrebleu's tokenization of that language: ``zh`` when most references have Chinese characters, else ``13a``."""
     chinese = sum(map(has_chinese, references))
