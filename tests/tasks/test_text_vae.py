@@ -49,6 +49,13 @@ def test_training_keeps_a_model_that_uses_its_latent_vector(trained):
     assert json.loads((trained / "run.json").read_text())["family"] == "text VAE"
 
 
+def test_a_collapsed_posterior_is_said(text, tmp_path, tickwise_cli):
+    code, _, err = tickwise_cli("train", "vae", text, "--out", tmp_path / "a", *SMALL, "--max-steps", 40,
+                                "--kl.free-nats", 0, "--kl.warmup-epochs", 0, "--kl.weight", 5)
+    assert code == 0, err
+    assert "the posterior has collapsed: what is latent tells 0." in err
+
+
 def test_samples_are_sentences_of_known_words(trained, tickwise_cli):
     code, out, _ = tickwise_cli("run", "sample", trained, "--n", 12, "--temperature", 0.3, "--json")
     assert code == 0

@@ -44,6 +44,19 @@ def test_both_phases_leave_models_and_a_record(text, tmp_path, tickwise_cli):
     assert json.loads(evaluated)["n-samples"]
 
 
+def test_what_the_game_did_to_real_sentences_is_said(text, tmp_path, tickwise_cli):
+    out = tmp_path / "gan"
+    flags = [flag for flag in FLAGS if flag != "-q"]
+    code, _, err = tickwise_cli("train", "gan", text, "--out", out, *flags, "--adversarial.steps", 30,
+                                "--adversarial.lr", 0.3)
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if line.startswith("development sentences: ")]
+    assert "the game has led away from them" in line
+    after = json.loads((out / "run.json").read_text())["result"]["validation_nll"]
+    assert f"{after:.3f} after it" in line
+    assert float(line.split()[2]) < after
+
+
 def test_a_game_that_is_interrupted_while_the_discriminator_warms_up_is_saved(text, tmp_path, monkeypatch):
     from tickwise.training import game
     from tickwise.training.adversarial import AdversarialOptions

@@ -133,7 +133,8 @@ def _evaluate(arguments: Arguments, model: "PrefixedModel", tests: dict[str, "Pa
             if not arguments.json:
                 print(translation.table(scores))
     return results_json(found, counts) | {
-        "translation": sentences, "left_out": left_out, "cut": cut, "beam": arguments.beam, "length_penalty": arguments.length_penalty}
+        "translation": sentences, "left_out": left_out, "cut": cut, "beam": arguments.beam,
+        "length_penalty": arguments.length_penalty}
 
 
 def _train(arguments: Arguments) -> int:

@@ -139,9 +139,16 @@ def train_gan(config: GanTrainConfig, trace: Path | None = None) -> GanResult:
     console.say(f"discriminator: {discriminator.n_parameters():,} parameters; {config.adversarial.steps:,} steps of "
                 f"the game, {how}")
     record = run_facts(config, generator, about, dtype="fp32", device=device)
-    return play_round(config, Round(
+    before = figures().get("validation_nll")
+    result = play_round(config, Round(
         game=game, n_steps=config.adversarial.steps, max_seconds=config.adversarial.max_seconds, settings=settings,
         record=record | {"discriminator": config_values(discriminator)}, figures=figures, save=save), trace)
+    if before is not None and "validation_nll" in result.figures:
+        after = result.figures["validation_nll"]
+        away = (f": the game has led away from them; the generator before it is in {likelihood.out / 'model'}"
+                if after > before else "")
+        console.say(f"development sentences: {before:.3f} nats per token before the game, {after:.3f} after it{away}")
+    return result
 
 
 def _check_outputs(config: SentenceDataConfig, trace: Path | None) -> None:

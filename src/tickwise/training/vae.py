@@ -17,6 +17,8 @@ from tickwise.training.run import TrainResult, about_data, train_module
 from tickwise.training.vae_objective import KlSchedule, VaeObjective
 
 _EPOCHS_AT_FULL_WEIGHT = 10
+_COLLAPSED_NATS = 0.5
+"""Of what is latent about a sentence, on average; below it that is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +105,10 @@ def train_vae(config: VaeTrainConfig, trace: Path | None = None) -> TrainResult:
         f"data: {len(sentences):,} sentences of {n_tokens / len(sentences):.1f} tokens; batches of {batch}; "
         f"{config.optimizer.name} at {lr:.2g}; the loss is in nats per sentence",
     ]
-    return train_module(config, module, objective, data.tokenizer,
-                        data=about_data(data, config.data) | {"sentences": len(sentences)}, lines=lines, trace=trace)
+    result = train_module(config, module, objective, data.tokenizer, trace=trace, lines=lines,
+                          data=about_data(data, config.data) | {"sentences": len(sentences)})
+    if result.validation.get("kl", _COLLAPSED_NATS) < _COLLAPSED_NATS:
+        say(f"the posterior has collapsed: what is latent tells {result.validation['kl']:.2f} nats of a sentence, in "
+            f"{result.validation['active_units']:.0f} of {model.latent} dimensions; raise --kl.free-nats or "
+            "--word-dropout, or begin with --kl.autoencoder-epochs 1")
+    return result

@@ -32,8 +32,9 @@ class KlSchedule:
     """Times that the rise is repeated; in each, as long again at the full weight."""
     weight: float = 1.0
     """At the end of every rise; other than 1 is a β-VAE (Higgins et al. 2017)."""
-    free_nats: float = 0.0
-    """Nats of each latent dimension, averaged over a batch, that cost nothing."""
+    free_nats: float = 0.2
+    """Nats of each latent dimension, averaged over a batch, that cost nothing: without any, a decoder that predicts
+    well by itself soon learns to ignore what is latent."""
 
     def __post_init__(self) -> None:
         for name in ("autoencoder_epochs", "warmup_epochs", "weight", "free_nats"):
