@@ -236,6 +236,20 @@ def test_a_run_that_ended_can_be_resumed_without_change(trained, tmp_path):
     assert (train_classifier(config).classifier.logits(["I saw a cat"]) == first).all()
 
 
+def test_a_wrong_label_that_sets_the_threshold_is_named(tmp_path, capsys):
+    path = tmp_path / "a.tsv"
+    source = write_texts(path, 200)
+    other = next(kind for kind in WORDS if kind != "animal")
+    wrong = f"I saw a {WORDS['animal'][0]} and a {WORDS['animal'][1]}"
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{wrong}\t{other}\n")
+    train_classifier(ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, batch_size=16, positive="animal",
+                                    folds=3, max_false_alarms=0.01))
+    said = capsys.readouterr().err
+    assert "one text sets the threshold at" in said
+    assert f"Look at its label, {other!r}: '{wrong} …'" in said
+
+
 def test_cross_validation_sets_the_threshold(tmp_path):
     source = write_texts(tmp_path / "a.tsv", 200)
     config = ClassifyConfig(train=(source,), out=tmp_path / "x", epochs=3, batch_size=16, positive="animal", folds=3,

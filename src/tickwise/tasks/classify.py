@@ -38,6 +38,8 @@ from tickwise.training.run import TrainResult, check_outputs, train_module
 _DEV_SHARE = 0.1
 _FEWEST_FOR_DEV = 20
 _FEWEST_TO_CALIBRATE = 50
+_MUCH_FOUND = 0.1
+"""Of a class, more than which a single text of another class may hardly cost."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
                 return _unfinished(trained, config.device)
             judge = Classifier.load(trained.model, device=config.device)
             logits[own] = judge.logits([everything.texts[i] for i in own])
-        settings, folds = _from_folds(config, logits, class_numbers(everything, data.labels), data.labels, task)
+        settings, folds = _from_folds(config, logits, everything, data.labels, task)
     if refit:
         part = _train(config, data, everything, None, vectors, passes, part.found_lr, trace)
         if part.trained.interrupted:
@@ -214,9 +216,10 @@ def _train_job(config: ClassifyConfig, data: ClassifyData, job: Job, train: Exam
     return _Part(trained, job.objective.steps_per_epoch, found_lr)
 
 
-def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes: npt.NDArray[np.int64],
+def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], everything: Examples,
                 labels: tuple[str, ...], task: str) -> tuple[dict[str, Any], ClassificationResult]:
     """Temperature and threshold by texts that were left out, and how well those were classified."""
+    classes = class_numbers(everything, labels)
     temperature = fit_temperature(logits, classes)
     probabilities = softmax(logits, temperature)
     settings: dict[str, Any] = {"temperature": temperature}
@@ -225,10 +228,26 @@ def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], classes
         positive, threshold = labels.index(config.positive), config.decision["threshold"]
         if config.max_false_alarms is not None and config.threshold is None:
             threshold = threshold_for(probabilities[classes != positive, positive], config.max_false_alarms)
+            _say_what_sets_it(threshold, config.max_false_alarms, probabilities[:, positive], classes == positive,
+                              everything, config.positive)
         settings["threshold"] = threshold
         predicted = decide(probabilities, positive, threshold)
     return settings, evaluate_classes(probabilities, classes, labels, task=f"{task}_folds", predicted=predicted,
                                       positive=config.positive, fitted=True)
+
+
+def _say_what_sets_it(threshold: float, max_false_alarms: float, probabilities_N: npt.NDArray[np.float64],
+                      is_positive_N: npt.NDArray[np.bool_], everything: Examples, positive: str) -> None:
+    """That a single text of another class sets the threshold, where much more would be found without it: it may have
+    the wrong label."""
+    others = np.flatnonzero(~is_positive_N)
+    highest = others[probabilities_N[others].argmax()]
+    rest = threshold_for(probabilities_N[others[others != highest]], max_false_alarms) if len(others) > 1 else threshold
+    found, without = (float((probabilities_N[is_positive_N] >= one).mean()) for one in (threshold, rest))
+    if without - found > _MUCH_FOUND:
+        start = " ".join(everything.texts[highest].split())[:60]
+        say(f"one text sets the threshold at {threshold:.4f}, where {found:.0%} of {positive} are found; without it "
+            f"they would be {without:.0%}. Look at its label, {everything.labels[highest]!r}: '{start} …'")
 
 
 def _found_lr(config: ClassifyConfig, job: Job) -> float:
