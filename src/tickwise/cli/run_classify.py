@@ -100,7 +100,7 @@ class Spam(Classify):
 
     task: ClassVar[str] = "spam"
     positive: str | None = "spam"
-    max_false_alarms: float | None = 0.001
+    max_false_alarms: float | None = 0.002
     folds: int = 5
     features: FeatureOptions = dataclasses.field(
         default_factory=lambda: FeatureOptions(min_texts=1, idf_power=1.0))
