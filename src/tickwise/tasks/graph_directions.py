@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tickwise.tasks.graph_facts import MUTUAL, NUMBER, WORD, Step
+from tickwise.text.english_verbs import FORMS, VERB_OF
 from tickwise.text.terms import key_of
-from tickwise.text.triples import PREPOSITIONS, VERB_OF
+from tickwise.text.triples import PREPOSITIONS
 
 _ASKING_WORDS = """a an the of in on at to from by for with and or is are was were be been did do does has have had
     what which who whom whose where when how many much that this it its name tell me s there related connected
@@ -29,11 +30,9 @@ _WHO = frozenset({"who", "what", "that", "which", "whom"})
 _WITHIN_WORDS = """part member one city town country continent state region county province district suburb borough
     location birthplace type instance"""
 _WITHIN = frozenset(_WITHIN_WORDS.split())
-_VERBS = frozenset(VERB_OF) | frozenset(VERB_OF.values())
-_PREPOSITIONS = frozenset(PREPOSITIONS.split("|"))
-_PAST_WORDS = """wrote led became began knew gave took sang spoke lay ran drew saw grew wore ate drank drove flew came
-    went"""
-_NO_PARTICIPLES = frozenset(_PAST_WORDS.split()) | (frozenset(VERB_OF.values()) - {"set", "become", "come"})
+_VERBS = frozenset(VERB_OF)
+PREPOSITION_WORDS = frozenset(PREPOSITIONS.split("|"))
+_NO_PARTICIPLES = frozenset(word for word, form in FORMS.items() if "participle" not in form.kinds)
 _PLACE_WORDS = frozenset({"in", "at", "near", "from", "to", "locate", "birthplace", "live"})
 WHERE, A_NUMBER = "?where", "?number"
 """What a step says besides words: that it leads to a place, or to a number."""
@@ -173,7 +172,7 @@ def _is_within(relation: str, having: bool) -> bool:
     """Whether a relation tells what its subject is, where it is or (``having``) what it has, so that a question that
     names no relation may be answered by it: "Is London in England?" by "part of"."""
     words = WORD.findall(relation.removeprefix("not ")) or [""]
-    return (words[-1] in _PREPOSITIONS or words[0] in _BE or not _WITHIN.isdisjoint(words) or
+    return (words[-1] in PREPOSITION_WORDS or words[0] in _BE or not _WITHIN.isdisjoint(words) or
             relation.endswith("capital of") or (having and words[0] in ("has", "have", "had")))
 
 
@@ -183,7 +182,7 @@ def _holder(relation: str, word: str, verb: bool) -> Literal["subject", "object"
     last, verbs = words[-1], [one for one in words if one in _VERBS and one not in ("has", "have", "had")]
     if last == "by":
         return "object"
-    if last in _PREPOSITIONS or last == "of":
+    if last in PREPOSITION_WORDS or last == "of":
         return "subject" if last in ("of", "for") and not verbs else "none"
     if verbs:
         return "subject"

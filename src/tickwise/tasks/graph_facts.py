@@ -9,7 +9,8 @@ from typing import NamedTuple
 from tickwise.core.errors import DataError
 from tickwise.data.passages import read_passages, sentence_spans
 from tickwise.data.rows import open_text
-from tickwise.text.triples import VERB_OF, triples
+from tickwise.text.english_verbs import VERB_OF
+from tickwise.text.triples import triples
 
 SINGLE = frozenset({
     "capital", "capital of", "born in", "born on", "died in", "died on", "die in", "die on", "father", "mother",

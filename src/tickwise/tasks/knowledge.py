@@ -3,7 +3,9 @@
 A fact is a triple (subject, relation, object) with where it comes from; names that differ in case are one. A question's
 names are looked up among the graph's; from each of them paths of up to so many facts are followed, in both directions,
 no fact twice, so that cycles end. A path's score is the share of the question's other words that its relations (and
-what its names are said to be) contain, less a price for each fact, a higher one for a fact that contains none. A word
+what its names are said to be) contain, less a price for each fact, a higher one for a fact that contains none, and one
+for a relation with a name in it ("receive nobel prize in") that the question does not have. Of equal scores those paths
+are kept that have most of the question's names. A word
 counts only in the direction in which the question reads it (``graph_directions``); where the question leaves that open,
 a noun ("capital") that is read from the object to the subject has a price. What is asked for as "the R of …" has to be
 the last relation. A fact that is denied leads nowhere further.
@@ -41,6 +43,7 @@ from tickwise.tasks.graph_facts import (
     key_of_name,
     relation_name,
 )
+from tickwise.tasks.graph_inner_names import InnerNames
 from tickwise.tasks.graph_problems import Problems, any_contradict, contradicting, contradictions, cycles
 from tickwise.tasks.passage_index import attached
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _FACT_PRICE, _IDLE_PRICE, _BACKWARDS_PRICE, _WRONG_END_PRICE, _FOUND = 0.02, 0.25, 0.05, 0.3, 0.5
+_MORE_PRICE = 0.05
 _WALKS_KEPT = 2000
 _NAME_WORDS = 8
 _FACTS_OF_NAME = 2000  # that are looked at in each direction: a name with more says little
@@ -132,7 +136,7 @@ class KnowledgeGraph:
         self._single = SINGLE | {relation_name(name) for name in single}
         self.n_facts: int = connection.execute("SELECT count(*) FROM facts").fetchall()[0][0]
         relations = connection.execute("SELECT DISTINCT relation FROM facts").fetchall()
-        self._relation_words = {stem(word) for (relation,) in relations for word in WORD.findall(relation)}
+        self._inner = InnerNames(connection, [relation for (relation,) in relations])
 
     @classmethod
     def open(cls, path: Path, single: Iterable[str] = ()) -> "KnowledgeGraph":
@@ -177,6 +181,8 @@ class KnowledgeGraph:
             wanted = (wanted - {"year", "date", "day"}) | {A_NUMBER}
         if not wanted:
             return GraphAnswer(question, reason="the question has no words beside names to find a relation by")
+        if first in _VERB_FIRST:
+            return GraphAnswer(question, reason="a question for yes or no needs two names that are in the graph")
         role = _THE_R_OF.search(question)
         found: dict[str, PathAnswer] = {}
         for name in names:
@@ -184,12 +190,22 @@ class KnowledgeGraph:
                 end, score = walk.steps[-1].end, walk.score(wanted)
                 if role and stem(role[1]) not in map(stem, WORD.findall(walk.steps[-1].fact.relation)):
                     score -= _WRONG_END_PRICE
+                score -= _MORE_PRICE * sum(self._inner.says_more(step, asked.words) for step in walk.steps)
                 wrong_kind = first in ("who", "where", "when") and bool(NUMBER.search(end)) != asks_number
                 if key_of_name(end) in names or wrong_kind or is_denial(walk.steps[-1].fact.relation) != asked.denied:
                     continue
                 if score >= _FOUND and (key_of_name(end) not in found or score > found[key_of_name(end)].score):
                     found[key_of_name(end)] = PathAnswer(end, walk.steps, score)
-        return self._best(question, found)
+        return self._best(question, self._naming_most(found, frozenset(names)))
+
+    def _naming_most(self, found: dict[str, PathAnswer], names: frozenset[str]) -> dict[str, PathAnswer]:
+        """Of the best answers to a question with several names those whose paths have most of them."""
+        if len(names) < 2 or not found:
+            return found
+        most = max(answer.score for answer in found.values())
+        best = {key: answer for key, answer in found.items() if answer.score >= most - 1e-9}
+        kept = self._inner.naming_most({key: answer.path for key, answer in best.items()}, names)
+        return {key: answer for key, answer in best.items() if key in kept}
 
     def _best(self, question: str, found: dict[str, PathAnswer], tolerance: float = 1e-9) -> GraphAnswer:
         """The answers of the highest score (and down to ``tolerance`` below it), with what contradicts them."""
@@ -232,12 +248,13 @@ class KnowledgeGraph:
         places: list[Place] = []
         for (i, j), key in sorted(spans.items(), key=lambda item: (item[0][0] - item[0][1], item[0])):
             # A word in lower case that relations have as well is more likely to ask for one.
-            asks = j - i == 1 and tokens[i].islower() and stem(tokens[i]) in self._relation_words
+            asks = j - i == 1 and tokens[i].islower() and stem(tokens[i]) in self._inner.words
             asks = asks or (tokens[i].islower() and key in ASKING)
             if key in known and not asks and not taken & set(range(i, j)):
                 taken |= set(range(i, j))
                 places.append(Place(i, j, key))
-        if any(tokens[place.start][0].isupper() for place in places):
+        yes_or_no = bool(tokens) and tokens[0].lower() in _VERB_FIRST
+        if not yes_or_no and any(tokens[place.start][0].isupper() for place in places):
             # Beside names in upper case, "country" is what something is said to be.
             kinds = {key for (key,) in self._connection.execute(
                 "SELECT DISTINCT object_key FROM facts WHERE relation = 'is a'").fetchall()}

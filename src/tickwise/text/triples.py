@@ -1,252 +1,355 @@
-"""Facts of English sentences as triples (subject, relation, object), by plain rules.
+"""Facts of English sentences as triples (subject, relation, object), by a small grammar of clauses.
 
-The rules know forms of being and having and some hundred verbs; a sentence that they do not fit gives nothing:
+A sentence is read from left to right into its subject, what is put in between commas, and its predicates; each of them
+keeps its own objects. What is not understood up to the next boundary of a clause gives nothing.
 
-- "the R of X is Y", "X's R is Y", "Y is the R of X", "X has a R of Y"  → (X, R, Y)
-- "X is a Y"                                                            → (X, is a, Y)
-- "Y was written by X", "X wrote Y"                                     → (X, write, Y)
-- "X was born in Y on Z"                                                → (X, born in, Y), (X, born on, Z)
-- "X, a Y, …" and "X, the R of Y, …"                                    as if with "is"
+- "the R of X is Y", "X's R is Y", "Y is the R of X", "X has a R of 3"     → (X, R, Y)
+- "X is a Y in Z"                                                          → (X, is a, Y), (X, is a Y in, Z)
+- "X wrote Y in Z", "Y was written in Z by X"                              → (X, write, Y), (X, write Y in, Z), …
+- "X was born in Y on Z"                                                   → (X, born in, Y), (X, born on, Z)
+- "X, a Y, …", "X, the R of Y, …", "X, who …, …", "X, born in …, …", "X, whose R is …, …", "Founded in …, X …"
+- "A and B wrote C and D"                                                  → one triple each, where they are complete
 - "not" and "never" make the relation "not …"
 
-A pronoun at the beginning stands for the subject of the sentence before.
+What may be, is said by someone, or depends on a condition is no fact. "He", "she", "it" and "they" stand for the
+subject of the sentence before, where it was understood and fits.
 """
 
-import itertools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
-_IRREGULAR = {
-    "write": "wrote written", "found": "founded", "win": "won", "lead": "led", "build": "built", "make": "made",
-    "buy": "bought", "sell": "sold", "hold": "held", "teach": "taught", "marry": "married", "become": "became",
-    "begin": "began begun", "know": "knew known", "give": "gave given", "take": "took taken", "sing": "sang sung",
-    "speak": "spoke spoken", "lie": "lay lain", "run": "ran", "beat": "beaten", "draw": "drew drawn", "see": "saw seen",
-    "keep": "kept", "grow": "grew grown", "meet": "met", "fight": "fought", "leave": "left", "wear": "wore worn",
-    "eat": "ate eaten", "drink": "drank drunk", "drive": "drove driven", "bear": "born borne", "bring": "brought",
-    "set": "set", "fly": "flew flown", "come": "came", "go": "went gone", "have": "had", "study": "studied",
-    "occupy": "occupied", "carry": "carried", "bury": "buried", "die": "died", "tie": "tied",
-}  # fmt: skip
-_REGULAR_WORDS = """acquire admire appoint attend border capture chair command compose conquer construct contain
-cover create defeat design develop direct discover divide edit elect employ establish explore export feature film
-flow form fund govern host import include influence inspire introduce invent join kill launch live locate love
-manage move name narrate open operate order organise organize own paint perform place play please produce program
-publish receive record reign release rename replace represent retire rule serve settle sign sponsor start stretch
-succeed supply support train translate use visit work worship call base consist connect belong educate cross end
-rise"""
+from tickwise.text.phrases import Tokens, tokens_of
+from tickwise.text.predicates import Tail, finite, is_participle, several, tails, verb_group
+from tickwise.text.statements import OWNERS, Read, Statements, Subject, Triple
 
-
-def _forms() -> dict[str, str]:
-    """Every form of a known verb → the verb."""
-    forms: dict[str, str] = {}
-    for verb in [*_REGULAR_WORDS.split(), *_IRREGULAR]:
-        stem = verb[:-1] if verb.endswith("e") else verb
-        third = verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else (
-            verb + "es" if verb.endswith(("s", "sh", "ch", "x", "o")) else verb + "s")
-        for form in (verb, third, *_IRREGULAR.get(verb, f"{stem}ed").split()):
-            forms.setdefault(form, verb)
-    forms.update(has="have", planned="plan", controlled="control")
-    # "found" is far more often the past of "find" than a verb of its own.
-    forms.pop("found", None)
-    return forms
-
-
-VERB_OF = _forms()
-_BE = "is|are|was|were|has been|have been|had been|became|becomes|remains|remained"
+_UNSURE = re.compile(
+    r"\b(?:if|unless|whether|perhaps|possibly|probably|maybe|allegedly|reportedly|supposedly|purportedly|apparently|"
+    r"presumably|hypothetically|according to|rumou?red|no longer|neither|nor|nobody|hardly|barely|rarely|seldom|"
+    r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
+    r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
+_ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
+_DASHES = re.compile(r"\s+[–—-]{1,2}\s+|—")
+_SPEECH = re.compile(r"[“\"](?:[^\"”]*[,.!?]|(?:\S+\s+){5,}\S+)[”\"]")
+_RESULTS = frozenset(["lead", "cause", "make", "result", "allow", "mean", "give", "help", "enable", "include", "occur"])
+_ENOUGH = frozenset({"all", "both", "many", "several", "some", "a", "an", "the", "", "his", "her", "its", "their"})
 PREPOSITIONS = ("in|on|at|to|from|for|by|with|as|into|near|under|against|during|through|between|since|until|after|"
                 "before")
-_ADVERB = r"(?:\s+(?:also|now|currently|formerly|still|once|then|later|first|originally|mostly|often))?"
-_VERBS = "|".join(sorted(map(re.escape, VERB_OF), key=len, reverse=True))
-_GROUP = re.compile(
-    rf"\b(?:(?P<be>{_BE}){_ADVERB}(?P<benot>\s+(?:not|never))?{_ADVERB}(?:\s+(?P<participle>{_VERBS})\b(?!\s+of\b))?"
-    rf"|(?P<donot>(?:did|does|do)\s+not\s+|never\s+)?(?P<verb>{_VERBS}))\b(?:\s+(?P<preposition>{PREPOSITIONS})\b)?")
-_TAIL = re.compile(rf"\s+(?P<preposition>{PREPOSITIONS})\s+")
-_CLAUSE_END = re.compile(r"[;:()\[\]—–]|,?\s+(?:but|while|whereas|although|because|which|who|whose|where|when|that)\s")
-_AND_VERB = re.compile(rf",?\s+and\s+(?=(?:also\s+|later\s+|then\s+)?(?:(?:{_BE}|{_VERBS})\b))")
-_PRONOUN = re.compile(r"^(?:he|she|it|they|this|these)$", re.IGNORECASE)
-_LEADING = re.compile(rf"^(?:{PREPOSITIONS}|when|while|although|because|if|however|then|later|today)\b", re.IGNORECASE)
-_DETERMINER = re.compile(r"^(?:a|an|the|its|his|her|their|this|that|these|those|some|any)\s+", re.IGNORECASE)
-_R_OF = re.compile(r"^(?:the\s+)?(?P<relation>[a-z][\w-]*(?:\s+[a-z][\w-]*){0,3})\s+(?:of|for)\s+(?P<of>.+)$",
-                   re.IGNORECASE)
-_POSSESSIVE = re.compile(r"^(?P<of>.+?)(?:'s|’s|s'|s’)\s+(?P<relation>[a-z][\w-]*(?:\s+[a-z][\w-]*){0,3})$")
-_BEFORE_NOUN = re.compile(
-    r"(?:\b(?:a|an|the|his|her|its|their|of|in|for|by|first|last|new|old|many|two|three)|['’]s)\s+$", re.IGNORECASE)
-_ARTICLE = re.compile(r"^(?:a|an|the)\s", re.IGNORECASE)
-_RELATIVE = re.compile(r"\b(?:that|which|who|whom|whose|where|when)\b", re.IGNORECASE)
-_LONGEST_NAME = 8
-
-
-class Triple(NamedTuple):
-    """A fact, and the sentence that says it, which is the ``number``th of those given, counted from 0."""
-
-    subject: str
-    relation: str
-    object: str
-    sentence: str = ""
-    number: int = 0
 
 
 def triples(sentences: list[str]) -> Iterator[Triple]:
     """The facts of consecutive sentences."""
-    before = ""
+    before: Subject | None = None
     for number, sentence in enumerate(sentences):
         flat = " ".join(sentence.split()).rstrip(".!。 ")
         if flat.endswith("?"):
+            before = None
             continue
-        for fact in _of_sentence(flat, before):
-            if not _PRONOUN.match(fact.subject):
-                yield fact._replace(sentence=sentence.strip(), number=number)
-        before = _subject_of(flat, before)
+        seen: set[tuple[str, str, str]] = set()
+        for part in flat.split("; "):
+            reader = _Sentence(part, before)
+            reader.read()
+            before = reader.subject
+            for fact in reader.facts:
+                if fact[:3] not in seen:
+                    seen.add(fact[:3])
+                    yield fact._replace(sentence=sentence.strip(), number=number)
 
 
-def _subject_of(sentence: str, before: str) -> str:
-    """What a pronoun in the next sentence stands for."""
-    group = _verb_group(sentence)
-    if group is None:
-        return before
-    subject, _ = _subject(sentence[: group.start()], before)
-    owner = _owner(subject)
-    return _name(owner["of"] if owner else subject) or before
+class _Sentence:
+    """Reads one sentence. ``subject``: what a pronoun in the next one stands for."""
+
+    def __init__(self, text: str, before: Subject | None) -> None:
+        flat = _ASIDE.sub("", text)
+        if len(_DASHES.findall(flat)) == 2:
+            flat = _DASHES.sub(", ", flat)
+        self._unsure = bool(_UNSURE.search(flat) or _SPEECH.search(flat))
+        self._tokens = Tokens(tokens_of(flat))
+        self._says = Statements(self._tokens)
+        self._before = before
+        self.subject: Subject | None = None
+        self.facts: list[Triple] = []
+
+    def read(self) -> None:
+        if not self._unsure:
+            self._clause(0)
+
+    # ---------------------------------------------------------------- clauses
+
+    def _clause(self, at: int) -> None:
+        tokens = self._tokens
+        opened = self._opening(at)
+        if opened is None:
+            return
+        at, fronted, participles = opened
+        subject = self._subject(at)
+        if subject is None:
+            return
+        if self.subject is None or subject.named:
+            self.subject = subject
+        for place in participles:
+            self._participle(place, subject)
+        verb = self._between(subject)
+        if verb is None:
+            return
+        read = self._says.predicate(verb, subject, [*fronted, *subject.tails])
+        while read is not None:
+            self._add(read.facts)
+            end = self._behind(read)
+            at = end + (tokens[end].kind == "comma")
+            if not (tokens[at].kind == "and" or tokens[at].lower == "but"):
+                if tokens[end].kind != "comma" or not finite(tokens, at, plural=False) or is_participle(tokens, at):
+                    return
+                at -= 1
+            at += 1
+            verb = at
+            while tokens[verb].kind == "adverb":
+                verb += 1
+            if read.passive and is_participle(tokens, verb):
+                read = self._says.elided(verb, subject) or self._says.predicate(at, subject, [])
+            elif finite(tokens, verb, subject.plural) or tokens[verb].may_be("past"):
+                read = self._says.predicate(at, subject, [])
+            else:
+                self._before = self.subject
+                return self._clause(at)
+
+    def _opening(self, at: int) -> tuple[int, list[Tail], list[int]] | None:
+        """What stands before the subject: its end, when and where, and the places of participles. None for what is not
+        understood."""
+        tokens = self._tokens
+        found: list[Tail] = []
+        participles: list[int] = []
+        while True:
+            token = tokens[at]
+            if token.kind == "adverb" or (at == 0 and token.lower in ("and", "but", "yet")):
+                at += 1 + (tokens[at + 1].kind == "comma")
+            elif is_participle_first(tokens, at):
+                _, end = tails(tokens, at + 1)
+                if tokens[end].kind != "comma":
+                    return None
+                participles.append(at)
+                at = self._behind_place(end + 1)
+            elif at == 0 and token.may_be("ing") and not token.may_be("base"):
+                return None
+            elif token.kind == "preposition":
+                phrases = several(tokens, at + 1)
+                if phrases is None:
+                    return None
+                end = phrases.end
+                while tokens[end].kind == "preposition" and (more := tokens.noun_phrase(end + 1)) is not None:
+                    end = more.end
+                after = tokens[end].kind
+                if after != "comma" and not (phrases.dated and end == phrases.end and
+                                             after in ("determiner", "name", "pronoun", "word")):
+                    return None
+                if token.lower in ("in", "on", "at", "during", "since") and phrases.usable:
+                    found.append(Tail(token.lower, phrases))
+                at = end + (after == "comma")
+                if after == "comma" and not phrases.dated:
+                    at = self._behind_place(at)
+            elif token.lower in ("when", "while", "although", "though", "because", "once"):
+                commas = [i for i in range(at, len(tokens)) if tokens[i].kind == "comma"]
+                if len(commas) != 1:
+                    return None
+                at = commas[0] + 1
+            else:
+                return at, found, participles
+
+    def _behind_place(self, at: int) -> int:
+        """Behind "Germany," in "Born in Ulm, Germany, he …"."""
+        tokens = self._tokens
+        phrase = tokens.noun_phrase(at)
+        if phrase is None or not phrase.named or phrase.determiner or tokens[phrase.end].kind != "comma":
+            return at
+        after = tokens[phrase.end + 1]
+        place = after.kind in ("name", "pronoun") or after.lower in ("the", "his", "her", "its", "their")
+        return phrase.end + 1 if place else at
+
+    def _subject(self, at: int) -> Subject | None:
+        tokens = self._tokens
+        word = tokens[at].lower
+        if tokens[at].kind == "pronoun":
+            if finite(tokens, at + 1) or tokens[at + 1].kind == "comma":
+                return self._meant(word, at + 1)
+            return None
+        phrases = several(tokens, at, subject=True)
+        if phrases is None or (not phrases.split and phrases.dated):
+            return None
+        first = tokens.noun_phrase(at)
+        assert first is not None
+        end = phrases.end
+        names = phrases.names
+        text, when, named, whole = phrases.text, [], first.named, True
+        while tokens[end].kind == "preposition":
+            more = several(tokens, end + 1)
+            if more is None:
+                return None
+            if more.dated and first.named:
+                when.append(Tail(tokens[end].lower, more))
+                end = more.end
+                continue
+            named, whole, end = False, False, more.end
+            text = tokens.text(at + (first.determiner in ("a", "an", "the")), end)
+            names = (text,) if len(names) == 1 and more.usable else ()
+        if first.determiner in OWNERS and names:
+            owner = self._meant(first.determiner, at)
+            names = tuple(f"{owner.names[0]}'s {text.partition(' ')[2]}" for _ in names[:1] if len(owner.names) == 1)
+            text = names[0] if names else text
+        usable = phrases.usable and first.determiner in _ENOUGH
+        return Subject(names if usable else (), text, end, phrases.split or first.plural or len(phrases.names) > 1, "",
+                        first.determiner in ("a", "an", "the"), tuple(when), named, whole)
+
+    def _meant(self, pronoun: str, end: int) -> Subject:
+        """Whom a pronoun stands for: the subject of the clause before, if it suits."""
+        before = self._before
+        plural = pronoun in ("they", "their")
+        person = pronoun in ("he", "she", "his", "her")
+        suits = before is not None and pronoun in ("he", "she", "it", "they", *OWNERS) and before.plural == plural and (
+            before.named or not person) and (not person or not before.article)
+        if before is None or not suits:
+            return Subject((), pronoun, end, plural, pronoun)
+        return before._replace(end=end, pronoun=pronoun, tails=())
+
+    def _between(self, subject: Subject) -> int | None:
+        """Where the verb of a subject stands; what is put between the two is read on the way. None where it is not
+        clear."""
+        tokens, at = self._tokens, subject.end
+        if tokens[at].lower in ("who", "which", "that") and tokens[at].kind in ("relative", "that"):
+            read = self._says.predicate(at + 1, subject, [], within=True)
+            if read is None or not finite(tokens, read.end, subject.plural):
+                return None
+            self._add(read.facts)
+            at = read.end
+        elif is_participle(tokens, at):
+            read = self._says.elided(at, subject)
+            if read is not None and finite(tokens, read.end, subject.plural):
+                self._add(read.facts)
+                at = read.end
+        waiting: list[Triple] = []
+        while tokens[at].kind == "comma":
+            if finite(tokens, at + 1, subject.plural):
+                at += 1
+                break
+            inserted = self._insert(at + 1, subject)
+            if inserted is None:
+                return None
+            facts, at, sure = inserted
+            if sure and tokens[at].kind == "comma":
+                self._add(facts)
+            else:
+                waiting += facts
+            if tokens[at].kind != "comma":
+                return None
+        if not finite(tokens, at, subject.plural):
+            return None
+        self._add(waiting)
+        return at
+
+    def _insert(self, at: int, subject: Subject) -> tuple[list[Triple], int, bool] | None:
+        """What stands behind a subject's comma: its facts, its end, and whether they hold however the sentence goes
+        on."""
+        tokens = self._tokens
+        token = tokens[at]
+        if token.lower in ("who", "which"):
+            read = self._says.predicate(at + 1, subject, [], within=True)
+            if read is not None and tokens[read.end].kind == "comma":
+                return read.facts, read.end, True
+            end = self._closing(at)
+            return None if end is None else ([], end, False)
+        if token.lower == "whose":
+            return self._whose(at, subject)
+        if token.lower in ("where", "whom") or tokens[at + 1].kind == "relative":
+            end = self._closing(at)
+            return None if end is None else ([], end, False)
+        if is_participle(tokens, at):
+            read = self._says.elided(at, subject)
+            return None if read is None else (read.facts, read.end, False)
+        if token.kind == "preposition":
+            _, end = tails(tokens, at)
+            return None if end == at else ([], end, False)
+        if token.kind == "adverb":
+            return [], at + 1, False
+        if token.lower == "or":
+            phrase = tokens.noun_phrase(at + 1)
+            return None if phrase is None else ([], phrase.end, False)
+        return self._apposition(at, subject)
+
+    def _apposition(self, at: int, subject: Subject) -> tuple[list[Triple], int, bool] | None:
+        """"X, a Y …," and "X, the R of Y,": as if with "is"; what follows the Y within the commas is said of X."""
+        tokens = self._tokens
+        phrase = tokens.noun_phrase(at)
+        if phrase is None or phrase.pronoun:
+            return None
+        said: list[Triple] = []
+        if phrase.determiner and not subject.plural:
+            said = self._says.being(phrase, subject, False, [])
+        end = phrase.end
+        if tokens[end].kind == "and":
+            more = tokens.noun_phrase(end + 1)
+            if more is None or more.pronoun or tokens[more.end].kind != "comma":
+                return None
+            said, end = [], more.end
+        if is_participle(tokens, end) or tokens[end].lower in ("who", "which", "that"):
+            read = self._says.elided(end, subject) if is_participle(tokens, end) else (
+                self._says.predicate(end + 1, subject, [], within=True))
+            if read is None:
+                return None
+            said, end = [*said, *read.facts], read.end
+        elif tokens[end].kind == "preposition":
+            _, end = tails(tokens, end)
+        return said, end, False
+
+    def _whose(self, at: int, subject: Subject) -> tuple[list[Triple], int, bool] | None:
+        tokens = self._tokens
+        phrase = tokens.noun_phrase(at + 1)
+        if phrase is not None and not phrase.pronoun and len(subject.names) == 1 and not phrase.determiner:
+            name = f"{subject.names[0]}'s {phrase.text}"
+            read = self._says.predicate(phrase.end, Subject((name,), name, phrase.end, phrase.plural), [], within=True)
+            if read is not None and tokens[read.end].kind == "comma":
+                return read.facts, read.end, True
+        end = self._closing(at)
+        return None if end is None else ([], end, False)
+
+    def _closing(self, at: int) -> int | None:
+        """The comma that ends a clause which is not understood: the only one with a verb behind it."""
+        tokens = self._tokens
+        ends = [i for i in range(at, len(tokens)) if tokens[i].kind == "comma" and finite(tokens, i + 1, plural=False)]
+        return ends[0] if len(ends) == 1 else None
+
+    def _behind(self, read: Read) -> int:
+        """Reads ", who …", ", which …" and ", a Y," behind the last name of a predicate; the end of it."""
+        tokens, end, last = self._tokens, read.end, read.last
+        if tokens[end].kind != "comma" or last is None or last.end != end or last.core != last.end or last.dated:
+            return end
+        subject = Subject((last.text,), last.text, end, last.plural, article=bool(last.determiner), named=last.named)
+        if tokens[end + 1].lower in ("who", "which"):
+            said = self._says.predicate(end + 2, subject, [], within=True)
+            group = verb_group(tokens, end + 2)
+            result = group is not None and not group.passive and any(verb in _RESULTS for _, verb in group.verbs)
+            active = group is not None and bool(group.verbs) and not group.passive
+            of_clause = active and tokens[end + 1].lower == "which"
+            if said is None or result or of_clause:
+                return end
+            self._add(said.facts)
+            return said.end
+        phrase = tokens.noun_phrase(end + 1)
+        if last.named and phrase is not None and phrase.determiner in ("a", "an", "the") and (
+            tokens[phrase.end].kind in ("comma", "end")) and (
+                phrase.determiner != "the" or phrase.core != phrase.end) and tokens[phrase.end + 1].kind != "and":
+            self._add(self._says.being(phrase, subject, False, []))
+            return phrase.end
+        return end
 
 
-def _of_sentence(sentence: str, before: str) -> Iterator[Triple]:
-    subject = ""
-    for clause in _clauses(sentence):
-        group = _verb_group(clause)
-        if group is None:
-            continue
-        own, appositions = _subject(clause[: group.start()], before)
-        subject = own or subject
-        if not subject or len(subject.split()) > _LONGEST_NAME or _RELATIVE.search(subject):
-            continue
-        for said in appositions:
-            yield from _being(subject, said, "")
-        yield from _facts(subject, group, clause[group.end() :])
+    def _participle(self, at: int, subject: Subject) -> None:
+        """A participle before its subject's clause: "Founded in 1901, the company …"."""
+        read = self._says.elided(at, subject)
+        if read is not None:
+            self._add(read.facts)
+
+    def _add(self, facts: list[Triple]) -> None:
+        self.facts += self._says.usable(facts)
 
 
-def _verb_group(clause: str) -> "re.Match[str] | None":
-    """The first verb with what belongs to it; behind an article, "play" or "works" is a noun."""
-    for match in _GROUP.finditer(clause):
-        form = match["verb"]
-        noun = form is not None and form.rstrip("s").rstrip("e") in (VERB_OF[form].rstrip("e"), VERB_OF[form])
-        if not (noun and _BEFORE_NOUN.search(clause[: match.start()])):
-            return match
-    return None
-
-
-def _clauses(sentence: str) -> list[str]:
-    """The main clause and, behind "and", further verbs with the same subject."""
-    end = _CLAUSE_END.search(sentence)
-    main = sentence[: end.start()] if end and _verb_group(sentence[: end.start()]) else sentence
-    return _AND_VERB.split(main)
-
-
-def _subject(text: str, before: str) -> tuple[str, list[str]]:
-    """The subject in what stands before the verb, and what is put beside it between commas."""
-    parts = [part.strip() for part in text.strip().rstrip(",").split(",") if part.strip()]
-    while len(parts) > 1 and _LEADING.match(parts[0]):
-        parts.pop(0)
-    if not parts or _LEADING.match(parts[0]):
-        return "", []
-    first = re.sub(r"\s+(?:also|now|later|then|never|did not|does not)$", "", parts[0])
-    owned = re.match(r"^(?:his|her|its|their)\s+(.+)$", first, re.IGNORECASE)
-    if owned and before:
-        return f"{before}'s {owned[1]}", []
-    if _PRONOUN.match(first):
-        return before, []
-    return first, [part for part in parts[1:] if _DETERMINER.match(part)]
-
-
-def _facts(subject: str, group: "re.Match[str]", rest: str) -> Iterator[Triple]:
-    negation = "not " if group["benot"] or group["donot"] else ""
-    rest = rest.strip()
-    preposition, participle = group["preposition"], group["participle"]
-    if group["be"] and not participle:
-        if preposition:
-            yield from _with_tails(subject, f"{negation}{preposition}", f"{negation}is", rest)
-        else:
-            yield from _being(subject, rest, negation)
-        return
-    if group["be"]:
-        lemma = VERB_OF[participle]
-        if preposition == "by":
-            by, *tails = _split_tails(rest)
-            for agent in _several(by[1]):
-                yield Triple(agent, negation + lemma, _name(subject))
-            for tail_preposition, place in tails:
-                yield Triple(_name(subject), f"{negation}{participle} {tail_preposition}", _name(place))
-        elif preposition:
-            yield from _with_tails(subject, f"{negation}{participle} {preposition}", negation + participle, rest)
-        elif rest:
-            yield from _with_tails(subject, f"{negation}{participle}", negation + participle, rest)
-        return
-    lemma = VERB_OF[group["verb"]]
-    value = _R_OF.match(_name(rest)) if lemma == "have" and _ARTICLE.match(rest) else None
-    if value and not preposition:
-        yield Triple(_name(subject), negation + value["relation"].lower(), _name(value["of"].split(",")[0]))
-        return
-    relation = f"{negation}{lemma} {preposition}" if preposition else negation + lemma
-    yield from _with_tails(subject, relation, negation + lemma, rest)
-
-
-def _being(subject: str, said: str, negation: str) -> Iterator[Triple]:
-    """X is Y, in its several forms."""
-    first = said.split(",")[0].strip()
-    if owner := _owner(subject):
-        for relation, value in itertools.product(_roles(owner), _several(first)):
-            yield Triple(_name(owner["of"]), negation + relation, value)
-    elif owner := _owner(first):
-        for relation, owned in itertools.product(_roles(owner), _several(_split_tails(owner["of"])[0][1])):
-            yield Triple(owned, negation + relation, _name(subject))
-    else:
-        relation = "is a" if re.match(r"^(?:an?|one of the)\s", first, re.IGNORECASE) else "is"
-        yield from _with_tails(subject, negation + relation, negation + "is", first)
-
-
-def _owner(phrase: str) -> "re.Match[str] | None":
-    """"the R of X" or "X's R"."""
-    of = _R_OF.match(phrase) if phrase[:4].lower() == "the " else None
-    return of or _POSSESSIVE.match(phrase)
-
-
-def _roles(owner: "re.Match[str]") -> list[str]:
-    """"capital and largest city" are two."""
-    return owner["relation"].lower().split(" and ")
-
-
-def _with_tails(subject: str, relation: str, verb: str, rest: str) -> Iterator[Triple]:
-    """The fact of the first phrase of ``rest``, and one for each phrase that a preposition puts behind it."""
-    phrases = _split_tails(rest)
-    for value in _several(phrases[0][1]):
-        yield from (Triple(person, relation, value) for person in _several(subject))
-    for preposition, value in phrases[1:]:
-        if _name(value):
-            yield from (Triple(person, f"{verb} {preposition}", _name(value)) for person in _several(subject))
-
-
-def _split_tails(text: str) -> list[tuple[str, str]]:
-    """(preposition, phrase): the first phrase has none."""
-    text = text.strip()
-    found = [("", "")]
-    at = 0
-    for match in _TAIL.finditer(text):
-        found[-1] = (found[-1][0], text[at : match.start()])
-        found.append((match["preposition"], ""))
-        at = match.end()
-    found[-1] = (found[-1][0], text[at:])
-    return found
-
-
-def _several(text: str) -> list[str]:
-    """The names in "A, B and C" where each begins in upper case, else the phrase up to a comma."""
-    parts = [_name(part) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", text.strip()) if part.strip()]
-    if len(parts) > 1 and all(part[:1].isupper() and len(part.split()) <= 4 for part in parts):
-        return parts
-    name = _name(text.split(",")[0])
-    return [name] if name and len(name.split()) <= 2 * _LONGEST_NAME else []
-
-
-def _name(text: str) -> str:
-    """A phrase without article, quotation marks and what punctuation is left at its ends."""
-    bare = text.strip(" \t\"'“”‘’,.;:")
-    return _DETERMINER.sub("", bare).strip()
+def is_participle_first(tokens: Tokens, at: int) -> bool:
+    """Whether a sentence begins with a participle: "Founded in …"."""
+    return at == 0 and tokens[at].may_be("participle") and tokens[at + 1].kind == "preposition"
