@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import answer_texts
+from tickwise.cli.task_flags import STANDARD_INPUT, answer_texts
+from tickwise.core.console import say
 from tickwise.core.errors import ConfigError
+from tickwise.core.paths import check_file_output
 
 if TYPE_CHECKING:
+    from tickwise.data.passages import Question
+    from tickwise.report.fact_graph import FactPicture
+    from tickwise.tasks.graph_answers import GraphAnswer
     from tickwise.tasks.graph_facts import Fact
-    from tickwise.tasks.knowledge import GraphAnswer, KnowledgeGraph
+    from tickwise.tasks.graph_scoring import GraphScores
+    from tickwise.tasks.knowledge import KnowledgeGraph
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +45,13 @@ class Arguments(CommonArguments):
     """Relation of which a subject has one object: two of them contradict each other."""
     hops: int = 3
     """Most facts on the way to an answer."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Questions with the answers that they ought to have, to count how many are answered, how many of them right (exact
+    match and F1 as SQuAD defines them), and of how many of which nothing is known nothing is said: a question and its
+    accepted answers between tabs (none: nothing is known), .jsonl rows with question and answers, or SQuAD's .json."""
+    picture: Path | None = None
+    """Also draw the path of the answer, or without a question the facts (of many those around the name with the most),
+    as a picture (.svg) or a page (.html)."""
     show: bool = False
     """Print all facts, and what does not fit together: contradictions and cycles."""
 
@@ -54,17 +68,45 @@ def run(arguments: Arguments) -> int:
         raise ConfigError("--overwrite: has a meaning with --graph and --documents or --triples only")
     if arguments.hops < 1:
         raise ConfigError(f"--hops {arguments.hops}: must be at least 1")
+    _check_test_and_picture(arguments)
+    questions = _expected(arguments)
     graph = _graph(arguments)
+    if arguments.picture is not None and arguments.text is None:
+        _draw_graph(arguments.picture, graph)
     if arguments.show:
         _show(graph, arguments.json)
+    elif questions:
+        _score(arguments, graph, questions)
+    elif arguments.picture is not None and arguments.text is None:
+        return 0
     elif arguments.text is not None or arguments.input is not None or sys.stdin.isatty() or arguments.graph is None \
             or not made:
         _answer(arguments, graph)
     return 0
 
 
+def _check_test_and_picture(arguments: Arguments) -> None:
+    if arguments.test and (arguments.text is not None or arguments.input is not None or arguments.show):
+        raise ConfigError("--test: brings its own questions; leave out the question, --input and --show")
+    if arguments.picture is None:
+        return
+    from tickwise.report.fact_graph import check_ending
+
+    if arguments.test or arguments.input is not None or arguments.text == STANDARD_INPUT:
+        raise ConfigError("--picture: is for one question, given as an argument, or for the facts without any")
+    check_ending(arguments.picture)
+    check_file_output(arguments.picture)
+
+
+def _expected(arguments: Arguments) -> "list[Question]":
+    if not arguments.test:
+        return []
+    from tickwise.tasks.graph_scoring import read_expected
+
+    return read_expected(arguments.test)
+
+
 def _graph(arguments: Arguments) -> "KnowledgeGraph":
-    from tickwise.core.console import say
     from tickwise.tasks.graph_facts import facts_of_documents, facts_of_tables
     from tickwise.tasks.knowledge import KnowledgeGraph, build_graph
 
@@ -86,18 +128,68 @@ def _graph(arguments: Arguments) -> "KnowledgeGraph":
 
 
 def _answer(arguments: Arguments, graph: "KnowledgeGraph") -> None:
+    from tickwise.tasks.graph_drawing import picture_of_answer
+
     rows: list[dict[str, object]] = []
 
     def tell(questions: list[str]) -> None:
         for question in questions:
             answer = graph.ask(question, arguments.hops)
             rows.append(answer.to_json())
+            if arguments.picture is not None and answer.answers:
+                _draw(arguments.picture, picture_of_answer(answer))
+            elif arguments.picture is not None:
+                say(f"nothing to draw: {answer.reason}")
             if not arguments.json:
                 print(_told(answer), flush=True)
 
     answer_texts(arguments, tell)
     if arguments.json:
         print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
+
+
+def _draw(path: Path, picture: "FactPicture") -> None:
+    from tickwise.report.fact_graph import write_fact_picture
+
+    write_fact_picture(path, picture, shlex.join(["tickwise", *sys.argv[1:]]))
+    say(f"drawn: {path}")
+
+
+def _draw_graph(path: Path, graph: "KnowledgeGraph") -> None:
+    from tickwise.tasks.graph_drawing import picture_of_graph
+
+    picture = picture_of_graph(graph, "Facts")
+    _draw(path, picture)
+    say(picture.text)
+
+
+def _score(arguments: Arguments, graph: "KnowledgeGraph", questions: "list[Question]") -> None:
+    from tickwise.tasks.graph_scoring import score_answers
+
+    scores = score_answers(questions, lambda question: graph.ask(question, arguments.hops))
+    print(json.dumps(scores.to_json(), ensure_ascii=False) if arguments.json else _scores_told(scores))
+
+
+def _scores_told(scores: "GraphScores") -> str:
+    counts = scores.counts()
+
+    def share(part: str, whole: str) -> str:
+        return f"{counts[part]:>7,}" + (f"   {counts[part] / counts[whole]:.1%} of {counts[whole]:,}" if counts[whole]
+                                        else "")
+
+    lines = [f"{'questions':<32}{len(scores.judged):>7,}", f"{'  with an expected answer':<32}{counts['known']:>7,}",
+             f"{'    answered':<32}{share('answered', 'known')}",
+             f"{'      right':<32}{share('right', 'answered')}",
+             f"{'  of which nothing is known':<32}{counts['unknown']:>7,}",
+             f"{'    rightly silent':<32}{share('silent', 'unknown')}",
+             "", f"{'':<32}{'exact match':>11} {'F1':>7}   95 % interval of F1"]
+    names = {"answered": "answered of those with an answer", "known": "with an expected answer", "all": "all"}
+    for name, (exact, f1) in scores.scores().items():
+        between = f"{f1.interval.low:.4f} to {f1.interval.high:.4f}" if f1.interval else "n/a"
+        lines.append(f"{names[name]:<32}{exact.value:>11.4f} {f1.value:>7.4f}   {between}")
+    lines += [f"wrong: {one.answer.question}  {', '.join(given.text for given in one.answer.answers)}  "
+              f"(expected: {' or '.join(one.expected) or 'nothing'})" for one in scores.wrong()]
+    return "\n".join(lines)
 
 
 def _told(answer: "GraphAnswer") -> str:
@@ -107,7 +199,7 @@ def _told(answer: "GraphAnswer") -> str:
         return f"not found: {answer.reason}"
     lines = ["the facts contradict each other:"] if answer.contradictory else []
     for one in answer.answers:
-        lines.append(one.text)
+        lines.append(f"{one.text}   (score {one.score:.2f})")
         lines += [f"      {told(step)}   [{step.fact.where}]" for step in one.path]
     lines += [f"against it: {told(Step(fact, False))}   [{fact.where}]" for fact in answer.against]
     return "\n".join(lines)

@@ -16,12 +16,12 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tickwise.core.errors import ConfigError, DataError, OutputError
 from tickwise.core.paths import atomic_file
+from tickwise.tasks.graph_answers import GraphAnswer, PathAnswer
 from tickwise.tasks.graph_directions import (
     A_NUMBER,
     ASKING,
@@ -63,40 +63,6 @@ _CONNECTED = re.compile(r"\b(?:related|connected|linked|connection|relation)\b",
 _VERB_FIRST = frozenset({"is", "are", "was", "were", "did", "does", "do", "has", "have"})
 _SHORT_NOT = re.compile(r"n['’]t\b", re.IGNORECASE)
 _HAVE = frozenset({"has", "have", "had"})
-
-
-def fact_json(fact: Fact) -> dict[str, Any]:
-    return {"subject": fact.subject, "relation": fact.relation, "object": fact.object, "where": fact.where}
-
-
-@dataclass(frozen=True)
-class PathAnswer:
-    """An answer with the facts that lead to it and the score of the path."""
-
-    text: str
-    path: tuple[Step, ...]
-    score: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"answer": self.text, "score": self.score, "path": [
-            {**fact_json(step.fact), "backwards": step.backwards} for step in self.path]}
-
-
-@dataclass(frozen=True)
-class GraphAnswer:
-    """``answers``: the best ones, of equal score; empty when nothing was found, and ``reason`` says why. When facts on
-    their paths contradict each other or facts that are on none of them (``against``), ``contradictory``."""
-
-    question: str
-    answers: tuple[PathAnswer, ...] = ()
-    contradictory: bool = False
-    reason: str = ""
-    against: tuple[Fact, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"question": self.question, "found": bool(self.answers), "contradictory": self.contradictory,
-                "answers": [answer.to_json() for answer in self.answers],
-                "against": [fact_json(fact) for fact in self.against], "reason": self.reason or None}
 
 
 class _Question(NamedTuple):
@@ -158,6 +124,14 @@ class KnowledgeGraph:
             "WHERE subject_key = ? OR object_key = ?", [key_of_name(name)] * 2)
         return [Fact(*row) for row in self._connection.execute(
             f"SELECT id, subject, relation, object, place FROM facts {condition} ORDER BY id", values).fetchall()]
+
+    def largest_name(self) -> str:
+        """The name of the most facts, as the first of them spells it."""
+        ((key,),) = self._connection.execute(
+            "SELECT key FROM (SELECT subject_key AS key FROM facts UNION ALL SELECT object_key FROM facts) "
+            "GROUP BY key ORDER BY count(*) DESC, key LIMIT 1").fetchall()
+        fact = self.facts(key)[0]
+        return fact.subject if key_of_name(fact.subject) == key else fact.object
 
     # ---------------------------------------------------------------- questions
 
