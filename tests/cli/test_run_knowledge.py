@@ -16,7 +16,7 @@ def facts(tmp_path):
 def test_an_answer_shows_its_path(tickwise_cli, facts):
     code, out, err = tickwise_cli("run", "knowledge", "Was Ada born in England?", "--triples", facts)
     assert code == 0
-    assert out.splitlines()[0] == "yes"
+    assert out.splitlines()[0] == "yes   (score 0.71)"
     assert "Ada –born in→ London" in out
     assert f"[{facts}, line 2]" in out
     assert "1 contradiction, 1 cycle" in err
@@ -34,7 +34,7 @@ def test_what_denies_an_answer_is_told(tickwise_cli, tmp_path):
     facts = tmp_path / "facts.tsv"
     facts.write_text("Ada\tborn in\tLondon\nAda\twas not born in\tLondon\n", encoding="utf-8")
     _, out, _ = tickwise_cli("run", "knowledge", "Where was Ada born?", "--triples", facts)
-    assert out.startswith("the facts contradict each other:\nLondon\n")
+    assert out.startswith("the facts contradict each other:\nLondon   (score 0.98)\n")
     assert f"against it: Ada –not born in→ London   [{facts}, line 2]" in out
     _, out, _ = tickwise_cli("run", "knowledge", "Where was Ada born?", "--triples", facts, "--json")
     assert [fact["relation"] for fact in json.loads(out)["against"]] == ["not born in"]
@@ -49,9 +49,46 @@ def test_text_becomes_a_graph_that_is_kept(tickwise_cli, tmp_path):
     assert json.loads(out)["answers"][0]["answer"] == "Paris"
 
 
+def test_questions_of_a_file_are_scored(tickwise_cli, facts, tmp_path):
+    questions = tmp_path / "questions.tsv"
+    questions.write_text("Where was Ada born?\tParis\tLondon\nWho is Ada's mother?\t\n"
+                         "Is London located in England?\tno\n", encoding="utf-8")
+    code, out, _ = tickwise_cli("run", "knowledge", "--triples", facts, "--test", questions)
+    assert code == 0
+    told = [line.split() for line in out.splitlines()]
+    assert ["answered", "2", "100.0%", "of", "2"] in told
+    assert ["right", "1", "50.0%", "of", "2"] in told
+    assert ["rightly", "silent", "1", "100.0%", "of", "1"] in told
+    assert out.splitlines()[-1] == "wrong: Is London located in England?  yes  (expected: no)"
+    _, out, _ = tickwise_cli("run", "knowledge", "--triples", facts, "--test", questions, "--json")
+    found = json.loads(out)
+    assert (found["n"], found["right"], found["silent"]) == (3, 1, 1)
+    assert found["scores"]["known"]["exact_match"]["value"] == 0.5
+    assert [sample["exact_match"] for sample in found["samples"]] == [True, True, False]
+
+
+def test_the_path_and_the_facts_are_drawn(tickwise_cli, facts, tmp_path):
+    picture, page = tmp_path / "path.svg", tmp_path / "facts.html"
+    _, out, err = tickwise_cli("run", "knowledge", "Where was Ada born?", "--triples", facts, "--picture", picture)
+    assert out.startswith("London")
+    assert f"drawn: {picture}" in err
+    drawn = picture.read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert "England" not in drawn
+    code, out, err = tickwise_cli("run", "knowledge", "--triples", facts, "--picture", page)
+    assert (code, out) == (0, "")
+    assert "all 6 facts" in err
+    assert "England" in page.read_text(encoding="utf-8")
+    none = tmp_path / "none.svg"
+    _, out, err = tickwise_cli("run", "knowledge", "Where was Bob born?", "--triples", facts, "--picture", none)
+    assert "nothing to draw" in err
+    assert not none.exists()
+
+
 def test_mistakes_of_knowledge_are_one_line(tickwise_cli, facts, tmp_path):
     (tmp_path / "bad.tsv").write_text("a\tb\n", encoding="utf-8")
     (tmp_path / "empty.txt").write_text("Nothing to see.", encoding="utf-8")
+    (tmp_path / "untold.tsv").write_text("Who is Ada?\n", encoding="utf-8")
     for words, said in (
         (["Why?"], "needs facts"),
         (["", "--triples", facts], "empty"),
@@ -63,6 +100,11 @@ def test_mistakes_of_knowledge_are_one_line(tickwise_cli, facts, tmp_path):
         (["x", "--triples", facts, "--graph", "/proc/x.duckdb"], "cannot write"),
         (["x", "--triples", facts, "--hops", 0], "--hops"),
         (["x", "--triples", facts, "--overwrite"], "--overwrite"),
+        (["x", "--triples", facts, "--test", facts], "--test"),
+        (["--triples", facts, "--test", tmp_path / "none.tsv"], "cannot read"),
+        (["--triples", facts, "--test", tmp_path / "untold.tsv"], "line 1"),
+        (["--triples", facts, "--picture", tmp_path / "a.png"], ".svg or .html"),
+        (["-", "--triples", facts, "--picture", tmp_path / "a.svg"], "--picture"),
     ):
         code, out, err = tickwise_cli("run", "knowledge", *words)
         assert (code, out) == (2, ""), words

@@ -12,7 +12,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(*arrows, **settings):
-    return ElementTree.fromstring(fact_svg(FactPicture("A question?", "", [Arrow(*arrow) for arrow in arrows], **settings)))
+    picture = FactPicture("A question?", "", [Arrow(*arrow) for arrow in arrows], **settings)
+    return ElementTree.fromstring(fact_svg(picture))
 
 
 def boxes(image):
@@ -46,7 +47,8 @@ def test_boxes_do_not_overlap_and_stay_within_the_picture():
 
 
 def test_an_arrow_points_at_the_object_though_it_stands_to_the_left():
-    backwards, forwards = drawn(("England", "capital", "London"), first="London"), drawn(("England", "capital", "London"))
+    fact = ("England", "capital", "London")
+    backwards, forwards = drawn(fact, first="London"), drawn(fact)
     assert boxes(backwards)["London"][0] < boxes(backwards)["England"][0]
     assert backwards.find(f"{SVG}path").get("marker-start") == "url(#tip)"
     assert boxes(forwards)["England"][0] < boxes(forwards)["London"][0]
@@ -60,7 +62,8 @@ def test_answers_stand_out():
 
 
 def test_names_are_text_and_never_markup(tmp_path):
-    picture = FactPicture("<script>", "x & y", [Arrow("<b>", '"&', "a\x00b" * 60)], rows=(("<i>", "r", "o"),), header=("s", "r", "o"))
+    picture = FactPicture("<script>", "x & y", [Arrow("<b>", '"&', "a\x00b" * 60)], rows=(("<i>", "r", "o"),),
+                          header=("s", "r", "o"))
     ElementTree.fromstring(fact_svg(picture))
     page = tmp_path / "a.html"
     write_fact_picture(page, picture, "tickwise <x>")

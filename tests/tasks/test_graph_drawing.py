@@ -10,7 +10,7 @@ def graph(*facts):
 
 def test_the_path_of_an_answer_is_drawn_from_the_questions_name_on():
     made = graph(("Paris", "capital of", "France"), ("Ada", "born in", "London"), ("London", "located in", "England"),
-                 ("England", "population", "56 million"))
+                 ("England", "population", "56 million"), ("England", "is a", "country"))
     picture = picture_of_answer(made.ask("What is the population of the country where Ada was born?"))
     assert [tuple(arrow) for arrow in picture.arrows] == [
         ("Ada", "born in", "London"), ("London", "located in", "England"), ("England", "population", "56 million")]

@@ -46,8 +46,8 @@ def test_questions_without_expected_answers_have_no_score_of_answers(tmp_path):
 
 def test_rows_of_json_may_have_one_answer_several_or_none(tmp_path):
     path = tmp_path / "questions.jsonl"
-    rows = [{"question": "a?", "answer": "x"}, {"question": "b?", "answers": ["x", "y"]}, {"question": "c?", "answers": []},
-            {"question": "d?", "answer": None}]
+    rows = [{"question": "a?", "answer": "x"}, {"question": "b?", "answers": ["x", "y"]},
+            {"question": "c?", "answers": []}, {"question": "d?", "answer": None}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert [question.answers for question in read_expected([str(path)])] == [("x",), ("x", "y"), (), ()]
 

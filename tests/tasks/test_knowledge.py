@@ -79,6 +79,42 @@ def test_facts_are_read_in_the_direction_of_the_question(question, expected, of_
     assert [answer.text for answer in of_sentences.ask(question).answers] == expected
 
 
+CLAUSES = """Einstein, who was born in Ulm, received the Nobel Prize in 1921.
+Einstein received the Copley Medal in 1925. Steve Jobs co-founded Apple.
+Marie Curie discovered polonium and radium.
+The bridge was destroyed in 1945 by the army.
+The fleet destroyed the harbour in 1807. Marie Curie won the Nobel Prize in 1903.
+Planck won the Nobel Prize in 1918. England is a country in Europe."""
+
+
+@pytest.fixture(scope="module")
+def of_clauses(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "a.txt"
+    path.write_text(CLAUSES, encoding="utf-8")
+    return build_graph(facts_of_documents([str(path)]))
+
+
+@pytest.mark.parametrize(("question", "expected"), [
+    ("When was Einstein born?", []), ("Where was Einstein born?", ["Ulm"]),
+    ("When did Marie Curie win the Copley Medal?", []),
+    ("When did Einstein receive the Nobel Prize?", ["1921"]), ("When did Einstein receive the Copley Medal?", ["1925"]),
+    ("When is Einstein?", ["1921", "1925"]), ("What did Einstein receive in 1925?", ["Copley Medal"]), ("Who received the Nobel Prize?", ["Einstein"]),
+    ("What did Einstein receive?", ["Nobel Prize", "Copley Medal"]),
+    ("Who founded Apple?", ["Steve Jobs"]), ("Who co-founded Apple?", ["Steve Jobs"]),
+    ("What did Steve Jobs found?", ["Apple"]), ("Did Steve Jobs found Apple?", ["yes"]),
+    ("Who discovered radium?", ["Marie Curie"]), ("Who discovered polonium?", ["Marie Curie"]),
+    ("What did Marie Curie discover?", ["polonium", "radium"]),
+    ("Who destroyed the bridge?", ["army"]), ("When was the bridge destroyed?", ["1945"]),
+    ("Who destroyed the harbour?", ["fleet"]), ("When was the harbour destroyed?", ["1807"]),
+    ("When did the fleet destroy the harbour?", ["1807"]), ("What did the fleet destroy?", ["harbour"]),
+    ("Who won the Nobel Prize in 1903?", ["Marie Curie"]), ("Who won the Nobel Prize?", ["Marie Curie", "Planck"]),
+    ("Who won the Nobel Prize in 1950?", []), ("Is England a country?", ["yes"]), ("Is England in Europe?", ["yes"]),
+    ("Which country is in Europe?", ["England"]), ("Did Einstein invent it?", []),
+])  # fmt: skip
+def test_questions_about_sentences_of_several_clauses(question, expected, of_clauses):
+    assert [answer.text for answer in of_clauses.ask(question).answers] == expected
+
+
 @pytest.mark.parametrize(("question", "expected"), [
     ("What is the capital of France?", ["Paris"]), ("Is France the capital of Paris?", []),
     ("Is Paris the capital of France?", ["yes"]), ("Who likes Bob?", ["Tom"]), ("What does Tom like?", ["Bob"]),

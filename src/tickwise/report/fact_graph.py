@@ -103,7 +103,8 @@ def fact_svg(picture: FactPicture) -> str:
             f'<g><title>{escape(spelt[name])}</title>'
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{_width(shown[name]):.1f}" height="{_BOX}" rx="6" '
             f'fill="{ground}" stroke="{edge}"/>'
-            f'<text x="{x + _width(shown[name]) / 2:.1f}" y="{y + 18.5:.1f}" text-anchor="middle" fill="{ink}">{escape(shown[name])}</text></g>')
+            f'<text x="{x + _width(shown[name]) / 2:.1f}" y="{y + 18.5:.1f}" text-anchor="middle" fill="{ink}">'
+            f'{escape(shown[name])}</text></g>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" font-family="system-ui, \'Noto Sans\', \'DejaVu Sans\', sans-serif" font-size="13">'

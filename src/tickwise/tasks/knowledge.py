@@ -158,13 +158,20 @@ class KnowledgeGraph:
         if first in _VERB_FIRST:
             return GraphAnswer(question, reason="a question for yes or no needs two names that are in the graph")
         role = _THE_R_OF.search(question)
+        asked_words = wanted - {A_NUMBER}
         found: dict[str, PathAnswer] = {}
         for name in names:
             for walk in self._walk(name, wanted, hops, asked.directions[name]):
                 end, score = walk.steps[-1].end, walk.score(wanted)
                 if role and stem(role[1]) not in map(stem, WORD.findall(walk.steps[-1].fact.relation)):
                     score -= _WRONG_END_PRICE
-                score -= _MORE_PRICE * sum(self._inner.says_more(step, asked.words) for step in walk.steps)
+                more = sum(self._inner.says_more(step, asked.words) for step in walk.steps)
+                if more and len(names) > 1:
+                    continue  # when someone won one prize does not say when another
+                score -= _MORE_PRICE * more
+                last_words = map(stem, WORD.findall(walk.steps[-1].fact.relation))
+                if asks_number and asked_words and asked_words.isdisjoint(last_words):
+                    continue  # a number of something else
                 wrong_kind = first in ("who", "where", "when") and bool(NUMBER.search(end)) != asks_number
                 if key_of_name(end) in names or wrong_kind or is_denial(walk.steps[-1].fact.relation) != asked.denied:
                     continue

@@ -244,6 +244,8 @@ class Tokens(Sequence[Token]):
         if "third" in form.kinds:
             if is_mostly_a_noun(form):
                 return not opens
+            if after.kind == "of":
+                return form.verb not in ("consist", "die", "approve", "speak", "dispose")
             return not (opens or after.kind in ("preposition", "number", "word", "date", "adverb"))
         plural = before.kind == "word" and before.lower.endswith("s")
         return not (plural and (opens or (after.kind in ("preposition", "word") and not is_mostly_a_noun(form))))

@@ -208,14 +208,15 @@ def _can_be_told_apart(phrases: list[Phrase], subject: bool) -> bool:
     if all(phrase.named for phrase in phrases):
         whole = all(phrase.core == phrase.end for phrase in phrases[:-1])
         single = phrases[0].plain and not phrases[-1].plain and not own[-1]
-        alike = all(own) or (whole and phrases[-1].core == phrases[-1].end and not any(own))
+        alike = all(own) or (whole and phrases[-1].core == phrases[-1].end and not own[0])
         return alike and not (subject and single)
     return all(own) or all(phrase.plain for phrase in phrases)
 
 
-def tails(tokens: Tokens, at: int, place_before: Phrase | None = None) -> tuple[list[Tail], int]:
+def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: bool = False) -> tuple[list[Tail], int]:
     """What prepositions put behind a verb (or its object): the first phrase, and of the others those that say when, and
-    where ("in Ulm, in Germany"); who did it, of all. Others may belong to the phrase before them."""
+    where ("in Ulm, in Germany"); who did it, of all. Others may belong to the phrase before them, and behind a comma
+    (``within`` what stands between commas) to the clause around."""
     found: list[Tail] = []
     last = place_before
     while True:
@@ -227,7 +228,8 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None) -> tuple[
             at = skipped
             continue
         here += comma
-        if tokens[here].kind != "preposition":
+        of_verb = tokens[here].kind == "of" and here == at and not found and place_before is None
+        if not (tokens[here].kind == "preposition" or of_verb) or (comma and within):
             return found, at
         preposition = tokens[here].lower
         if preposition == "to" and (tokens[here + 1].may_be("base") or tokens[here - 1].lower in _BEFORE_INFINITIVE):

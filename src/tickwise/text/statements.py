@@ -66,6 +66,9 @@ class Subject(NamedTuple):
     named: bool = False
     whole: bool = True
     """Whether no preposition but "of" is in it."""
+    rival: str = ""
+    """What else its sentence is about, that a pronoun in the next one may stand for: a "name" (perhaps a person's), a
+    "thing", or nothing."""
 
 
 class Read(NamedTuple):
@@ -75,6 +78,8 @@ class Read(NamedTuple):
     end: int
     last: Phrase | None = None
     passive: bool = False
+    rival: str = ""
+
 
 class Statements:
     """Reads the predicates of one sentence. Every reader gives None for what it does not understand."""
@@ -82,7 +87,7 @@ class Statements:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def elided(self, at: int, subject: Subject) -> Read | None:
+    def elided(self, at: int, subject: Subject, within: bool = True) -> Read | None:
         """A participle without "be": "born in Ulm"."""
         tokens = self._tokens
         form = tokens[at].form
@@ -90,7 +95,7 @@ class Statements:
         if form.verb in _INTRANSITIVE and finite(tokens, at):
             return None
         group = VerbGroup(at + 1, ((tokens[at].lower, form.verb),), True)
-        return self._passive(group, subject, [])
+        return self._passive(group, subject, [], within)
 
     def predicate(self, at: int, subject: Subject, fronted: list[Tail], within: bool = False) -> Read | None:
         """A verb and all that belongs to it. ``within`` a relative clause a verb of the main one may follow."""
@@ -99,11 +104,11 @@ class Statements:
         if group is None:
             return None
         if not group.verbs:
-            read = self._copula(group, subject, fronted)
+            read = self._copula(group, subject, fronted, within)
         elif group.passive:
-            read = self._passive(group, subject, fronted)
+            read = self._passive(group, subject, fronted, within)
         else:
-            read = self._active(group, subject, fronted)
+            read = self._active(group, subject, fronted, within)
         if read is None:
             return None
         if subject.pronoun == "it" and tokens[read.end].kind == "that":
@@ -113,7 +118,7 @@ class Statements:
             return None
         return read._replace(facts=self.usable(read.facts))
 
-    def _passive(self, group: VerbGroup, subject: Subject, fronted: list[Tail]) -> Read | None:
+    def _passive(self, group: VerbGroup, subject: Subject, fronted: list[Tail], within: bool) -> Read | None:
         tokens, at = self._tokens, group.end
         objects = None
         if tokens[at].lower == "to" and tokens[at + 1].may_be("base"):
@@ -123,7 +128,7 @@ class Statements:
             if objects is None:
                 return None
             at = objects.end
-        found, end = tails(tokens, at, objects.last if objects else None)
+        found, end = tails(tokens, at, objects.last if objects else None, within)
         if any(verb in _REPORTING for _, verb in group.verbs) and (tokens[end].kind == "that" or (
                 tokens[end].lower == "to")):
             return None
@@ -145,23 +150,23 @@ class Statements:
                           for name in subject.names for value in _names(tail)]
         last = found[-1].phrases.last if found else objects.last if objects else None
         facts.sort(key=lambda fact: fact.subject in subject.names)  # who did it before when and where
-        return Read(facts, end, last, True)
+        return Read(facts, end, last, True, _rival([tail.phrases for tail in found if tail.preposition == "by"]))
 
-    def _active(self, group: VerbGroup, subject: Subject, fronted: list[Tail]) -> Read | None:
+    def _active(self, group: VerbGroup, subject: Subject, fronted: list[Tail], within: bool) -> Read | None:
         tokens, at = self._tokens, group.end
         if any(verb in _REPORTING for _, verb in group.verbs) or tokens[at].kind in ("that", "subordinator"):
             return None
         together = len(subject.names) > 1 and any(verb in _TOGETHER for _, verb in group.verbs)
         no = "not " if group.negated else ""
         objects = None
-        if tokens[at].kind not in ("preposition", *_PREDICATE_ENDS, "adverb"):
+        if tokens[at].kind not in ("preposition", "of", *_PREDICATE_ENDS, "adverb"):
             objects = several(tokens, at)
             if objects is None or (objects.last.start == at and tokens[at].lower in ("no", "neither", "nothing")):
                 return None
             at = objects.end
         elif tokens[at].lower == "by" or _infinitive(tokens, at):
             return None
-        found, end = tails(tokens, at, objects.last if objects else None)
+        found, end = tails(tokens, at, objects.last if objects else None, within)
         if objects is not None and _infinitive(tokens, at):
             return None
         if objects is None and is_participle(tokens, group.end - 1) and self._may_be_part(group, end):
@@ -181,7 +186,7 @@ class Statements:
                 facts += [Triple(name, f"{no}{verb}{of} {tail.preposition}", value) for name in subject.names
                           for of in inner for value in _names(tail)]
         last = found[-1].phrases.last if found else objects.last if objects else None
-        return Read([] if together and not objects else facts, end, last)
+        return Read([] if together and not objects else facts, end, last, False, _rival([objects] if objects else []))
 
     def _may_be_part(self, group: VerbGroup, end: int) -> bool:
         """Whether "made in the East" may belong to a subject, because another verb follows that is not its own."""
@@ -197,12 +202,12 @@ class Statements:
                 return True
         return False
 
-    def _copula(self, group: VerbGroup, subject: Subject, fronted: list[Tail]) -> Read | None:
+    def _copula(self, group: VerbGroup, subject: Subject, fronted: list[Tail], within: bool) -> Read | None:
         """X is Y, in its several forms."""
         tokens, at = self._tokens, group.end
         no = "not " if group.negated else ""
         if tokens[at].kind == "preposition":
-            found, end = tails(tokens, at)
+            found, end = tails(tokens, at, None, within)
             if not found or tokens[at].lower not in _BEING_AT:
                 return None
             facts = [Triple(name, f"{no}{'' if i == 0 else 'is '}{tail.preposition}", value)
@@ -215,7 +220,7 @@ class Statements:
             return None
         first = tokens.noun_phrase(at)
         assert first is not None
-        found, end = tails(tokens, phrases.end, phrases.last)
+        found, end = tails(tokens, phrases.end, phrases.last, within)
         if _infinitive(tokens, end) or (not found and tokens[end].kind == "preposition" and not first.determiner):
             return None
         last = found[-1].phrases.last if found else phrases.last
@@ -224,12 +229,12 @@ class Statements:
                 return Read([], end, last)
             first = first._replace(text=_bare(phrases.text), core=-1)
         if phrases.split and first.determiner:
-            facts = [fact for name in phrases.names for fact in self._of_subject(subject, no, name)] if (
+            facts = [fact for name in phrases.names for fact in self.of_subject(subject, no, name)] if (
                 _owner(subject)) else []
             return Read(facts, end, last)
         if phrases.split:
             facts = [fact for name in phrases.names for fact in (
-                self._of_subject(subject, no, name) or [Triple(one, f"{no}is", name) for one in subject.names])]
+                self.of_subject(subject, no, name) or [Triple(one, f"{no}is", name) for one in subject.names])]
             return Read(facts if first.named or first.plain else [], end, last)
         return Read(self.being(first, subject, group.negated, found), end, last)
 
@@ -240,7 +245,7 @@ class Statements:
         indefinite = determiner in ("a", "an") or text.lower().startswith("one of the ")
         if (determiner not in ("a", "an", "the", "") and not indefinite) or phrase.vague:
             return []
-        if (determiner or phrase.named or text[0].isdigit()) and (said := self._of_subject(subject, no, text)):
+        if (determiner or phrase.named or text[0].isdigit()) and (said := self.of_subject(subject, no, text)):
             return said
         certain = not subject.article or subject.named
         if not indefinite and certain and (owner := _owner_of(text) if determiner == "the" or "'s " in text else None):
@@ -254,7 +259,7 @@ class Statements:
         # "the largest city in Europe" and "responsible for the war" say little without what follows.
         return facts + more if indefinite or phrase.plural or not first else more
 
-    def _of_subject(self, subject: Subject, no: str, value: str) -> list[Triple]:
+    def of_subject(self, subject: Subject, no: str, value: str) -> list[Triple]:
         """"The R of X is Y"."""
         owner = _owner(subject)
         if owner is None or not subject.names or " of " in value:
@@ -278,6 +283,12 @@ class Statements:
         return [Triple(_bare(fact.subject), " ".join(fact.relation.split()), _bare(fact.object)) for fact in facts
                 if len(fact.subject.split()) <= _LONGEST_NAME and 0 < len(fact.object.split()) <= _LONGEST_OBJECT
                 and not re.fullmatch(r"[a-z]", fact.object)]
+
+
+def _rival(phrases: Sequence[Several]) -> str:
+    if not phrases:
+        return ""
+    return "name" if any(one.last.named and not one.last.determiner for one in phrases) else "thing"
 
 
 def _infinitive(tokens: Tokens, at: int) -> bool:

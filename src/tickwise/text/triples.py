@@ -28,6 +28,7 @@ _UNSURE = re.compile(
     r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
     r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
+_NOT = re.compile(r"\b(is|are|was|were|has|have|had|do|does|did|could|would|should)n['’]t\b")
 _DASHES = re.compile(r"\s+[–—-]{1,2}\s+|—")
 _SPEECH = re.compile(r"[“\"](?:[^\"”]*[,.!?]|(?:\S+\s+){5,}\S+)[”\"]")
 _RESULTS = frozenset(["lead", "cause", "make", "result", "allow", "mean", "give", "help", "enable", "include", "occur"])
@@ -60,6 +61,7 @@ class _Sentence:
 
     def __init__(self, text: str, before: Subject | None) -> None:
         flat = _ASIDE.sub("", text)
+        flat = _NOT.sub(lambda found: f"{found[1]} not", flat)
         if len(_DASHES.findall(flat)) == 2:
             flat = _DASHES.sub(", ", flat)
         self._unsure = bool(_UNSURE.search(flat) or _SPEECH.search(flat))
@@ -94,6 +96,8 @@ class _Sentence:
         read = self._says.predicate(verb, subject, [*fronted, *subject.tails])
         while read is not None:
             self._add(read.facts)
+            if self.subject is not None and read.rival:
+                self.subject = self.subject._replace(rival=read.rival)
             end = self._behind(read)
             at = end + (tokens[end].kind == "comma")
             if not (tokens[at].kind == "and" or tokens[at].lower == "but"):
@@ -105,11 +109,11 @@ class _Sentence:
             while tokens[verb].kind == "adverb":
                 verb += 1
             if read.passive and is_participle(tokens, verb):
-                read = self._says.elided(verb, subject) or self._says.predicate(at, subject, [])
+                read = self._says.elided(verb, subject, within=False) or self._says.predicate(at, subject, [])
             elif finite(tokens, verb, subject.plural) or tokens[verb].may_be("past"):
                 read = self._says.predicate(at, subject, [])
             else:
-                self._before = self.subject
+                self._before = None  # whom "he" in the same sentence stands for cannot be told
                 return self._clause(at)
 
     def _opening(self, at: int) -> tuple[int, list[Tail], list[int]] | None:
@@ -203,11 +207,12 @@ class _Sentence:
         before = self._before
         plural = pronoun in ("they", "their")
         person = pronoun in ("he", "she", "his", "her")
+        rivals = ("name",) if person else ("name", "thing")
         suits = before is not None and pronoun in ("he", "she", "it", "they", *OWNERS) and before.plural == plural and (
-            before.named or not person) and (not person or not before.article)
+            before.rival not in rivals) and (not person or (before.named and not before.article))
         if before is None or not suits:
             return Subject((), pronoun, end, plural, pronoun)
-        return before._replace(end=end, pronoun=pronoun, tails=())
+        return before._replace(end=end, pronoun=pronoun, tails=(), rival="")
 
     def _between(self, subject: Subject) -> int | None:
         """Where the verb of a subject stands; what is put between the two is read on the way. None where it is not
@@ -226,7 +231,7 @@ class _Sentence:
                 at = read.end
         waiting: list[Triple] = []
         while tokens[at].kind == "comma":
-            if finite(tokens, at + 1, subject.plural):
+            if finite(tokens, at + 1, subject.plural) and not self._is_between_commas(at + 1, subject):
                 at += 1
                 break
             inserted = self._insert(at + 1, subject)
@@ -243,6 +248,11 @@ class _Sentence:
             return None
         self._add(waiting)
         return at
+
+    def _is_between_commas(self, at: int, subject: Subject) -> bool:
+        """Whether a participle stands here with all that belongs to it, up to a comma."""
+        read = self._says.elided(at, subject) if is_participle(self._tokens, at) else None
+        return read is not None and self._tokens[read.end].kind in ("comma", "and")
 
     def _insert(self, at: int, subject: Subject) -> tuple[list[Triple], int, bool] | None:
         """What stands behind a subject's comma: its facts, its end, and whether they hold however the sentence goes
@@ -261,8 +271,13 @@ class _Sentence:
             end = self._closing(at)
             return None if end is None else ([], end, False)
         if is_participle(tokens, at):
-            read = self._says.elided(at, subject)
-            return None if read is None else (read.facts, read.end, False)
+            said: list[Triple] = []
+            while (read := self._says.elided(at, subject)) is not None:
+                said += read.facts
+                at = read.end + 1
+                if tokens[read.end].kind != "and" or not is_participle(tokens, at):
+                    return said, read.end, False
+            return None
         if token.kind == "preposition":
             _, end = tails(tokens, at)
             return None if end == at else ([], end, False)
@@ -280,7 +295,9 @@ class _Sentence:
         if phrase is None or phrase.pronoun:
             return None
         said: list[Triple] = []
-        if phrase.determiner and not subject.plural:
+        if phrase.named and not phrase.determiner and phrase.core == phrase.end:
+            said = self._says.of_subject(subject, "", phrase.text)
+        elif phrase.determiner and not subject.plural:
             said = self._says.being(phrase, subject, False, [])
         end = phrase.end
         if tokens[end].kind == "and":
