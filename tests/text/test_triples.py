@@ -88,6 +88,10 @@ def test_appositions_and_participles_are_said_of_their_noun(sentence, expected):
     ("Steve Jobs co-founded Apple.", [("Steve Jobs", "co-found", "Apple")]),
     ("Smith re-elected and over-praised the mayor.",
      [("Smith", "re-elect", "mayor"), ("Smith", "over-praise", "mayor")]),
+    ("Smith translated and added a supplement to the work.",
+     [("Smith", "add", "supplement"), ("Smith", "add supplement to", "work")]),
+    ("Pharmacists are regulated separately from physicians.",
+     [("Pharmacists", "regulated separately from", "physicians")]),
     ("The army took over the city in 1944.",
      [("army", "take over", "city"), ("army", "take over city in", "1944")]),
 ])  # fmt: skip
@@ -130,6 +134,8 @@ def test_lists_are_told_apart_where_each_part_is_complete(sentence, expected):
      [("Einstein", "born in", "Ulm"), ("Einstein", "born in", "1879"), ("Einstein", "die in", "Princeton")]),
     ("Curie was awarded the Nobel Prize in 1903.",
      [("Curie", "awarded", "Nobel Prize"), ("Curie", "awarded Nobel Prize in", "1903")]),
+    ("The network was built by Smith, called Jones in 1998.", [("Smith", "build", "network")]),
+    ("Smith, elected in 1900.", []),
     ("The goods were sent by train.", []),
 ])  # fmt: skip
 def test_passives(sentence, expected):

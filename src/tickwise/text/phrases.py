@@ -14,7 +14,7 @@ _MONTHS = "January|February|March|April|May|June|July|August|September|October|N
 _DATE = (rf"\d{{1,2}}(?:st|nd|rd|th)? (?:{_MONTHS})(?:,? \d{{4}})?|"
          rf"(?:{_MONTHS}) \d{{1,2}}(?:st|nd|rd|th)?(?:, \d{{4}})?(?![\d:])|(?:{_MONTHS}),? \d{{4}}\b")
 _ABBREVIATION = r"(?:[A-Z]\.(?:-?[A-Z]\.)+|[A-Z]\.|(?:St|Dr|Mr|Mrs|Ms|Jr|Sr|Mt|No|Prof|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.)"
-_NUMBER = r"(?:[$£€]?\d[\d,.]*\d%?|[$£€]?\d%?)(?:[–-]\d+)?(?:['’]s)?(?![\w-])"
+_NUMBER = r"(?:[$£€]?\d[\d,.]*\d%?|[$£€]?\d%?)(?:[–-]\d[\d.]*%?)?(?:['’]s)?(?![\w-])"
 _TOKEN = re.compile(rf"(?P<date>{_DATE})|(?P<quoted>\"[^\"]+\"|“[^”]+”)|(?P<number>{_NUMBER})|"
                     rf"(?P<word>{_ABBREVIATION}|\w+(?:[-/&.’']\w+)*)|(?P<mark>\S)")
 _KINDS = {
@@ -166,7 +166,7 @@ class Tokens(Sequence[Token]):
 
     def text(self, start: int, end: int) -> str:
         joined = " ".join(token.text for token in self._tokens[start:end])
-        return re.sub(r" (?=[,'’])", "", joined).strip("\"“”' ,")
+        return re.sub(r" (?=[,'’])|[\"“”]", "", joined).strip("' ,")
 
     def noun_phrase(self, at: int) -> Phrase | None:
         """The noun phrase that begins here, with what "of" puts behind it; None where there is none, or where it is

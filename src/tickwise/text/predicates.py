@@ -40,8 +40,15 @@ class Several(NamedTuple):
 
 
 class Tail(NamedTuple):
+    """What a preposition puts behind a verb; ``manner``: the adverb between them ("regulated separately from")."""
+
     preposition: str
     phrases: Several
+    manner: str = ""
+
+    @property
+    def link(self) -> str:
+        return f"{self.manner} {self.preposition}".strip()
 
 
 def finite(tokens: Tokens, at: int, plural: bool = True) -> bool:
@@ -246,7 +253,8 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
         if comma and not said:
             return found, at
         if said:
-            found.append(Tail(preposition, phrases))
+            manner = tokens[here - 1] if here > at and not found and place_before is None else None
+            found.append(Tail(preposition, phrases, manner.lower if manner and manner.lower.endswith("ly") else ""))
         last, at = phrases.last, phrases.end
 
 

@@ -26,6 +26,7 @@ _REPORTING_WORDS = """say think feel hear mean understand see tell deny imply su
 _REPORTING = frozenset(_REPORTING_WORDS.split())
 _TOGETHER_WORDS = """marry meet merge share divide separate border fight collaborate combine split"""
 _TOGETHER = frozenset(_TOGETHER_WORDS.split())
+_FURTHER_OBJECT = frozenset({"add", "contribute", "give", "send", "bring", "take", "put", "lend", "attach", "devote"})
 _INTRANSITIVE_WORDS = """move live work die arrive travel return serve reside go come study teach lie stand fall
     rise appear begin settle retire graduate emigrate stay run play speak"""
 _INTRANSITIVE = frozenset(_INTRANSITIVE_WORDS.split())
@@ -143,10 +144,9 @@ class Statements:
                     continue
                 if tail.preposition == "by" and not tail.phrases.dated:
                     if objects is None and (tail.phrases.last.named or tail.phrases.last.determiner):
-                        facts += [Triple(doer, f"{no}{verb}", name) for doer in tail.phrases.names
-                                  for name in subject.names]
+                        facts += [Triple(doer, f"{no}{verb}", name) for doer in _names(tail) for name in subject.names]
                     continue
-                facts += [Triple(name, f"{no}{participle}{object_name} {tail.preposition}", value)
+                facts += [Triple(name, f"{no}{participle}{object_name} {tail.link}", value)
                           for name in subject.names for value in _names(tail)]
         last = found[-1].phrases.last if found else objects.last if objects else None
         facts.sort(key=lambda fact: fact.subject in subject.names)  # who did it before when and where
@@ -174,7 +174,8 @@ class Statements:
         if tokens[end].kind == "that" and objects is None:
             return None
         facts: list[Triple] = []
-        for _, verb in group.verbs:
+        shared = group.verbs if group.verbs[-1][1] not in _FURTHER_OBJECT else group.verbs[-1:]
+        for _, verb in shared:
             values = self._values(objects, subject) if objects else []
             if verb == "have" and objects and (said := _amount(objects, subject.names, no)) is not None:
                 facts.append(said)
@@ -183,7 +184,7 @@ class Statements:
                       if verb != "have" or value == text]
             inner = [f" {_bare(text)}" for _, text in values] if objects else [""]
             for tail in [*found, *fronted]:
-                facts += [Triple(name, f"{no}{verb}{of} {tail.preposition}", value) for name in subject.names
+                facts += [Triple(name, f"{no}{verb}{of} {tail.link}", value) for name in subject.names
                           for of in inner for value in _names(tail)]
         last = found[-1].phrases.last if found else objects.last if objects else None
         return Read([] if together and not objects else facts, end, last, False, _rival([objects] if objects else []))

@@ -101,7 +101,8 @@ class _Sentence:
             end = self._behind(read)
             at = end + (tokens[end].kind == "comma")
             if not (tokens[at].kind == "and" or tokens[at].lower == "but"):
-                if tokens[end].kind != "comma" or not finite(tokens, at, plural=False) or is_participle(tokens, at):
+                listed = tokens[end].kind == "comma" and finite(tokens, at, plural=False)
+                if not listed or tokens[at].may_be("participle"):
                     return
                 at -= 1
             at += 1
@@ -232,6 +233,8 @@ class _Sentence:
         waiting: list[Triple] = []
         while tokens[at].kind == "comma":
             if finite(tokens, at + 1, subject.plural) and not self._is_between_commas(at + 1, subject):
+                if at == subject.end and tokens[at + 1].may_be("participle"):
+                    return None  # "Smith, elected in 1900" without a verb
                 at += 1
                 break
             inserted = self._insert(at + 1, subject)
@@ -335,7 +338,8 @@ class _Sentence:
     def _behind(self, read: Read) -> int:
         """Reads ", who …", ", which …" and ", a Y," behind the last name of a predicate; the end of it."""
         tokens, end, last = self._tokens, read.end, read.last
-        if tokens[end].kind != "comma" or last is None or last.end != end or last.core != last.end or last.dated:
+        if tokens[end].kind != "comma" or last is None or last.end != end or last.core != last.end or last.dated or (
+                last.determiner in OWNERS):
             return end
         subject = Subject((last.text,), last.text, end, last.plural, article=bool(last.determiner), named=last.named)
         if tokens[end + 1].lower in ("who", "which"):
