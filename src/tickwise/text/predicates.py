@@ -225,7 +225,7 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
     where ("in Ulm, in Germany"); who did it, of all. Others may belong to the phrase before them, and behind a comma
     (``within`` what stands between commas) to the clause around."""
     found: list[Tail] = []
-    last = place_before
+    last, seen = place_before, False
     while True:
         here = at
         while tokens[here].kind == "adverb":
@@ -244,10 +244,10 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
         phrases = several(tokens, here + 1)
         if phrases is None:
             return found, at
-        said = not comma and not found
+        said = not comma and not seen and (preposition != "between" or " and " in phrases.text)
         if phrases.dated:
             said = preposition in _TIMES
-        elif found:
+        elif seen:
             named = phrases.last.named and (last is None or last.named or last.dated)
             said = (preposition in _PLACES and named) or (preposition == "by" and not comma)
         if comma and not said:
@@ -255,7 +255,7 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
         if said:
             manner = tokens[here - 1] if here > at and not found and place_before is None else None
             found.append(Tail(preposition, phrases, manner.lower if manner and manner.lower.endswith("ly") else ""))
-        last, at = phrases.last, phrases.end
+        last, at, seen = phrases.last, phrases.end, True
 
 
 def _larger_place(tokens: Tokens, comma: int) -> int:

@@ -24,7 +24,8 @@ from tickwise.text.statements import OWNERS, Read, Statements, Subject, Triple
 
 _UNSURE = re.compile(
     r"\b(?:if|unless|whether|perhaps|possibly|probably|maybe|allegedly|reportedly|supposedly|purportedly|apparently|"
-    r"presumably|hypothetically|according to|rumou?red|no longer|neither|nor|nobody|hardly|barely|rarely|seldom|"
+    r"presumably|hypothetically|in \S+ (?:view|opinion)|in the (?:view|opinion|eyes) of|according to|rumou?red|"
+    r"no longer|neither|nor|nobody|hardly|barely|rarely|seldom|"
     r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
     r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
