@@ -1,5 +1,8 @@
 """Facts of English sentences."""
 
+import random
+import time
+
 import pytest
 
 from tickwise.text.triples import triples
@@ -184,6 +187,25 @@ def test_pronouns_stand_for_the_subject_before():
 def test_sentences_that_fit_no_rule_give_nothing():
     assert facts("Is Paris the capital of France?", "Rain!", "", "The book that he wrote was sold in 1900.",
                  "东京是日本的首都。", "Never mind.") == []
+
+
+def test_a_sentence_of_any_words_gives_whole_facts_or_none():
+    words = """the a of and or , who which that whose is was were been being born in by to from founded built write city
+    Paris Einstein 1921 never has did could he it they his its no “ ” " ( ) – ; ' 's n't Founded Having most one first
+    with between where when because quickly north found 东京 U.S. $5 each such what there""".split()
+    chance = random.Random(0)
+    for _ in range(2000):
+        sentence = " ".join(chance.choices(words, k=chance.randrange(30)))
+        for fact in triples([sentence, "He was born in Rome.", sentence]):
+            assert all(fact[:3]), sentence
+
+
+def test_long_chains_take_little_time():
+    started = time.perf_counter()
+    for sentence in ("the king of " * 140 + "Rome died in 1900.", "Ann met Bob and " * 70, "Ann, " * 150 + "and Bob won.",
+                     "Ann, " + "born in Rome, " * 80 + "died."):
+        list(triples([sentence]))
+    assert time.perf_counter() - started < 2
 
 
 def test_the_sentence_is_kept():

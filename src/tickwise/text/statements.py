@@ -281,9 +281,10 @@ class Statements:
         return found
 
     def usable(self, facts: list[Triple]) -> list[Triple]:
-        return [Triple(_bare(fact.subject), " ".join(fact.relation.split()), _bare(fact.object)) for fact in facts
-                if len(fact.subject.split()) <= _LONGEST_NAME and 0 < len(fact.object.split()) <= _LONGEST_OBJECT
-                and not re.fullmatch(r"[a-z]", fact.object)]
+        """The facts with bare names, where these are neither empty nor as long as half a sentence."""
+        bare = [Triple(_bare(fact.subject), " ".join(fact.relation.split()), _bare(fact.object)) for fact in facts]
+        return [fact for fact in bare if 0 < len(fact.subject.split()) <= _LONGEST_NAME
+                and 0 < len(fact.object.split()) <= _LONGEST_OBJECT and not re.fullmatch(r"[a-z]", fact.object)]
 
 
 def _rival(phrases: Sequence[Several]) -> str:
