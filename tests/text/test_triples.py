@@ -189,10 +189,13 @@ def test_sentences_that_fit_no_rule_give_nothing():
                  "东京是日本的首都。", "Never mind.") == []
 
 
+_ANY_WORDS = """the a of and or , who which that whose is was were been being born in by to from founded built write city
+Paris Einstein 1921 never has did could he it they his its no “ ” " ( ) – ; ' 's n't Founded Having most one first with
+between where when because quickly north found 东京 U.S. $5 each such what there"""
+
+
 def test_a_sentence_of_any_words_gives_whole_facts_or_none():
-    words = """the a of and or , who which that whose is was were been being born in by to from founded built write city
-    Paris Einstein 1921 never has did could he it they his its no “ ” " ( ) – ; ' 's n't Founded Having most one first
-    with between where when because quickly north found 东京 U.S. $5 each such what there""".split()
+    words = _ANY_WORDS.split()
     chance = random.Random(0)
     for _ in range(2000):
         sentence = " ".join(chance.choices(words, k=chance.randrange(30)))
@@ -202,8 +205,8 @@ def test_a_sentence_of_any_words_gives_whole_facts_or_none():
 
 def test_long_chains_take_little_time():
     started = time.perf_counter()
-    for sentence in ("the king of " * 140 + "Rome died in 1900.", "Ann met Bob and " * 70, "Ann, " * 150 + "and Bob won.",
-                     "Ann, " + "born in Rome, " * 80 + "died."):
+    for sentence in ("the king of " * 140 + "Rome died in 1900.", "Ann met Bob and " * 70,
+                     "Ann, " * 150 + "and Bob won.", "Ann, " + "born in Rome, " * 80 + "died."):
         list(triples([sentence]))
     assert time.perf_counter() - started < 2
 
