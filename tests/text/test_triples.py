@@ -139,6 +139,9 @@ def test_lists_are_told_apart_where_each_part_is_complete(sentence, expected):
      [("Curie", "awarded", "Nobel Prize"), ("Curie", "awarded Nobel Prize in", "1903")]),
     ("The network was built by Smith, called Jones in 1998.", [("Smith", "build", "network")]),
     ("Smith, elected in 1900.", []),
+    ("Cells have their own DNA, often abbreviated as ctDNA.", []),
+    ("On 8 June 2008 the school dedicated its new building.",
+     [("school", "dedicate", "school's new building"), ("school", "dedicate new building on", "8 June 2008")]),
     ("The peace was made between the towns in the hills and the king.", []),
     ("The peace was made between France and Spain.", [("peace", "made between", "France and Spain")]),
     ("The goods were sent by train.", []),
@@ -149,7 +152,8 @@ def test_passives(sentence, expected):
 
 @pytest.mark.parametrize("sentence", [
     "Einstein would visit Rome.", "Einstein could play the violin.", "If Einstein visited Rome, the king left Paris.",
-    "In Smith's view, the king left Paris.",
+    "It is within the power of the king to govern.", "Rome is almost a village.",
+    "Shops employ experts and/or provide services.", "In Smith's view, the king left Paris.",
     "According to Smith, Einstein visited Rome.", "Smith said Einstein visited Rome.",
     "Smith believes that Einstein visited Rome.", "Einstein was forced to leave Berlin.",
     "Einstein was said to be ill.",
@@ -189,9 +193,9 @@ def test_sentences_that_fit_no_rule_give_nothing():
                  "东京是日本的首都。", "Never mind.") == []
 
 
-_ANY_WORDS = """the a of and or , who which that whose is was were been being born in by to from founded built write city
-Paris Einstein 1921 never has did could he it they his its no “ ” " ( ) – ; ' 's n't Founded Having most one first with
-between where when because quickly north found 东京 U.S. $5 each such what there"""
+_ANY_WORDS = """the a of and or , who which that whose is was were been being born in by to from founded built
+write Paris city Einstein 1921 never has did could he it they his its no “ ” " ( ) – ; ' 's n't Founded Having
+most one first with between where when because quickly north found 东京 U.S. $5 each such what there"""
 
 
 def test_a_sentence_of_any_words_gives_whole_facts_or_none():

@@ -23,7 +23,7 @@ _KINDS = {
     "preposition": """in on at to from for by with as into near under against during through between since until after
         before about over above below across along among around behind beside besides beyond despite inside onto outside
         past toward towards upon within without via throughout amid like unlike per off out up down alongside""",
-    "of": "of", "and": "and", "or": "or but nor yet", "relative": "who which whom whose that where",
+    "of": "of", "and": "and", "or": "or but nor yet and/or", "relative": "who which whom whose that where",
     "subordinator": """when while although though because if unless whereas whether how why what so than once lest
         whenever wherever provided""",
     "pronoun": """he she it they we i you him them me us himself herself itself themselves one ones someone anyone
@@ -56,6 +56,13 @@ _BARE_WORDS = """further farther high low hard fast long close deep wide straigh
     able due subject"""
 _BARE = frozenset(_BARE_WORDS.split())
 """Words that without an article name nothing."""
+_ING_NOUN_WORDS = """building understanding meeting painting opening beginning meaning feeling training funding
+    housing recording setting ruling finding warning hearing crossing landing teaching writing planning gathering
+    wedding drawing shooting bombing killing hanging founding showing offering standing saying spelling filming
+    printing timing"""
+_ING_NOUNS = frozenset(_ING_NOUN_WORDS.split())
+_BEHIND_NOUNS = frozenset({"responsible", "available", "capable", "similar", "necessary", "different", "able", "such"})
+"""Adjectives that may stand behind their noun, with more to follow."""
 _NUMERIC = re.compile(r"\d{4}|\d{1,2}(?:st|nd|rd|th)|\d{3,4}s")
 
 
@@ -202,6 +209,8 @@ class Tokens(Sequence[Token]):
             head, at = at, at + 1
         if head < 0 or self[head].owner or (not determiner and at == first + 1 and self[first].text in _BARE):
             return None
+        if head > first and self[head].text in _BEHIND_NOUNS:
+            return None
         core = at
         named = self[head].kind == "name"
         plural = not named and (self[head].lower in _PLURALS or bool(re.search(r"[^suoi]s$", self[head].lower)))
@@ -239,7 +248,8 @@ class Tokens(Sequence[Token]):
                 return None
             return None if owned and before.kind == "name" and after.kind == "word" and not after.form else False
         if "ing" in form.kinds:
-            return owned and self._is_nominal(at + 1)
+            noun = token.lower in _ING_NOUNS and after.kind not in ("determiner", "name")
+            return owned and (noun or self._is_nominal(at + 1))
         opens = after.kind in ("determiner", "name", "that") or after.text.startswith(('"', "“"))
         if "third" in form.kinds:
             if is_mostly_a_noun(form):

@@ -158,7 +158,7 @@ def _verbs(tokens: Tokens, at: int, kind: str) -> tuple[tuple[tuple[str, str], .
 
 def several(tokens: Tokens, at: int, subject: bool = False) -> Several | None:
     """A noun phrase, or several with "and" before the last one, as names that can be told apart, or else as one."""
-    first = tokens.noun_phrase(at)
+    first = tokens.noun_phrase(at + (tokens[at].lower == "both"))
     if first is None or tokens[first.end].lower in ("or", "nor"):
         return None
     phrases, end = [first], first.end

@@ -112,12 +112,21 @@ class Statements:
             read = self._active(group, subject, fronted, within)
         if read is None:
             return None
-        if subject.pronoun == "it" and tokens[read.end].kind == "that":
+        if subject.pronoun == "it" and (not group.verbs or group.passive) and self._says_what(read.end):
             return None
         well = ends_well(tokens, read.end, not read.passive, read.last is not None)
         if not well and not (within and finite(tokens, read.end, plural=False)):
             return None
         return read._replace(facts=self.usable(read.facts))
+
+    def _says_what(self, at: int) -> bool:
+        """Whether "that" or an infinitive follows in the clause, which is what "it" stands for."""
+        tokens = self._tokens
+        while tokens[at].kind not in ("end", "comma", "mark"):
+            if tokens[at].kind == "that" or _infinitive(tokens, at):
+                return True
+            at += 1
+        return False
 
     def _passive(self, group: VerbGroup, subject: Subject, fronted: list[Tail], within: bool) -> Read | None:
         tokens, at = self._tokens, group.end

@@ -25,7 +25,7 @@ from tickwise.text.statements import OWNERS, Read, Statements, Subject, Triple
 _UNSURE = re.compile(
     r"\b(?:if|unless|whether|perhaps|possibly|probably|maybe|allegedly|reportedly|supposedly|purportedly|apparently|"
     r"presumably|hypothetically|in \S+ (?:view|opinion)|in the (?:view|opinion|eyes) of|according to|rumou?red|"
-    r"no longer|neither|nor|nobody|hardly|barely|rarely|seldom|"
+    r"no longer|almost|nearly|virtually|practically|neither|nor|nobody|hardly|barely|rarely|seldom|"
     r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
     r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
@@ -103,7 +103,10 @@ class _Sentence:
             at = end + (tokens[end].kind == "comma")
             if not (tokens[at].kind == "and" or tokens[at].lower == "but"):
                 listed = tokens[end].kind == "comma" and finite(tokens, at, plural=False)
-                if not listed or tokens[at].may_be("participle"):
+                verb = at
+                while tokens[verb].kind == "adverb":
+                    verb += 1
+                if not listed or tokens[verb].may_be("participle"):
                     return
                 at -= 1
             at += 1
