@@ -28,6 +28,18 @@ def test_vectors_from_text_to_neighbours_and_back(tmp_path, small_text, tickwise
     assert json.loads(again) == {"neighbours": near}
 
 
+def test_shifted_vectors_say_so_in_their_record_and_differ(tmp_path, small_text, tickwise_cli):
+    stored = {}
+    for shift in (1.0, 1.2):
+        out = tmp_path / f"shift-{shift}"
+        code, _, err = tickwise_cli("vectors", "train", small_text, "--out", out, "--method", "svd", "--width", 8,
+                                    "--shift", shift)
+        assert code == 0, err
+        assert json.loads((out / "run.json").read_text())["settings"]["shift"] == shift
+        stored[shift] = (out / "model.safetensors").read_bytes()
+    assert stored[1.0] != stored[1.2]
+
+
 @pytest.mark.parametrize("method", ["sgns", "glove", "svd"])
 def test_vectors_are_listed_and_their_training_is_traced(tmp_path, small_text, tickwise_cli, method):
     out, trace = tmp_path / "vectors", tmp_path / "trace"
@@ -50,6 +62,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, small_text, tickwise_
     for words, said in [
         (("train", small_text, "--out", out, "--width", "0"), "--width: must be at least 1"),
         (("train", small_text, "--out", out, "--min-count", "100000"), "--min-count"),
+        (("train", small_text, "--out", out, "--method", "svd", "--shift", "0.5"), "--shift: must be at least 1"),
         (("train", small_text, "--out", tmp_path), "something else than word vectors"),
         (("neighbours", out, "cat"), "no such folder"),
         (("import", small_text, "--out", out), "line 1: "),

@@ -1,6 +1,7 @@
 """Three ways to word vectors, on a text whose meaning is known."""
 
 import itertools
+import math
 
 import numpy
 import pytest
@@ -46,6 +47,36 @@ def test_words_in_the_same_company_are_neighbours(method):
         inside, outside = (numpy.mean([dict(vectors.neighbours(a, 20))[b] for a, b in pairs]) for pairs in (
             list(itertools.combinations(group, 2)), list(itertools.product(group, others))))
         assert inside > outside + 0.1
+
+
+@pytest.mark.parametrize("shift", [1, 2, 5])
+def test_the_svd_is_that_of_pmi_less_the_logarithm_of_the_shift(shift):
+    text = text_of_groups(200)
+    n = len(text.words)
+    counts = numpy.zeros((n, n))
+    numbers = text.numbers[text.numbers >= 0]
+    for distance in (1, 2):
+        for a, b in zip(numbers[:-distance], numbers[distance:], strict=True):
+            counts[a, b] += 1 / distance
+            counts[b, a] += 1 / distance
+    of_column = counts.sum(0) ** 0.75
+    with numpy.errstate(divide="ignore"):
+        pmi = numpy.log(counts / (counts.sum(1, keepdims=True) * (of_column / of_column.sum())))
+    kept = numpy.maximum(pmi - numpy.log(shift), 0)
+    assert (kept > 0).sum() > 0
+    assert (shift > 1) == ((kept > 0).sum() < (pmi > 0).sum())
+    settings = WordVectorSettings(method="svd", shift=shift, width=n, window=2, min_count=1)
+    weight = train_word_vectors(text, settings).module.weight
+    # Vectors U S of all dimensions have the dot products of the matrix's rows.
+    assert (weight @ weight.t()).numpy() == pytest.approx(kept @ kept.T, abs=1e-3)
+
+
+def test_a_shift_that_leaves_no_pair_or_is_none_is_refused():
+    with pytest.raises(DataError, match=r"more than 1000 times as often as by chance; .* lower --shift"):
+        train_word_vectors(text_of_groups(50), WordVectorSettings(method="svd", shift=1000, min_count=1))
+    for shift in (0.5, 0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match="--shift: must be at least 1"):
+            WordVectorSettings(shift=shift)
 
 
 def test_the_loss_of_skip_gram_falls_and_a_seed_repeats_it():

@@ -1,4 +1,4 @@
-"""Word vectors from text: skip-gram with negative sampling, GloVe, and the SVD of positive PMI.
+"""Word vectors from text: skip-gram with negative sampling, GloVe, and the SVD of (shifted) positive PMI.
 
 All three are batches of matrix products. Words that stand in a batch several times get the sum of their gradients, and
 AdaGrad steps keep such sums in bounds.
@@ -40,7 +40,8 @@ class WordVectorSettings:
     """How word vectors are made."""
 
     method: Method = "sgns"
-    """sgns: skip-gram with negative sampling; glove: weighted logarithms of counts; svd: factors of PPMI."""
+    """sgns: skip-gram with negative sampling; glove: weighted logarithms of counts; svd: factors of PPMI, which
+    --shift makes shifted PPMI."""
     width: int = 100
     """Numbers per word."""
     window: int = 2
@@ -49,6 +50,9 @@ class WordVectorSettings:
     """Words that occur less often get no vector."""
     negatives: int = 5
     """Negative samples per pair (sgns)."""
+    shift: float = 1.0
+    """Entries are max(PMI - log shift, 0) (svd): skip-gram with so many negatives factorises PMI - log shift (Levy &
+    Goldberg 2014). 1 is PPMI; more leaves fewer pairs, which a small text can hardly spare."""
     subsample: float = 0.0
     """Words more frequent than this share are left out at random (sgns, svd), which saves time on large texts; 0 keeps
     all."""
@@ -72,6 +76,8 @@ class WordVectorSettings:
         for name in ("lr", "glove_max"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"--{name.replace('_', '-')}: must be positive, got {getattr(self, name)}")
+        if not (self.shift >= 1 and math.isfinite(self.shift)):
+            raise ConfigError(f"--shift: must be at least 1, got {self.shift}")
         if not 0 <= self.subsample < 1:
             raise ConfigError(f"--subsample: must be from 0 to below 1, got {self.subsample}")
 
@@ -134,13 +140,14 @@ def train_word_vectors(
 
 
 def _ppmi_svd(text: WordText, settings: WordVectorSettings) -> Tensor:
-    """Rows of U S, of information that is not shifted: a shift leaves too little of a small text (Levy, Goldberg &
-    Dagan 2015, sections 3 and 6)."""
+    """Rows of U S, of (shifted) positive pointwise mutual information."""
     mark(Stage.DATA)
     numbers = _subsampled(text, settings, numpy.random.default_rng(settings.seed))
-    ppmi = positive_pmi(window_counts(numbers, len(text.words), settings.window))
+    ppmi = positive_pmi(window_counts(numbers, len(text.words), settings.window), shift=settings.shift)
     if not len(ppmi.values):
-        raise DataError("no two words stand together more often than by chance; give more text")
+        often, instead = ("more often than by chance", "") if settings.shift == 1 else (
+            f"more than {settings.shift:g} times as often as by chance", " or a lower --shift")
+        raise DataError(f"no two words stand together {often}; give more text{instead}")
     mark(Stage.FORWARD)
     left, values, _ = truncated_svd(ppmi, settings.width, settings.seed)
     return left * values
