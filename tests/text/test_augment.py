@@ -43,6 +43,23 @@ def test_each_kind_of_change_does_what_it_says():
     assert replaced == "great film"
 
 
+@pytest.mark.parametrize("n_words", [2, 4, 7, 10, 25])
+@pytest.mark.parametrize("share", [0.1, 0.35])
+def test_of_short_texts_too_the_share_that_was_asked_for_changes_places(n_words, share):
+    words = [f"w{i}" for i in range(n_words)]
+    chooser, n, moved = random.Random(5), 4000, 0
+    for _ in range(n):
+        changed = altered(" ".join(words), AugmentOptions(swap=share, delete=0.0), chooser).split()
+        assert sorted(changed) == sorted(words)
+        moved += sum(a != b for a, b in zip(words, changed, strict=True))
+    # A word that is swapped twice counts once, so that of many swaps slightly fewer words have moved.
+    assert 0.8 * share < moved / (n * n_words) < 1.1 * share
+
+
+def test_a_text_of_one_word_has_nothing_to_swap():
+    assert altered("one", AugmentOptions(swap=1.0, delete=0.0), random.Random(0)) == "one"
+
+
 def test_at_least_one_word_stays_and_chinese_is_cut_into_words():
     chooser = random.Random(3)
     assert altered("hello", AugmentOptions(delete=1.0), chooser) == "hello"

@@ -75,13 +75,21 @@ def altered(text: str, options: AugmentOptions, chooser: random.Random, synonyms
         if len(parts[i]) > 3 and chooser.random() < options.split:
             cut = chooser.randrange(1, len(parts[i]))
             parts[i] = f"{parts[i][:cut]} {parts[i][cut:]}"
-    for _ in range(round(options.swap * len(words) / 2)):
-        a, b = chooser.choice(words), chooser.choice(words)
+    for _ in range(_n_swaps(options.swap, len(words), chooser)):
+        a, b = chooser.sample(words, 2)
         parts[a], parts[b] = parts[b], parts[a]
     kept = [i for i in words if chooser.random() >= options.delete] or [chooser.choice(words)]
     left = set(words) - set(kept)
     changed = "".join("" if i in left else part for i, part in enumerate(parts)).strip()
     return _SPACES.sub(" ", changed) if left else changed
+
+
+def _n_swaps(share: float, n_words: int, chooser: random.Random) -> int:
+    """How many pairs change places so that on average ``share`` of the words do: what is no whole pair is drawn."""
+    if n_words < 2:
+        return 0
+    pairs = share * n_words / 2
+    return int(pairs) + (chooser.random() < pairs % 1)
 
 
 def _pieces(text: str) -> list[tuple[str, bool]]:
