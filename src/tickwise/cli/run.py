@@ -22,6 +22,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "embed": ("run_embed:Embed", "vectors of texts"),
     "similar": ("run_embed:Similar", "the texts of a file that are likest to a text"),
     "fill-mask": ("run_embed:FillMask", "words for the places that a text leaves open with [MASK]"),
+    "next-word": ("run_next_word:Arguments", "the words that a text goes on with, by any language model"),
     "sample": ("run_sentences:Sample", "write sentences with a text VAE"),
     "reconstruct": ("run_sentences:Reconstruct", "write sentences again from what a text VAE keeps of them"),
     "interpolate": ("run_sentences:Interpolate", "write what lies between two sentences"),
