@@ -1,5 +1,6 @@
 """``tickwise run entities`` from the command line: train on a file, resume, read texts, evaluate, mistakes."""
 
+import io
 import json
 
 import pytest
@@ -73,6 +74,8 @@ def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
         (["--train", tagged, "--out", tmp_path / "a", "--html", "x.html"], "--html"),
         ([tmp_path, "a text", "--against", tmp_path], "--against"),
         ([tmp_path, " "], "the text is empty"),
+        ([tmp_path, "a text", "--patience", 2], "--patience: has a meaning with --train only"),
+        (["--train", tagged, "--out", tmp_path / "a", "--patience", 0], "--patience: must be positive"),
         ([tmp_path, "a text"], "not a model directory"),
     ):
         code, out, err = tickwise_cli("run", "entities", *words)
@@ -80,6 +83,27 @@ def test_mistakes_are_one_line(tickwise_cli, tagged, tmp_path):
         assert len(err.strip().splitlines()) == 1, err
         assert said in err
     assert not (tmp_path / "a").exists()
+
+
+def test_texts_are_typed_at_a_terminal_and_patience_ends_a_training(tickwise_cli, tagged, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = tmp_path / "run"
+    code, _, err = tickwise_cli("run", "entities", "--train", tagged, "--dev", tagged, "--out", out, "--patience", 2,
+                                *TINY)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert losses[-3] == min(losses) == losses[-2] == losses[-1], "two validations without a better one"
+    assert "2 validations without a new best" in err
+    assert rows[-1]["step"] < 300
+
+    monkeypatch.setattr("sys.stdin", Terminal("Ada visits New York.\n\nKurt likes Bonn.\n"))
+    code, printed, err = tickwise_cli("run", "entities", out)
+    assert (code, printed.splitlines()) == (0, ["[Ada]/PER visits [New York]/LOC.", "[Kurt]/PER likes [Bonn]/LOC."])
+    assert "end with Ctrl-D" in err
 
 
 def test_traces_have_the_stages_of_training_and_of_tagging(tickwise_cli, tagged, tmp_path):

@@ -1,5 +1,6 @@
 """``tickwise run keywords`` from the command line."""
 
+import io
 import json
 
 TEXT = "Graph coloring is hard. Graph coloring of planar maps needs four colors."
@@ -41,3 +42,31 @@ def test_mistakes_are_one_line(tickwise_cli, tmp_path):
         assert (code, out) == (2, ""), words
         assert len(err.strip().splitlines()) == 1
         assert said in err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_texts_are_typed_at_a_terminal(tickwise_cli, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal(f"{TEXT}\n\n的\nplums\n"))
+    code, out, err = tickwise_cli("run", "keywords", "--n", 3)
+    assert code == 0
+    assert err.startswith("a text per line; end with Ctrl-D\n> ")
+    first, last = out.split("no keywords: the text has no content words\n")
+    assert "Graph coloring" in first
+    assert last.rstrip().endswith("plums")
+    assert out.count("score  times  keyword") == 2
+    monkeypatch.setattr("sys.stdin", Terminal("plums and apples\n"))
+    code, out, _ = tickwise_cli("run", "keywords", "--json")
+    assert {keyword["text"] for keyword in json.loads(out)["keywords"]} == {"plums", "apples"}
+
+
+def test_saving_a_background_at_a_terminal_asks_for_no_text(tickwise_cli, monkeypatch, tmp_path):
+    (tmp_path / "corpus.txt").write_text("red apples\n", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", Terminal("red\n"))
+    code, out, err = tickwise_cli("run", "keywords", "--background", tmp_path / "corpus.txt", "--save-background",
+                                  tmp_path / "counts.json")
+    assert (code, out) == (0, "")
+    assert "Ctrl-D" not in err

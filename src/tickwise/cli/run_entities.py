@@ -10,13 +10,14 @@ from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, ref
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 from tickwise.tasks.tag_options import TagOptions
+from tickwise.training.config import EarlyStopping
 
 if TYPE_CHECKING:
     from tickwise.tasks.tag import Entity, EntityTagger
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(TaskArguments):
+class Arguments(TaskArguments, EarlyStopping):
     options: TagOptions = dataclasses.field(default_factory=TagOptions)
     tokenized: bool = False
     """The text is split into words already, by white space as the training data has them, and each line is a sentence;
@@ -43,6 +44,8 @@ def run(arguments: Arguments) -> int:
         for name in ("html", "tokenized"):
             if getattr(arguments, name):
                 raise ConfigError(f"--{name}: is for texts; leave out --train and --test")
+    if arguments.patience is not None and not arguments.train:
+        raise ConfigError("--patience: has a meaning with --train only")
     if arguments.against is not None and (arguments.train or not arguments.test):
         raise ConfigError("--against: models that are there are compared on tagged sentences; give --test FILE")
     if arguments.train:
@@ -92,8 +95,8 @@ def _train(arguments: Arguments) -> int:
     assert arguments.out is not None
     result = train_tagger(
         arguments.train, arguments.dev, out=arguments.out, options=arguments.options, seed=arguments.seed,
-        max_seconds=arguments.max_seconds, resume=arguments.resume, overwrite=arguments.overwrite,
-        device=arguments.device, trace=arguments.trace,
+        max_seconds=arguments.max_seconds, patience=arguments.patience, resume=arguments.resume,
+        overwrite=arguments.overwrite, device=arguments.device, trace=arguments.trace,
     )
     if result.interrupted:
         return 130

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import refuse_blank
+from tickwise.cli.task_flags import answer_texts, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(CommonArguments):
     text: tyro.conf.Positional[str | None] = None
-    """The text; - or nothing reads standard input."""
+    """The text; - reads standard input, as does nothing; at a terminal a prompt then asks for texts."""
     input: Path | None = None
     """File that holds the text."""
     each_line: bool = False
@@ -54,17 +54,28 @@ def run(arguments: Arguments) -> int:
         assert background is not None
         background.save(arguments.save_background)
         console.say(f"wrote {arguments.save_background}: words of {background.n_documents:,} documents")
-        if arguments.text is None and arguments.input is None and sys.stdin.isatty():
+        if _is_typed(arguments):
             return 0
-    texts = _texts(arguments)
-    found = [keywords(text, arguments.n, background) for text in texts]
-    if arguments.json:
-        rows = [{"keywords": [keyword.to_json() for keyword in one]} for one in found]
-        print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False))
-        return 0
-    for one in found:
-        print(_line(one) if arguments.each_line else _table(one))
+
+    def answer(texts: Sequence[str]) -> None:
+        found = [keywords(text, arguments.n, background) for text in texts]
+        if arguments.json:
+            rows = [{"keywords": [keyword.to_json() for keyword in one]} for one in found]
+            print(json.dumps(rows[0] if len(rows) == 1 else {"samples": rows}, ensure_ascii=False), flush=True)
+            return
+        for one in found:
+            print(_line(one) if arguments.each_line else _table(one), flush=True)
+
+    if _is_typed(arguments):
+        answer_texts(arguments, answer)
+    else:
+        answer(_texts(arguments))
     return 0
+
+
+def _is_typed(arguments: Arguments) -> bool:
+    """Whether texts come from somebody at a terminal, line by line."""
+    return arguments.text is None and arguments.input is None and sys.stdin.isatty()
 
 
 def _table(found: Sequence["Keyword"]) -> str:

@@ -143,11 +143,12 @@ def build_training(data: TagData, options: TagOptions, seed: int) -> TagTraining
 
 def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: Path,
                  options: TagOptions | None = None, seed: int = 1, max_seconds: float | None = None,
-                 resume: bool = False, overwrite: bool = False, device: str = "auto",
-                  trace: Path | None = None) -> "TrainResult":
+                 patience: int | None = None, resume: bool = False, overwrite: bool = False, device: str = "auto",
+                 trace: Path | None = None) -> "TrainResult":
     """Train a tagger on tagged files (or known data sets) and keep the model that finds the development part's
-    entities best. Raises a ``UserError`` for data that cannot be used."""
-    from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+    entities best; with ``patience`` end after so many validations without a better one. Raises a ``UserError`` for data
+    that cannot be used."""
+    from tickwise.training.config import OptimizerOptions, ScheduleOptions, TaskLoopConfig
     from tickwise.training.run import train_module
 
     options = options or TagOptions()
@@ -155,9 +156,10 @@ def train_tagger(train: Sequence[str], development: Sequence[str] = (), *, out: 
     made = build_training(data, options, seed)
     epoch_steps = made.objective.n_batches
     max_steps = max(round(options.epochs * epoch_steps), _FEWEST_STEPS)
-    config = LoopConfig(
+    config = TaskLoopConfig(
         out=Path(out), seed=seed, device=device, dtype="fp32", compile="off", batch_size=1, max_steps=max_steps,
-        max_seconds=max_seconds, evaluate_every=max(epoch_steps, max_steps // 30), evaluate_tokens=sys.maxsize,
+        max_seconds=max_seconds, patience=patience, evaluate_every=max(epoch_steps, max_steps // 30),
+        evaluate_tokens=sys.maxsize,
         optimizer=OptimizerOptions(name="adamw", lr=options.lr, weight_decay=0.0, beta2=0.999),
         schedule=ScheduleOptions(name="wsd", warmup=0.02, decay=0.7),
         ema_decay=min(max(1 - 1 / epoch_steps, 0.9), 0.998), resume="auto" if resume else "never", overwrite=overwrite,

@@ -91,7 +91,15 @@ class FlagNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
+class EarlyStopping:
+    """When a training has nothing more to gain."""
+
+    patience: int | None = None
+    """Early stopping: end after that many validations without a new best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(EarlyStopping):
     """What the training loop is told, whatever it trains."""
 
     flags: ClassVar[FlagNames] = FlagNames()
@@ -120,8 +128,6 @@ class LoopConfig:
     without limits)."""
     stop_at_loss: float | None = None
     """End as soon as the validation loss is at most this."""
-    patience: int | None = None
-    """Early stopping: end after that many validations without a new best."""
     ema_decay: float | None = None
     """Average the weights with this decay; validation and the saved model use the average."""
 
