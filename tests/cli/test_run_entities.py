@@ -26,6 +26,10 @@ def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
     result = json.loads(printed)
     assert result["results"]["entities"]["f1,none"] > 0.9
     assert result["parameters"] > 0
+    assert result["n-samples"]["entities"] == {"original": 20, "effective": 20}
+    assert result["config"]["model_args"]["path"] == str(out / "model")
+    assert 0 <= result["results"]["entities"]["ece,none"] < 0.5
+    assert set(result["types"]["entities"]) == {"PER", "LOC"}
     for name in ("config.json", "model.safetensors", "tag_features.json", "run.json"):
         assert (out / "model" / name).exists()
     assert json.loads((out / "model" / "config.json").read_text())["model_type"] == "tickwise-tagger"
@@ -43,9 +47,14 @@ def test_train_then_read_texts_then_evaluate(tickwise_cli, tagged, tmp_path):
     code, printed, _ = tickwise_cli("run", "entities", out, "--tokenized", "Ada visits New York .")
     assert printed.splitlines() == ["[Ada]/PER visits [New York]/LOC ."]
     assert (out / "model" / "word_habits.json").exists()
-    code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged)
+    code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged, "--html", tmp_path / "scores.html")
     assert code == 0
     assert "all" in printed
+    page = (tmp_path / "scores.html").read_text(encoding="utf-8")
+    assert page.count("<tr>") == 1 + 3
+    assert '<th scope="row">LOC</th>' in page
+    assert "<h2>Reliability</h2>" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
     code, printed, _ = tickwise_cli("run", "entities", out, "--test", tagged, "--against", out, "--json")
     comparison = json.loads(printed)["comparison"]

@@ -51,8 +51,54 @@ def test_lists_of_other_lengths_are_refused():
 
 def test_json_is_in_the_harness_s_layout_and_the_table_in_per_cent():
     scores = entity_scores(GOLD, GUESS)
-    assert scores.to_json()["results"]["entities"]["f1,none"] == pytest.approx(4 / 9)
+    shown = scores.to_json(model="a/model")
+    results = shown["results"]["entities"]
+    assert results["f1,none"] == pytest.approx(4 / 9)
+    assert results["alias"] == "entities"
+    # As a classifier's results have it, and the harness's own.
+    assert shown.keys() == {"results", "intervals", "configs", "versions", "n-shot", "higher_is_better", "n-samples",
+                            "config", "tickwise_version", "types"}
+    metrics = {"f1", "precision", "recall", "macro_f1"}
+    assert shown["higher_is_better"] == {"entities": dict.fromkeys(metrics, True)}
+    assert results.keys() == {"alias", *(f"{m},none" for m in metrics), *(f"{m}_stderr,none" for m in metrics)}
+    assert shown["configs"]["entities"]["task"] == "entities"
+    assert (shown["versions"], shown["n-shot"]) == ({"entities": 1}, {"entities": 0})
+    assert shown["n-samples"] == {"entities": {"original": 3, "effective": 3}}
+    assert shown["config"]["model_args"] == {"path": "a/model"}
+    assert shown["config"]["bootstrap_iters"] == 1000
+    assert shown["types"]["entities"]["PER"] == {"precision": pytest.approx(2 / 3), "recall": 1.0,
+                                                 "f1": pytest.approx(4 / 5), "gold": 2, "predicted": 3, "correct": 2}
+    for metric in metrics:
+        low, high = shown["intervals"]["entities"][metric]
+        assert low <= results[f"{metric},none"] <= high
+        assert results[f"{metric}_stderr,none"] > 0
     assert "44.44" in table(scores)
+    assert "calibration" not in table(scores)
+
+
+def test_probabilities_are_judged_by_the_share_that_is_right():
+    scores = entity_scores(GOLD, GUESS, probabilities=[[0.95, 0.5], [0.5, 0.95], [0.5]])
+    filled = [b for b in scores.bins if b.n]
+    assert [(b.n, b.confidence, b.accuracy) for b in filled] == [
+        (3, pytest.approx(0.5), 0.0), (2, pytest.approx(0.95), 1.0)]
+    assert scores.calibration_error == pytest.approx((3 * 0.5 + 2 * 0.05) / 5)
+    shown = scores.to_json()
+    assert shown["results"]["entities"]["ece,none"] == scores.calibration_error
+    assert shown["higher_is_better"]["entities"]["ece"] is False
+    assert "0.3200" in table(scores)
+    assert entity_scores(GOLD, [[], [], []], probabilities=[[], [], []]).calibration_error is None
+    with pytest.raises(ValueError, match="shorter"):
+        entity_scores(GOLD, GUESS, probabilities=[[0.9], [0.5, 0.5], [0.5]])
+
+
+def test_the_interval_of_the_mean_over_types_is_that_of_resampled_sentences():
+    gold = [[Span(0, 1, "PER")], [Span(1, 2, "LOC")]] * 40
+    guess = [spans if n % 4 else [] for n, spans in enumerate(gold)]
+    scores = entity_scores(gold, guess)
+    assert scores.macro_f1 == pytest.approx((2 * 20 / (20 + 40) + 1) / 2)
+    assert scores.intervals["macro_f1"].low < scores.macro_f1 < scores.intervals["macro_f1"].high
+    assert scores.intervals["precision"].low == scores.intervals["precision"].high == 1
+    assert scores.intervals["recall"].low < 0.75 < scores.intervals["recall"].high
 
 
 def test_two_taggers_are_compared_sentence_by_sentence():

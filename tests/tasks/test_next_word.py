@@ -161,7 +161,8 @@ def test_scores_by_hand():
     assert scores.top_1.interval.low < scores.top_1.value < scores.top_1.interval.high
     written = scores.to_json()
     assert written["results"]["by hand"]["top_1_accuracy,none"] == scores.top_1.value
-    assert written["n-samples"]["by hand"]["original"] == 7
+    assert written["n-samples"]["by hand"] == {"original": 7, "effective": 7}
+    assert written["configs"]["by hand"]["output_type"] == "ranking"
     right = model.evaluate("aa bb cc. aa bb cc. aa", most=None).top_1
     assert (right.value, right.interval.high) == (1, 1)
     assert right.interval.low < 0.7, "few words prove little"
@@ -173,7 +174,7 @@ def test_of_many_words_some_are_drawn_by_the_seed():
     model = NextWords(count_ngrams(numpy.array(tokenizer.encode(text * 3)), tokenizer.vocab_size, order=2), tokenizer)
     scored = []
     first = model.evaluate(text, most=40, seed=3, on_scored=scored.append)
-    assert (first.n, sum(scored)) == (40, 40)
+    assert (first.n, first.n_words, sum(scored)) == (40, 299, 40)
     assert first == model.evaluate(text, most=40, seed=3)
     assert 0.9 < first.top_1.value <= 1
 
@@ -235,6 +236,21 @@ def test_a_text_a_file_and_a_test_of_the_verb(story, tickwise_cli, tmp_path):
     out = tickwise_cli("run", "next-word", model, "--test", text, "--most", 20)[1]
     assert out.splitlines()[0].startswith("metric")
     assert out.splitlines()[-1] == "20 words"
+
+
+def test_a_line_that_cannot_be_read_is_named_and_the_others_are_answered(characters, tickwise_cli, tmp_path):
+    save_model(tmp_path / "model", family("ngram", characters), characters)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("b a\nxyz\n\nab\n", encoding="utf-8")
+    code, out, err = tickwise_cli("run", "next-word", tmp_path / "model", "--input", texts, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, ["error" in row for row in rows]) == (2, [False, True, False, False])
+    assert all(row.get("words", True) for row in rows), "a blank line is the beginning of a text"
+    assert "1 of 4 texts cannot be read; the first: " in err
+    assert "line 2: character 'x'" in err
+    code, out, err = tickwise_cli("run", "next-word", tmp_path / "model", "xyz")
+    assert (code, out) == (2, "")
+    assert err.startswith("tickwise: character 'x'")
 
 
 def test_texts_are_typed_at_a_terminal(story, tickwise_cli, monkeypatch):

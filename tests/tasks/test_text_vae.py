@@ -136,7 +136,7 @@ def test_likelihood_on_the_command_line(trained, tickwise_cli):
     code, out, _ = tickwise_cli("run", "likelihood", trained, "the cat sees a tree", "--draws", 5, "--json")
     assert code == 0
     shown = json.loads(out)
-    assert shown["n-samples"] == {"likelihood": {"original": 1}}
+    assert shown["n-samples"] == {"likelihood": {"original": 1, "effective": 1}}
     # One sentence has no spread, and its place in the latent space no variance.
     assert shown["intervals"] == {"likelihood": {"nll": None, "bound": None, "perplexity": None}}
     assert [shown[name] for name in ("active_units", "unknown", "n_draws")] == [None, 0, 5]

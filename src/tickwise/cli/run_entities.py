@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tickwise.cli.task_flags import TaskArguments, answer_texts, check_task, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
+from tickwise.core.paths import check_file_output
 from tickwise.tasks.tag_options import TagOptions
 from tickwise.training.config import EarlyStopping
 
@@ -25,7 +26,7 @@ class Arguments(TaskArguments, EarlyStopping):
     against: Path | None = None
     """Another tagger, to be compared with this one on --test by a paired bootstrap over its sentences."""
     html: Path | None = None
-    """Also write the texts with their entities in colour as one HTML page."""
+    """Also write an HTML page: the texts with their entities in colour, or the scores on --test."""
     max_seconds: float | None = None
     """End training after this time."""
     resume: bool = False
@@ -41,9 +42,12 @@ def run(arguments: Arguments) -> int:
     check_task(arguments)
     refuse_blank(arguments.text)
     if arguments.train or arguments.test:
-        for name in ("html", "tokenized"):
-            if getattr(arguments, name):
-                raise ConfigError(f"--{name}: is for texts; leave out --train and --test")
+        if arguments.tokenized:
+            raise ConfigError("--tokenized: is for texts; leave out --train and --test")
+        if arguments.html is not None and not _tests(arguments):
+            raise ConfigError("--html: of a training, a page shows the scores on --test; give a file for it")
+    if arguments.html is not None:
+        check_file_output(arguments.html)
     if arguments.patience is not None and not arguments.train:
         raise ConfigError("--patience: has a meaning with --train only")
     if arguments.against is not None and (arguments.train or not arguments.test):
@@ -102,38 +106,46 @@ def _train(arguments: Arguments) -> int:
         return 130
     figures = {"model": str(result.model), "parameters": result.n_parameters, "seconds": result.seconds,
                "development_f1": result.validation.get("f1")}
-    tests = arguments.test or _own_test(arguments.train)
+    tests = _tests(arguments)
     if tests:
         tagger = EntityTagger.load(result.model, arguments.device)
-        _evaluate(tagger, dataclasses.replace(arguments, test=tests), figures)
+        _evaluate(tagger, dataclasses.replace(arguments, test=tests, model=result.model), figures)
     elif arguments.json:
         print(json.dumps(figures))
     return 0
 
 
-def _own_test(train: tuple[str, ...]) -> tuple[str, ...]:
-    """The known data sets in ``train`` that have a test part."""
+def _tests(arguments: Arguments) -> tuple[str, ...]:
+    """What to evaluate on: --test, else the known data sets in --train that have a test part."""
     from tickwise.tasks.tag import data_set
 
-    return tuple(name for name in train if (entry := data_set(name)) is not None and "test" in entry.files)
+    return arguments.test or tuple(
+        name for name in arguments.train if (entry := data_set(name)) is not None and "test" in entry.files)
 
 
 def _evaluate(tagger: "EntityTagger", arguments: Arguments, figures: dict[str, Any]) -> None:
-    from tickwise.evaluation.entities import compare_entities, comparison_lines, entity_scores, table
-    from tickwise.tasks.tag import EntityTagger, read_sentences
+    from tickwise.evaluation.entities import compare_entities, comparison_lines, table
+    from tickwise.tasks.tag import EntityTagger, read_sentences, scored
 
     # Before anything is measured: a model that cannot be read is said at once.
     other = None if arguments.against is None else EntityTagger.load(arguments.against, arguments.device)
     sentences = read_sentences(arguments.test, "test", arguments.options)
-    gold, found = [s.entities for s in sentences], tagger.tag_sentences(sentences)
-    scores = entity_scores(gold, found)
+    sure = tagger.tag_surely(sentences)
+    scores = scored(sentences, sure)
+    figures = figures | scores.to_json(model=str(arguments.model))
+    if arguments.html is not None:
+        from tickwise.tasks.tag_report import write_score_page
+
+        write_score_page(arguments.html, scores, "tickwise run entities")
+        console.say(f"wrote {arguments.html}")
     if other is None:
-        print(json.dumps(figures | scores.to_json()) if arguments.json else table(scores))
+        print(json.dumps(figures) if arguments.json else table(scores))
         return
+    gold, found = [s.entities for s in sentences], [[span for span, _ in row] for row in sure]
     comparison = compare_entities(gold, found, other.tag_sentences(sentences))
     names = str(arguments.model), str(arguments.against)
     if arguments.json:
         shown = {"model": names[0], "against": names[1]} | comparison.to_json()
-        print(json.dumps(figures | scores.to_json() | {"comparison": shown}))
+        print(json.dumps(figures | {"comparison": shown}))
     else:
         print(f"{table(scores)}\n\n{comparison_lines(comparison, *names)}")

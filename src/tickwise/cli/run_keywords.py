@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import answer_texts, refuse_blank
+from tickwise.cli.task_flags import answer_texts, is_prompt, refuse_blank
 from tickwise.core import console
 from tickwise.core.errors import ConfigError
 
@@ -54,7 +53,7 @@ def run(arguments: Arguments) -> int:
         assert background is not None
         background.save(arguments.save_background)
         console.say(f"wrote {arguments.save_background}: words of {background.n_documents:,} documents")
-        if _is_typed(arguments):
+        if is_prompt(arguments):
             return 0
 
     def answer(texts: Sequence[str]) -> None:
@@ -66,16 +65,11 @@ def run(arguments: Arguments) -> int:
         for one in found:
             print(_line(one) if arguments.each_line else _table(one), flush=True)
 
-    if _is_typed(arguments):
+    if is_prompt(arguments):
         answer_texts(arguments, answer)
     else:
         answer(_texts(arguments))
     return 0
-
-
-def _is_typed(arguments: Arguments) -> bool:
-    """Whether texts come from somebody at a terminal, line by line."""
-    return arguments.text is None and arguments.input is None and sys.stdin.isatty()
 
 
 def _table(found: Sequence["Keyword"]) -> str:

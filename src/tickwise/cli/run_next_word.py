@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import answer_texts, refuse_blank
+from tickwise.cli.task_flags import STANDARD_INPUT, answer_texts, is_prompt, refuse_blank, texts_progress
 from tickwise.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -53,19 +53,39 @@ def run(arguments: Arguments) -> int:
 
 
 def _predict(model: "NextWords", arguments: Arguments) -> None:
+    source = "standard input" if arguments.input is None or str(arguments.input) == STANDARD_INPUT else arguments.input
+    one_by_one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
+    n_done = 0
+    problems: list[str] = []
+
     def answer(texts: list[str]) -> None:
+        nonlocal n_done
         for text in texts:
-            found = model.predict(text, arguments.n)
+            n_done += 1
+            try:
+                found = model.predict(text, arguments.n)
+            except DataError as problem:
+                if one_by_one:
+                    raise
+                problems.append(f"{source}, line {n_done}: {problem}")
+                if arguments.json:
+                    print(json.dumps({"text": text, "error": str(problem)}, ensure_ascii=False), flush=True)
+                continue
+            finally:
+                advance(1)
             if arguments.json:
                 shown = {"text": text, "words": [word._asdict() for word in found]}
                 print(json.dumps(shown, ensure_ascii=False), flush=True)
                 continue
-            if len(texts) > 1:
+            if not one_by_one:
                 print(text)
             for word in found:
                 print(f"{word.probability:.4f}\t{word.word}", flush=True)
 
-    answer_texts(arguments, answer)
+    with texts_progress(arguments, "predicting") as advance:
+        answer_texts(arguments, answer)
+    if problems:
+        raise DataError(f"{len(problems):,} of {n_done:,} texts cannot be read; the first: {problems[0]}")
 
 
 def _evaluate(model: "NextWords", arguments: Arguments, path: Path) -> None:

@@ -266,7 +266,9 @@ def _evaluate(arguments: Retrieve | Ask, index: "PassageIndex", reader: "Reader 
         further = {"answered": report.answered, "contains_reference": report.contains}
     if arguments.json:
         model = getattr(arguments, "reader", None) or arguments.index or ", ".join(arguments.documents)
-        print(json.dumps(results_json({task: scores}, {task: len(questions)}, model=str(model)) | further))
+        asked = "ranking" if task == "retrieve" else "extraction"
+        print(json.dumps(results_json({task: scores}, {task: len(questions)}, model=str(model),
+                                      output_type=asked) | further))
         return
     print(table(scores, "questions", len(questions)))
     if further:

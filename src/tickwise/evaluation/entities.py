@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from tickwise.data.tagged import Span
 from tickwise.evaluation.bootstrap import Interval, interval, resample_sums, two_sided
+from tickwise.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
+from tickwise.evaluation.classification import Score
+from tickwise.evaluation.results import results_json
 
 
 @dataclass(frozen=True)
@@ -36,49 +39,88 @@ class TypeScore:
 
 @dataclass(frozen=True)
 class EntityScores:
-    """All types together (micro average), each type, and the 95 % interval of the micro F1 over sentences (None for
-    fewer than two sentences)."""
+    """All types together (micro average), each type, and over resampled sentences the 95 % intervals of the metrics
+    (None for fewer than two sentences)."""
 
     overall: TypeScore
     by_type: dict[str, TypeScore]
-    f1_interval: Interval | None
+    intervals: dict[str, Interval | None]
+    """Of ``f1``, ``precision``, ``recall`` and ``macro_f1``."""
     n_sentences: int
+    bootstrap_samples: int
+    seed: int
+    bins: tuple[ReliabilityBin, ...] = ()
+    """The entities that were found, by how likely the tagger found each; empty where it did not say."""
 
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the types that occur in the gold data or the predictions."""
         return float(numpy.mean([score.f1 for score in self.by_type.values()])) if self.by_type else 0.0
 
-    def to_json(self, task: str = "entities") -> dict[str, Any]:
-        """In lm-evaluation-harness's layout; each type under ``"types"``."""
-        spread = self.f1_interval
-        results = {
-            "f1,none": self.overall.f1, "f1_stderr,none": spread.stderr if spread else None,
-            "precision,none": self.overall.precision, "recall,none": self.overall.recall,
-            "macro_f1,none": self.macro_f1,
-        }
+    @property
+    def f1_interval(self) -> Interval | None:
+        return self.intervals["f1"]
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Mean distance between the probability of what was found and the share of it that is right."""
+        return expected_calibration_error(list(self.bins)) if self.bins else None
+
+    @property
+    def metrics(self) -> dict[str, Score]:
+        """The metrics by name; ``ece`` where the tagger said how likely its entities are."""
+        overall = self.overall
+        values = {"f1": overall.f1, "precision": overall.precision, "recall": overall.recall, "macro_f1": self.macro_f1}
+        found = {name: Score(value, self.intervals[name]) for name, value in values.items()}
+        error = self.calibration_error
+        return found if error is None else found | {"ece": Score(error, None)}
+
+    def to_json(self, task: str = "entities", model: str = "") -> dict[str, Any]:
+        """In lm-evaluation-harness's layout, with intervals and each type besides."""
         types = {name: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "gold": s.gold,
                         "predicted": s.predicted, "correct": s.correct} for name, s in self.by_type.items()}
-        return {
-            "results": {task: results}, "types": types, "n-samples": {task: {"original": self.n_sentences}},
-            "f1_interval": [spread.low, spread.high] if spread else None,
-        }
+        return results_json(
+            {task: self.metrics}, {task: self.n_sentences}, model=model, samples=self.bootstrap_samples, seed=self.seed,
+            output_type="tagging", settings={"matching": "exact span and type"}, lower_is_better=("ece",),
+        ) | {"types": {task: types}}
 
 
-def entity_scores(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], *, samples: int = 1000,
+def entity_scores(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], *,
+                  probabilities: Sequence[Sequence[float]] | None = None, samples: int = 1000,
                   seed: int = 0) -> EntityScores:
-    """Compare the entities of each sentence. ``ValueError`` when the two have not as many sentences."""
-    counts: dict[str, list[int]] = {}
-    per_sentence = numpy.zeros((len(gold), 3))
-    for row, found in enumerate(_counted(gold, predicted)):
+    """Compare the entities of each sentence; ``probabilities`` are those of the predicted ones. ``ValueError`` when
+    there are not as many of each."""
+    counted = list(_counted(gold, predicted))
+    names = sorted({span.type for found in counted for spans in found for span in spans})
+    row_of = {name: 3 * (number + 1) for number, name in enumerate(names)}
+    # Right, predicted and true entities of a sentence: of all types, then of each.
+    per_sentence = numpy.zeros((len(gold), 3 * (1 + len(names))))
+    for row, found in enumerate(counted):
         for column, spans in enumerate(found):
             per_sentence[row, column] = len(spans)
             for span in spans:
-                counts.setdefault(span.type, [0, 0, 0])[column] += 1
-    by_type = {name: TypeScore(*counts[name]) for name in sorted(counts)}
-    overall = TypeScore(*(int(total) for total in per_sentence.sum(0)))
-    spread = interval(_f1(resample_sums(per_sentence, samples, seed))) if len(gold) > 1 and samples else None
-    return EntityScores(overall, by_type, spread, len(gold))
+                per_sentence[row, row_of[span.type] + column] += 1
+    totals = per_sentence.sum(0).astype(int).tolist()
+    by_type = {name: TypeScore(*totals[at : at + 3]) for name, at in row_of.items()}
+    intervals: dict[str, Interval | None] = dict.fromkeys(("f1", "precision", "recall", "macro_f1"))
+    if len(gold) > 1 and samples:
+        drawn = resample_sums(per_sentence, samples, seed)
+        of_types = [_f1(drawn[:, at : at + 3]) for at in row_of.values()] or [numpy.zeros(samples)]
+        values = {"f1": _f1(drawn[:, :3]), "precision": _share(drawn[:, 0], drawn[:, 1]),
+                  "recall": _share(drawn[:, 0], drawn[:, 2]), "macro_f1": numpy.mean(of_types, axis=0)}
+        intervals = {name: interval(value) for name, value in values.items()}
+    return EntityScores(TypeScore(*totals[:3]), by_type, intervals, len(gold), samples, seed,
+                        _reliability(gold, predicted, probabilities) if probabilities is not None else ())
+
+
+def _reliability(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]],
+                 probabilities: Sequence[Sequence[float]]) -> tuple[ReliabilityBin, ...]:
+    """Of the predicted entities, whose probability is that of their span and type."""
+    judged = [(sure, span in set(truth)) for truth, spans, own in zip(gold, predicted, probabilities, strict=True)
+              for span, sure in zip(spans, own, strict=True)]
+    if not judged:
+        return ()
+    return tuple(reliability(numpy.array([sure for sure, _ in judged]), numpy.array([right for _, right in judged])))
 
 
 def _counted(gold: Sequence[Sequence[Span]],
@@ -142,8 +184,12 @@ def comparison_lines(found: EntityComparison, model: str, against: str) -> str:
 
 def _f1(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """F1 of rows of (correct, predicted, gold); 0 where there is neither a prediction nor an entity."""
-    total = sums[:, 1] + sums[:, 2]
-    return numpy.divide(2 * sums[:, 0], total, out=numpy.zeros(len(sums)), where=total > 0)
+    return _share(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+
+
+def _share(part: NDArray[numpy.float64], whole: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """Shares of nothing are 0."""
+    return numpy.divide(part, whole, out=numpy.zeros(len(part)), where=whole > 0)
 
 
 def table(scores: EntityScores) -> str:
@@ -156,4 +202,7 @@ def table(scores: EntityScores) -> str:
     if spread is not None:
         lines.append(f"F1 of all: 95 % interval {100 * spread.low:.2f} to {100 * spread.high:.2f} (resampled over "
                      f"{scores.n_sentences:,} sentences)")
+    error = scores.calibration_error
+    if error is not None:
+        lines.append(f"calibration error of the probabilities of what was found: {error:.4f}")
     return "\n".join(lines)

@@ -58,7 +58,7 @@ class LatentFigures:
         scores = {"nll": Score(self.nll, self.nll_interval), "bound": Score(self.bound, None),
                   "perplexity": Score(self.perplexity, self.perplexity_interval)}
         return results_json({TASK: scores}, {TASK: self.n_sentences}, model=model, samples=_RESAMPLES, seed=seed,
-                            higher_is_better=False) | {
+                            output_type="loglikelihood", lower_is_better=tuple(scores)) | {
             "reconstruction": self.reconstruction, "kl": self.kl, "active_units": self.active_units,
             "n_tokens": self.n_tokens, "n_draws": self.n_draws, "unknown": self.unknown}
 

@@ -49,7 +49,8 @@ class PairScores:
         """Tasks named as lm-evaluation-harness names them."""
         scores = {"blimp": {"acc": self.mean}} | {f"blimp_{name}": {"acc": s} for name, s in self.sets.items()}
         n = {"blimp": sum(self.n.values())} | {f"blimp_{name}": count for name, count in self.n.items()}
-        return results_json(scores, n, model=model, samples=self.samples, seed=self.seed) | {"ties": self.ties}
+        return results_json(scores, n, model=model, samples=self.samples, seed=self.seed,
+                            output_type="multiple_choice") | {"ties": self.ties}
 
 
 def read_pair_sets(data: str | Path | None = None) -> list[PairSet]:

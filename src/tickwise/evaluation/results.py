@@ -1,6 +1,6 @@
 """Means of per-example scores with 95 % intervals, in lm-evaluation-harness's result layout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -18,9 +18,12 @@ def mean_score(values: Sequence[float], samples: int = 1000, seed: int = 0) -> S
 
 
 def results_json(scores: Mapping[str, Mapping[str, Score]], n: Mapping[str, int], *, model: str = "",
-                 samples: int = 1000, seed: int = 0, higher_is_better: bool = True) -> dict[str, Any]:
-    """``scores``: task → metric → score, all of which are better when larger, or smaller; ``n``: the examples of each
-    task."""
+                 samples: int = 1000, seed: int = 0, output_type: str = "generate_until",
+                 settings: Mapping[str, Any] | None = None, original: Mapping[str, int] | None = None,
+                 lower_is_better: Collection[str] = ()) -> dict[str, Any]:
+    """``scores``: task → metric → score, larger being better but for ``lower_is_better``; ``n``: the examples of each
+    task that were scored, of ``original`` ones (as many). ``output_type`` says what is asked of the model, in
+    lm-evaluation-harness's words where it has one; ``settings`` are further ones of every task."""
     results: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for task, metrics in scores.items():
@@ -32,8 +35,14 @@ def results_json(scores: Mapping[str, Mapping[str, Score]], n: Mapping[str, int]
             results[task][f"{name}_stderr,none"] = known.stderr if known else None
             intervals[task][name] = [known.low, known.high] if known else None
     return {
-        "results": results, "intervals": intervals, "n-samples": {task: {"original": n[task]} for task in scores},
-        "higher_is_better": {task: dict.fromkeys(metrics, higher_is_better) for task, metrics in scores.items()},
+        "results": results, "intervals": intervals,
+        "configs": {task: {"task": task, "output_type": output_type, "num_fewshot": 0, **(settings or {})}
+                    for task in scores},
+        "versions": dict.fromkeys(scores, 1),
+        "n-shot": dict.fromkeys(scores, 0),
+        "higher_is_better": {task: {name: name not in lower_is_better for name in metrics}
+                             for task, metrics in scores.items()},
+        "n-samples": {task: {"original": (original or n)[task], "effective": n[task]} for task in scores},
         "config": {"model": "tickwise", "model_args": {"path": model}, "bootstrap_iters": samples,
                    "random_seed": seed},
         "tickwise_version": __version__,

@@ -17,6 +17,8 @@ _OWN_CSS = """
 .matrix td.right { outline: 2px solid var(--accent); outline-offset: -2px; }
 .explained { margin: .6rem 0 1.2rem; } .explained p { margin: .2rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .explained mark { color: inherit; border-radius: .2rem; }
+"""
+RELIABILITY_CSS = """
 .reliability { max-width: 26rem; } .reliability rect { fill: var(--accent); opacity: .75; }
 .reliability rect.few { opacity: .3; } .reliability .count { fill: var(--soft); font-size: 7px; }
 .reliability .ideal { stroke: var(--soft); stroke-dasharray: 4 4; }
@@ -64,16 +66,15 @@ def classification_page(data: ClassificationPage) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(data.title)} – tickwise</title><style>{CSS}{_OWN_CSS}</style></head><body><main>"
+        f"<title>{escape(data.title)} – tickwise</title><style>{CSS}{_OWN_CSS}{RELIABILITY_CSS}</style></head><body>"
+        "<main>"
         f'<header><p class="brand">tickwise report</p><h1>{escape(data.title)}</h1></header>',
         figure_boxes(data.figures),
     ]
     if data.confusion:
         parts.append(f"<section><h2>Confusion matrix</h2>{confusion_table(data.labels, data.confusion)}</section>")
     if any(point.n for point in data.reliability):
-        parts.append("<section><h2>Reliability</h2><p>Of the predictions made with a given probability, how many were "
-                     "right; above each bar how many they are, pale where fewer than "
-                     f"{_FEW}. On the dashed line the two agree.</p>{reliability_chart(data.reliability)}</section>")
+        parts.append(reliability_section(data.reliability))
     if data.texts:
         heading = "Surest mistakes" if any(text.true_label for text in data.texts) else "What decided"
         parts.append(f"<section><h2>{heading}</h2><p>Green words spoke for the label, red ones against it.</p>"
@@ -104,6 +105,13 @@ def confusion_table(labels: tuple[str, ...], confusion: tuple[tuple[int, int, in
     return ('<p>Rows: the true class. Columns: the predicted one.</p><div class="scroll" tabindex="0" role="group" '
             f'aria-label="Confusion matrix"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
             f"<tbody>{''.join(body)}</tbody></table></div>")
+
+
+def reliability_section(points: tuple[ReliabilityPoint, ...]) -> str:
+    """The chart under its heading, with a word about how to read it."""
+    return ("<section><h2>Reliability</h2><p>Of the predictions made with a given probability, how many were "
+            f"right; above each bar how many they are, pale where fewer than {_FEW}. On the dashed line the two "
+            f"agree.</p>{reliability_chart(points)}</section>")
 
 
 def reliability_chart(points: tuple[ReliabilityPoint, ...]) -> str:

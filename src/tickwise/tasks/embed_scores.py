@@ -30,7 +30,7 @@ class PairScores:
 
     def to_json(self, model: str = "") -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with intervals."""
-        return results_json({self.task: self.scores}, {self.task: self.n}, model=model)
+        return results_json({self.task: self.scores}, {self.task: self.n}, model=model, output_type="ranking")
 
     def table(self) -> str:
         """For people, in per cent."""

@@ -42,6 +42,8 @@ class NextWordScores:
     task: str
     model: str
     n: int
+    n_words: int
+    """Words of the text that could be asked for; ``n`` of them were drawn."""
     top_1: Score
     """Share of the places at which the likeliest word is right."""
     top_5: Score
@@ -56,7 +58,8 @@ class NextWordScores:
 
     def to_json(self) -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with ``intervals`` besides."""
-        return results_json({self.task: self.metrics}, {self.task: self.n}, model=self.model, seed=self.seed)
+        return results_json({self.task: self.metrics}, {self.task: self.n}, model=self.model, seed=self.seed,
+                            output_type="ranking", original={self.task: self.n_words})
 
     def __str__(self) -> str:
         return table(self.metrics, "words", self.n)
@@ -181,7 +184,8 @@ class NextWords:
         places = self.places(text)
         if not places:
             raise DataError("no word stands behind another one in the text; give a longer one")
-        if most is not None and len(places) > most:
+        n_words = len(places)
+        if most is not None and n_words > most:
             places = sorted(random.Random(seed).sample(places, most))
         longest = min(_MOST_CHARACTERS, 8 * self._runner.context_length)
         rankings: list[list[str]] = []
@@ -195,7 +199,8 @@ class NextWords:
         pairs = list(zip(rankings, right, strict=True))
         top_1, top_5 = (_share([own[0] in ranking[:k] for ranking, own in pairs], seed) for k in (1, 5))
         mrr = mean_score([reciprocal_rank(ranking, own) for ranking, own in pairs], seed=seed)
-        return NextWordScores(task, str(self.path or type(self.module).__name__), len(places), top_1, top_5, mrr, seed)
+        name = str(self.path or type(self.module).__name__)
+        return NextWordScores(task, name, len(places), n_words, top_1, top_5, mrr, seed)
 
 
 def _share(right: Sequence[bool], seed: int) -> Score:

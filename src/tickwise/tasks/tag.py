@@ -264,9 +264,18 @@ class EntityTagger:
 
     def tag_sentences(self, sentences: Sequence[TaggedSentence]) -> list[list[Span]]:
         """Likewise; those of one document may be read together. What is tagged there already is not looked at."""
+        return [[span for span, _ in found] for found in self._find_in(sentences, probabilities=False)]
+
+    def tag_surely(self, sentences: Sequence[TaggedSentence]) -> list[list[tuple[Span, float]]]:
+        """``tag_sentences``, with how likely just that entity is there."""
+        return [[(span, probability) for span, probability in found if probability is not None]
+                for found in self._find_in(sentences, probabilities=True)]
+
+    def _find_in(self, sentences: Sequence[TaggedSentence],
+                 probabilities: bool) -> list[list[tuple[Span, float | None]]]:
         full = [sentence for sentence in sentences if sentence.tokens]
-        found = iter(self._find(full, False) if full else ())
-        return [[span for span, _ in next(found)] if sentence.tokens else [] for sentence in sentences]
+        found = iter(self._find(full, probabilities) if full else ())
+        return [next(found) if sentence.tokens else [] for sentence in sentences]
 
     def tag(self, texts: Sequence[str], *, tokenized: bool = False) -> list[list[Entity]]:
         """The entities of each text, in order. ``tokenized``: white space separates the words, as the training data has
@@ -289,5 +298,12 @@ class EntityTagger:
         return found
 
     def evaluate(self, sentences: Sequence[TaggedSentence], seed: int = 0) -> EntityScores:
-        """Precision, recall and F1 against the sentences' own entities."""
-        return entity_scores([s.entities for s in sentences], self.tag_sentences(sentences), seed=seed)
+        """Precision, recall, F1 and calibration against the sentences' own entities."""
+        return scored(sentences, self.tag_surely(sentences), seed)
+
+
+def scored(sentences: Sequence[TaggedSentence], found: Sequence[Sequence[tuple[Span, float]]],
+           seed: int = 0) -> EntityScores:
+    """The scores of entities that were found with their probabilities."""
+    return entity_scores([s.entities for s in sentences], [[span for span, _ in row] for row in found],
+                         probabilities=[[sure for _, sure in row] for row in found], seed=seed)
