@@ -15,7 +15,7 @@ Purpose = Literal["language model", "text-to-text model", "classifier", "tagger"
 
 
 USED_BY: dict[Purpose, tuple[str, ...]] = {
-    "language model": ("generate", "trace", "evaluate"),
+    "language model": ("generate", "trace", "evaluate", "run next-word"),
     "text-to-text model": ("run translate", "run text-to-text", "run summarise", "attention", "generate", "trace"),
     "classifier": ("run classify",),
     "tagger": ("run entities",),
