@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.task_flags import (
     STANDARD_INPUT,
     TEXTS_AT_ONCE,
+    ModelArguments,
+    answer_each,
     answer_texts,
     is_prompt,
     lines_of,
@@ -28,19 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _ModelArguments(CommonArguments):
-    model: tyro.conf.Positional[Path]
-    """Model or run directory."""
-    text: tyro.conf.Positional[str | None] = None
-    """The text; - reads standard input, a text per line. Without a text and --input, a prompt asks for texts."""
-    input: Path | None = None
-    """File with a text per line."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Embed(_ModelArguments):
+class Embed(ModelArguments):
     """Vectors of length 1 of texts (zeros of a blank line): a line of numbers per text, or with --out a NumPy file."""
 
     out: Path | None = None
@@ -48,7 +37,7 @@ class Embed(_ModelArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Similar(_ModelArguments):
+class Similar(ModelArguments):
     """The texts of a file that are likest to a text, by the cosine of their vectors.
 
     Search:  tickwise run similar DIRECTORY "a text" --among FILE
@@ -73,7 +62,7 @@ class Similar(_ModelArguments):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FillMask(_ModelArguments):
+class FillMask(ModelArguments):
     """Words for the places that a text leaves open with [MASK]."""
 
     n: int = 5
@@ -230,35 +219,15 @@ def _fill(arguments: FillMask) -> None:
     from tickwise.tasks.fill_mask import MaskFiller
 
     filler = MaskFiller.load(arguments.model, arguments.device)
-    source = "standard input" if arguments.input is None or str(arguments.input) == "-" else str(arguments.input)
-    one_by_one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
-    n_done = 0
-    problems: list[str] = []
 
-    def answer(texts: list[str]) -> None:
-        nonlocal n_done
-        for text in texts:
-            n_done += 1
-            try:
-                places = filler.fill(text, arguments.n)
-                advance(1)
-            except DataError as problem:
-                advance(1)
-                if one_by_one:
-                    raise
-                problems.append(f"{source}, line {n_done}: {problem}")
-                if arguments.json:
-                    print(json.dumps({"text": text, "error": str(problem)}, ensure_ascii=False), flush=True)
-                continue
-            if arguments.json:
-                shown = {"text": text, "places": [[dataclasses.asdict(f) for f in found] for found in places]}
-                print(json.dumps(shown, ensure_ascii=False), flush=True)
-                continue
-            for found in places:
-                for filling in found:
-                    print(f"{filling.probability:.4f}\t{filling.word}\t{filling.text}", flush=True)
+    def answer(text: str) -> None:
+        places = filler.fill(text, arguments.n)
+        if arguments.json:
+            shown = {"text": text, "places": [[dataclasses.asdict(f) for f in found] for found in places]}
+            print(json.dumps(shown, ensure_ascii=False), flush=True)
+            return
+        for found in places:
+            for filling in found:
+                print(f"{filling.probability:.4f}\t{filling.word}\t{filling.text}", flush=True)
 
-    with texts_progress(arguments, "filling") as advance:
-        answer_texts(arguments, answer)
-    if problems:
-        raise DataError(f"{len(problems):,} of {n_done:,} texts were not filled; the first: {problems[0]}")
+    answer_each(arguments, "filling", answer, "were not filled")

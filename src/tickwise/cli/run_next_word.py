@@ -5,10 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from tickwise.cli.common_flags import CommonArguments
-from tickwise.cli.task_flags import STANDARD_INPUT, answer_texts, is_prompt, refuse_blank, texts_progress
+from tickwise.cli.task_flags import STANDARD_INPUT, ModelArguments, answer_each, is_prompt, refuse_blank
 from tickwise.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -16,13 +13,9 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(CommonArguments):
-    model: tyro.conf.Positional[Path]
-    """Model or run directory of a language model: n-gram, factorised, recurrent or decoder."""
-    text: tyro.conf.Positional[str | None] = None
-    """The text; - reads standard input, a text per line. Without a text and --input, a prompt asks for texts."""
-    input: Path | None = None
-    """File with a text per line."""
+class Arguments(ModelArguments):
+    """The model is a language model: n-gram, factorised, recurrent or decoder."""
+
     test: Path | None = None
     """Text file that the model has not seen: how often its words are those that are predicted."""
     n: int = 5
@@ -31,8 +24,6 @@ class Arguments(CommonArguments):
     """Words of --test that are asked for; of more, so many are drawn."""
     seed: int = 0
     """Of what --test draws."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0 or mps."""
 
 
 def run(arguments: Arguments) -> int:
@@ -53,39 +44,20 @@ def run(arguments: Arguments) -> int:
 
 
 def _predict(model: "NextWords", arguments: Arguments) -> None:
-    source = "standard input" if arguments.input is None or str(arguments.input) == STANDARD_INPUT else arguments.input
-    one_by_one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
-    n_done = 0
-    problems: list[str] = []
+    alone = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
 
-    def answer(texts: list[str]) -> None:
-        nonlocal n_done
-        for text in texts:
-            n_done += 1
-            try:
-                found = model.predict(text, arguments.n)
-            except DataError as problem:
-                if one_by_one:
-                    raise
-                problems.append(f"{source}, line {n_done}: {problem}")
-                if arguments.json:
-                    print(json.dumps({"text": text, "error": str(problem)}, ensure_ascii=False), flush=True)
-                continue
-            finally:
-                advance(1)
-            if arguments.json:
-                shown = {"text": text, "words": [word._asdict() for word in found]}
-                print(json.dumps(shown, ensure_ascii=False), flush=True)
-                continue
-            if not one_by_one:
-                print(text)
-            for word in found:
-                print(f"{word.probability:.4f}\t{word.word}", flush=True)
+    def answer(text: str) -> None:
+        found = model.predict(text, arguments.n)
+        if arguments.json:
+            print(json.dumps({"text": text, "words": [word._asdict() for word in found]}, ensure_ascii=False),
+                  flush=True)
+            return
+        if not alone:
+            print(text)
+        for word in found:
+            print(f"{word.probability:.4f}\t{word.word}", flush=True)
 
-    with texts_progress(arguments, "predicting") as advance:
-        answer_texts(arguments, answer)
-    if problems:
-        raise DataError(f"{len(problems):,} of {n_done:,} texts cannot be read; the first: {problems[0]}")
+    answer_each(arguments, "predicting", answer, "cannot be read")
 
 
 def _evaluate(model: "NextWords", arguments: Arguments, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,20 @@ class TaskArguments(CommonArguments):
     trace: Path | None = None
     """Folder for a trace: every pass of the model over texts, or every training step, stage by stage (tickwise trace
     show)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelArguments(CommonArguments):
+    """Of a task that reads texts with a model that is there."""
+
+    model: tyro.conf.Positional[Path]
+    """Model or run directory."""
+    text: tyro.conf.Positional[str | None] = None
+    """The text; - reads standard input, a text per line. Without a text and --input, a prompt asks for texts."""
+    input: Path | None = None
+    """File with a text per line."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0 or mps."""
 
 
 def check_task(arguments: TaskArguments) -> None:
@@ -159,3 +174,34 @@ def lines_of(path: Path | None) -> Iterator[str]:
         raise DataError(f"{name}, line {number}: not UTF-8; convert it first") from None
     if number == 0:
         raise DataError(f"{name}: no text in it")
+
+
+def answer_each(arguments: NamesTextsAndForm, doing: str, answer: Callable[[str], None], undone: str) -> None:
+    """Hand the texts that the flags name to ``answer``, one after the other, with a line of progress called ``doing``.
+
+    One of a file that cannot be answered does not stop the others: with --json a row has its ``error``, and a
+    ``DataError`` says at the end how many are ``undone``."""
+    source = "standard input" if arguments.input is None or str(arguments.input) == STANDARD_INPUT else arguments.input
+    one_by_one = arguments.text not in (None, STANDARD_INPUT) or is_prompt(arguments)
+    n_done = 0
+    problems: list[str] = []
+
+    def each(texts: list[str]) -> None:
+        nonlocal n_done
+        for text in texts:
+            n_done += 1
+            try:
+                answer(text)
+            except DataError as problem:
+                if one_by_one:
+                    raise
+                problems.append(f"{source}, line {n_done}: {problem}")
+                if arguments.json:
+                    print(json.dumps({"text": text, "error": str(problem)}, ensure_ascii=False), flush=True)
+            finally:
+                advance(1)
+
+    with texts_progress(arguments, doing) as advance:
+        answer_texts(arguments, each)
+    if problems:
+        raise DataError(f"{len(problems):,} of {n_done:,} texts {undone}; the first: {problems[0]}")
