@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from tickwise.core.errors import CheckpointError, DataError
 from tickwise.data.pair_batches import (
@@ -141,3 +142,15 @@ def test_resegmented_pairs_are_the_same_texts_in_other_tokens_and_resume(tokeniz
     other.restore(one.state())
     one_batch, other_batch = (batches.pairs.collate(batches.next_batch()) for batches in (one, other))
     assert one_batch.target.tolist() == other_batch.target.tolist()
+
+
+def test_other_tokens_stand_between_the_marks_that_the_tokenizer_puts_around_texts():
+    marked = train_pair_tokenizer(pairs(), vocab_size=320, lowercase=False)
+    marked.backend.add_special_tokens(["<s>"])
+    begin = marked.backend.token_to_id("<s>")
+    marked.backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    usual = encode_pairs(pairs(50), marked, 60)
+    made = ResegmentedPairs(pairs(50), usual, marked, (60, 60), rate=0.5, seed=1)(0)
+    assert made.sources.tokens.tolist() != usual.sources.tokens.tolist()
+    for side in (usual.sources, usual.targets, made.sources, made.targets):
+        assert {side.ids(number)[0] for number in range(50)} == {begin}

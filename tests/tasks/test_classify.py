@@ -247,7 +247,7 @@ def test_a_wrong_label_that_sets_the_threshold_is_named(tmp_path, capsys):
                                     folds=3, max_false_alarms=0.01))
     said = capsys.readouterr().err
     assert "one text sets the threshold at" in said
-    assert f"Look at its label, {other!r}: '{wrong} …'" in said
+    assert f"Look at the labels: '{wrong} …' ({other})" in said
 
 
 def test_cross_validation_sets_the_threshold(tmp_path):

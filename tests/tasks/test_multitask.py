@@ -212,13 +212,46 @@ def test_sources_are_learned_first_when_asked(tables, tmp_path, capfd):
     assert not (tmp_path / "run" / "pretraining").exists()
 
 
+def test_what_replaces_a_run_and_is_interrupted_in_its_first_phase_does_not_go_on_with_the_old_run(
+        tables, tmp_path, monkeypatch):
+    options = PrefixedOptions(vocab_size=320, width=32, encoder_layers=1, decoder_layers=1, n_heads=1, longest=40,
+                              batch_tokens=600, epochs=1)
+    parts = read_tasks(parse_tasks([f"German: ={tables / 'de.tsv'}"]))
+    run = {"out": tmp_path / "run", "device": "cpu"}
+    old = train_tasks(parts, options=options, **run)
+    longer = dataclasses.replace(options, epochs=3, pretrain=0.3)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tickwise.tasks.multitask._pretrain", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_tasks(parts, options=longer, overwrite=True, **run)
+    new = train_tasks(parts, options=longer, resume=True, **run)
+    assert new.step > old.step
+    assert (tmp_path / "run" / "pretraining" / "run.json").exists()
+
+
+def test_development_pairs_that_stand_in_the_test_part_choose_no_model(tmp_path, capfd):
+    for name, numbers in (("train", range(30)), ("dev", range(20, 30)), ("test", range(25, 35))):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"dog {n}\tHund {n}\n" for n in numbers), encoding="utf-8")
+    tasks, dev, test = (parse_tasks([f"German: ={tmp_path / name}.tsv"]) for name in ("train", "dev", "test"))
+    parts = read_tasks(tasks, dev, read_tests(test))["German: "]
+    assert parts.development.sources == [f"dog {n}" for n in range(20, 25)]
+    assert parts.training.sources == [f"dog {n}" for n in range(20)]
+    assert "left out of the development part 5 whose source is in the test part" in capfd.readouterr().err
+    with pytest.raises(DataError, match="other pairs for the development part"):
+        read_tasks(tasks, test, read_tests(test))
+
+
 def test_a_run_that_is_refused_loses_nothing(tables, tmp_path):
     kept = tmp_path / "run" / "pretraining" / "model" / "config.json"
     kept.parent.mkdir(parents=True)
     kept.write_text("{}")
     (tmp_path / "run" / "run.json").write_text("{}")
     parts = read_tasks(parse_tasks([f"German: ={tables / 'de.tsv'}"]))
-    with pytest.raises(DataError, match=r"raise --options\.longest"):
+    with pytest.raises(DataError, match=r"with --options\.longest"):
         train_tasks(parts, out=tmp_path / "run", overwrite=True, options=PrefixedOptions(longest=2, vocab_size=320),
                     device="cpu")
     with pytest.raises(ConfigError, match="--device cuda:99"):

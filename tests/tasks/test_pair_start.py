@@ -104,3 +104,19 @@ def test_what_cannot_be_gone_on_from_is_refused(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<unk>"}))
     with pytest.raises(CheckpointError, match="its tokenizer ends texts with token 2, its model with 1"):
         pair_start(tmp_path / "m", OPTIONS)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused_and_long_pairs_are_left_out(tmp_path, capfd):
+    published("t5", tmp_path / "m")
+    pairs = corpus(60)
+    options = TextToTextOptions(epochs=0.2, batch_tokens=300, longest=4, lr=0.01, dropout=0.0)
+    train_text_to_text(PairParts(pairs, pairs.take(list(range(30))), None), out=tmp_path / "run", options=options,
+                       start=tmp_path / "m", device="cpu", dtype="fp32")
+    n_short = sum(len(text.split()) < 4 for text in pairs.sources)
+    assert f"{n_short} pairs to train on ({60 - n_short} left out: too long)" in capfd.readouterr().err
+    path = tmp_path / "m" / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    stored["model"]["vocab"] |= {f"word{n}": 20 + n for n in range(5)}
+    path.write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match="its tokenizer has 25 tokens, its model only 20"):
+        pair_start(tmp_path / "m", OPTIONS)

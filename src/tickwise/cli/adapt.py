@@ -74,7 +74,7 @@ def run(arguments: Arguments) -> int:
     _check_task_flags(arguments)
     launch = arguments.launch()
     if launch is not None:
-        return start(launch)
+        return start(launch, "--resume")
     return {"classify": _classify, "tag": _tag, "answer": _answer, "embed": _embed,
             "chat": _chat}[arguments.task](arguments)
 
@@ -101,9 +101,9 @@ def _shared(arguments: Arguments) -> dict[str, Any]:
 
 def _classify(arguments: Arguments) -> int:
     from tickwise.cli.run_classify import report_training
-    from tickwise.tasks.classify_config import ClassifyConfig
+    from tickwise.tasks.classify_config import AdaptClassifyConfig
 
-    config = ClassifyConfig(
+    config = AdaptClassifyConfig(
         architecture="encoder", text_column=arguments.text_column, label_column=arguments.label_column,
         train_rows=arguments.train_rows, **_shared(arguments),
     )

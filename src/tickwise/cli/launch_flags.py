@@ -61,11 +61,12 @@ def check_launch(launch: "Launch") -> None:
     check_processes_fit(launch)
 
 
-def start(launch: "Launch") -> int:
-    """Start the ranks with this process's own command line; the exit code."""
+def start(launch: "Launch", resume: str = "--resume auto") -> int:
+    """Start the ranks with this process's own command line; the exit code. ``resume``: how the verb's flag is called
+    that goes on with a run."""
     from tickwise.training.distributed.launch import start_ranks
 
-    return start_ranks(launch, sys.argv[1:])
+    return start_ranks(launch, sys.argv[1:], resume)
 
 
 def torchrun(launch: "Launch") -> str:

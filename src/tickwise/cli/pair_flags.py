@@ -3,7 +3,6 @@ and how such a verb prints what its model writes."""
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tickwise.cli.common_flags import CommonArguments
 from tickwise.cli.json_rows import JsonRows
 from tickwise.cli.launch_flags import LaunchFlags, start
-from tickwise.cli.task_flags import NamesTextsAndForm, answer_texts
+from tickwise.cli.task_flags import NamesTextsAndForm, answer_texts, is_prompt
 from tickwise.core.console import say
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.training.config import ParallelOptions
@@ -82,7 +81,7 @@ class PairFlags(RunFlags, LaunchFlags):
     def start_ranks(self) -> int | None:
         """The exit code of the processes that train in this one's place; ``None`` where it trains itself."""
         launch = self.launch()
-        return None if launch is None else start(launch)
+        return None if launch is None else start(launch, "--resume")
 
 
 def figures_of(result: "TrainResult") -> dict[str, Any]:
@@ -101,7 +100,7 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     from tickwise.tasks.text_to_text import say_cut
 
     alone = arguments.text not in (None, "-")
-    typed = not alone and arguments.text is None and arguments.input is None and sys.stdin.isatty()
+    typed = is_prompt(arguments)
     n_done = n_cut = 0
     problems: list[str] = []
     rows = JsonRows()
@@ -119,8 +118,12 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
             if one.problem is not None and typed:
                 say(one.problem)
             elif arguments.json:
-                error = {} if one.problem is None else {"error": one.problem}
-                rows.add({"text": text, name: one.text, "cut": one.cut} | error)
+                row = {"text": text, name: one.text, "cut": one.cut} | (
+                    {} if one.problem is None else {"error": one.problem})
+                if typed:  # each at once
+                    print(json.dumps(row, ensure_ascii=False), flush=True)
+                else:
+                    rows.add(row)
             else:
                 print(" ".join(one.text.split()), flush=True)
 
@@ -129,7 +132,7 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     finally:
         if arguments.json:
             rows.close()
-    if arguments.json and not rows.n:
+    if arguments.json and not rows.n and not typed:
         print(json.dumps({"samples": []}))
     say_cut(n_cut, n_done)
     if problems and not typed:

@@ -225,6 +225,7 @@ def _as_json(result: "ClassifyResult") -> dict[str, Any]:
             for key in ("results", "intervals", "classes", "n-samples"):
                 shown[key] = shown.get(key, {}) | more[key]
     trained = result.trained
+    assert result.classifier is not None
     return shown | {"training": {
         "out": str(trained.out), "model": str(trained.model), "seconds": trained.seconds, "steps": trained.step,
         "parameters": trained.n_parameters, "best_step": trained.best_step,

@@ -84,7 +84,8 @@ def encode_pairs(pairs: Pairs, tokenizer: Tokenizer, longest: int, longest_targe
     if encoded is None:
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(sources, targets, strict=True)]
         raise DataError(f"{pairs.name}: no pair has at most {min(limits):,} tokens on each side (the shortest one has "
-                        f"{min(lengths, default=0):,}); raise --options.longest")
+                        f"{min(lengths, default=0):,}); split them, or let a new model read more with "
+                        "--options.longest")
     return encoded
 
 
@@ -110,11 +111,11 @@ class ResegmentedPairs:
         self._usual = usual
         kept = pairs.take(usual.numbers.tolist())
         self._dropout = BpeDropout(tokenizer, rate, seed, [text.strip() for text in (*kept.sources, *kept.targets)])
-        self._longest, self._seed = longest, seed
+        self._longest, self._seed, self._tokenizer = longest, seed, tokenizer
 
     def __call__(self, epoch: int) -> EncodedPairs:
         usual, chooser = self._usual, np.random.default_rng((self._seed, epoch, 1))
-        drawn = self._dropout.drawn(chooser)
+        drawn = [self._tokenizer.between_marks(ids) for ids in self._dropout.drawn(chooser)]
         sides = drawn[: len(usual)], drawn[len(usual) :]
         for number, (source, target) in enumerate(zip(*sides, strict=True)):
             if len(source) >= self._longest[0] or len(target) >= self._longest[1]:

@@ -72,14 +72,14 @@ def threshold_for(false_probabilities: NDArray[numpy.float64], max_share: float,
     them. As many of them may lie above the threshold as Clopper and Pearson's one-sided bound on the share allows, or
     none where N is too small for any. Half way to the next one that is let through, or just above all of them."""
     ranked = numpy.sort(false_probabilities)[::-1]
-    allowed = _most_above(len(ranked), max_share, confidence)
+    allowed = most_above(len(ranked), max_share, confidence)
     between = (ranked[allowed - 1] + ranked[allowed]) / 2 if allowed else ranked[0]
     if between <= ranked[allowed]:  # a tie, or none above: beyond it
         between = numpy.nextafter(ranked[allowed], 2.0)
     return float(min(max(between, _LOWEST_THRESHOLD), 1 - 1e-9))
 
 
-def _most_above(n: int, share: float, confidence: float) -> int:
+def most_above(n: int, share: float, confidence: float = 0.95) -> int:
     """The largest k for which at most k of ``n`` above the threshold tell that at most ``share`` of all are: so few
     would be seen in 1 - confidence of cases if ``share`` were above it (Clopper and Pearson 1934); 0 if none."""
     if not 0 < share < 1:

@@ -23,7 +23,7 @@ from tickwise.tasks.answer_options import AnswerOptions
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.text.segment import mostly_chinese
 from tickwise.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
-from tickwise.training.config import LoopConfig
+from tickwise.training.config import AdaptLoopConfig
 from tickwise.training.distributed.ranks import is_leader
 from tickwise.training.run import TrainResult, check_outputs, train_module
 from tickwise.training.span_reading import (
@@ -43,7 +43,7 @@ _MARGIN_SCALE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerConfig(LoopConfig):
+class AnswerConfig(AdaptLoopConfig):
     """One fine-tuning of a reader."""
 
     encoder: Path
@@ -306,13 +306,13 @@ def _train(config: AnswerConfig, module: SpanReader, tokenizer: Tokenizer, train
     objective = SpanReading(windows, development, developing, pad=maker.pad, batch_size=options.batch_size,
                             seed=config.seed)
     steps = max(1, round(epochs * objective.steps_per_epoch))
-    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(AdaptLoopConfig)} | options.loop_settings()
     if loop["max_steps"] is None:
         loop["max_steps"] = steps
     loop["evaluate_every"] = config.evaluate_every or max(1, min(objective.steps_per_epoch, steps // 8))
     answerable = sum(bool(q.answers) for q in training)
     return train_module(
-        LoopConfig(**loop), module, objective, tokenizer,
+        AdaptLoopConfig(**loop), module, objective, tokenizer,
         data={"source": source, "fingerprint": fingerprint(training), "questions": len(training)},
         lines=[f"{len(training):,} questions ({answerable:,} with an answer) in {len(windows):,} windows of at most "
                f"{module.config.context_length} tokens; {len(developing):,} questions to choose the model by"],

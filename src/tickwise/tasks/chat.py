@@ -17,7 +17,7 @@ from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.chat import with_chat
 from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.training.chat_turns import ChatTurns
-from tickwise.training.config import LoopConfig
+from tickwise.training.config import AdaptLoopConfig
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
 _DEV_SHARE, _MOST_DEV = 0.1, 500
@@ -26,7 +26,7 @@ _NEW_ROWS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatConfig(LoopConfig):
+class ChatConfig(AdaptLoopConfig):
     """One fine-tuning on conversations."""
 
     model: Path
@@ -97,7 +97,7 @@ def train_chat(config: ChatConfig, trace: Path | None = None) -> TrainResult:
         config.seed, fresh=options.fresh)
     objective = ChatTurns(learned, chosen_by if len(chosen_by) else None, batch_size=options.batch_size,
                           seed=config.seed)
-    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(AdaptLoopConfig)} | options.loop_settings()
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
     if loop["max_steps"] is None:
         loop["max_steps"] = steps
@@ -109,7 +109,7 @@ def train_chat(config: ChatConfig, trace: Path | None = None) -> TrainResult:
                      "left out")
     digest = xxhash.xxh3_128_hexdigest("".join(map(_digest, training)).encode())
     return train_module(
-        LoopConfig(**loop), module, objective, tokenizer, lines=lines, trace=trace,
+        AdaptLoopConfig(**loop), module, objective, tokenizer, lines=lines, trace=trace,
         data={"source": ", ".join(config.train), "fingerprint": digest, "conversations": len(learned)})
 
 

@@ -24,7 +24,7 @@ from tickwise.data.examples import (
     unify_labels,
     without_texts,
 )
-from tickwise.evaluation.calibration import decide, fit_temperature, softmax, threshold_for
+from tickwise.evaluation.calibration import decide, fit_temperature, most_above, softmax, threshold_for
 from tickwise.evaluation.classification import ClassificationResult, evaluate_classes
 from tickwise.interop.directory import read_run
 from tickwise.interop.word_vectors import load_word_vectors
@@ -33,11 +33,12 @@ from tickwise.tasks.classifier import BagClassifier, Classifier, class_numbers
 from tickwise.tasks.classify_config import ClassifyConfig, refuse_unused_settings
 from tickwise.tasks.classify_models import Job, make_job, resolved
 from tickwise.training.distributed.ranks import is_leader
-from tickwise.training.run import TrainResult, check_outputs, train_module
+from tickwise.training.run import TrainResult, check_outputs, replace_run, train_module
 
 _DEV_SHARE = 0.1
 _FEWEST_FOR_DEV = 20
 _FEWEST_TO_CALIBRATE = 50
+_NAMED = 5
 _MUCH_FOUND = 0.1
 """Of a class, more than which a single text of another class may hardly cost."""
 
@@ -100,7 +101,8 @@ def open_examples(config: ClassifyConfig) -> ClassifyData:
 class ClassifyResult:
     """What one training gave. ``test`` is None without a test part; ``small`` are the quantised model's figures."""
 
-    classifier: Classifier
+    classifier: Classifier | None
+    """None of a rank that does not lead."""
     trained: TrainResult
     dev: ClassificationResult | None
     """Of the model that did not train on the development part."""
@@ -127,10 +129,10 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
     vectors = load_word_vectors(config.vectors) if config.vectors is not None else None
     refit = data.dev is not None and (config.refit if config.refit is not None else not config.dev)
     first = dataclasses.replace(config, out=config.out / "selection") if refit else config
+    if refit:
+        replace_run(config)
     part = _train(first, data, data.train, data.dev, vectors, trace=None if refit else trace)
-    if part.trained.interrupted:
-        return _unfinished(part.trained, config.device)
-    if not (is_leader() or refit or config.folds):  # the leading rank finishes the model
+    if part.trained.interrupted or not (is_leader() or refit or config.folds):
         return _unfinished(part.trained, config.device)
     classifier = Classifier.load(part.trained.model, device=config.device)
     dev = folds = passes = None
@@ -156,15 +158,17 @@ def train_classifier(config: ClassifyConfig, task: str = "classify", trace: Path
         settings, folds = _from_folds(config, logits, everything, data.labels, task)
     if refit:
         part = _train(config, data, everything, None, vectors, passes, part.found_lr, trace)
-        if part.trained.interrupted:
+        if part.trained.interrupted or not is_leader():
             return _unfinished(part.trained, config.device)
         classifier = Classifier.load(part.trained.model, device=config.device)
     return _finish(config, data, part.trained, classifier.with_config(**settings), dev, folds, task, refit)
 
 
 def _unfinished(trained: TrainResult, device: str) -> ClassifyResult:
-    return ClassifyResult(Classifier.load(trained.out, device=device), trained, None, None, None, None, None,
-                          "an interrupted run" if trained.interrupted else "weights: the leading rank finishes them")
+    """Of an interrupted training; of ranks that do not lead, whose leader finishes the model."""
+    classifier = Classifier.load(trained.out, device=device) if is_leader() else None
+    return ClassifyResult(classifier, trained, None, None, None, None, None,
+                          "an interrupted run" if trained.interrupted else "the leading rank finishes the model")
 
 
 @dataclass(frozen=True)
@@ -238,16 +242,22 @@ def _from_folds(config: ClassifyConfig, logits: npt.NDArray[np.float64], everyth
 
 def _say_what_sets_it(threshold: float, max_false_alarms: float, probabilities_N: npt.NDArray[np.float64],
                       is_positive_N: npt.NDArray[np.bool_], everything: Examples, positive: str) -> None:
-    """That a single text of another class sets the threshold, where much more would be found without it: it may have
-    the wrong label."""
+    """Which texts of other classes set the threshold, where much more would be found without any one of them: it may
+    have the wrong label. These are the false alarms that are allowed, and the one text more that is not."""
     others = np.flatnonzero(~is_positive_N)
-    highest = others[probabilities_N[others].argmax()]
-    rest = threshold_for(probabilities_N[others[others != highest]], max_false_alarms) if len(others) > 1 else threshold
+    ranked = others[np.argsort(-probabilities_N[others], kind="stable")]
+    if len(ranked) < 2:
+        return
+    rest = threshold_for(probabilities_N[ranked[1:]], max_false_alarms)
     found, without = (float((probabilities_N[is_positive_N] >= one).mean()) for one in (threshold, rest))
-    if without - found > _MUCH_FOUND:
-        start = " ".join(everything.texts[highest].split())[:60]
-        say(f"one text sets the threshold at {threshold:.4f}, where {found:.0%} of {positive} are found; without it "
-            f"they would be {without:.0%}. Look at its label, {everything.labels[highest]!r}: '{start} …'")
+    if without - found <= _MUCH_FOUND:
+        return
+    ranked = ranked[: most_above(len(ranked), max_false_alarms) + 1]
+    named = "; ".join(f"'{' '.join(everything.texts[i].split())[:60]} …' ({everything.labels[i]})"
+                      for i in ranked[:_NAMED])
+    who = "one text sets" if len(ranked) == 1 else f"{len(ranked)} texts set"
+    say(f"{who} the threshold at {threshold:.4f}, where {found:.0%} of {positive} are found; with one such text less "
+        f"they would be {without:.0%}. Look at the labels: {named}")
 
 
 def _found_lr(config: ClassifyConfig, job: Job) -> float:

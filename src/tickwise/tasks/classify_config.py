@@ -12,7 +12,7 @@ from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.text.augment import AugmentOptions
 from tickwise.text.ngrams import LONGEST_NGRAM, NgramSettings
 from tickwise.text.segment import has_chinese
-from tickwise.training.config import LoopConfig, OptimizerOptions, ScheduleOptions
+from tickwise.training.config import AdaptLoopConfig, LoopConfig, OptimizerOptions, ScheduleOptions
 
 _FEW_TEXTS = 200
 LossName = Literal["cross-entropy", "hinge"]
@@ -232,3 +232,9 @@ class ClassifyConfig(LoopConfig):
     @property
     def reading(self) -> ReadExamples:
         return ReadExamples(self.text_column, self.label_column, self.label_until, self.encoding)
+
+
+class AdaptClassifyConfig(ClassifyConfig):
+    """What ``tickwise adapt`` asks for: its flags have other names."""
+
+    flags = AdaptLoopConfig.flags

@@ -21,7 +21,7 @@ from tickwise.interop.warm_start import encoder_like, headed_encoder, warm_start
 from tickwise.models.encoder_heads import SentenceEmbedder, SentenceEmbedderConfig
 from tickwise.tasks.fine_tune_options import FineTuneOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.config import LoopConfig
+from tickwise.training.config import AdaptLoopConfig
 from tickwise.training.contrastive import Contrastive, check_whole
 from tickwise.training.distributed.ranks import is_one_of_several, n_ranks
 from tickwise.training.encoder_classification import encoded_outputs
@@ -37,7 +37,7 @@ Partners = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(LoopConfig):
+class EmbedConfig(AdaptLoopConfig):
     """One fine-tuning of a sentence embedder."""
 
     encoder: Path
@@ -87,7 +87,7 @@ def train_embedder(config: EmbedConfig, test: Sequence[Partners] = ()) -> TrainR
     objective = Contrastive(*encoded(pairs), encoded(developing) if developing else None, reader.marks,
                             batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
     _say_cuts(reader, 2 * (len(pairs) + len(developing)))
-    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(AdaptLoopConfig)} | options.loop_settings()
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
     if loop["max_steps"] is None:
         loop["max_steps"] = steps
@@ -95,7 +95,7 @@ def train_embedder(config: EmbedConfig, test: Sequence[Partners] = ()) -> TrainR
     digest = xxhash.xxh3_128_hexdigest("\0".join(f"{a}\t{b}" for a, b in pairs).encode("utf-8", "surrogatepass"))
     own = sum(left == right for left, right in pairs)
     return train_module(
-        LoopConfig(**loop), module, objective, tokenizer,
+        AdaptLoopConfig(**loop), module, objective, tokenizer,
         data={"source": ", ".join(config.train), "fingerprint": digest, "pairs": len(pairs)},
         lines=[f"{len(pairs):,} pairs ({own:,} of a text with itself), {len(developing):,} to choose the model by"],
     )

@@ -18,13 +18,13 @@ from tickwise.tasks.tag import EntityTagger, TaggerAssets, learned_habits, read_
 from tickwise.tasks.tag_options import TagReading
 from tickwise.text.word_habits import WordHabits
 from tickwise.tokenizers.tokenizer import Tokenizer
-from tickwise.training.config import LoopConfig
+from tickwise.training.config import AdaptLoopConfig
 from tickwise.training.encoder_tagging import EncoderTagging, find_entities
 from tickwise.training.run import TrainResult, check_outputs, train_module
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagAdaptConfig(LoopConfig):
+class TagAdaptConfig(AdaptLoopConfig):
     """One fine-tuning of an encoder for entities."""
 
     encoder: Path
@@ -87,12 +87,12 @@ def train_encoder_tagger(config: TagAdaptConfig) -> TagResult:
         data.training, data.development, WordPieces(tokenizer, module.config.context_length, characters),
         module.config.labels, batch_size=options.batch_size, seed=config.seed, word_dropout=options.word_dropout)
     steps = max(1, round(options.epochs * objective.steps_per_epoch))
-    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(LoopConfig)} | options.loop_settings()
+    loop = {f.name: getattr(config, f.name) for f in dataclasses.fields(AdaptLoopConfig)} | options.loop_settings()
     if loop["max_steps"] is None:
         loop["max_steps"] = steps
     loop["evaluate_every"] = config.evaluate_every or max(1, steps // 16)
     trained = train_module(
-        LoopConfig(**loop), module, objective,
+        AdaptLoopConfig(**loop), module, objective,
         TaggerAssets(tokenizer, None if characters else learned_habits(data.training)),
         data={"source": ", ".join(config.train), "fingerprint": data.fingerprint, "sentences": len(data.training)},
         lines=[f"{len(data.training):,} sentences to train on, {len(data.development):,} to choose the model by; "

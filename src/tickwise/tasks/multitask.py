@@ -27,7 +27,7 @@ from tickwise.evaluation.results import mean_score
 from tickwise.interop.directory import checkpoint_paths, resolve_model_path
 from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder
-from tickwise.tasks.pair_start import PairStart, pair_start
+from tickwise.tasks.pair_start import PairStart, longest_pair, pair_start
 from tickwise.tasks.pair_training import PairRun, pair_loop_config, train_pairs
 from tickwise.tasks.prefixed_options import PrefixedOptions
 from tickwise.tasks.text_to_text import (
@@ -98,7 +98,8 @@ def read_tasks(tasks: Sequence[TaskFiles], development: Sequence[TaskFiles] = ()
             raise ConfigError(f"--task '{task.prefix}': twice, with different columns; put its pairs into one table")
         own = [dev for dev in development if dev.prefix == task.prefix]
         if own:
-            developing = _read_all(own, "validation")
+            developing = without_given(_read_all(own, "validation"), None, tests.get(task.prefix), targets_repeat=True,
+                                       what_for="development part")
             training = without_given(read_pairs(task.names, task.read), developing, tests.get(task.prefix),
                                      targets_repeat=True)
             parts[task.prefix] = PairParts(training, developing, None)
@@ -180,6 +181,8 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     ``start`` is an encoder–decoder to go on from, whose shape and tokenizer stay. A single task may have the prefix
     ``""``. Raises a ``UserError`` for data that cannot be used.
     """
+    from tickwise.training.run import replace_run
+
     options, mixture = options or PrefixedOptions(), mixture or MixtureOptions()
     resolve_device(run.get("device", "auto"))  # at once: refused later, it would cost what is replaced below
     base = None if start is None else pair_start(start, options)
@@ -188,7 +191,7 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
                 for prefix, parts in tasks.items()}
     tokenizer = _tokenizer_for(prefixed, options, base, lowercase)
     shape = base.shape if base else dataclasses.replace(model_config(options, tokenizer), copies=options.copies)
-    training, development = ([encode_pairs(getattr(parts, side), tokenizer, shape.source_length, shape.context_length,
+    training, development = ([encode_pairs(getattr(parts, side), tokenizer, *longest_pair(shape, options),
                                            shape.start_id)
                               for parts in prefixed.values()] for side in ("training", "development"))
     mixed = MixedPairs(training, mixture, config.seed)
@@ -197,6 +200,7 @@ def train_tasks(tasks: Mapping[str, PairParts], *, out: Path, options: PrefixedO
     lines = [] if base is None else [*warm_start(module, base.folder).lines(),
                                      *base.without_effect(options, lowercase)]
     if options.pretrain:
+        replace_run(config)
         if not (config.resume == "auto" and checkpoint_paths(config.out)):  # else the training itself has begun
             pretrained = _pretrain(config, copy.deepcopy(module), training, tokenizer, options)
             if pretrained.interrupted:

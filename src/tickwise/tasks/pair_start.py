@@ -27,8 +27,13 @@ class PairStart:
         names = [f"--options.{name.replace('_', '-')}" for name in _OF_A_START
                  if getattr(options, name, None) != getattr(usual, name, None)]
         names += ["--lowercase"] if lowercase else []
-        names += ["--options.longest"] if options.longest > self.shape.source_length else []
+        names += ["--options.longest"] if max(usual.longest, self.shape.source_length) < options.longest else []
         return [f"without effect, because the model's shape and tokenizer stay: {', '.join(names)}"] if names else []
+
+
+def longest_pair(shape: EncoderDecoderConfig, options: PairOptions) -> tuple[int, int]:
+    """How many tokens a source and a target of a training may have, their ends counted."""
+    return min(options.longest, shape.source_length), min(options.longest, shape.context_length)
 
 
 def pair_start(path: Path, options: PairOptions) -> PairStart:
@@ -43,6 +48,9 @@ def pair_start(path: Path, options: PairOptions) -> PairStart:
     if tokenizer.eos_id != config.eos_id:
         raise CheckpointError(f"{folder}: its tokenizer ends texts with token {tokenizer.eos_id}, its model with "
                               f"{config.eos_id}; it can be used, and not trained")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(f"{folder}: its tokenizer has {tokenizer.vocab_size:,} tokens, its model only "
+                              f"{config.vocab_size:,}; give the tokenizer that the model was trained with")
     longest = options.longest if config.positions != "learned" else 0
     shape = dataclasses.replace(
         config, copies=config.copies or bool(getattr(options, "copies", False)), dropout=options.dropout,

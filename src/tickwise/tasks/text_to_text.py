@@ -22,7 +22,7 @@ from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tickwise.profiling.ledger import Ledger
 from tickwise.profiling.recording import record_trace
-from tickwise.tasks.pair_start import pair_start
+from tickwise.tasks.pair_start import longest_pair, pair_start
 from tickwise.tasks.pair_training import PairRun, pair_loop_config, train_pairs
 from tickwise.tasks.text_to_text_options import PairOptions, TextToTextOptions
 from tickwise.tokenizers.tokenizer import Tokenizer
@@ -67,6 +67,8 @@ def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs
         developing = read_pairs(development or own, read, split="validation")
         if held_out is not None:
             developing = _without(developing, held_out)
+    if developing is not None and test is not None:
+        developing = without_given(developing, None, test, targets_repeat=targets_repeat, what_for="development part")
     training = without_given(training, developing, test, targets_repeat=targets_repeat)
     if developing is None:
         n = min(_MOST_DEVELOPMENT, max(1, round(_DEVELOPMENT_SHARE * len(training))))
@@ -74,8 +76,10 @@ def read_parts(train: Sequence[str], development: Sequence[str], read: ReadPairs
     return PairParts(training, developing, held_out)
 
 
-def without_given(training: Pairs, development: Pairs | None, test: Pairs | None, *, targets_repeat: bool) -> Pairs:
-    """Without the training pairs that a given part has, by the ``identity`` of their texts; how many is said.
+def without_given(training: Pairs, development: Pairs | None, test: Pairs | None, *, targets_repeat: bool,
+                  what_for: str = "training") -> Pairs:
+    """Without the training pairs (or what else they are for) that a given part has, by the ``identity`` of their texts;
+    how many is said.
 
     Where targets may repeat, as labels and summaries do, that is asked of sources alone. Else of both sides: neither
     may stand in the test part, and not both in the development part, which only chooses the model; how many pairs
@@ -100,8 +104,8 @@ def without_given(training: Pairs, development: Pairs | None, test: Pairs | None
     left_out = set().union(*taken)
     if len(left_out) == len(training):
         raise DataError(f"{training.name}: every pair in it stands in the development or the test part too; give other "
-                        "pairs to train on")
-    words = ["left out of the training " + " and ".join(said)] if said else []
+                        f"pairs for the {what_for}")
+    words = [f"left out of the {what_for} " + " and ".join(said)] if said else []
     words += [f"{n_one:,} that share one side with the development part are trained on"] if n_one else []
     if words:
         say(f"{training.name}: {'; '.join(words)}")
@@ -151,11 +155,11 @@ def train_text_to_text(parts: PairParts, *, out: Path, options: TextToTextOption
         tokenizer, shape = base.tokenizer, base.shape
         for name in (PREFIXES, LONGEST_TARGET):  # of what it was trained on before
             tokenizer.config.pop(name, None)
-    usual, development = (encode_pairs(part, tokenizer, shape.source_length, shape.context_length, shape.start_id)
+    longest = longest_pair(shape, options)
+    usual, development = (encode_pairs(part, tokenizer, *longest, shape.start_id)
                           for part in (parts.training, parts.development))
     training = usual if not options.bpe_dropout else ResegmentedPairs(
-        parts.training, usual, tokenizer, (shape.source_length, shape.context_length), rate=options.bpe_dropout,
-        seed=config.seed)
+        parts.training, usual, tokenizer, longest, rate=options.bpe_dropout, seed=config.seed)
     module = EncoderDecoder(shape).initialise(config.seed)
     started = [] if base is None else [*warm_start(module, base.folder).lines(),
                                        *base.without_effect(options, lowercase)]
@@ -184,8 +188,8 @@ def _unread(parts: dict[str, Pairs | None], tokenizer: Tokenizer, longest: int) 
     for name, n in counts.items():
         part = parts[name]
         if part is not None and n == len(part):
-            raise DataError(f"{part.name}: every source of the {name} part has more than {longest - 1:,} tokens; raise "
-                            "--options.longest, or split them into sentences")
+            raise DataError(f"{part.name}: every source of the {name} part has more than {longest - 1:,} tokens; split "
+                            "them into sentences, or let a new model read more with --options.longest")
     said = ", ".join(f"{n:,} of the {name} part" for name, n in counts.items() if n)
     return [f"not scored, because their sources have more than {longest - 1:,} tokens: {said}"] if said else []
 

@@ -202,6 +202,12 @@ class TaskLoopConfig(LoopConfig):
     flags = FlagNames(resume="--resume", lr="--options.lr")
 
 
+class AdaptLoopConfig(LoopConfig):
+    """Of a fine-tuning that ``tickwise adapt`` asks for."""
+
+    flags = FlagNames(resume="--resume", lr="--tuning.lr")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(LoopConfig):
     """A training on plain text."""

@@ -249,6 +249,13 @@ def _resume_path(config: LoopConfig) -> Path | None:
     return existing[-1] if existing and config.resume == "auto" else None
 
 
+def replace_run(config: LoopConfig) -> None:
+    """Of a run that has a training of its own before the main one: what is to be replaced goes before that. An
+    interrupted one would else be gone on with from the checkpoints of the run that it replaces."""
+    if config.overwrite and is_leader():
+        _open_out(config)
+
+
 def _open_out(config: LoopConfig) -> None:
     """Make the run directory, empty of an earlier run if that is to be replaced."""
     out = config.out

@@ -114,8 +114,9 @@ def check_processes_fit(launch: Launch) -> None:
                                f"{format_bytes(available)} are free: start fewer")
 
 
-def start_ranks(launch: Launch, words: Sequence[str]) -> int:
-    """Start this machine's ranks, start them again when one dies, and wait; the exit code.
+def start_ranks(launch: Launch, words: Sequence[str], resume: str = "--resume auto") -> int:
+    """Start this machine's ranks, start them again when one dies, and wait; the exit code. ``resume``: how the flag is
+    called that goes on with a run.
 
     ``ConfigError`` for a port that is in use, ``MemoryLimitError`` where so many processes do not fit, ``RankError``
     when the ranks died once too often.
@@ -141,7 +142,7 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
     except RendezvousError:
         raise RankError(f"the nodes lost each other: nobody answers at {launch.host}:{launch.port}, or not as many as "
                         "were to come; the others' lines say why. Where they name nothing to mend, go on with "
-                        "the same command and --resume auto") from None
+                        f"the same command and {resume}") from None
     except SignalException as stopped:
         _end_remaining()
         return 2 if stopped.sigval == REFUSED else 130
@@ -149,7 +150,7 @@ def start_ranks(launch: Launch, words: Sequence[str]) -> int:
         rank, failure = failed.get_first_failure()
         how = f"was killed ({failure.signal_name()})" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
         raise RankError(f"rank {rank} {how} after {launch.restarts} restarts, which is all that --restarts allows; go "
-                        "on with the same command and --resume auto") from None
+                        f"on with the same command and {resume}") from None
     return 0
 
 
