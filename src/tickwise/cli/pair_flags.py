@@ -101,12 +101,12 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
 
     alone = arguments.text not in (None, "-")
     typed = is_prompt(arguments)
-    n_done = n_cut = 0
+    n_done = n_cut = n_printed = 0
     problems: list[str] = []
     rows = JsonRows()
 
     def answer(texts: list[str]) -> None:
-        nonlocal n_done, n_cut
+        nonlocal n_done, n_cut, n_printed
         written = write(texts, n_done + 1)
         n_done += len(texts)
         n_cut += sum(one.cut for one in written)
@@ -120,6 +120,7 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
             elif arguments.json:
                 row = {"text": text, name: one.text, "cut": one.cut} | (
                     {} if one.problem is None else {"error": one.problem})
+                n_printed += 1
                 if typed:  # each at once
                     print(json.dumps(row, ensure_ascii=False), flush=True)
                 else:
@@ -132,7 +133,7 @@ def print_written(arguments: NamesTextsAndForm, write: "Callable[[list[str], int
     finally:
         if arguments.json:
             rows.close()
-    if arguments.json and not rows.n and not typed:
+    if arguments.json and not n_printed:
         print(json.dumps({"samples": []}))
     say_cut(n_cut, n_done)
     if problems and not typed:

@@ -259,9 +259,13 @@ def unify_labels(parts: Sequence[Examples]) -> list[Examples]:
 
 
 def without_texts(examples: Examples, others: Sequence[Examples]) -> Examples:
-    """``examples`` less those whose text is in ``others``, white space and case aside; says how many those were."""
+    """``examples`` less those whose text is in ``others``, white space and case aside; says how many those were.
+    ``DataError`` where that would be all."""
     known = {_identity(text) for other in others for text in other.texts}
     kept = [i for i, text in enumerate(examples.texts) if _identity(text) not in known]
+    if examples.texts and not kept:
+        raise DataError(f"{examples.name}: every text in it is also in the parts to be evaluated on; give others to "
+                        "train on")
     if len(kept) < len(examples):
         say(f"{examples.name}: left out {len(examples) - len(kept):,} texts that are also in the parts to be "
             "evaluated on")
