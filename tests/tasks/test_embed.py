@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.errors import ConfigError, DataError, NumericsError
+from tickwise.data.judged_pairs import JudgedPairs
 from tickwise.tasks.embed import (
     EmbedConfig,
     Embedder,
@@ -16,6 +18,7 @@ from tickwise.tasks.embed import (
     split_partners,
     train_embedder,
 )
+from tickwise.tasks.embed_scores import score_pairs
 from tickwise.training.config import OptimizerOptions
 from tickwise.training.encoder import EncoderOptions, EncoderTrainConfig, train_encoder
 
@@ -61,6 +64,15 @@ def test_partners_that_were_not_learned_are_found_first(embedder, encoder):
 def test_vectors_have_length_one(embedder):
     vectors = Embedder.load(embedder).embed([*LINES[:3], ""])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 0], atol=1e-5)
+
+
+def test_vectors_that_are_no_numbers_are_refused(embedder):
+    damaged = Embedder.load(embedder)
+    with torch.no_grad():
+        next(damaged.module.parameters()).fill_(float("nan"))
+    pairs = JudgedPairs(LINES[:8], PARTNERS[:8], None, "pairs")
+    with pytest.raises(NumericsError, match="no finite numbers"):
+        score_pairs(damaged, pairs)  # comparisons with NaN are false, so every partner would stand first
 
 
 def test_no_texts_have_no_vectors(embedder):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tickwise.core.console import progress, say
 from tickwise.core.device import resolve_device
-from tickwise.core.errors import ConfigError, DataError
+from tickwise.core.errors import ConfigError, DataError, NumericsError
 from tickwise.data.encoder_inputs import TextIds
 from tickwise.data.pairs import identity
 from tickwise.data.rows import numbered_lines
@@ -198,7 +198,8 @@ class Embedder:
 
     def embed(self, texts: Sequence[str], advance: Callable[[float], None] | None = None) -> NDArray[np.float32]:
         """(N, C); zeros for a text without a token. Of a text longer than the encoder reads the beginning counts, which
-        is said once. ``advance`` is told how many more texts are done."""
+        is said once. ``advance`` is told how many more texts are done. ``NumericsError`` for vectors that are no finite
+        numbers."""
         self.texts.n_cut = 0
         parts = [np.zeros((0, self.width), dtype=np.float32)]
         for start in range(0, len(texts), _AT_ONCE):
@@ -206,6 +207,9 @@ class Embedder:
             outputs = encoded_outputs(self.module, rows, self.texts.marks, self.device)
             vectors = outputs.numpy().reshape(len(rows), self.width)
             vectors[[len(row) <= 2 for row in rows]] = 0
+            if not np.isfinite(vectors).all():
+                raise NumericsError("the encoder's vectors are no finite numbers; its weights are damaged, train it "
+                                    "again")
             parts.append(vectors)
             if advance is not None:
                 advance(len(rows))
