@@ -104,7 +104,35 @@ def test_evaluation_and_calibration(tickwise_cli, squad, tmp_path):
     _, out, _ = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--json")
     assert json.loads(out)["threshold"] == chosen["value"]
     code, _, err = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--passages", 2)
-    assert (code, "was chosen with 5" in err) == (2, True)
+    assert (code, "--passages 2: the threshold of this index was chosen with 5; leave it out" in err) == (2, True)
+
+
+def test_the_weights_of_a_calibration_are_kept_for_later(tickwise_cli, squad, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("3 2\nparis 1 0\nberlin 0 1\ncapital 0.5 0.5\n", encoding="utf-8")
+    index = tmp_path / "i"
+    code, _, err = tickwise_cli("run", "retrieve", "capital", "--documents", squad, "--embedder", vectors, "--index",
+                                index)
+    assert code == 0, err
+    ask = ("run", "ask", "--index", index, "--json")
+    code, out, err = tickwise_cli(*ask, "--calibrate", squad, "--embedding-weight", 0.3, "--reader-weight", 0.2,
+                                  "--passages", 2)
+    assert code == 0, err
+    value = json.loads(out)["threshold"]["value"]
+    code, out, err = tickwise_cli(*ask, "Which city is the capital of France?")
+    assert code == 0, err
+    answer = json.loads(out)
+    best = answer["candidates"][0]
+    assert answer["threshold"] == value
+    assert answer["score"] == pytest.approx(0.8 * best["retrieval_score"] + 0.2 * best["support"])
+    passage = answer["passage"]
+    assert passage["score"] == pytest.approx(0.7 * passage["bm25"] + 0.3 * max(0, passage["cosine"]))
+    # The search's own threshold may be chosen with other weights.
+    assert tickwise_cli("run", "retrieve", "--index", index, "--calibrate", squad, "--embedding-weight", 0.5)[0] == 0
+    code, out, err = tickwise_cli(*ask, "Which city is the capital of France?")
+    assert (code, json.loads(out)) == (0, answer), err
+    code, _, err = tickwise_cli(*ask, "museums", "--embedding-weight", 0.5)
+    assert (code, "--embedding-weight 0.5: the threshold of this index was chosen with 0.3" in err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["ask", "retrieve"])

@@ -168,8 +168,9 @@ def test_a_chosen_threshold_is_the_best_and_belongs_to_its_reader(tmp_path):
     index = PassageIndex.open(tmp_path / "index")
     assert DocumentAnswers(index, passages=2).threshold == chosen.value
     assert DocumentAnswers(index, YearReader(), passages=2, kept_as="another").threshold != chosen.value
+    assert (DocumentAnswers(index).passages, DocumentAnswers(index).threshold) == (2, chosen.value)
     with pytest.raises(ConfigError, match=r"--passages 5: the threshold of this index was chosen with 2"):
-        DocumentAnswers(index)
+        DocumentAnswers(index, passages=5)
     assert DocumentAnswers(index, threshold=0.1).threshold == 0.1
     other = DocumentAnswers(index, YearReader(), 0.0, kept_as="another")
     other.keep_threshold(tmp_path / "index", other.choose_threshold(questions))

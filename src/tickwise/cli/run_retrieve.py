@@ -69,11 +69,11 @@ class Ask(_DocumentArguments):
     reader: Path | None = None
     """Model directory of a reader (tickwise adapt --task answer), which answers with a span of a passage; without one
     the sentence that covers most of the question answers."""
-    passages: int = 5
-    """Passages that are read for an answer, the best of the search."""
-    reader_weight: float = 0.1
+    passages: int | None = None
+    """Passages that are read for an answer, the best of the search (5, or what the index was calibrated with)."""
+    reader_weight: float | None = None
     """Share of what speaks for the answer in its passage (of a reader, its margin over "no answer") in an answer's
-    score, from 0 to 1; the rest is the passage's score in the search."""
+    score, from 0 to 1 (0.1, or what the index was calibrated with); the rest is the passage's score in the search."""
     html: Path | None = None
     """Also write a page: the passages with the answer marked, their tokens shaded by how likely an answer begins or
     ends there."""

@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -168,11 +168,11 @@ class DocumentAnswer:
                 "candidates": [candidate.to_json() for candidate in self.candidates]}
 
 
-def check_reading(passages: int, reader_weight: float) -> None:
+def check_reading(passages: int | None, reader_weight: float | None) -> None:
     """``ConfigError`` for a number of passages or a weight that cannot be."""
-    if passages < 1:
+    if passages is not None and passages < 1:
         raise ConfigError(f"--passages {passages}: must be at least 1")
-    if not 0 <= reader_weight <= 1:
+    if reader_weight is not None and not 0 <= reader_weight <= 1:
         raise ConfigError(f"--reader-weight {reader_weight:g}: must be from 0 to 1")
 
 
@@ -184,28 +184,32 @@ class DocumentAnswers:
     """
 
     def __init__(self, index: PassageIndex, reader: Reader | None = None, threshold: float | None = None,
-                 embedding_weight: float | None = None, *, passages: int = PASSAGES,
-                 reader_weight: float = READER_WEIGHT, kept_as: str = SENTENCES) -> None:
+                 embedding_weight: float | None = None, *, passages: int | None = None,
+                 reader_weight: float | None = None, kept_as: str = SENTENCES) -> None:
         """``reader`` finds the answer in a passage: its best sentence if left out. ``kept_as`` names the reader among
-        those for which the index keeps a threshold. ``ConfigError`` for settings that cannot be."""
+        those for which the index keeps a threshold. Settings that are left out are those with which that threshold was
+        chosen, else the usual ones. ``ConfigError`` for settings that cannot be, and for others than the threshold was
+        chosen with unless ``threshold`` is given."""
         check_reading(passages, reader_weight)
         self.index = index
         self.reader: Reader = reader or SentenceReader()
-        self.passages, self.reader_weight, self._kept_as = passages, reader_weight, kept_as
-        self._embedding_weight = embedding_weight
-        self.threshold = self._usual_threshold() if threshold is None else threshold
+        self._kept_as = kept_as
+        kept: Mapping[str, Any] = (index.header.get("answer_thresholds") or {}).get(kept_as) or {}
+        self._embedding_weight = kept.get("embedding_weight") if embedding_weight is None else embedding_weight
+        self.passages: int = kept.get("passages", PASSAGES) if passages is None else passages
+        self.reader_weight: float = kept.get("reader_weight", READER_WEIGHT) if reader_weight is None else reader_weight
+        self.threshold = self._usual_threshold(kept) if threshold is None else threshold
 
-    def _usual_threshold(self) -> float:
+    def _usual_threshold(self, kept: Mapping[str, Any]) -> float:
         """The one that the index keeps for this reader; else the score of a passage at the search's own threshold with
         an answer of neutral support."""
-        kept = (self.index.header.get("answer_thresholds") or {}).get(self._kept_as)
-        if kept is None:
+        if not kept:
             found_from = threshold_of(self.index, self._embedding_weight)
             return (1 - self.reader_weight) * found_from + self.reader_weight * self.reader.neutral
         for name, value in self._settings().items():
             if kept[name] != value:
                 raise ConfigError(f"--{name.replace('_', '-')} {value:g}: the threshold of this index was chosen with "
-                                  f"{kept[name]:g}; --calibrate it anew, or give --threshold")
+                                  f"{kept[name]:g}; leave it out, --calibrate anew, or give --threshold")
         return float(kept["value"])
 
     def _settings(self) -> dict[str, float]:

@@ -141,5 +141,5 @@ def threshold_of(index: PassageIndex, embedding_weight: float | None = None) -> 
         return (1 - weight) * THRESHOLD
     if kept["embedding_weight"] != weight:
         raise ConfigError(f"--embedding-weight {weight:g}: the threshold of this index was chosen with "
-                          f"{kept['embedding_weight']:g}; --calibrate it anew, or give --threshold")
+                          f"{kept['embedding_weight']:g}; leave it out, --calibrate anew, or give --threshold")
     return float(kept["value"])
