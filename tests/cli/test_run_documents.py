@@ -101,6 +101,13 @@ def test_evaluation_and_calibration(tickwise_cli, squad, tmp_path):
     assert code == 0, err
     chosen = json.loads(out)["threshold"]
     assert (chosen["questions"], chosen["passages"]) == (2, 5)
+    assert set(chosen["held_out"]) == {"found", "right", "refused"}
+    for verb in ("ask", "retrieve"):
+        _, out, _ = tickwise_cli("run", verb, "--index", tmp_path / "i", "--calibrate", squad)
+        lines = out.splitlines()
+        assert "on these 2 questions, on which it was chosen" in lines[0]
+        assert lines[3] == "with thresholds that were chosen on the questions of other paragraphs:"
+        assert len(lines) == 6
     _, out, _ = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--json")
     assert json.loads(out)["threshold"] == chosen["value"]
     code, _, err = tickwise_cli("run", "ask", "museums", "--index", tmp_path / "i", "--passages", 2)

@@ -158,12 +158,17 @@ def test_a_chosen_threshold_is_the_best_and_belongs_to_its_reader(tmp_path):
     own = [{0}, {2}, {1}, {3}, {0}]
 
     def share(value):
-        there = [a.candidates[0].score >= value for a in answers.answer(texts)]
+        there = [(a.candidates[0].score >= value, a.hit.number in right)
+                 for a, right in zip(answers.answer(texts), own, strict=True)]
         gone = [not candidates or candidates[0].score < value for *_, candidates in answers._ranked(texts, without=own)]
-        return sum(there) / 5, sum(gone) / 5
+        return sum(found for found, _ in there) / 5, sum(found and right for found, right in there) / 5, sum(gone) / 5
 
-    assert share(chosen.value) == (chosen.found, chosen.refused)
-    assert sum(share(chosen.value)) >= max(sum(share(value / 50)) for value in range(50))
+    found, right, refused = share(chosen.value)
+    assert (chosen.found, chosen.right * chosen.found, chosen.refused) == pytest.approx((found, right, refused))
+    n_right = share(0)[1]
+    others = [share(value / 50) for value in range(50)]
+    assert right / n_right + refused >= max(other / n_right + gone for _, other, gone in others)
+    assert chosen.held_out is not None
     answers.keep_threshold(tmp_path / "index", chosen)
     index = PassageIndex.open(tmp_path / "index")
     assert DocumentAnswers(index, passages=2).threshold == chosen.value

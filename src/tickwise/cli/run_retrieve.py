@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tickwise.tasks.answer import Reader
     from tickwise.tasks.answer_documents import DocumentAnswer, DocumentAnswers
     from tickwise.tasks.passage_index import Hit, PassageIndex
+    from tickwise.tasks.retrieve import Shares
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,6 +293,15 @@ def _calibrate(arguments: Retrieve | Ask, index: "PassageIndex", reader: "Reader
     if arguments.json:
         print(json.dumps({"threshold": dataclasses.asdict(chosen)}))
         return
-    print(f"threshold {chosen.value:.3f}, kept in {arguments.index}; on these {chosen.questions:,} questions\n"
-          f"  {100 * chosen.found:.1f} % are answered, {100 * chosen.right:.1f} % of them with the right passage\n"
-          f"  {100 * chosen.refused:.1f} % are refused when their passage is taken away")
+    print(f"threshold {chosen.value:.3f}, kept in {arguments.index}; on these {chosen.questions:,} questions, on which "
+          f"it was chosen:\n{_told_shares(chosen)}")
+    if chosen.held_out is None:
+        print("too few paragraphs to tell what it does on questions that it was not chosen on")
+    else:
+        print(f"with thresholds that were chosen on the questions of other paragraphs:\n"
+              f"{_told_shares(chosen.held_out)}")
+
+
+def _told_shares(found: "Shares") -> str:
+    return (f"  {100 * found.found:.1f} % are answered, {100 * found.right:.1f} % of them with the right passage\n"
+            f"  {100 * found.refused:.1f} % are refused when their passage is taken away")

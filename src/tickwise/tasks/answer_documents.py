@@ -23,7 +23,16 @@ from tickwise.core.errors import ConfigError
 from tickwise.data.passages import Question, sentence_spans
 from tickwise.evaluation.answers import AnswerScores, Rule, answer_scores
 from tickwise.tasks.passage_index import Hit, PassageIndex
-from tickwise.tasks.retrieve import Threshold, best_cut, keep_in_header, right_passages, threshold_of
+from tickwise.tasks.retrieve import (
+    Outcome,
+    Threshold,
+    best_cut,
+    held_out_shares,
+    keep_in_header,
+    right_passages,
+    shares,
+    threshold_of,
+)
 from tickwise.text.search_terms import search_terms
 
 PASSAGES = 5
@@ -251,14 +260,14 @@ class DocumentAnswers:
         texts = [question.text for question in questions]
         present = [candidates[:1] for *_, candidates in self._ranked(texts)]
         absent = [candidates[:1] for *_, candidates in self._ranked(texts, without=right)]
-        there, gone = ([own[0].score if own else 0.0 for own in found] for found in (present, absent))
-        value = best_cut(there, gone)
-        answered = [own[0].hit.number in paragraph for own, paragraph in zip(present, right, strict=True)
-                    if own and own[0].score >= value]
+        outcomes = [Outcome(there[0].score if there else -math.inf, bool(there) and there[0].hit.number in own,
+                            gone[0].score if gone else -math.inf)
+                    for there, own, gone in zip(present, right, absent, strict=True)]
+        value = best_cut(outcomes)
         return AnswerThreshold(
-            value, len(answered) / len(present), sum(answered) / max(len(answered), 1),
-            sum(score < value for score in gone) / len(gone), len(questions),
-            self.index.weight(self._embedding_weight), self.reader_weight, self.passages)
+            **vars(shares(outcomes, [value] * len(outcomes))), value=value, questions=len(questions),
+            embedding_weight=self.index.weight(self._embedding_weight), reader_weight=self.reader_weight,
+            passages=self.passages, held_out=held_out_shares(outcomes, right))
 
     def keep_threshold(self, path: Path, threshold: "AnswerThreshold") -> None:
         """Write the threshold into the header of the index in ``path``, for this reader."""

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -20,23 +21,43 @@ THRESHOLD = 0.26
 """Where an index has none of its own, for BM25 alone. The mean of what ``choose_threshold`` chose on the questions of
 CMRC 2018 (its development part, 0.27) and on the first half of XQuAD's paragraphs in English (0.29) and Chinese (0.20):
 it depends on the texts."""
-_DEEPEST = 10
+_FOLDS = 5
+
+
+class Outcome(NamedTuple):
+    """What a search found for a question of which it is known which paragraph answers it."""
+
+    there: float
+    """The best score among the documents; -inf where nothing was found."""
+    right: bool
+    """Whether that is of the question's own paragraph."""
+    gone: float
+    """The best score when that paragraph is taken away; -inf where nothing was found."""
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Shares:
+    """What a threshold does on questions."""
+
+    found: float
+    """Share of questions that are answered."""
+    right: float
+    """Share of these whose passage is the right one."""
+    refused: float
+    """Share of questions answered with "not found" when their passage is taken away."""
+
+
+@dataclass(frozen=True)
+class Threshold(Shares):
     """The lowest score at which a passage counts as found, and what it did on the questions that it was chosen on."""
 
     value: float
-    found: float
-    """Share of questions that were answered with a passage."""
-    right: float
-    """Share of these whose passage was the right one."""
-    refused: float
-    """Share of questions answered with "not found" when their passage was taken away."""
     questions: int
     embedding_weight: float
     """The share of the embeddings in the scores."""
+    held_out: Shares | None = field(default=None, kw_only=True)
+    """On the same questions, each answered with a threshold that was chosen on those about other paragraphs (in
+    ``_FOLDS`` parts); None where there are too few for that."""
 
 
 def right_passages(index: PassageIndex, questions: Sequence[Question]) -> list[frozenset[int]]:
@@ -78,44 +99,64 @@ def _paragraphs(hits: Sequence[Hit], right: Collection[int]) -> list[int]:
 
 def choose_threshold(index: PassageIndex, questions: Sequence[Question],
                      embedding_weight: float | None = None) -> Threshold:
-    """The score that best tells questions that the documents answer from such that they do not: the mean of two shares
-    is highest, of questions answered as they are, and of questions refused when their own paragraph is taken away (the
-    rest of the documents stays, which makes it hard)."""
+    """The score that best tells questions that the documents answer from such that they do not (``best_cut``): as they
+    are, and when the question's own paragraph is taken away (the rest of the documents stays, which makes it hard)."""
     right = right_passages(index, questions)
     texts = [question.text for question in questions]
     present = index.search(texts, 1, embedding_weight=embedding_weight)
     absent = index.search(texts, 1, without=right, embedding_weight=embedding_weight)
-    there, gone = ([hits[0].score if hits else 0.0 for hits in found] for found in (present, absent))
-    return measure_threshold(best_cut(there, gone), present, absent, right, index.weight(embedding_weight))
+    outcomes = [Outcome(there[0].score if there else -math.inf, bool(there) and there[0].number in own,
+                        gone[0].score if gone else -math.inf)
+                for there, own, gone in zip(present, right, absent, strict=True)]
+    value = best_cut(outcomes)
+    return Threshold(**vars(shares(outcomes, [value] * len(outcomes))), value=value, questions=len(outcomes),
+                     embedding_weight=index.weight(embedding_weight), held_out=held_out_shares(outcomes, right))
 
 
-def best_cut(there: Sequence[float], gone: Sequence[float]) -> float:
-    """The score from which on questions are best said to be answered: the mean of two shares is highest, of the scores
-    ``there`` (the documents have the answer) that reach it, and of the scores ``gone`` that do not."""
-    candidates = numpy.unique(numpy.concatenate([there, gone]))
-    answered = 1 - numpy.searchsorted(numpy.sort(there), candidates, side="left") / len(there)
-    refused = numpy.searchsorted(numpy.sort(gone), candidates, side="left") / len(gone)
-    return float(candidates[int(numpy.argmax(answered + refused))])
+def best_cut(outcomes: Sequence[Outcome]) -> float:
+    """The score from which on questions are best said to be answered. The mean of two shares is highest: of the right
+    answers those that reach it, and of the questions without their paragraph those that do not. Of cuts that are as
+    good it is the highest, and it lies halfway between the two scores that it divides.
+
+    ``DataError`` where no answer is right, so that any cut is as good as another."""
+    right = numpy.sort([outcome.there for outcome in outcomes if outcome.right])
+    if not len(right):
+        raise DataError("no question is answered from its own paragraph, so that no threshold tells right answers from "
+                        "others; give more questions, or other documents")
+    gone = numpy.sort([outcome.gone for outcome in outcomes])
+    known = numpy.unique([score for outcome in outcomes for score in (outcome.there, outcome.gone)
+                          if math.isfinite(score)])
+    lowest = known[known <= right[-1]]  # candidates for the lowest score that is answered
+    answered = 1 - numpy.searchsorted(right, lowest, side="left") / len(right)
+    refused = numpy.searchsorted(gone, lowest, side="left") / len(gone)
+    at = len(lowest) - 1 - int(numpy.argmax((answered + refused)[::-1]))
+    above = float(lowest[at])
+    below = float(lowest[at - 1]) if at else above
+    halfway = (below + above) / 2
+    return halfway if halfway > below else above
 
 
-def evaluate_threshold(index: PassageIndex, questions: Sequence[Question], value: float,
-                       embedding_weight: float | None = None) -> Threshold:
-    """What a threshold does on questions that it was not chosen on."""
-    right = right_passages(index, questions)
-    texts = [question.text for question in questions]
-    return measure_threshold(value, index.search(texts, 1, embedding_weight=embedding_weight),
-                             index.search(texts, 1, without=right, embedding_weight=embedding_weight), right,
-                             index.weight(embedding_weight))
+def shares(outcomes: Sequence[Outcome], cuts: Sequence[float]) -> Shares:
+    """What happens when each question is answered from its own cut on."""
+    answered = [outcome.right for outcome, cut in zip(outcomes, cuts, strict=True) if outcome.there >= cut]
+    refused = sum(outcome.gone < cut for outcome, cut in zip(outcomes, cuts, strict=True))
+    n = len(outcomes)
+    return Shares(len(answered) / n, sum(answered) / max(len(answered), 1), refused / n)
 
 
-def measure_threshold(value: float, present: Sequence[Sequence[Hit]], absent: Sequence[Sequence[Hit]],
-                      right: Sequence[Collection[int]], embedding_weight: float) -> Threshold:
-    """From the best hits of questions with their paragraph in the index, and without it."""
-    answered = [(hits[0].number in own) for hits, own in zip(present, right, strict=True)
-                if hits and hits[0].score >= value]
-    refused = sum(not hits or hits[0].score < value for hits in absent)
-    return Threshold(value, len(answered) / len(present), sum(answered) / max(len(answered), 1),
-                     refused / len(absent), len(present), embedding_weight)
+def held_out_shares(outcomes: Sequence[Outcome], right: Sequence[frozenset[int]]) -> Shares | None:
+    """``shares`` of cuts that were each chosen on the questions of other parts. Questions about the same paragraph
+    (``right``) are in one part; None for fewer than two paragraphs, and where the others of a part have no right
+    answer."""
+    paragraphs = {paragraph: number for number, paragraph in enumerate(dict.fromkeys(right))}
+    n_parts = min(_FOLDS, len(paragraphs))
+    parts = [paragraphs[paragraph] % n_parts for paragraph in right]
+    others = [[outcome for outcome, part in zip(outcomes, parts, strict=True) if part != left_out]
+              for left_out in range(n_parts)]
+    if n_parts < 2 or not all(any(outcome.right for outcome in own) for own in others):
+        return None
+    cuts = [best_cut(own) for own in others]
+    return shares(outcomes, [cuts[part] for part in parts])
 
 
 def keep_threshold(path: Path, threshold: Threshold) -> None:
