@@ -56,6 +56,18 @@ def test_not_found(tickwise_cli, folder):
     assert (answer["found"], answer["answer"]) == (False, None)
 
 
+def test_it_is_said_that_no_passage_can_reach_the_threshold(tickwise_cli, folder):
+    words = ["run", "ask", "museums of Rome", "--documents", folder / "documents", "--threshold", 0.95]
+    code, out, _ = tickwise_cli(*words)
+    assert code == 0
+    _, shown, _ = tickwise_cli(*words, "--json")
+    answer = json.loads(shown)
+    assert (answer["found"], answer["score"], answer["support"], answer["candidates"]) == (False, None, None, [])
+    most = 0.9 * answer["retrieval_score"] + 0.1
+    assert out.startswith("not found: no answer can have a score of 0.95; in the nearest passage, ")
+    assert f"a.txt, line 1, at most {most:.2f} (retrieval {answer['retrieval_score']:.2f}); nothing was read" in out
+
+
 def test_an_index_is_made_once_and_used_again(tickwise_cli, folder):
     index = folder / "index"
     made = tickwise_cli("run", "retrieve", "museums", "--documents", folder / "documents", "--index", index, "--json")

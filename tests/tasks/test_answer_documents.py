@@ -56,10 +56,21 @@ class YearReader:
      "it. The bridge of Arles was moved.", "Van Gogh painted it."),
 ])
 def test_the_sentence_that_answers_is_chosen(question, passage, expected):
-    (sentence,) = SentenceReader().answer_all([(question, passage)])
+    (sentence,) = SentenceReader(made().term_weights).answer_all([(question, passage)])
     assert passage[sentence.start : sentence.end] == sentence.text == expected
     assert 0 < sentence.support <= 1
     assert sentence.probability is None
+
+
+def test_the_support_of_a_sentence_does_not_depend_on_how_many_stand_around_it():
+    asked, sentence = "Who built the harbour of Zanthor?", "The harbour of Zanthor was dug in May."
+    others = " ".join(f"Ships number {n} come and go." for n in range(30))
+    reader = SentenceReader(made(LIGHTHOUSE).term_weights)
+    alone, among = reader.answer_all([(asked, sentence), (asked, f"{sentence} {others}")])
+    assert alone.text == among.text == sentence
+    assert alone.support == among.support
+    weights = made(LIGHTHOUSE).term_weights(["built", "harbour", "zanthor"])
+    assert alone.support == pytest.approx(1 - weights["built"] / sum(weights.values()))
 
 
 def test_answers_are_sentences_or_not_found():
@@ -84,8 +95,8 @@ def test_a_reader_may_find_no_answer():
             return [Sentence("", 0, 0, 0.0) for _ in pairs]
 
     (answer,) = DocumentAnswers(made(), Silent()).answer(["What is the capital of France?"])
-    assert (answer.found, answer.text, answer.candidates, answer.score) == (False, "", (), 0.0)
-    assert answer.hit.number == 0
+    assert (answer.found, answer.text, answer.candidates, answer.score) == (False, "", (), None)
+    assert (answer.hit.number, answer.unread) == (0, None)
 
 
 def test_what_the_first_passage_lacks_is_found_in_the_second():
@@ -122,6 +133,8 @@ def test_passages_that_cannot_reach_the_threshold_are_not_read():
     (answer,) = DocumentAnswers(made(LIGHTHOUSE), reader, 0.9, passages=3).answer(["Zanthor ships mango kiwi"])
     assert (answer.found, reader.read) == (False, [])
     assert answer.hit.number == 2
+    assert answer.unread == pytest.approx(0.9 * answer.nearest.score + 0.1)
+    assert answer.to_json()["score"] is None
 
 
 def test_answers_come_while_others_are_read(monkeypatch):

@@ -236,9 +236,12 @@ def _told(answer: "DocumentAnswer", threshold: float) -> str:
     scores = f"retrieval {hit.score:.2f}"
     if answer.span is not None and answer.span.probability is not None:
         scores += f", reader {answer.span.probability:.2f}"
-    if answer.found:
+    if answer.found and answer.score is not None:
         return f"{' '.join(answer.text.split())}\n      {answer.score:.2f}  {hit.where}, {scores}"
-    if not answer.candidates:
+    if answer.unread is not None:
+        return (f"not found: no answer can have a score of {threshold:.2f}; in the nearest passage, {hit.where}, at "
+                f"most {answer.unread:.2f} ({scores}); nothing was read")
+    if answer.score is None:
         return f"not found: no answer in the passages that were read, the nearest being {hit.where}, {scores}"
     return (f"not found: what comes nearest, in {hit.where}, has a score of {answer.score:.2f}, below {threshold:.2f} "
             f"({scores})")

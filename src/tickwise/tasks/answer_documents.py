@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +80,8 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence as a ``Span``; ``support`` is the weight of the question's terms that it covers, as a share of all."""
+    """A sentence as a ``Span``; ``support`` is the weight of the question's terms that it covers, as a share of all; a
+    term weighs its inverse document frequency in all documents."""
 
     text: str
     start: int
@@ -92,33 +93,45 @@ class Sentence:
 class SentenceReader:
     """The sentence that covers most of the question.
 
-    A term of the question weighs its inverse document frequency among the sentences of the passage: what the passage is
-    about stands in many of them and does not tell which one answers. A term of the sentence before counts half: "They
-    eat mice" goes on about the cats of that one. On 1,200 questions of CMRC 2018 an answer was in the chosen sentence
-    of 77.8 %; of 70.7 % with weights from all documents and each sentence by itself.
+    To choose it, a term of the question weighs its inverse document frequency among the sentences of the passage: what
+    the passage is about stands in many of them and does not tell which one answers. A term of the sentence before
+    counts half: "They eat mice" goes on about the cats of that one. On 1,200 questions of CMRC 2018 an answer was in
+    the chosen sentence of 77.8 %; of 70.7 % with weights from all documents and each sentence by itself.
+
+    Its ``support``, by which passages are told apart, weighs the terms by ``weigh``, which must know all documents:
+    frequencies within a passage depend on how many sentences it has.
     """
 
     neutral = 0.25
 
+    def __init__(self, weigh: Callable[[Iterable[str]], Mapping[str, float]]) -> None:
+        """``weigh`` gives the weight of terms, such as ``PassageIndex.term_weights``."""
+        self._weigh = weigh
+
     def answer_all(self, pairs: Sequence[tuple[str, str]]) -> list[Sentence]:
         """Of sentences that cover as much the first; a passage without one is taken whole."""
-        return [_best_sentence(question, passage) for question, passage in pairs]
+        terms = [search_terms(question) for question, _ in pairs]
+        weights = self._weigh(itertools.chain.from_iterable(terms))
+        return [_best_sentence(own, passage, weights) for own, (_, passage) in zip(terms, pairs, strict=True)]
 
 
-def _best_sentence(question: str, passage: str) -> Sentence:
+def _best_sentence(asked: Sequence[str], passage: str, rarity: Mapping[str, float]) -> Sentence:
+    """``rarity``: the weights of the terms that are ``asked`` for among all documents."""
     spans = sentence_spans(passage) or [(0, len(passage))]
     terms = [set(search_terms(passage[start:end])) for start, end in spans]
     n, n_with = len(spans), Counter(itertools.chain.from_iterable(terms))
-    weights = {term: math.log(1 + (n - n_with[term] + 0.5) / (n_with[term] + 0.5)) for term in search_terms(question)}
-    total = sum(weights.values()) or 1.0
-    before: set[str] = set()
-    sentences = []
-    for (start, end), own in zip(spans, terms, strict=True):
-        covered = sum(weight if term in own else _BEFORE * weight for term, weight in weights.items()
-                      if term in own or term in before)
-        sentences.append(Sentence(passage[start:end], start, end, covered / total))
-        before = own
-    return max(sentences, key=lambda sentence: sentence.support)
+    weights = {term: math.log(1 + (n - n_with[term] + 0.5) / (n_with[term] + 0.5)) for term in asked}
+    at = max(range(n), key=lambda place: _covered(weights, terms, place))
+    return Sentence(passage[slice(*spans[at])], *spans[at],
+                    _covered({term: rarity[term] for term in weights}, terms, at))
+
+
+def _covered(weights: Mapping[str, float], terms: Sequence[Collection[str]], at: int) -> float:
+    """The share of the weights whose term stands in the sentence ``at`` or, at ``_BEFORE``, in the one before."""
+    own, before = terms[at], terms[at - 1] if at else ()
+    found = sum(weight if term in own else _BEFORE * weight for term, weight in weights.items()
+                if term in own or term in before)
+    return found / (sum(weights.values()) or 1.0)
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,9 @@ class DocumentAnswer:
     """At most one of a passage, the best first."""
     nearest: Hit | None
     """The first passage of the search."""
+    unread: float | None = None
+    """Where no passage was read because no answer in any could reach the threshold: the highest score that one in the
+    nearest could have."""
 
     @property
     def text(self) -> str:
@@ -163,16 +179,16 @@ class DocumentAnswer:
         return self.candidates[0].span if self.candidates else None
 
     @property
-    def score(self) -> float:
-        """Of the best answer, 0 without one."""
-        return self.candidates[0].score if self.candidates else 0.0
+    def score(self) -> float | None:
+        """Of the best answer."""
+        return self.candidates[0].score if self.candidates else None
 
     def to_json(self) -> dict[str, Any]:
         hit, span = self.hit, self.span
         place = {"start": span.start, "end": span.end} if self.found and span else {}
         return {"question": self.question, "found": self.found, "answer": self.text or None, "score": self.score,
-                "retrieval_score": hit.score if hit else 0.0, "probability": span.probability if span else None,
-                "support": span.support if span else 0.0, "document": hit.passage.source if hit else None, **place,
+                "retrieval_score": hit.score if hit else None, "probability": span.probability if span else None,
+                "support": span.support if span else None, "document": hit.passage.source if hit else None, **place,
                 "passage": hit.to_json() if hit else None,
                 "candidates": [candidate.to_json() for candidate in self.candidates]}
 
@@ -201,7 +217,7 @@ class DocumentAnswers:
         chosen with unless ``threshold`` is given."""
         check_reading(passages, reader_weight)
         self.index = index
-        self.reader: Reader = reader or SentenceReader()
+        self.reader: Reader = reader or SentenceReader(index.term_weights)
         self._kept_as = kept_as
         kept: Mapping[str, Any] = (index.header.get("answer_thresholds") or {}).get(kept_as) or {}
         self._embedding_weight = kept.get("embedding_weight") if embedding_weight is None else embedding_weight
@@ -234,7 +250,9 @@ class DocumentAnswers:
         """The answers that ``answer`` gives, as soon as each is there."""
         for question, hits, candidates in self._ranked(questions, least=self.threshold):
             found = bool(candidates) and candidates[0].score >= self.threshold
-            yield DocumentAnswer(question, found, candidates, hits[0] if hits else None)
+            most = self._most(hits[0]) if hits else math.inf
+            yield DocumentAnswer(question, found, candidates, hits[0] if hits else None,
+                                 most if most < self.threshold else None)
 
     def _ranked(self, questions: Sequence[str], *, without: Sequence[Collection[int]] | None = None,
                 least: float = 0.0) -> Iterator[tuple[str, list[Hit], tuple[Candidate, ...]]]:
@@ -245,13 +263,17 @@ class DocumentAnswers:
             some = questions[start : start + _READ_AT_ONCE]
             barred = None if without is None else without[start : start + _READ_AT_ONCE]
             hits = self.index.search(some, self.passages, without=barred, embedding_weight=self._embedding_weight)
-            read = [[hit for hit in own if (1 - w) * hit.score + w >= least] for own in hits]
+            read = [[hit for hit in own if self._most(hit) >= least] for own in hits]
             spans = iter(self.reader.answer_all(
                 [(question, hit.passage.text) for question, own in zip(some, read, strict=True) for hit in own]))
             for question, found, own in zip(some, hits, read, strict=True):
                 candidates = [Candidate(hit, span, (1 - w) * hit.score + w * span.support)
                               for hit, span in zip(own, spans, strict=False) if span.text]
                 yield question, found, tuple(sorted(candidates, key=lambda candidate: -candidate.score))
+
+    def _most(self, hit: Hit) -> float:
+        """The highest score that an answer in a passage could have."""
+        return (1 - self.reader_weight) * hit.score + self.reader_weight
 
     def choose_threshold(self, questions: Sequence[Question]) -> "AnswerThreshold":
         """The score that best tells questions that the documents answer from such that they do not, as the search's own
