@@ -101,6 +101,19 @@ def test_the_interval_of_the_mean_over_types_is_that_of_resampled_sentences():
     assert scores.intervals["recall"].low < 0.75 < scores.intervals["recall"].high
 
 
+def test_a_rare_type_counts_in_the_resamples_that_have_it():
+    # Everything is right; a third of the resamples lacks the one sentence with a LOC.
+    gold = [[Span(0, 1, "PER")]] * 59 + [[Span(0, 1, "LOC")]]
+    spread = entity_scores(gold, gold).intervals["macro_f1"]
+    assert (spread.low, spread.high) == (1, 1)
+    # PER at 0.8, the rare LOC right: no resample of many sentences is near the 0.4 that a missing LOC would give.
+    guess = [spans if n % 3 else [] for n, spans in enumerate(gold[:-1])] + gold[-1:]
+    scores = entity_scores(gold, guess)
+    assert scores.macro_f1 == pytest.approx((scores.by_type["PER"].f1 + 1) / 2)
+    assert 0.6 < scores.intervals["macro_f1"].low < scores.macro_f1 < scores.intervals["macro_f1"].high
+    assert entity_scores([[], []], [[], []]).intervals["macro_f1"].high == 0
+
+
 def test_two_taggers_are_compared_sentence_by_sentence():
     gold = [[Span(0, 1, "PER")], [Span(1, 2, "LOC")]] * 30
     good = [list(spans) for spans in gold]

@@ -105,9 +105,8 @@ def entity_scores(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[S
     intervals: dict[str, Interval | None] = dict.fromkeys(("f1", "precision", "recall", "macro_f1"))
     if len(gold) > 1 and samples:
         drawn = resample_sums(per_sentence, samples, seed)
-        of_types = [_f1(drawn[:, at : at + 3]) for at in row_of.values()] or [numpy.zeros(samples)]
         values = {"f1": _f1(drawn[:, :3]), "precision": _share(drawn[:, 0], drawn[:, 1]),
-                  "recall": _share(drawn[:, 0], drawn[:, 2]), "macro_f1": numpy.mean(of_types, axis=0)}
+                  "recall": _share(drawn[:, 0], drawn[:, 2]), "macro_f1": _macro_f1(drawn[:, 3:])}
         intervals = {name: interval(value) for name, value in values.items()}
     return EntityScores(TypeScore(*totals[:3]), by_type, intervals, len(gold), samples, seed,
                         _reliability(gold, predicted, probabilities) if probabilities is not None else ())
@@ -185,6 +184,15 @@ def comparison_lines(found: EntityComparison, model: str, against: str) -> str:
 def _f1(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """F1 of rows of (correct, predicted, gold); 0 where there is neither a prediction nor an entity."""
     return _share(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+
+
+def _macro_f1(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """Of rows of (correct, predicted, gold) of each type the mean F1 of those types of which there is an entity, true
+    or predicted; 0 where there is none of any."""
+    rows, n_types = len(sums), sums.shape[1] // 3
+    of_types = _f1(sums.reshape(-1, 3)).reshape(rows, n_types)
+    there = sums.reshape(rows, n_types, 3)[..., 1:].sum(-1) > 0
+    return _share(of_types.sum(1), there.sum(1).astype(float))  # the F1 of what is not there is 0
 
 
 def _share(part: NDArray[numpy.float64], whole: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
