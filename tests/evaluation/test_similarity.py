@@ -1,6 +1,7 @@
 """Correlation with judgements, and places of partners."""
 
 import math
+import tracemalloc
 
 import numpy
 import pytest
@@ -60,3 +61,20 @@ def test_a_partner_stands_behind_those_that_are_as_near():
     scores = partner_scores(places, ks=(1, 2))
     assert scores["mrr"].value == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
     assert (scores["recall@1"].value, scores["recall@2"].value) == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_few_partners_that_are_all_found_prove_little():
+    scores = partner_scores([1, 1, 1, 2], ks=(1, 2))
+    assert (scores["recall@2"].value, scores["recall@2"].interval.high) == (1, 1)
+    assert scores["recall@2"].interval.low == pytest.approx(0.025 ** (1 / 4))
+    assert partner_scores([3, 4], ks=(1,))["recall@1"].interval.high > 0.8
+
+
+def test_resampling_many_pairs_takes_little_memory():
+    found, judged = columns(20_000)
+    tracemalloc.start()
+    scores = correlation_scores(found, judged, samples=40)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 * 8 * len(found)  # 40 draws would be twice as much
+    assert scores["spearman"].interval.low < scores["spearman"].value < scores["spearman"].interval.high

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from tickwise import __version__
-from tickwise.evaluation.bootstrap import interval, resample_sums
+from tickwise.evaluation.bootstrap import all_alike, interval, resample_sums
 from tickwise.evaluation.classification import Score
 
 
@@ -15,6 +15,13 @@ def mean_score(values: Sequence[float], samples: int = 1000, seed: int = 0) -> S
     column = numpy.asarray(values, dtype=numpy.float64)[:, None]
     spread = interval(resample_sums(column, samples, seed)[:, 0] / len(column)) if len(column) > 1 else None
     return Score(float(column.mean()), spread)
+
+
+def share_score(right: Sequence[bool], samples: int = 1000, seed: int = 0) -> Score:
+    """The share of examples that is right, and its interval over resampled examples; where all or none are, of which
+    resampling shows no spread, that of ``all_alike``."""
+    score = mean_score([float(one) for one in right], samples, seed)
+    return Score(score.value, all_alike(bool(right[0]), len(right))) if len(set(right)) == 1 else score
 
 
 def results_json(scores: Mapping[str, Mapping[str, Score]], n: Mapping[str, int], *, model: str = "",

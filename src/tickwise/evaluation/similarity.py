@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tickwise.core.errors import DataError
 from tickwise.evaluation.bootstrap import interval
 from tickwise.evaluation.classification import Score
-from tickwise.evaluation.results import mean_score
+from tickwise.evaluation.results import mean_score, share_score
 
 Numbers = NDArray[numpy.float64]
 _FEWEST = 3
@@ -54,17 +54,17 @@ def correlation_scores(found: Sequence[float], judged: Sequence[float], samples:
         raise DataError(f"{len(a):,} pairs with a judgement; a correlation needs at least {_FEWEST}")
     if numpy.ptp(b) == 0:
         raise DataError(f"the judgements of all {len(b):,} pairs are {b[0]:g}; a correlation needs different ones")
+    measures = {"spearman": spearman, "pearson": pearson}
     generator = numpy.random.default_rng(seed)
-    drawn = [generator.integers(0, len(a), size=len(a)) for _ in range(samples)]
+    resampled = numpy.empty((samples, len(measures)))
+    for row in range(samples):
+        drawn = generator.integers(0, len(a), size=len(a))
+        resampled[row] = [measure(a[drawn], b[drawn]) for measure in measures.values()]
     scores = {}
-    for name, measure in (("spearman", spearman), ("pearson", pearson)):
-        value = measure(a, b)
-        if numpy.isnan(value):
-            scores[name] = Score(0.0, None)
-            continue
-        resampled = numpy.array([measure(a[rows], b[rows]) for rows in drawn])
-        resampled = resampled[~numpy.isnan(resampled)]
-        scores[name] = Score(value, interval(resampled) if len(resampled) > 1 else None)
+    for (name, measure), column in zip(measures.items(), resampled.T, strict=True):
+        value, known = measure(a, b), column[~numpy.isnan(column)]
+        scores[name] = (Score(0.0, None) if numpy.isnan(value) else
+                        Score(value, interval(known) if len(known) > 1 else None))
     return scores
 
 
@@ -74,7 +74,7 @@ def partner_scores(places: Sequence[int], ks: Sequence[int] = (1, 10), samples: 
     at which the partner of each text was found."""
     at = numpy.asarray(places, dtype=numpy.float64)
     scores = {"mrr": mean_score((1 / at).tolist(), samples, seed)}
-    return scores | {f"recall@{k}": mean_score((at <= k).astype(float).tolist(), samples, seed) for k in ks}
+    return scores | {f"recall@{k}": share_score((at <= k).tolist(), samples, seed) for k in ks}
 
 
 def partner_places(cosines_NM: NDArray[numpy.float32], right_NM: NDArray[numpy.bool_]) -> list[int]:

@@ -23,7 +23,7 @@ from tickwise.data.span_corruption import sentinel_ids, text_length, with_sentin
 from tickwise.engine.batch_beam import BeamOptions
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.overlap import rouge
-from tickwise.evaluation.results import mean_score
+from tickwise.evaluation.results import share_score
 from tickwise.interop.directory import checkpoint_paths, resolve_model_path
 from tickwise.interop.warm_start import warm_start
 from tickwise.models.encoder_decoder import EncoderDecoder
@@ -352,12 +352,12 @@ class PrefixedModel:
         found = self.model.write(with_prefix(prefix, scored).sources, options or self.model.beam_options(),
                                  advance=advance)
         written = [one.text for one in found]
-        same = [float(text.lower().split() == target.lower().split())
+        same = [text.lower().split() == target.lower().split()
                 for text, target in zip(written, scored.targets, strict=True)]
         answers: list[Written | None] = [None] * len(pairs)
         for number, one in zip(numbers, found, strict=True):
             answers[number] = one
-        return {"exact_match": mean_score(same)} | rouge(written, [[target] for target in scored.targets]), answers
+        return {"exact_match": share_score(same)} | rouge(written, [[target] for target in scored.targets]), answers
 
 
 def _stands_before(prefix: str, text: str) -> bool:

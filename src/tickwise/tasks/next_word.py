@@ -16,11 +16,10 @@ from tickwise.engine.options import EngineOptions
 from tickwise.engine.requests import encode_prompt
 from tickwise.engine.runner import RowInput
 from tickwise.engine.serving import runner_for
-from tickwise.evaluation.bootstrap import all_alike
 from tickwise.evaluation.classification import Score
 from tickwise.evaluation.perplexity import refuse_sources
 from tickwise.evaluation.ranking import reciprocal_rank
-from tickwise.evaluation.results import mean_score, results_json, table
+from tickwise.evaluation.results import mean_score, results_json, share_score, table
 from tickwise.tasks.word_search import LETTER, MOST_TOKENS, WORD, FoundWord, SpelledTokens, Start, likeliest_words
 from tickwise.text.segment import HAN_PATTERN, HAN_RUN, cut_chinese
 from tickwise.tokenizers.tokenizer import Tokenizer
@@ -197,13 +196,7 @@ class NextWords:
             on_scored(1)
         right = [[place.word] for place in places]
         pairs = list(zip(rankings, right, strict=True))
-        top_1, top_5 = (_share([own[0] in ranking[:k] for ranking, own in pairs], seed) for k in (1, 5))
+        top_1, top_5 = (share_score([own[0] in ranking[:k] for ranking, own in pairs], seed=seed) for k in (1, 5))
         mrr = mean_score([reciprocal_rank(ranking, own) for ranking, own in pairs], seed=seed)
         name = str(self.path or type(self.module).__name__)
         return NextWordScores(task, name, len(places), n_words, top_1, top_5, mrr, seed)
-
-
-def _share(right: Sequence[bool], seed: int) -> Score:
-    """The share that is right; where all or none are, resampling shows no spread."""
-    score = mean_score([float(one) for one in right], seed=seed)
-    return Score(score.value, all_alike(right[0], len(right))) if len(set(right)) == 1 else score
