@@ -1,8 +1,11 @@
 """Attention maps: the weights are those of transformers, and every row adds up to 1."""
 
 import pytest
+import tokenizers.models
+import tokenizers.pre_tokenizers
 import torch
 
+import tokenizers
 from tickwise.core.errors import ConfigError, DataError
 from tickwise.evaluation.attention import (
     AttentionMap,
@@ -18,6 +21,7 @@ from tickwise.interop.directory import load_module
 from tickwise.layers.attention_weights import WatchedText
 from tickwise.models.encoder import Encoder, EncoderConfig
 from tickwise.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tickwise.tokenizers.tokenizer import Tokenizer
 from tickwise.tokenizers.train import train_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -147,6 +151,19 @@ def test_words_are_what_blanks_separate_and_han_characters(tokenizer):
     assert words.of_token[-1] == -1
     assert [sum(number == word for number in words.of_token) for word in range(6)][3] == 3  # bytes of one character
     assert words_of(tokenizer, [eos]) == Words((), (-1,))
+
+
+def test_words_of_vocabularies_that_keep_no_blanks():
+    vocabulary = {name: number for number, name in enumerate(["[UNK]", "dog", "cat", "##s", "##fish", "狗", "猫"])}
+    pieces = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    found = Tokenizer(pieces, "other")
+    ids = found.encode("dog catfishs 狗")
+    assert words_of(found, ids) == Words(("dog", "catfishs", "狗"), (0, 1, 1, 1, 2))
+    whole = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    whole.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    found = Tokenizer(whole, "other")
+    assert words_of(found, found.encode("dog cat cat")) == Words(("dog", "cat", "cat"), (0, 1, 2))
 
 
 def test_words_are_aligned_by_the_last_layer_but_one():

@@ -124,6 +124,14 @@ def test_sub_words_are_completed_to_words():
     assert not any(word.word in ("ten", "tten", "n") for word in model.predict("then the kit", 10))
 
 
+def test_more_words_are_given_than_a_beginning_has_branches():
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 150)))
+    tokenizer = train_tokenizer("char", iter([characters]))
+    model = NextWords(count_ngrams(numpy.array(tokenizer.encode(characters)), tokenizer.vocab_size, order=1), tokenizer)
+    found = model.predict("一", 140)
+    assert len({word for word, _ in found} & set(characters)) == 140
+
+
 def test_words_of_chinese_and_of_bytes_that_are_no_characters():
     text = "我们在北京大学学习。naïve café — 我们喜欢北京。\n" * 40
     for kind, size in (("bpe", 262), ("char", None), ("word", None)):

@@ -270,3 +270,13 @@ def test_the_share_of_tokens_that_are_no_whole_characters():
     ids = words.encode_plain(["the wolf"])[0]
     assert words.unk_id in ids
     assert words.strange_share(ids) == pytest.approx(ids.count(words.unk_id) / len(ids))
+
+
+def test_what_a_token_spells_has_the_blank_before_a_word():
+    names = {"<0x0A>": 0, "<0xe4>": 1, "▁dog": 2, "s": 3}
+    pieces = Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE(names, [])), "other")
+    assert [pieces.spelled_bytes(number) for number in range(5)] == [b"\n", b"\xe4", b" dog", b"s", b""]
+    own = train_tokenizer("bpe", iter(["the dog"] * 3), vocab_size=262)
+    assert b"".join(map(own.spelled_bytes, own.encode("a dog 狗"))) == "a dog 狗".encode()
+    words = train_tokenizer("word", iter(["the dog\n"] * 3), word_style="spaces", min_frequency=1)
+    assert b"".join(map(words.spelled_bytes, words.encode("the dog"))) == b" the dog"

@@ -3,7 +3,6 @@
 Shape legend: L layers, H heads, T queries, S keys.
 """
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from tickwise.text.segment import has_chinese
 if TYPE_CHECKING:
     from tickwise.tokenizers.tokenizer import Tokenizer
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _MOST_WEIGHTS = 1 << 24
 """Of all maps of a text: more would make a page that no browser opens."""
 
@@ -121,7 +119,7 @@ class Words:
 def words_of(tokenizer: "Tokenizer", ids: list[int]) -> Words:
     """What blanks separate; a Han character begins a word of its own, unless it shares a token with the one before.
     Marks are of no word. Every token is of one word: a word begins where a token does."""
-    raw = [b"" if _is_mark(tokenizer, token_id) else _token_bytes(tokenizer, token_id) for token_id in ids]
+    raw = [b"" if _is_mark(tokenizer, token_id) else tokenizer.spelled_bytes(token_id) for token_id in ids]
     # Bytes that are no whole character become one that is neither a blank nor a Han character.
     characters: list[str] = []
     for character in b"".join(raw).decode("utf-8", "surrogateescape"):
@@ -175,16 +173,6 @@ def token_texts(tokenizer: "Tokenizer", ids: list[int]) -> tuple[str, ...]:
 def _is_mark(tokenizer: "Tokenizer", token_id: int) -> bool:
     special = tokenizer.is_special(token_id) or token_id in (tokenizer.eos_id, tokenizer.bos_id)
     return special and token_id != tokenizer.unk_id
-
-
-def _token_bytes(tokenizer: "Tokenizer", token_id: int) -> bytes:
-    """What a token adds to a text, as UTF-8."""
-    if tokenizer.is_byte_level:
-        return tokenizer.token_bytes(token_id)
-    name = tokenizer.backend.id_to_token(token_id) or ""
-    if byte := _BYTE.fullmatch(name):  # how vocabularies of pieces spell what they have no piece for
-        return bytes([int(byte[1], 16)])
-    return name.replace("▁", " ").encode("utf-8", "surrogatepass")
 
 
 def _token_text(tokenizer: "Tokenizer", token_id: int) -> str:

@@ -3,10 +3,15 @@
 A model gives probabilities of tokens, and a word may be spelt by several. A word's probability is that of its tokens
 times that of something behind them which ends it: else "the" would count every "there". A beginning of a word is never
 less likely than the words that begin with it. So the likeliest beginnings are read on first, and the search ends when
-no beginning is left that is likelier than the last of the words that are asked for: no other spelling can then beat
-them. A beam of fixed width would drop beginnings without such a proof, and keep some that cannot win. Spellings of one
-word (other tokens, a line end in place of the blank) are added up as far as they are found; those that are less likely
-than the last word shown are not looked for.
+no beginning is left that is likelier than the last of the words that are asked for: no other spelling of what was
+looked at can then beat them. A beam of fixed width would drop beginnings without such a proof, and keep some that
+cannot win. Spellings of one word (other tokens, a line end in place of the blank) are added up as far as they are
+found; those that are less likely than the last word shown are not looked for.
+
+Not everything is looked at: of each beginning the likeliest 64 next tokens (twice as many as words are asked for, if
+that is more), words of at most so many tokens, and so many reads of the model. Where the tokens behind these are likely
+too, as behind a text that says little of what follows, a word that begins with one of them may be missing though it is
+likelier than the last ones shown.
 
 Where a vocabulary is made of words, a token is a word and the first distribution is all there is to see. Chinese has no
 blanks: its words are those tokens, and in other vocabularies single characters.
@@ -33,12 +38,11 @@ _WRITTEN = re.compile(
     rf"(?P<gap>\s*)(?:(?P<han>{HAN_PATTERN})|(?P<word>{WORD})(?P<open>['’]?))?(?P<rest>.*)", re.DOTALL)
 _LETTER, _APOSTROPHE = re.compile(LETTER), ("'", "’")
 _WORD_OF_TOKEN = re.compile(rf"\s*({WORD}|{HAN_PATTERN}+)")
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 MOST_TOKENS = 24
 """Of a word, with the blank before it."""
 _BRANCHES = 64
-"""Tokens that a beginning is continued with, at most."""
+"""Tokens that a beginning is continued with, at most; two for each word that is asked for, if that is more."""
 
 Reader = Callable[[Sequence[tuple[int, ...]]], Tensor]
 """Of R beginnings (their tokens behind the text), the log-probabilities (R, V) of the next token."""
@@ -59,7 +63,8 @@ class SpelledTokens:
         """``n_logits`` is the model's vocabulary, which may be larger than the tokenizer's."""
         self.are_words = tokenizer.kind == "word"
         self.are_between_blanks = tokenizer.config.get("tickwise_word_style") == "spaces"
-        self.bytes = [*_token_bytes(tokenizer), *[None] * (n_logits - tokenizer.vocab_size)]
+        self.bytes = [_spelled(tokenizer, token_id) if token_id < tokenizer.vocab_size else None
+                      for token_id in range(max(n_logits, tokenizer.vocab_size))]
         texts = [None if piece is None else _decoded(piece) for piece in self.bytes]
         silent = torch.tensor([piece is None for piece in self.bytes])
         broken = ~silent & torch.tensor([text is None for text in texts])
@@ -109,7 +114,7 @@ class _Beginning(NamedTuple):
 
 def likeliest_words(spelled: SpelledTokens, read: Reader, n: int, *, start: Start, width: int, most_tokens: int,
                     most_reads: int) -> list[FoundWord]:
-    """The ``n`` likeliest words, best first (fewer where the vocabulary has fewer).
+    """The ``n`` likeliest words, best first (fewer where the vocabulary has fewer, or the search ends).
 
     ``start`` says whether a blank must stand before a word of letters. ``width`` beginnings are read together; a word
     has at most ``most_tokens`` tokens. After ``most_reads`` the search ends with what it has found.
@@ -137,7 +142,7 @@ def likeliest_words(spelled: SpelledTokens, read: Reader, n: int, *, start: Star
             if len(beginning.tokens) >= most_tokens:
                 continue
             shares_V = row_V * spelled.followers(beginning, start)
-            best = shares_V.topk(min(_BRANCHES, len(shares_V)))
+            best = shares_V.topk(min(max(_BRANCHES, 2 * n), len(shares_V)))
             for share, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 if share * probability <= least or spelled.bytes[token] is None:
                     continue
@@ -197,25 +202,7 @@ def _decoded(piece: bytes) -> str | None:
         return None
 
 
-def _token_bytes(tokenizer: Tokenizer) -> list[bytes | None]:
-    """What every id spells, with the blank before a word; ``None`` for marks and for ``<unk>``."""
-    silent = {tokenizer.unk_id, tokenizer.eos_id, tokenizer.bos_id}
-    names = [tokenizer.backend.id_to_token(i) for i in range(tokenizer.vocab_size)]
-    pieces = any(name is not None and name.startswith("##") for name in names)
-    found: list[bytes | None] = []
-    for token_id, name in enumerate(names):
-        if name is None or token_id in silent or tokenizer.is_special(token_id):
-            found.append(None)
-        elif tokenizer.is_byte_level:
-            found.append(tokenizer.token_bytes(token_id))
-        elif tokenizer.config.get("tickwise_word_style") == "spaces":
-            found.append(f" {name}".encode())
-        elif tokenizer.kind != "other":
-            found.append(name.encode())
-        elif match := _BYTE.fullmatch(name):
-            found.append(bytes([int(match[1], 16)]))
-        elif pieces:
-            found.append((name[2:] if name.startswith("##") else f" {name}").encode())
-        else:
-            found.append(name.replace("▁", " ").encode())
-    return found
+def _spelled(tokenizer: Tokenizer, token_id: int) -> bytes | None:
+    """``Tokenizer.spelled_bytes`` of what stands for text; ``None`` for marks and for ``<unk>``."""
+    silent = token_id in (tokenizer.unk_id, tokenizer.eos_id, tokenizer.bos_id) or tokenizer.is_special(token_id)
+    return None if silent or tokenizer.backend.id_to_token(token_id) is None else tokenizer.spelled_bytes(token_id)

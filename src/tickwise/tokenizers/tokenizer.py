@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers.models
 import xxhash
 
 import tokenizers
@@ -30,7 +31,8 @@ _TEMPLATE_FILE = "chat_template.jinja"
 _GENERATION_FILE = "generation_config.json"
 END_IDS = "tickwise_end_ids"
 """The key under which a tokenizer's config keeps ids that end an answer besides the end-of-text token."""
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""How vocabularies of pieces spell a byte of what they have no piece for."""
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 # What other tools call the end-of-document token, for a tokenizer.json that comes without a config.
@@ -221,6 +223,36 @@ class Tokenizer:
         if token in self._special or any(symbol not in alphabet for symbol in token):
             return token.encode()
         return bytes(alphabet[symbol] for symbol in token)
+
+    def spelled_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text, as UTF-8, with the blank before it where it begins a word; it may be no whole
+        character. Of a special token its name."""
+        name = self.backend.id_to_token(token_id)
+        if name is None:
+            return b""
+        if self.is_byte_level:
+            return self.token_bytes(token_id)
+        if self.config.get("tickwise_word_style") == "spaces":
+            spelled = f" {name}"
+        elif self.kind != "other":
+            spelled = name
+        elif byte := _BYTE.fullmatch(name):
+            return bytes([int(byte[1], 16)])
+        elif self._continuing is not None:
+            goes_on = self._continuing and name.startswith(self._continuing)
+            spelled = name[len(self._continuing) :] if goes_on else f" {name}"
+        else:
+            spelled = name.replace("▁", " ")
+        return spelled.encode("utf-8", "surrogatepass")
+
+    @functools.cached_property
+    def _continuing(self) -> str | None:
+        """What a token that goes on with a word begins with, where all others begin one, as in vocabularies of
+        WordPiece; nothing where every token is a word, and None where blanks are written into the tokens."""
+        model = self.backend.model
+        if isinstance(model, tokenizers.models.WordPiece):
+            return str(model.continuing_subword_prefix)
+        return "" if isinstance(model, tokenizers.models.WordLevel) else None
 
     def strange_share(self, ids: Sequence[int]) -> float:
         """The share of tokens that stand for no whole character: the unknown token, and single bytes of characters
