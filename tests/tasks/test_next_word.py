@@ -171,6 +171,7 @@ def test_scores_by_hand():
     assert written["results"]["by hand"]["top_1_accuracy,none"] == scores.top_1.value
     assert written["n-samples"]["by hand"] == {"original": 7, "effective": 7}
     assert written["configs"]["by hand"]["output_type"] == "ranking"
+    assert written["configs"]["by hand"]["characters_before"] == min(8000, 8 * model.module.config.context_length)
     right = model.evaluate("aa bb cc. aa bb cc. aa", most=None).top_1
     assert (right.value, right.interval.high) == (1, 1)
     assert right.interval.low < 0.7, "few words prove little"

@@ -50,6 +50,8 @@ class NextWordScores:
     mrr: Score
     """Mean of 1 / its place among the ten likeliest, 0 where it is not among them (mean reciprocal rank)."""
     seed: int
+    longest: int
+    """Characters of the text before a word that are read, at most."""
 
     @property
     def metrics(self) -> dict[str, Score]:
@@ -58,7 +60,8 @@ class NextWordScores:
     def to_json(self) -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with ``intervals`` besides."""
         return results_json({self.task: self.metrics}, {self.task: self.n}, model=self.model, seed=self.seed,
-                            output_type="ranking", original={self.task: self.n_words})
+                            output_type="ranking", original={self.task: self.n_words},
+                            settings={"characters_before": self.longest})
 
     def __str__(self) -> str:
         return table(self.metrics, "words", self.n)
@@ -172,8 +175,9 @@ class NextWords:
 
     def evaluate(self, text: str, task: str = "next-word", *, most: int | None = 500, seed: int = 0,
                  on_scored: Callable[[int], None] = lambda n: None) -> NextWordScores:
-        """How often the words of held-out ``text`` are those that are predicted, each given all that stands before it.
-        Of more than ``most`` words so many are drawn by ``seed``; intervals are those of resampled words.
+        """How often the words of held-out ``text`` are those that are predicted, each given what stands before it: the
+        last 8,000 characters, or eight for each token of the model's context where these are fewer. Of more than
+        ``most`` words so many are drawn by ``seed``; intervals are those of resampled words.
 
         Raises ``ConfigError`` for ``most`` below 1, ``DataError`` for a text without a word behind a blank, and for
         characters that the tokenizer cannot read.
@@ -199,4 +203,5 @@ class NextWords:
         top_1, top_5 = (share_score([own[0] in ranking[:k] for ranking, own in pairs], seed=seed) for k in (1, 5))
         mrr = mean_score([reciprocal_rank(ranking, own) for ranking, own in pairs], seed=seed)
         name = str(self.path or type(self.module).__name__)
-        return NextWordScores(task, name, len(places), n_words, top_1, top_5, mrr, seed)
+        return NextWordScores(task, name, len(places), n_words, top_1, top_5, mrr, seed,
+                              longest)
