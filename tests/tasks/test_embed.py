@@ -158,6 +158,20 @@ def test_pairs_score_an_embedder(tmp_path, embedder, encoder, tickwise_cli):
     assert (code, "recall@10" in out, f"{len(HELD)} pairs" in out) == (0, True, True)
 
 
+def test_scores_of_pairs_say_how_they_were_made(embedder):
+    loaded = Embedder.load(embedder)
+    pairs = [*zip(LINES[:4], PARTNERS[:4], strict=True), (LINES[0], PARTNERS[5]), (LINES[1], LINES[1])]
+    left, right = map(list, zip(*pairs, strict=True))
+    scores = score_pairs(loaded, JudgedPairs(left, right, None, "pairs"), samples=50, seed=3)
+    shown = scores.to_json()
+    assert shown["n-samples"] == {"partners": {"original": 6, "effective": 4}}
+    assert (shown["config"]["bootstrap_iters"], shown["config"]["random_seed"]) == (50, 3)
+    assert scores.table().endswith("4 texts, the partner of each sought among those of all; 6 pairs were read")
+    judged = score_pairs(loaded, JudgedPairs(left, right, [5.0, 4, 3, 2, 1, 0], "pairs"), samples=60, seed=2).to_json()
+    assert judged["n-samples"] == {"similarity": {"original": 6, "effective": 6}}
+    assert (judged["config"]["bootstrap_iters"], judged["config"]["random_seed"]) == (60, 2)
+
+
 def test_judged_pairs_score_an_embedder_by_correlation(tmp_path, embedder, encoder, tickwise_cli):
     judged = tmp_path / "sts.csv"
     rows = [(line, PARTNERS[m], (line.split()[0] == PARTNERS[m].split()[-1]) + (line.split()[-1] in PARTNERS[m]))
@@ -261,10 +275,27 @@ def test_no_text_is_both_trained_on_and_chosen_by(capfd):
     assert "6 training pairs have a text" in capfd.readouterr().err
 
 
+def said_on(capfd):
+    return " ".join(capfd.readouterr().err.split())
+
+
+def test_it_is_said_why_nothing_is_held_back(capfd):
+    few = [(f"text {n}", f"other {n}") for n in range(20)]
+    assert split_partners(few, None) == (few, [])
+    assert "a twentieth of 20 pairs is fewer than 4: none are held back, and the last model is kept" in said_on(capfd)
+    own = [(f"text {n}",) * 2 for n in range(300)]
+    assert split_partners(own, None) == (own, [])
+    assert "no pair has two different texts to choose the model by: none are held back" in said_on(capfd)
+    assert split_partners(few, [*own[:5], ("a", "b"), ("c", "d")]) == (few, [])
+    assert ("--dev: 2 usable pairs (of two different texts), at least 4 are needed to choose the model by; the last "
+            "model is kept") in said_on(capfd)
+
+
 def test_texts_that_link_all_pairs_are_not_held_back(capfd):
     kinds = [(f"text {n}", f"kind {n % 3}") for n in range(300)]
     assert split_partners(kinds, None) == (kinds, [])
-    assert "none are held back, and the last model is kept" in " ".join(capfd.readouterr().err.split())
+    assert ("0 of 300 pairs are linked to few enough others to be held back, and a twentieth of them is fewer than 4: "
+            "none are held back, and the last model is kept") in said_on(capfd)
     apart = [(f"text {n}", f"other {n}") for n in range(300)]
     training, developing = split_partners(apart, None)
     assert sorted(training + developing) == sorted(apart)

@@ -116,12 +116,14 @@ def split_partners(pairs: Sequence[Partners],
     common go one way together, and are trained on where they are too many to be held back. ``given`` is the
     development part; None has one made."""
     if given is None:
-        developing = _held_back(pairs)
-        if len(developing) < _FEWEST and any(left != right for left, right in pairs):
-            say("too few pairs share no text with others: none are held back, and the last model is kept; give a --dev "
-                "of other texts to choose the model by")
+        developing, why_not = _held_back(pairs)
+        if len(developing) < _FEWEST:
+            say(f"{why_not}: none are held back, and the last model is kept; give a --dev of pairs of other texts")
     else:
         developing = [(left, right) for left, right in given if left != right]
+        if len(developing) < _FEWEST:
+            say(f"--dev: {len(developing)} usable pairs (of two different texts), at least {_FEWEST} are needed to "
+                "choose the model by; the last model is kept")
     if len(developing) < _FEWEST:
         return list(pairs), []
     held = {identity(text) for pair in developing for text in pair}
@@ -132,19 +134,31 @@ def split_partners(pairs: Sequence[Partners],
     return training, developing
 
 
-def _held_back(pairs: Sequence[Partners]) -> list[Partners]:
-    """The pairs of different texts of about a twentieth of all groups, drawn by a text."""
+def _held_back(pairs: Sequence[Partners]) -> tuple[list[Partners], str]:
+    """The pairs of different texts of about a twentieth of all groups, drawn by a text; and why these are few, where
+    they are."""
     groups: dict[str, list[Partners]] = {}
     for name, pair in zip(_linked(pairs), pairs, strict=True):
         groups.setdefault(name, []).append(pair)
     held: list[Partners] = []
+    n_different = n_eligible = 0
     for group in groups.values():
         own = [(left, right) for left, right in group if left != right]
-        if not own or xxhash.xxh3_64_intdigest(own[0][0].encode("utf-8", "surrogatepass")) / 2**64 >= _DEV_SHARE:
+        n_different += len(own)
+        if not own or len(group) > max(_FEWEST, _DEV_SHARE * len(pairs)):
             continue
-        if len(group) <= max(_FEWEST, _DEV_SHARE * len(pairs)) and len(held) + len(own) <= _MOST_DEV:
+        n_eligible += len(own)
+        drawn = xxhash.xxh3_64_intdigest(own[0][0].encode("utf-8", "surrogatepass")) / 2**64 < _DEV_SHARE
+        if drawn and len(held) + len(own) <= _MOST_DEV:
             held += own
-    return held
+    if not n_different:
+        return held, "no pair has two different texts to choose the model by"
+    if n_different * _DEV_SHARE < _FEWEST:
+        return held, f"a twentieth of {n_different:,} pairs is fewer than {_FEWEST}"
+    if n_eligible * _DEV_SHARE < _FEWEST:
+        return held, (f"{n_eligible:,} of {n_different:,} pairs are linked to few enough others to be held back, and a "
+                      f"twentieth of them is fewer than {_FEWEST}")
+    return held, f"of {n_eligible:,} pairs {len(held)} were drawn to be held back, fewer than {_FEWEST}"
 
 
 def _linked(pairs: Sequence[Partners]) -> list[str]:

@@ -26,16 +26,23 @@ class PairScores:
     task: str
     scores: dict[str, Score]
     n: int
-    """Pairs."""
+    """What was scored: pairs or, of ``partners``, the different left texts."""
+    n_pairs: int
+    """Pairs that were read."""
+    bootstrap_samples: int
+    seed: int
 
     def to_json(self, model: str = "") -> dict[str, Any]:
         """lm-evaluation-harness's result layout, with intervals."""
-        return results_json({self.task: self.scores}, {self.task: self.n}, model=model, output_type="ranking")
+        return results_json({self.task: self.scores}, {self.task: self.n}, model=model, output_type="ranking",
+                            samples=self.bootstrap_samples, seed=self.seed, original={self.task: self.n_pairs})
 
     def table(self) -> str:
         """For people, in per cent."""
-        return table(self.scores, "pairs" if self.task == SIMILARITY else "pairs, each text's partner sought among all",
-                     self.n)
+        if self.task == SIMILARITY:
+            return table(self.scores, "pairs", self.n)
+        return table(self.scores, f"texts, the partner of each sought among those of all; {self.n_pairs:,} pairs were "
+                     "read", self.n)
 
 
 def score_pairs(embedder: Embedder, pairs: JudgedPairs, samples: int = 1000, seed: int = 0) -> PairScores:
@@ -47,7 +54,8 @@ def score_pairs(embedder: Embedder, pairs: JudgedPairs, samples: int = 1000, see
     if pairs.judged is not None:
         left, right = _vectors(embedder, pairs.left), _vectors(embedder, pairs.right)
         cosines = (left * right).sum(1)
-        return PairScores(SIMILARITY, correlation_scores(cosines.tolist(), pairs.judged, samples, seed), len(pairs))
+        return PairScores(SIMILARITY, correlation_scores(cosines.tolist(), pairs.judged, samples, seed), len(pairs),
+                          len(pairs), samples, seed)
     own = [(a, b) for a, b in zip(pairs.left, pairs.right, strict=True) if a != b]
     if n := len(pairs) - len(own):
         say(f"{pairs.name}: left out {n:,} pairs of a text with itself")
@@ -70,7 +78,8 @@ def score_pairs(embedder: Embedder, pairs: JudgedPairs, samples: int = 1000, see
             if text in number:
                 cosines_NM[row, number[text]] = -np.inf
         places += partner_places(cosines_NM, right_NM)
-    return PairScores(PARTNERS, partner_scores(places, samples=samples, seed=seed), len(queries))
+    return PairScores(PARTNERS, partner_scores(places, samples=samples, seed=seed), len(queries), len(pairs),
+                      samples, seed)
 
 
 def _vectors(embedder: Embedder, texts: list[str]) -> NDArray[np.float32]:
