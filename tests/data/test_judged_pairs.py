@@ -45,6 +45,10 @@ def test_columns_are_named_and_numbers_may_be_missing(tmp_path, capfd):
     ("a.tsv", "a\tb\t1\nc\td\n", "row 2: has not the 3 columns"),
     ("a.tsv", "a\tb\t1\nc\td\tmuch\n", "row 2: 'much' is not a number"),
     ("a.tsv", "a\tb\t1\nc\td\tnan\n", "row 2: 'nan' is not a number"),
+    ("a.tsv", "3\tb\t1\n5\ta\t4\n", "numbers stand in its first and its last column, and which of them"),
+    ("a.tsv", "premise\thypothesis\tmark\na\tb\t1\nc\td\t2\n",
+     "its first row (premise, hypothesis, mark) has no number where the others have one"),
+    ("a.tsv", "g\tf\ty\tid\tn\ts\tt\na\tb\tc\td\t5\te\tf\n", "say with --columns which of them"),
     ("a.tsv", "a\tb\tc\n", "which of them are a pair cannot be told"),
     ("a.csv", "a,b,c,d\n1,2,3,4\n", "which of them are a pair cannot be told"),
     ("a.txt", "no pair\nat all\n", "no line has a tab"),
@@ -59,6 +63,20 @@ def test_mistakes_name_the_row(name, text, said, tmp_path):
         read_judged_pairs([str(tmp_path / name)])
     assert said in str(problem.value)
     assert str(tmp_path / name) in str(problem.value)
+
+
+def test_the_column_of_numbers_is_found_in_all_rows(tmp_path, capfd):
+    path = tmp_path / "a.tsv"
+    path.write_text("4.5\tin the year\t1984\n1\ta dog\tthe tax\n", encoding="utf-8")
+    read = read_judged_pairs([str(path)])
+    assert (read.left, read.right, read.judged) == (["in the year", "a dog"], ["1984", "the tax"], [4.5, 1.0])
+    assert capfd.readouterr().err == ""
+    path.write_text("english\tgerman\na dog\tein Hund\n", encoding="utf-8")
+    assert read_judged_pairs([str(path)]).left == ["english", "a dog"]
+    assert "the first row (english, german) names no columns that are known and was taken for a pair" in " ".join(
+        capfd.readouterr().err.split())
+    read = read_judged_pairs([str(path)], ["english", "german"])
+    assert (read.left, capfd.readouterr().err) == (["a dog"], "")
 
 
 def test_files_with_and_without_numbers_are_not_mixed(tmp_path):

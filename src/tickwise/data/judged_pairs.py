@@ -85,7 +85,7 @@ def _cells(path: Path, columns: Sequence[str]) -> tuple[list[tuple[int, tuple[st
     elif chosen is not None:
         places, rows, start = chosen, table[1:], 2
     else:
-        places = _by_number(first, path)
+        places = _by_number(rows, path)
     found = []
     for number, row in enumerate(rows, start=start):
         try:
@@ -122,16 +122,44 @@ def _by_name(header: Sequence[str], columns: Sequence[str], path: Path) -> list[
     return [known.index(name) for name in (*texts, *[name for name in _SCORE_NAMES if name in known][:1])]
 
 
-def _by_number(row: Sequence[str], path: Path) -> list[int]:
-    """The places of the two texts and of the number in rows without a header, going by the first one."""
-    if len(row) == 2:
+def _by_number(rows: Sequence[Sequence[str]], path: Path) -> list[int]:
+    """The places of the two texts and of the number in rows without a known header: of three or of the STS benchmark's
+    columns the number is in that where numbers stand in the most rows, which must be one alone.
+
+    ``DataError`` where that cannot be told, and for a first row that has no number where all others have."""
+    width = len(rows[0])
+    layouts: dict[int, list[int]] = {}
+    if width == 3:
+        layouts = {2: [0, 1, 2], 0: [1, 2, 0]}
+    elif width >= _STS_COLUMNS:
+        layouts = {4: [5, 6, 4]}
+    if width == 2:
+        _say_that_it_is_data(rows[0], path)
         return [0, 1]
-    if len(row) == 3 and (_is_number(row[2]) or _is_number(row[0])):
-        return [0, 1, 2] if _is_number(row[2]) else [1, 2, 0]
-    if len(row) >= _STS_COLUMNS and _is_number(row[4]):
-        return [5, 6, 4]
-    raise DataError(f"{path}: {len(row)} columns in its first row, and which of them are a pair cannot be told; give "
-                    f"{_LAYOUTS}")
+    cells = {place: [row[place].strip() for row in rows if len(row) > place] for place in layouts}
+    n_numbers = {place: sum(map(_is_number, column)) for place, column in cells.items()}
+    most = max(n_numbers.values(), default=0)
+    best = [place for place, n in n_numbers.items() if n == most]
+    if not most or len(best) > 1:
+        which = f"{width} columns in its first row" if not most else "numbers stand in its first and its last column"
+        raise DataError(f"{path}: {which}, and which of them are a pair cannot be told; give {_LAYOUTS}")
+    (chosen,) = best
+    first, *others = cells[chosen]
+    if first and not _is_number(first) and all(map(_is_number, filter(None, others))):
+        raise DataError(f"{path}: its first row ({_shown(rows[0])}) has no number where the others have one, and names "
+                        "no columns that are known; say with --columns which of them to read, or leave it out")
+    if not first:
+        _say_that_it_is_data(rows[0], path)
+    return layouts[chosen]
+
+
+def _say_that_it_is_data(row: Sequence[str], path: Path) -> None:
+    say(f"{path}: the first row ({_shown(row)}) names no columns that are known and was taken for a pair")
+
+
+def _shown(row: Sequence[str]) -> str:
+    text = ", ".join(cell.strip() for cell in row)
+    return text if len(text) <= 60 else f"{text[:60]} …"
 
 
 def _is_number(text: str) -> bool:
