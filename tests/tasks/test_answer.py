@@ -98,14 +98,15 @@ def test_a_question_that_cannot_be_read_leaves_the_prompt(module, tokenizer, tmp
     assert err.count("> ") == 5
 
 
-def test_support_tells_the_margin_over_no_answer():
-    margins = (-math.inf, -4000.0, -4.0, 0.0, 4.0, 4000.0)
-    supports = [answer.Answer("x", 0, 1, 0.5, margin).support for margin in margins]
+def test_support_tells_the_odds_that_there_is_an_answer():
+    all_odds = (-math.inf, -4000.0, -4.0, 0.0, 4.0, 4000.0)
+    supports = [answer.Answer("x", 0, 1, 0.5, -1.0, odds).support for odds in all_odds]
     assert supports == sorted(supports)
     assert supports[0] == pytest.approx(0, abs=1e-12)
     assert supports[3] == 0.5
     assert supports[2] + supports[4] == pytest.approx(1)
-    assert answer.Answer("", 0, 0, 0.0, -math.inf).to_json()["margin"] is None
+    shown = answer.Answer("", 0, 0, 0.0, -math.inf, -math.inf).to_json()
+    assert (shown["margin"], shown["odds"]) == (None, None)
 
 
 def test_tokens_that_begin_and_end_answers_are_those_of_the_whole_passage(module, tokenizer):

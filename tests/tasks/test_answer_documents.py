@@ -40,8 +40,8 @@ class YearReader:
 
     def _answer(self, passage):
         year = re.search(r"\d{4}", passage)
-        place, margin = (year or re.search(r"\w+", passage)).span(), 8.0 if year else -8.0
-        return Answer(passage[slice(*place)], *place, 0.6 if year else 0.1, margin)
+        place, odds = (year or re.search(r"\w+", passage)).span(), 8.0 if year else -8.0
+        return Answer(passage[slice(*place)], *place, 0.6 if year else 0.1, odds - 1, odds)
 
 
 @pytest.mark.parametrize(("question", "passage", "expected"), [

@@ -164,6 +164,27 @@ def test_the_span_is_chosen_by_the_expected_overlap():
     assert found.margin == pytest.approx(np.log(0.16) + 20, rel=1e-3), "of the likeliest: whether there is an answer"
 
 
+def test_the_odds_of_an_answer_are_those_of_its_window_however_often_it_stands_there():
+    class Repeating(torch.nn.Module):
+        """Finds the answer at as many places as a window's first id says."""
+
+        config = SimpleNamespace(longest_answer=1)
+
+        def forward(self, ids_BT, lengths_B, segments_BT):
+            scores = torch.full((len(ids_BT), 2, ids_BT.shape[1]), -30.0)
+            scores[:, :, 0] = -1.5
+            scores[:, :, 1:].masked_fill_((torch.arange(4) < ids_BT[:, :1])[:, None], 0.0)
+            return scores
+
+    places = np.array([[-1, -1], *([10 * i, 10 * i + 9] for i in range(4))])
+    windows = [Window(number, np.full(5, times), np.zeros(5, dtype=np.int64), places, np.zeros((2, 5), dtype=bool))
+               for number, times in enumerate((1, 4))]
+    once, often = find_spans(Repeating(), [windows], 2, 0, torch.device("cpu"))
+    assert once.odds == often.odds == pytest.approx(3)
+    assert once.margin == pytest.approx(3)
+    assert often.margin < once.margin - 2
+
+
 def test_what_two_windows_find_counts_once():
     """The first window is sure of its own span; the second one, that only the overlap's span is any good."""
 

@@ -73,7 +73,7 @@ class Ask(_DocumentArguments):
     passages: int | None = None
     """Passages that are read for an answer, the best of the search (5, or what the index was calibrated with)."""
     reader_weight: float | None = None
-    """Share of what speaks for the answer in its passage (of a reader, its margin over "no answer") in an answer's
+    """Share of what speaks for the answer in its passage (of a reader, the odds that there is one) in an answer's
     score, from 0 to 1 (0.1, or what the index was calibrated with); the rest is the passage's score in the search."""
     html: Path | None = None
     """Also write a page: the passages with the answer marked, their tokens shaded by how likely an answer begins or

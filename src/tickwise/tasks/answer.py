@@ -38,8 +38,8 @@ from tickwise.training.span_reading import (
 _DEV_SHARE = 0.1
 _TOKENS_AT_ONCE = 1 << 18
 """Of windows that exist at the same time."""
-_MARGIN_SCALE = 4.0
-"""Nats of margin that bring ``Answer.support`` from a half to 0.73."""
+_ODDS_SCALE = 4.0
+"""Nats of ``Answer.odds`` that bring ``Answer.support`` from a half to 0.73."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +59,26 @@ class AnswerConfig(AdaptLoopConfig):
 class Answer:
     """A span of a passage, the characters that it is, and how likely the reader finds just this one (where ``text`` is
     empty, the best of those that it did not give). ``margin``: the logarithm of how much likelier a span of the passage
-    is than that it has none; -inf for a passage without a token."""
+    is than that it has none; ``odds``: the log-odds that the passage has an answer, wherever it stands; both -inf for a
+    passage without a token."""
 
     text: str
     start: int
     end: int
     probability: float
     margin: float
+    odds: float
 
     @property
     def support(self) -> float:
         """How much speaks for an answer in this passage, from 0 to 1, by which answers in several passages are told
-        apart: a half where the best span is just as likely as none."""
-        return 1 / (1 + math.exp(min(-self.margin / _MARGIN_SCALE, 700.0)))
+        apart: a half where the passage is just as likely to have an answer as none. The margin of the best span
+        would not do: it is lower in a passage that has the answer twice."""
+        return 1 / (1 + math.exp(min(-self.odds / _ODDS_SCALE, 700.0)))
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"margin": self.margin if math.isfinite(self.margin) else None}
+        return dataclasses.asdict(self) | {name: value if math.isfinite(value) else None
+                                           for name, value in (("margin", self.margin), ("odds", self.odds))}
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,9 @@ class Reader:
     >>> reader.answer("Who wrote it?", "It was written by Ada Lovelace.").text    # doctest: +SKIP
     """
 
-    neutral = 0.4
-    """The ``support`` that an answer needs in a passage that is just likely enough to be about the question: what the
-    best thresholds came to on questions of CMRC 2018 (0.47 of the development part, 0.30 of the trial part)."""
+    neutral = 0.5
+    """The ``support`` that an answer needs in a passage that is just likely enough to be about the question: that of one
+    that is as likely to have an answer as none."""
 
     def __init__(self, module: SpanReader, tokenizer: Tokenizer) -> None:
         if tokenizer.vocab_size > module.config.vocab_size:
@@ -156,8 +160,9 @@ class Reader:
     def _as_answer(self, span: FoundSpan, passage: str, must_answer: bool) -> Answer:
         margin = self.module.config.null_margin
         if not must_answer and margin is not None and span.margin < -margin:
-            return Answer("", 0, 0, span.probability, span.margin)
-        return Answer(passage[span.start : span.end], span.start, span.end, span.probability, span.margin)
+            return Answer("", 0, 0, span.probability, span.margin, span.odds)
+        return Answer(passage[span.start : span.end], span.start, span.end, span.probability, span.margin,
+                      span.odds)
 
     def evaluate(self, questions: Sequence[SpanQuestion], training: Sequence[SpanQuestion] = ()) -> AnswerEvaluation:
         """Exact match and F1, as SQuAD or (for Chinese) CMRC 2018 define them; with ``training`` questions also of

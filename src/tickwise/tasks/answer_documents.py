@@ -5,8 +5,8 @@ The best passages of a search are read, and what is found in them is ranked by
     (1 - w) · (the passage's score in the search) + w · support
 
 where ``support`` tells from 0 to 1 how much speaks for an answer in that passage. Of a trained reader it is made from
-the margin of its best span over "no answer here". The probability of a span would not do: places share it with the
-other places of their own passage alone, so that it says little of which passage answers (Clark & Gardner 2018). A sum
+the odds that the passage has an answer at all. The probability of a span would not do: places share it with the other
+places of their own passage alone, so that it says little of which passage answers (Clark & Gardner 2018). A sum
 of the two scores is what Yang et al. 2019 (BERTserini) rank by.
 """
 

@@ -28,13 +28,16 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True)
 class FoundSpan:
-    """The best span of a question's passage by its characters; the logarithm of how likely it is just this one; and the
-    margin over "no answer here": the logarithm of how much likelier the likeliest span is, within its window."""
+    """The best span of a question's passage by its characters; the logarithm of how likely it is just this one; the
+    margin over "no answer here": the logarithm of how much likelier the likeliest span is, within its window; and the
+    log-odds that this window has an answer. Spans share the probability of being the answer with others of their
+    window: where an answer stands several times, the margin is lower, but not the odds."""
 
     start: int
     end: int
     log_probability: float
     margin: float
+    odds: float
 
     @property
     def probability(self) -> float:
@@ -174,6 +177,8 @@ class _Likely(NamedTuple):
     """Their characters (n, 2)."""
     log_probabilities: NDArray[np.float64]
     margins: NDArray[np.float64]
+    odds: NDArray[np.float64]
+    """Log-odds that the window of each has an answer."""
 
     def joined(self, other: "_Likely") -> "_Likely":
         """The likeliest of both; a span that two windows found counts once, as the surer of them has it."""
@@ -182,7 +187,8 @@ class _Likely(NamedTuple):
         order = np.argsort(-log_probabilities, kind="stable")
         _, firsts = np.unique(places[order], axis=0, return_index=True)
         order = order[np.sort(firsts)[:_CANDIDATES]]
-        return _Likely(places[order], log_probabilities[order], np.concatenate([self.margins, other.margins])[order])
+        return _Likely(places[order], log_probabilities[order], np.concatenate([self.margins, other.margins])[order],
+                       np.concatenate([self.odds, other.odds])[order])
 
     def best(self) -> FoundSpan:
         """That of which the most is expected of ``_overlap_f1``, were one of them the answer (minimum Bayes risk)."""
@@ -192,15 +198,16 @@ class _Likely(NamedTuple):
         lengths = ends - starts
         expected = 2 * shared / np.maximum(1, lengths[:, None] + lengths) @ weights
         at = int(expected.argmax())
-        return FoundSpan(int(starts[at]), int(ends[at]), float(self.log_probabilities[at]), float(self.margins[0]))
+        return FoundSpan(int(starts[at]), int(ends[at]), float(self.log_probabilities[at]), float(self.margins[0]),
+                         float(self.odds[0]))
 
 
 @torch.no_grad()
 def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questions: int, pad: int, device: torch.device,
                advance: Callable[[float], None] = lambda n_windows: None) -> list[FoundSpan]:
     """The span of each question over all of its windows by which the expected F1 is highest. A passage without a token
-    gives the empty span with a margin of -inf. One block of windows after the other is read, those of like length
-    together; ``advance`` is told how many were read. ``NumericsError`` for scores that are no finite numbers."""
+    gives the empty span with margin and odds of -inf. One block of windows after the other is read, those of like
+    length together; ``advance`` is told how many were read. ``NumericsError`` for scores that are no finite numbers."""
     likely: list[_Likely | None] = [None] * n_questions
     was_training = module.training
     module.eval()
@@ -216,7 +223,7 @@ def find_spans(module: SpanReader, blocks: Iterable[Sequence[Window]], n_questio
                     likely[window.question] = found if before is None else before.joined(found)
             advance(len(batch))
     module.train(was_training)
-    return [FoundSpan(0, 0, -math.inf, -math.inf) if spans is None else spans.best() for spans in likely]
+    return [FoundSpan(0, 0, -math.inf, -math.inf, -math.inf) if spans is None else spans.best() for spans in likely]
 
 
 def _likely_spans(scores_2T: Tensor, window: Window, longest: int) -> _Likely | None:
@@ -238,4 +245,5 @@ def _likely_spans(scores_2T: Tensor, window: Window, longest: int) -> _Likely | 
     begins, lengths = flat.numpy() // most, flat.numpy() % most
     places = np.stack([window.places[first + begins, 0], window.places[first + begins + lengths, 1]], 1)
     none = scores_2T[:, 0].sum()
-    return _Likely(places.astype(np.int64), (F.logsigmoid(-none) + top).numpy(), (top - none).numpy())
+    return _Likely(places.astype(np.int64), (F.logsigmoid(-none) + top).numpy(), (top - none).numpy(),
+                   np.full(len(places), float(-none)))
