@@ -41,6 +41,17 @@ _KIND_OF = {word: kind for kind, words in reversed(_KINDS.items()) for word in w
 _LY_NOUNS_WORDS = """family assembly supply reply ally anomaly monopoly italy july butterfly daily weekly monthly
     early friendly holy elderly only likely lovely ugly silly yearly deadly lonely costly orderly"""
 _LY_NOUNS = frozenset(_LY_NOUNS_WORDS.split())
+_NO_NAMES_WORDS = """also now then later mostly often again already always soon today however thus therefore hence instead
+    moreover furthermore meanwhile afterwards afterward eventually sometimes originally recently currently finally
+    initially formerly previously subsequently additionally similarly consequently historically traditionally officially
+    ultimately shortly briefly immediately simultaneously occasionally frequently usually generally typically
+    apparently reportedly allegedly presumably probably possibly notably importantly interestingly surprisingly
+    ironically unfortunately fortunately sadly secondly thirdly lastly firstly actually basically essentially
+    politically geographically economically legally technically nominally suddenly gradually quickly unexpectedly
+    controversially famously partly largely nearly exceptionally privately publicly secretly jointly internationally
+    nationally locally elsewhere conversely respectively specifically particularly especially"""
+_NO_NAMES = frozenset(_NO_NAMES_WORDS.split())
+_IN_NAMES = frozenset(["north", "south", "east", "west", "early", "late"])
 _NUMBER_WORDS_WORDS = """two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
     hundred thousand million billion trillion dozen"""
 _NUMBER_WORDS = frozenset(_NUMBER_WORDS_WORDS.split())
@@ -126,7 +137,18 @@ def tokens_of(sentence: str) -> list[Token]:
                 found.append(Token(text, "comma" if text == "," else "mark"))
         else:
             found.append(_word(text, not found))
+    if len(found) > 1 and found[0].kind == "adverb" and found[1].kind == "name" and found[0].text[0].isupper():
+        found[0] = _before_name(found[0])
     return found
+
+
+def _before_name(adverb: Token) -> Token:
+    """The first word of a sentence with a name behind it: an adverb only where it is no part of names ("Then Smith"),
+    of the name where it often is ("North Korea", "Beverly Hills"), else nothing that can be told ("Even Stevens")."""
+    if adverb.lower in _NO_NAMES:
+        return adverb
+    of_name = adverb.lower in _IN_NAMES or adverb.lower not in _KIND_OF
+    return adverb._replace(kind="name" if of_name else "mark", form=None)
 
 
 def _word(text: str, first: bool) -> Token:

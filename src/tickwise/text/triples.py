@@ -26,8 +26,15 @@ _UNSURE = re.compile(
     r"\b(?:if|unless|whether|perhaps|possibly|probably|maybe|allegedly|reportedly|supposedly|purportedly|apparently|"
     r"presumably|hypothetically|in \S+ (?:view|opinion)|in the (?:view|opinion|eyes) of|according to|rumou?red|"
     r"no longer|almost|nearly|virtually|practically|neither|nor|nobody|hardly|barely|rarely|seldom|"
+    r"not(?: \w+)? (?:only|just|merely|simply|solely|necessarily|exclusively|entirely|completely|yet|both|until)|"
+    r"(?:not|never)\b.* (?:until|till|unless|before)|respectively|whenever|wherever|in case of|in the event of|"
+    r"(?:as|so) long as|provided that|providing that|(?:as|so) soon as|"
+    r"in (?:\w+ ){0,2}(?:dreams?|nightmares?|fantas(?:y|ies)|imagination|parallel \w+|fictional \w+|imaginary \w+|"
+    r"alternat(?:e|ive) \w+)|in (?:the|this|that|his|her|its|an?|one) (?:\w+ ){0,2}(?:novel|story|myth|legend|tale|fable)|"
     r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
     r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
+_CONDITION = re.compile(r"\b(?:when|once|provided)\b(?P<clause>[^,]*)", re.IGNORECASE)
+_PAST_WORDS = frozenset({"was", "were", "had", "did", "became", "remained"})
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
 _NOT = re.compile(r"\b(is|are|was|were|has|have|had|do|does|did|could|would|should)n['’]t\b")
 _DASHES = re.compile(r"\s+[–—-]{1,2}\s+|—")
@@ -65,7 +72,7 @@ class _Sentence:
         flat = _NOT.sub(lambda found: f"{found[1]} not", flat)
         if len(_DASHES.findall(flat)) == 2:
             flat = _DASHES.sub(", ", flat)
-        self._unsure = bool(_UNSURE.search(flat) or _SPEECH.search(flat))
+        self._unsure = bool(_UNSURE.search(flat) or _SPEECH.search(flat)) or _depends(flat)
         self._tokens = Tokens(tokens_of(flat))
         self._says = Statements(self._tokens)
         self._before = before
@@ -373,6 +380,19 @@ class _Sentence:
 
     def _add(self, facts: list[Triple]) -> None:
         self.facts += self._says.usable(facts)
+
+
+def _depends(text: str) -> bool:
+    """Whether something holds only when something else does: "when" and the like with a clause that is not of the
+    past."""
+    for found in _CONDITION.finditer(text):
+        words = tokens_of(found["clause"].strip().lower())
+        if found[0].lower().startswith("provided") and text[: found.start()].strip(" ,") and not any(
+                token.text in ("is", "are", "has") or token.may_be("third") for token in words):
+            continue  # "provided the town with water"
+        if not any(token.text in _PAST_WORDS or token.may_be("past") for token in words):
+            return True
+    return False
 
 
 def is_participle_first(tokens: Tokens, at: int) -> bool:
