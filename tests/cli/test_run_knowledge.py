@@ -16,7 +16,7 @@ def facts(tmp_path):
 def test_an_answer_shows_its_path(tickwise_cli, facts):
     code, out, err = tickwise_cli("run", "knowledge", "Was Ada born in England?", "--triples", facts)
     assert code == 0
-    assert out.splitlines()[0] == "yes   (score 0.71)"
+    assert out.splitlines()[0] == "yes   (score 0.86)"
     assert "Ada –born in→ London" in out
     assert f"[{facts}, line 2]" in out
     assert "1 contradiction, 1 cycle" in err

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tickwise.tasks.graph_facts import MUTUAL, NUMBER, WORD, Step
-from tickwise.text.english_verbs import FORMS, VERB_OF
+from tickwise.text.english_verbs import FORMS, VERB_OF, form_of
 from tickwise.text.terms import key_of
 from tickwise.text.triples import PREPOSITIONS
 
@@ -31,6 +31,13 @@ _WITHIN_WORDS = """part member one city town country continent state region coun
     location birthplace type instance"""
 _WITHIN = frozenset(_WITHIN_WORDS.split())
 _VERBS = frozenset(VERB_OF)
+_OF_ITSELF_WORDS = """open close begin start end form move change graduate develop base locate launch complete merge
+    establish break sink"""
+_OF_ITSELF = frozenset(_OF_ITSELF_WORDS.split())
+"""What is done to a thing, and what it does of itself: "the bridge opened in 1900" is when it was opened."""
+_NEVER_PASSIVE_WORDS = """live die work arrive stay travel appear serve reside retire happen occur belong exist
+    participate play"""
+_NEVER_PASSIVE = frozenset(_NEVER_PASSIVE_WORDS.split())
 PREPOSITION_WORDS = frozenset(PREPOSITIONS.split("|"))
 _NO_PARTICIPLES = frozenset(word for word, form in FORMS.items() if "participle" not in form.kinds)
 _PLACE_WORDS = frozenset({"in", "at", "near", "from", "to", "locate", "birthplace", "live"})
@@ -40,12 +47,14 @@ WHERE, A_NUMBER = "?where", "?number"
 
 class Use(NamedTuple):
     """How a question uses a word, seen from a name: as a ``verb`` or not; whether what is looked for beyond is its
-    holder, or what it is held of; and whether a fact without holder is read from the subject on. None: not known."""
+    holder, or what it is held of; whether a fact without holder is read from the subject on; of a verb its voice. None:
+    not known."""
 
     word: str
     verb: bool = False
     to_holder: bool | None = None
     forward: bool | None = None
+    passive: bool | None = None
 
 
 class Place(NamedTuple):
@@ -108,6 +117,12 @@ class Direction:
         relation = step.fact.relation
         if relation in MUTUAL or (word == "marry" and use.word not in WORD.findall(relation)):
             return True
+        voice = _voice(relation, word) if use.verb else None
+        if voice is not None and use.passive is not None and step.backwards and use.passive != voice:
+            return False
+        if voice is not None and use.to_holder is not None and not step.backwards:
+            inner = f" {self._name.key} " in f"{relation} "
+            return use.to_holder == (voice or inner)
         holder = _holder(relation, word, use.verb)
         if holder == "none":
             return None if use.forward is None else use.forward != step.backwards
@@ -164,8 +179,8 @@ class Direction:
             between = [j for j in range(be + 1, i) if j not in self._named and self._words[j] not in _ARTICLES]
             passive = None if between else True
         if passive and after and not by:
-            return Use(self._words[i], True, False, False)  # "Who was born in London?"
-        return Use(self._words[i], True, None if passive is None else passive != after, not after)
+            return Use(self._words[i], True, False, False, True)  # "Who was born in London?"
+        return Use(self._words[i], True, None if passive is None else passive != after, not after, passive)
 
 
 def _is_within(relation: str, having: bool) -> bool:
@@ -188,6 +203,23 @@ def _holder(relation: str, word: str, verb: bool) -> Literal["subject", "object"
         return "subject"
     doer = any(_is_doer(one) and stem(one) == word for one in words)
     return "subject" if verb and not doer and word not in _VERBS else "object"
+
+
+def _voice(relation: str, word: str) -> bool | None:
+    """Whether a relation of a verb (``word`` is its stem) with a preposition is in the passive ("killed in") or not
+    ("kill Ben in"); None for what may be both."""
+    first, *between = relation.removeprefix("not ").split()
+    form = form_of(first)
+    if form is None or form.verb != word or not between or between[-1] == "by" or (
+            between[-1] not in PREPOSITION_WORDS):
+        return None
+    if form.kinds & {"base", "third"}:
+        both = "participle" in form.kinds or (len(between) == 1 and form.verb in _OF_ITSELF)
+        return None if both else False
+    if "participle" not in form.kinds:
+        return False
+    both = "past" in form.kinds and (len(between) > 1 or form.verb in _OF_ITSELF or form.verb in _NEVER_PASSIVE)
+    return None if both else True
 
 
 def places_of_owners(question: str) -> frozenset[int]:
@@ -219,10 +251,10 @@ def said(step: Step, kinds: set[str], wanted: frozenset[str], direction: Directi
     return frozenset(words & wanted), against
 
 
-def fits(step: Step, wanted: frozenset[str], direction: Direction, having: bool) -> bool:
-    """Whether a step may be on the way to a "yes"."""
+def asked_by(step: Step, wanted: frozenset[str], direction: Direction, having: bool) -> bool:
+    """Whether a step says what a question for yes or no asks: in its words, or where the question has none what
+    something is, where, or (``having``) what it has."""
     verdicts = set(_verdicts(step, wanted, direction).values())
     if True in verdicts or False in verdicts:
         return True in verdicts
-    return step.fact.relation in MUTUAL or (
-        not step.backwards and (bool(verdicts) or _is_within(step.fact.relation, having)))
+    return not step.backwards and (bool(verdicts) or (not wanted and _is_within(step.fact.relation, having)))

@@ -12,7 +12,6 @@ the last relation. A fact that is denied leads nowhere further.
 """
 
 import heapq
-import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,6 @@ from tickwise.tasks.graph_directions import (
     WHERE,
     Direction,
     Place,
-    fits,
     places_of_owners,
     said,
     stem,
@@ -44,13 +42,24 @@ from tickwise.tasks.graph_facts import (
     relation_name,
 )
 from tickwise.tasks.graph_inner_names import InnerNames
+from tickwise.tasks.graph_paths import (
+    FACT_PRICE,
+    Walk,
+    confirms,
+    is_needed,
+    right_number,
+    says_yes,
+    several_times,
+    unknown_words,
+    words_met,
+)
 from tickwise.tasks.graph_problems import Problems, any_contradict, contradicting, contradictions, cycles
 from tickwise.tasks.passage_index import attached
 
 if TYPE_CHECKING:
     import duckdb
 
-_FACT_PRICE, _IDLE_PRICE, _BACKWARDS_PRICE, _WRONG_END_PRICE, _FOUND = 0.02, 0.25, 0.05, 0.3, 0.5
+_WRONG_END_PRICE, _FOUND = 0.3, 0.5
 _MORE_PRICE = 0.05
 _WALKS_KEPT = 2000
 _NAME_WORDS = 8
@@ -67,31 +76,20 @@ _HAVE = frozenset({"has", "have", "had"})
 
 class _Question(NamedTuple):
     """Where the graph's names stand in a question, the stems of the words that may say a relation, how it begins, how
-    the words are read from each of the names (by their keys), and whether it asks for what is denied."""
+    the words are read from each of the names (by their keys), whether it asks for what is denied, its words in upper
+    case that are no names of the graph, and the names that an answer's path has to confirm."""
 
     places: Sequence[Place]
     stems: Sequence[str]
     words: Sequence[str]
     directions: dict[str, Direction]
     denied: bool
+    unknown: frozenset[str]
+    to_confirm: frozenset[str]
 
     @property
     def first(self) -> str:
         return "who" if "whom" in self.words[:2] else "".join(self.words[:1])
-
-
-class _Walk(NamedTuple):
-    """A path, the wanted words on it, how many of its facts have none, and how many nouns are read backwards."""
-
-    steps: tuple[Step, ...]
-    met: frozenset[str]
-    idle: int
-    against: int
-
-    def score(self, wanted: frozenset[str]) -> float:
-        share = len(self.met) / len(wanted) if wanted else 1.0
-        idle = _IDLE_PRICE * self.idle if wanted else 0.0
-        return share - _FACT_PRICE * len(self.steps) - idle - _BACKWARDS_PRICE * self.against
 
 
 class KnowledgeGraph:
@@ -148,7 +146,7 @@ class KnowledgeGraph:
                                "no name in the question is in the graph")
         if len(names) > 1 and (first in _VERB_FIRST or _CONNECTED.search(question)):
             return self._connect(question, asked, hops, first in _VERB_FIRST)
-        wanted = _several_times(asked.stems)
+        wanted = several_times(asked.stems)
         if first == "where":
             wanted |= {WHERE}
         if asks_number := bool(_ASKS_NUMBER.search(question)):
@@ -163,6 +161,8 @@ class KnowledgeGraph:
         for name in names:
             for walk in self._walk(name, wanted, hops, asked.directions[name]):
                 end, score = walk.steps[-1].end, walk.score(wanted)
+                if walk.met != wanted:
+                    continue
                 if role and stem(role[1]) not in map(stem, WORD.findall(walk.steps[-1].fact.relation)):
                     score -= _WRONG_END_PRICE
                 more = sum(self._inner.says_more(step, asked.words) for step in walk.steps)
@@ -173,11 +173,17 @@ class KnowledgeGraph:
                 if asks_number and asked_words and asked_words.isdisjoint(last_words):
                     continue  # a number of something else
                 wrong_kind = first in ("who", "where", "when") and bool(NUMBER.search(end)) != asks_number
+                wrong_kind |= asks_number and not right_number(question, end)
                 if key_of_name(end) in names or wrong_kind or is_denial(walk.steps[-1].fact.relation) != asked.denied:
                     continue
                 if score >= _FOUND and (key_of_name(end) not in found or score > found[key_of_name(end)].score):
                     found[key_of_name(end)] = PathAnswer(end, walk.steps, score)
-        return self._best(question, self._naming_most(found, frozenset(names)))
+        return self._best(question, self._naming_most(self._confirmed(found, asked), frozenset(names)))
+
+    def _confirmed(self, found: dict[str, PathAnswer], asked: _Question) -> dict[str, PathAnswer]:
+        """The answers whose paths have all that the question names."""
+        return {key: answer for key, answer in found.items() if not unknown_words(asked.unknown, answer.path) and
+                confirms(self._connection, answer.path, asked.to_confirm)}
 
     def _naming_most(self, found: dict[str, PathAnswer], names: frozenset[str]) -> dict[str, PathAnswer]:
         """Of the best answers to a question with several names those whose paths have most of them."""
@@ -205,20 +211,21 @@ class KnowledgeGraph:
         """Paths between the first two names: the best one. A "yes" needs facts that are read as the question reads
         them; of relations that it does not name, those that say what something is or where."""
         name, other = (place.key for place in asked.places[:2])
-        wanted, direction = frozenset(asked.stems), asked.directions[name]
+        wanted, direction = several_times(asked.stems), asked.directions[name]
         having = not _HAVE.isdisjoint(asked.words)
         found: dict[str, PathAnswer] = {}
-        for walk in self._walk(name, wanted, hops, direction):
+        for walk in self._walk(name, wanted, hops, direction, everything=not (yes_or_no and wanted)):
             score = walk.score(wanted)
             if key_of_name(walk.steps[-1].end) != other or score < _FOUND:
                 continue
-            if yes_or_no and not all(fits(step, wanted, direction, having) for step in walk.steps):
+            if yes_or_no and not (walk.met == wanted and says_yes(walk.steps, wanted, direction, having)):
                 continue
             denied = is_denial(walk.steps[-1].fact.relation)
             text = ("no" if denied else "yes") if yes_or_no else walk.steps[-1].end
             if text not in found or score > found[text].score:
                 found[text] = PathAnswer(text, walk.steps, score)
-        return self._best(question, found, hops * _FACT_PRICE if yes_or_no else 1e-9)
+        return self._best(question, self._confirmed(found, asked) if yes_or_no else found,
+                          hops * FACT_PRICE if yes_or_no else 1e-9)
 
     def _read(self, question: str) -> _Question:
         """The graph's names in the question (the longest that do not overlap), and its other words."""
@@ -246,8 +253,12 @@ class KnowledgeGraph:
         places.sort()
         owners = places_of_owners(question)
         denied = any(words[i] in ("not", "never") for i in range(len(words)) if i not in taken)
-        return _Question(places, stems, words, {
-            place.key: Direction(words, owners, places, place) for place in reversed(places)}, denied)
+        directions = {place.key: Direction(words, owners, places, place) for place in reversed(places)}
+        capitals = {i for i, token in enumerate(tokens) if not token[0].islower()}
+        unknown = {words[i] for i in capitals - taken if i and words[i] not in ASKING}
+        written = {place.key for place in places if place.start in capitals}
+        return _Question(places, stems, words, directions, denied, frozenset(unknown),
+                         frozenset(written or directions))
 
     def _names_in(self, tokens: Sequence[str]) -> tuple[dict[tuple[int, int], str], set[str]]:
         """The key of every run of a few tokens, by its bounds, and which of the keys are the graph's names."""
@@ -266,23 +277,27 @@ class KnowledgeGraph:
         return _SHORT_NOT.sub(lambda found: found[0] if any(
             start <= found.start() and found.end() <= end for start, end in named) else " not", question)
 
-    def _walk(self, name: str, wanted: frozenset[str], hops: int, direction: Direction) -> Iterator[_Walk]:
-        """Walks from a name, no fact twice; of each length the best ones are followed further."""
-        walks = [_Walk((), frozenset(), 0, 0)]
+    def _walk(self, name: str, wanted: frozenset[str], hops: int, direction: Direction,
+              everything: bool = False) -> Iterator[Walk]:
+        """Walks from a name, no fact twice; of each length the best ones are followed further. Facts that say nothing
+        that is wanted are walked only where they change nothing, or if ``everything`` is."""
+        walks = [Walk((), frozenset(), 0, 0)]
         for _ in range(hops):
             ends = [key_of_name(walk.steps[-1].end) if walk.steps else name for walk in walks]
             steps = self._steps(sorted(set(ends)), wanted, direction)
             # The best so far, the worst of them first; of equal scores the later is the worse.
-            best: list[tuple[float, int, _Walk, Step]] = []
+            best: list[tuple[float, int, Walk, Step]] = []
             number = 0
             for walk, end in zip(walks, ends, strict=True):
                 used = {step.fact.id for step in walk.steps}
                 for words, against, alike in steps[end]:
-                    ahead = _Walk(walk.steps, walk.met | _met(words, wanted, walk.met), walk.idle + (not words),
+                    ahead = Walk(walk.steps, walk.met | words_met(words, wanted, walk.met), walk.idle + (not words),
                                   walk.against + against)
-                    score = ahead.score(wanted) - _FACT_PRICE
+                    score = ahead.score(wanted) - FACT_PRICE
                     for step in alike:
                         number -= 1
+                        if not everything and not is_needed(step, walk.steps, ahead.met - walk.met):
+                            continue
                         if len(best) == _WALKS_KEPT and score <= best[0][0]:
                             break
                         if step.fact.id not in used:
@@ -377,19 +392,3 @@ def _fill(connection: "duckdb.DuckDBPyConnection", facts: Iterable[tuple[str, st
     connection.unregister("new_facts")
     connection.execute("CREATE TABLE names AS SELECT DISTINCT subject_key AS key FROM facts "
                        "UNION SELECT DISTINCT object_key FROM facts")
-
-
-def _met(words: frozenset[str], wanted: frozenset[str], before: frozenset[str]) -> frozenset[str]:
-    """The wanted words that a step adds; of a word that is wanted several times ("mother", "mother 2") one."""
-    found = set()
-    for word in words & wanted:
-        turn = itertools.chain([word], (f"{word} {n}" for n in itertools.count(2)))
-        next_one = next(name for name in turn if name not in before)
-        if next_one in wanted:
-            found.add(next_one)
-    return frozenset(found)
-
-
-def _several_times(words: Sequence[str]) -> frozenset[str]:
-    """The words, with a number from the second time on."""
-    return frozenset(word if (n := words[:i].count(word)) == 0 else f"{word} {n + 1}" for i, word in enumerate(words))

@@ -41,10 +41,10 @@ _KIND_OF = {word: kind for kind, words in reversed(_KINDS.items()) for word in w
 _LY_NOUNS_WORDS = """family assembly supply reply ally anomaly monopoly italy july butterfly daily weekly monthly
     early friendly holy elderly only likely lovely ugly silly yearly deadly lonely costly orderly"""
 _LY_NOUNS = frozenset(_LY_NOUNS_WORDS.split())
-_NO_NAMES_WORDS = """also now then later mostly often again already always soon today however thus therefore hence instead
-    moreover furthermore meanwhile afterwards afterward eventually sometimes originally recently currently finally
-    initially formerly previously subsequently additionally similarly consequently historically traditionally officially
-    ultimately shortly briefly immediately simultaneously occasionally frequently usually generally typically
+_NO_NAMES_WORDS = """also now then later mostly often again already always soon today however thus therefore hence
+    instead moreover furthermore meanwhile afterwards afterward eventually sometimes originally recently currently
+    finally initially formerly previously subsequently additionally similarly consequently historically traditionally
+    officially ultimately shortly briefly immediately simultaneously occasionally frequently usually generally typically
     apparently reportedly allegedly presumably probably possibly notably importantly interestingly surprisingly
     ironically unfortunately fortunately sadly secondly thirdly lastly firstly actually basically essentially
     politically geographically economically legally technically nominally suddenly gradually quickly unexpectedly

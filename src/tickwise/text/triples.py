@@ -30,7 +30,8 @@ _UNSURE = re.compile(
     r"(?:not|never)\b.* (?:until|till|unless|before)|respectively|whenever|wherever|in case of|in the event of|"
     r"(?:as|so) long as|provided that|providing that|(?:as|so) soon as|"
     r"in (?:\w+ ){0,2}(?:dreams?|nightmares?|fantas(?:y|ies)|imagination|parallel \w+|fictional \w+|imaginary \w+|"
-    r"alternat(?:e|ive) \w+)|in (?:the|this|that|his|her|its|an?|one) (?:\w+ ){0,2}(?:novel|story|myth|legend|tale|fable)|"
+    r"alternat(?:e|ive) \w+)|in (?:the|this|that|his|her|its|an?|one) (?:\w+ ){0,2}"
+    r"(?:novel|story|myth|legend|tale|fable)|"
     r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
     r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
 _CONDITION = re.compile(r"\b(?:when|once|provided)\b(?P<clause>[^,]*)", re.IGNORECASE)
