@@ -64,7 +64,7 @@ exploit fortify harm heal ignite inaugurate infect inflict insert intercept inte
 massacre mobilise mobilize obey oust overlook peak persecute plague plunder populate praise predate prescribe prosecute
 ratify rebel recover redesign regain reinforce relocate render repel resume revolt ridicule rival rob sanction schedule
 secede shift slow stem store stretch strip summon suppress swear tackle tolerate topple treat unearth uphold urge vary
-veto warn weaken yield"""
+veto warn weaken yield climb sue"""
 _DOUBLED_WORDS = """admit ban cancel commit control drop expel kidnap permit plan prefer refer stop submit transfer
     travel patrol star"""
 _DOUBLED = frozenset(_DOUBLED_WORDS.split())

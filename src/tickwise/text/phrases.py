@@ -74,6 +74,9 @@ _ING_NOUN_WORDS = """building understanding meeting painting opening beginning m
 _ING_NOUNS = frozenset(_ING_NOUN_WORDS.split())
 _BEHIND_NOUNS = frozenset({"responsible", "available", "capable", "similar", "necessary", "different", "able", "such"})
 """Adjectives that may stand behind their noun, with more to follow."""
+_SCORE = re.compile(r"\d{1,2}[–-]\d{1,2}")
+_DEEPEST = 10
+"""So many "of" in a noun phrase."""
 _NUMERIC = re.compile(r"\d{4}|\d{1,2}(?:st|nd|rd|th)|\d{3,4}s")
 
 
@@ -197,7 +200,7 @@ class Tokens(Sequence[Token]):
         joined = " ".join(token.text for token in self._tokens[start:end])
         return re.sub(r" (?=[,'’])|[\"“”]", "", joined).strip("' ,")
 
-    def noun_phrase(self, at: int) -> Phrase | None:
+    def noun_phrase(self, at: int, depth: int = 0) -> Phrase | None:
         """The noun phrase that begins here, with what "of" puts behind it; None where there is none, or where it is
         not clear which of its words is the verb."""
         start, determiner, head = at, "", -1
@@ -226,6 +229,8 @@ class Tokens(Sequence[Token]):
                     break
             if head >= 0 and token.kind == "number" and self[head].kind == "name" and self[at + 1].kind == "word":
                 break
+            if head >= 0 and self[head].kind == "name" and _SCORE.fullmatch(token.text):
+                break
             if head >= 0 and (token.kind == "date" or self[head].kind == "date"):
                 break
             head, at = at, at + 1
@@ -242,7 +247,7 @@ class Tokens(Sequence[Token]):
         if self[head].kind == "number" and self[at].lower in ("to", "percent", "per", "or"):
             return None
         if self[at].kind == "of":
-            inner = self.noun_phrase(at + 1)
+            inner = self.noun_phrase(at + 1, depth + 1) if depth < _DEEPEST else None
             if inner is None or inner.pronoun:
                 return None
             at = inner.end

@@ -13,6 +13,8 @@ _PARTICLES = frozenset(["up", "out", "off", "down", "away", "back", "over"])
 _BEFORE_INFINITIVE_WORDS = """able unable likely unlikely willing unwilling ready eager reluctant free sure certain
     bound supposed keen first last only difficult easy hard possible impossible necessary"""
 _BEFORE_INFINITIVE = frozenset(_BEFORE_INFINITIVE_WORDS.split())
+_OF_NAMES_WORDS = """north south east west northern southern eastern western new old upper lower great little"""
+_OF_NAMES = frozenset(_OF_NAMES_WORDS.split())
 _AS_VERB = frozenset({"past", "third"})
 
 
@@ -61,6 +63,15 @@ def finite(tokens: Tokens, at: int, plural: bool = True) -> bool:
     if token.kind == "modal":
         return True
     return token.kind == "word" and (token.may_be(*_AS_VERB) or (plural and token.may_be("base")))
+
+
+def is_singular(tokens: Tokens, at: int) -> bool:
+    """Whether the verb here, behind adverbs, cannot belong to several."""
+    while tokens[at].kind in ("adverb", "not"):
+        at += 1
+    token = tokens[at]
+    return token.lower in ("is", "was", "has", "does") or (token.kind == "word" and token.may_be("third")
+                                                           and not token.may_be("base", "past"))
 
 
 def is_participle(tokens: Tokens, at: int) -> bool:
@@ -212,6 +223,8 @@ def _can_be_told_apart(phrases: list[Phrase], subject: bool) -> bool:
     if any(phrase.dated or phrase.pronoun for phrase in phrases):
         return False
     own = [phrase.determiner for phrase in phrases]
+    if any(phrase.plain and phrase.text.lower() in _OF_NAMES for phrase in phrases[:-1]) and not phrases[-1].plain:
+        return False
     if all(phrase.named for phrase in phrases):
         whole = all(phrase.core == phrase.end for phrase in phrases[:-1])
         single = phrases[0].plain and not phrases[-1].plain and not own[-1]
@@ -244,6 +257,8 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
         phrases = several(tokens, here + 1)
         if phrases is None:
             return found, at
+        if _has_two_meanings(tokens, here, phrases, place_before is not None):
+            return found, phrases.end  # "beat York in 1990 and Hull in 1995"
         said = not comma and not seen and (preposition != "between" or " and " in phrases.text)
         if phrases.dated:
             said = preposition in _TIMES
@@ -256,6 +271,19 @@ def tails(tokens: Tokens, at: int, place_before: Phrase | None = None, within: b
             manner = tokens[here - 1] if here > at and not found and place_before is None else None
             found.append(Tail(preposition, phrases, manner.lower if manner and manner.lower.endswith("ly") else ""))
         last, at, seen = phrases.last, phrases.end, True
+
+
+def _has_two_meanings(tokens: Tokens, at: int, phrases: Several, behind_object: bool) -> bool:
+    """Whether "and" behind a preposition may go on with another object than with another place or time."""
+    if not any(tokens[i].kind == "and" for i in range(at, phrases.end)) or tokens[at].lower == "between":
+        return False
+    if phrases.dated != phrases.last.dated:
+        return True
+    after = tokens[phrases.end]
+    if after.kind != "preposition":
+        return False
+    return behind_object or (after.lower == tokens[at].lower and not phrases.dated and tokens[
+        phrases.end + 1].kind != "date")
 
 
 def _larger_place(tokens: Tokens, comma: int) -> int:

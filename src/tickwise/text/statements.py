@@ -30,13 +30,24 @@ _FURTHER_OBJECT = frozenset({"add", "contribute", "give", "send", "bring", "take
 _INTRANSITIVE_WORDS = """move live work die arrive travel return serve reside go come study teach lie stand fall
     rise appear begin settle retire graduate emigrate stay run play speak"""
 _INTRANSITIVE = frozenset(_INTRANSITIVE_WORDS.split())
+_MAKING_WORDS = """name appoint make elect call crown declare proclaim nominate consider render have choose dub"""
+_MAKING = frozenset(_MAKING_WORDS.split())
+_GROWING_WORDS = """rise fall grow increase decrease decline drop expand shrink change jump reduce"""
+_GROWING = frozenset(_GROWING_WORDS.split())
 OWNERS = frozenset({"his", "her", "its", "their"})
 _R_OF = re.compile(r"^(?P<relation>(?:[a-z][\w-]*\s+){0,3}?[a-z][\w-]*(?:\s+and\s+(?:[a-z][\w-]*\s+)?[a-z][\w-]*)?)"
                    r"\s+of\s+(?P<of>.+)$")
 _POSSESSIVE = re.compile(r"^(?P<of>.+?)(?:'s|’s|s'|s’)\s+(?P<relation>[a-z][\w-]*(?:\s+[a-z][\w-]*){0,3})$")
-_NO_ROLE_WORDS = """number lot part some many most all one kind type sort member group series pair set result"""
+_NO_ROLE_WORDS = """number lot part some many most all one kind type sort member group series pair set result
+    first second third fourth fifth sixth seventh eighth ninth tenth last only half majority quarter rest other"""
 _NO_ROLE = frozenset(_NO_ROLE_WORDS.split())
 _NO_SUPERLATIVES = frozenset({"forest", "harvest", "guest", "priest", "conquest", "request", "interest"})
+_OVER = frozenset({"once", "formerly", "previously", "originally", "initially", "until", "till", "then", "former",
+                   "since", "during", "between", "before", "after", "century"})
+_CHANGING_WORDS = """capital population currency king queen president chancellor mayor governor chairman head leader
+    owner manager coach captain emperor"""
+_CHANGING = frozenset({*_CHANGING_WORDS.split(), "largest city", "prime minister", "official language"})
+"""Roles that others may have today: of who had one the present is not known."""
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _BEING_AT_WORDS = """in on at near from under with between within outside inside behind along over above below
     against about across among around beside inside into"""
@@ -176,8 +187,10 @@ class Statements:
         elif tokens[at].lower == "by" or _infinitive(tokens, at):
             return None
         found, end = tails(tokens, at, objects.last if objects else None, within)
-        if objects is not None and _infinitive(tokens, at):
+        if objects is not None and (_infinitive(tokens, at) or self._names_what(group, objects)):
             return None
+        if any(verb in _GROWING for _, verb in group.verbs) and any(tail.preposition == "from" for tail in found):
+            return Read([], end)
         if objects is None and is_participle(tokens, group.end - 1) and self._may_be_part(group, end):
             return None
         if tokens[end].kind == "that" and objects is None:
@@ -198,6 +211,11 @@ class Statements:
         last = found[-1].phrases.last if found else objects.last if objects else None
         return Read([] if together and not objects else facts, end, last, False, _rival([objects] if objects else []))
 
+    def _names_what(self, group: VerbGroup, objects: Several) -> bool:
+        """Whether an object runs on into what it is made: "named Smith ambassador"."""
+        words = self._tokens[objects.last.start : objects.last.core]
+        return group.verbs[-1][1] in _MAKING and words[0].kind == "name" and words[-1].kind == "word"
+
     def _may_be_part(self, group: VerbGroup, end: int) -> bool:
         """Whether "made in the East" may belong to a subject, because another verb follows that is not its own."""
         if group.verbs[-1][1] in _INTRANSITIVE:
@@ -213,7 +231,28 @@ class Statements:
         return False
 
     def _copula(self, group: VerbGroup, subject: Subject, fronted: list[Tail], within: bool) -> Read | None:
-        """X is Y, in its several forms."""
+        """X is Y, in its several forms. Of what was so at a time nothing is said."""
+        read = self._present(group, subject, within)
+        if read is None or not read.facts:
+            return read
+        past, dated = self._past(group, subject.end, read.end)
+        if past and (dated or fronted or subject.tails or any(
+                fact.relation.removeprefix("not ") in _CHANGING for fact in read.facts)):
+            return read._replace(facts=[])
+        return read
+
+    def _past(self, group: VerbGroup, start: int, end: int) -> tuple[bool, bool]:
+        """Whether a form of "be" is of the past, and whether when is said, or that it is over."""
+        tokens = self._tokens
+        verb = group.end - 1
+        while verb > 0 and tokens[verb].kind in ("adverb", "not"):
+            verb -= 1
+        past = tokens[verb].lower in ("was", "were", "became", "remained", "been")
+        words = [tokens[i] for i in range(group.end - 2, end + 2)]
+        dated = any(token.kind == "date" or token.lower in _OVER for token in words)
+        return past, dated
+
+    def _present(self, group: VerbGroup, subject: Subject, within: bool) -> Read | None:
         tokens, at = self._tokens, group.end
         no = "not " if group.negated else ""
         if tokens[at].kind == "preposition":
@@ -234,6 +273,8 @@ class Statements:
         if _infinitive(tokens, end) or (not found and tokens[end].kind == "preposition" and not first.determiner):
             return None
         last = found[-1].phrases.last if found else phrases.last
+        if found and found[0].preposition == "to" and tokens[phrases.end + 1].kind == "word":
+            return None  # "the first man to climb Everest"
         if phrases.last != first and not phrases.split:
             if not first.determiner or " of " not in phrases.text:
                 return Read([], end, last)
@@ -255,8 +296,12 @@ class Statements:
         indefinite = determiner in ("a", "an") or text.lower().startswith("one of the ")
         if (determiner not in ("a", "an", "the", "") and not indefinite) or phrase.vague:
             return []
-        if (determiner or phrase.named or text[0].isdigit()) and (said := self.of_subject(subject, no, text)):
-            return said
+        if (said := self.of_subject(subject, no, text)) or _owner(subject):
+            of_kind = indefinite or (not phrase.named and not determiner and not text[0].isdigit())
+            if not of_kind:
+                return said
+            if not indefinite:
+                return []
         certain = not subject.article or subject.named
         if not indefinite and certain and (owner := _owner_of(text) if determiner == "the" or "'s " in text else None):
             return [Triple(_bare(owner["of"]), no + relation, name)

@@ -19,27 +19,16 @@ import re
 from collections.abc import Iterator
 
 from tickwise.text.phrases import Tokens, tokens_of
-from tickwise.text.predicates import Tail, finite, is_participle, several, tails, verb_group
+from tickwise.text.predicates import Tail, finite, is_participle, is_singular, several, tails, verb_group
+from tickwise.text.rivals import someone_else
 from tickwise.text.statements import OWNERS, Read, Statements, Subject, Triple
+from tickwise.text.unsure import is_unsure
 
-_UNSURE = re.compile(
-    r"\b(?:if|unless|whether|perhaps|possibly|probably|maybe|allegedly|reportedly|supposedly|purportedly|apparently|"
-    r"presumably|hypothetically|in \S+ (?:view|opinion)|in the (?:view|opinion|eyes) of|according to|rumou?red|"
-    r"no longer|almost|nearly|virtually|practically|neither|nor|nobody|hardly|barely|rarely|seldom|"
-    r"not(?: \w+)? (?:only|just|merely|simply|solely|necessarily|exclusively|entirely|completely|yet|both|until)|"
-    r"(?:not|never)\b.* (?:until|till|unless|before)|respectively|whenever|wherever|in case of|in the event of|"
-    r"(?:as|so) long as|provided that|providing that|(?:as|so) soon as|"
-    r"in (?:\w+ ){0,2}(?:dreams?|nightmares?|fantas(?:y|ies)|imagination|parallel \w+|fictional \w+|imaginary \w+|"
-    r"alternat(?:e|ive) \w+)|in (?:the|this|that|his|her|its|an?|one) (?:\w+ ){0,2}"
-    r"(?:novel|story|myth|legend|tale|fable)|"
-    r"claimed|claims|argued|argues|believed?|believes|thought|supposed|alleged|would|n['’]t have)\b|"
-    r"\b(?:St|Mr|Mrs|Dr|No)$", re.IGNORECASE)
-_CONDITION = re.compile(r"\b(?:when|once|provided)\b(?P<clause>[^,]*)", re.IGNORECASE)
-_PAST_WORDS = frozenset({"was", "were", "had", "did", "became", "remained"})
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
 _NOT = re.compile(r"\b(is|are|was|were|has|have|had|do|does|did|could|would|should)n['’]t\b")
 _DASHES = re.compile(r"\s+[–—-]{1,2}\s+|—")
-_SPEECH = re.compile(r"[“\"](?:[^\"”]*[,.!?]|(?:\S+\s+){5,}\S+)[”\"]")
+_LONGEST = 2000
+"""Letters of a sentence that is read."""
 _RESULTS = frozenset(["lead", "cause", "make", "result", "allow", "mean", "give", "help", "enable", "include", "occur"])
 _ENOUGH = frozenset({"all", "both", "many", "several", "some", "a", "an", "the", "", "his", "her", "its", "their"})
 PREPOSITIONS = ("in|on|at|to|from|for|by|with|as|into|near|under|against|during|through|between|since|until|after|"
@@ -56,6 +45,9 @@ def triples(sentences: list[str]) -> Iterator[Triple]:
             continue
         seen: set[tuple[str, str, str]] = set()
         for part in flat.split("; "):
+            if len(part) > _LONGEST:
+                before = None
+                continue
             reader = _Sentence(part, before)
             reader.read()
             before = reader.subject
@@ -73,7 +65,7 @@ class _Sentence:
         flat = _NOT.sub(lambda found: f"{found[1]} not", flat)
         if len(_DASHES.findall(flat)) == 2:
             flat = _DASHES.sub(", ", flat)
-        self._unsure = bool(_UNSURE.search(flat) or _SPEECH.search(flat)) or _depends(flat)
+        self._unsure = is_unsure(flat)
         self._tokens = Tokens(tokens_of(flat))
         self._says = Statements(self._tokens)
         self._before = before
@@ -81,8 +73,11 @@ class _Sentence:
         self.facts: list[Triple] = []
 
     def read(self) -> None:
-        if not self._unsure:
-            self._clause(0)
+        if self._unsure:
+            return
+        self._clause(0)
+        if self.subject is not None and someone_else(self._tokens, self.subject.end):
+            self.subject = self.subject._replace(rival="name" if self.subject.rival else "someone")
 
     # ---------------------------------------------------------------- clauses
 
@@ -100,7 +95,7 @@ class _Sentence:
         for place in participles:
             self._participle(place, subject)
         verb = self._between(subject)
-        if verb is None:
+        if verb is None or (subject.plural and " and " in subject.text and is_singular(tokens, verb)):
             return
         read = self._says.predicate(verb, subject, [*fronted, *subject.tails])
         while read is not None:
@@ -220,7 +215,7 @@ class _Sentence:
         before = self._before
         plural = pronoun in ("they", "their")
         person = pronoun in ("he", "she", "his", "her")
-        rivals = ("name",) if person else ("name", "thing")
+        rivals = ("name", "someone") if person else ("name", "thing")
         suits = before is not None and pronoun in ("he", "she", "it", "they", *OWNERS) and before.plural == plural and (
             before.rival not in rivals) and (not person or (before.named and not before.article))
         if before is None or not suits:
@@ -381,19 +376,6 @@ class _Sentence:
 
     def _add(self, facts: list[Triple]) -> None:
         self.facts += self._says.usable(facts)
-
-
-def _depends(text: str) -> bool:
-    """Whether something holds only when something else does: "when" and the like with a clause that is not of the
-    past."""
-    for found in _CONDITION.finditer(text):
-        words = tokens_of(found["clause"].strip().lower())
-        if found[0].lower().startswith("provided") and text[: found.start()].strip(" ,") and not any(
-                token.text in ("is", "are", "has") or token.may_be("third") for token in words):
-            continue  # "provided the town with water"
-        if not any(token.text in _PAST_WORDS or token.may_be("past") for token in words):
-            return True
-    return False
 
 
 def is_participle_first(tokens: Tokens, at: int) -> bool:
