@@ -77,3 +77,8 @@ def test_names_are_text_and_never_markup(tmp_path):
 def test_only_pictures_and_pages_are_written(tmp_path):
     with pytest.raises(ConfigError, match=r"\.svg or \.html"):
         check_ending(tmp_path / "a.png")
+
+
+def test_spellings_of_a_name_are_one_box():
+    image = drawn(("St. Louis", "in", "Missouri"), ("St Louis", "on", "Mississippi"), ("ST LOUIS", "near", "→"))
+    assert set(boxes(image)) == {"St. Louis", "Missouri", "Mississippi", "→"}

@@ -114,3 +114,12 @@ def test_endless_sentences_take_little_time(sentence):
     started = time.perf_counter()
     assert len(facts(sentence)) < 200
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(("sentence", "expected"), [
+    ("The episode was written by Michael R.", []), ("Smith compared the two in depth.", []),
+    ("On the national level, the city lies in Ohio.", [("city", "lie in", "Ohio")]),
+    ("The side won the match 16 – 12.", []),
+])  # fmt: skip
+def test_what_is_cut_off_or_vague_is_left_out(sentence, expected):
+    assert facts(sentence) == expected

@@ -36,6 +36,13 @@ def test_a_seed_draws_the_same_sentences_with_their_own_facts(tmp_path):
         ("Ada Lovelace", "die in", "London"), ("Ada Lovelace", "die in", "1852")]
 
 
+def test_a_part_of_wikitext_is_drawn_alone(tmp_path):
+    folder = corpus(tmp_path)
+    (folder / "wikitext2" / "valid.txt").write_text(" Smith was born in Rome in 1900 . \n", encoding="utf-8")
+    assert list(triples_of_text.paragraphs(folder, "validation")) == ["Smith was born in Rome in 1900."]
+    assert len(list(triples_of_text.paragraphs(folder, "test"))) == 1
+
+
 def test_so_many_facts_are_printed_as_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["triples_of_text.py", str(corpus(tmp_path)), "--facts", "2"])
     triples_of_text.main()

@@ -1,5 +1,6 @@
 """Facts as a drawing of boxes and arrows: SVG of its own, or a page with it."""
 
+import re
 import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -74,13 +75,13 @@ def write_fact_picture(path: Path, picture: FactPicture, command: str = "") -> N
 def fact_svg(picture: FactPicture) -> str:
     """One SVG image: a name is a box, a fact an arrow from its subject to its object. Names are drawn from the left to
     the right by how many facts they are from the first one; what joins others than neighbours is dashed."""
-    tree = _tree(picture.arrows, picture.first.casefold())
+    tree = _tree(picture.arrows, _key(picture.first))
     spelt: dict[str, str] = {}
     for arrow in picture.arrows:
         for name in (arrow.start, arrow.end):
-            spelt.setdefault(name.casefold(), readable(name))
+            spelt.setdefault(_key(name), readable(name))
     shown = {key: _short(name) for key, name in spelt.items()}
-    marked = {name.casefold() for name in picture.marked}
+    marked = {_key(name) for name in picture.marked}
     columns = _columns(picture.arrows, tree, shown)
     width = max((columns[depth] + _width(shown[name]) for name, depth in tree.depths.items()), default=0) + _MARGIN
     title = _short(picture.title, 110)
@@ -123,7 +124,7 @@ def _tree(arrows: Sequence[Arrow], first: str) -> _Tree:
     its own, and what has branches stands in their middle."""
     joined: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for number, arrow in enumerate(arrows):
-        start, end = arrow.start.casefold(), arrow.end.casefold()
+        start, end = _key(arrow.start), _key(arrow.end)
         joined[start].append((number, end))
         joined[end].append((number, start))
     depths: dict[str, int] = {}
@@ -170,7 +171,7 @@ def _columns(arrows: Sequence[Arrow], tree: _Tree, shown: Mapping[str, str]) -> 
         names[depth] = max(names[depth], _width(shown[name]))
     for number in tree.arrows:
         arrow = arrows[number]
-        depth = max(tree.depths[arrow.start.casefold()], tree.depths[arrow.end.casefold()])
+        depth = max(tree.depths[_key(arrow.start)], tree.depths[_key(arrow.end)])
         labels[depth] = max(labels[depth], _cells(_short(arrow.label)) * _LABEL_LETTER + _GAP)
     columns = [float(_MARGIN)]
     for depth in range(1, n_columns):
@@ -181,7 +182,7 @@ def _columns(arrows: Sequence[Arrow], tree: _Tree, shown: Mapping[str, str]) -> 
 def _line(arrow: Arrow, in_tree: bool, tree: _Tree, columns: Sequence[float], shown: Mapping[str, str],
           middle: Callable[[str], float]) -> tuple[str, str]:
     """An arrow and its label: before the name that is farther to the right, or amid a dashed one."""
-    start, end = arrow.start.casefold(), arrow.end.casefold()
+    start, end = _key(arrow.start), _key(arrow.end)
     left, right = (start, end) if tree.depths[start] <= tree.depths[end] else (end, start)
     x1 = columns[tree.depths[left]] + _width(shown[left])
     x2 = columns[tree.depths[right]]
@@ -208,6 +209,11 @@ def _line(arrow: Arrow, in_tree: bool, tree: _Tree, columns: Sequence[float], sh
 def _short(text: str, longest: int = _LONGEST) -> str:
     text = readable(text)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def _key(name: str) -> str:
+    """What spellings of a name share, as in a graph of facts: its words in one case."""
+    return " ".join(re.findall(r"\w+", name.casefold())) or name
 
 
 def _cells(text: str) -> int:

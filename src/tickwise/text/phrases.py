@@ -243,8 +243,8 @@ class Tokens(Sequence[Token]):
         plural = not named and (self[head].lower in _PLURALS or bool(re.search(r"[^suoi]s$", self[head].lower)))
         dated = all(token.kind == "date" or _NUMERIC.fullmatch(token.lower) or
                     token.lower in ("century", "early", "late") for token in self[first:at])
-        vague = determiner in _VAGUE
-        if self[head].kind == "number" and self[at].lower in ("to", "percent", "per", "or"):
+        vague = determiner in _VAGUE or (determiner == "the" and self[first].lower in _NUMBER_WORDS and at == first + 1)
+        if self[head].kind == "number" and self[at].lower in ("to", "percent", "per", "or", "-", "–"):
             return None
         if self[at].kind == "of":
             inner = self.noun_phrase(at + 1, depth + 1) if depth < _DEEPEST else None

@@ -153,7 +153,8 @@ class _Sentence:
                 if after != "comma" and not (phrases.dated and end == phrases.end and
                                              after in ("determiner", "name", "pronoun", "word")):
                     return None
-                if token.lower in ("in", "on", "at", "during", "since") and phrases.usable:
+                if token.lower in ("in", "on", "at", "during", "since") and phrases.usable and (
+                        phrases.dated or token.lower != "on"):
                     found.append(Tail(token.lower, phrases))
                 at = end + (after == "comma")
                 if after == "comma" and not phrases.dated:

@@ -20,11 +20,12 @@ _UNSURE = re.compile(
 _CONDITION = re.compile(r"\b(?:when|once|provided)\b(?P<clause>[^,]*)", re.IGNORECASE)
 _PAST_WORDS = frozenset({"was", "were", "had", "did", "became", "remained"})
 _SPEECH = re.compile(r"[“\"](?:[^\"”]*[,.!?]|(?:\S+\s+){5,}\S+)[”\"]")
+_CUT = re.compile(r"[A-Z]\w* [A-Z]$")  # an initial, whose full stop ended the sentence
 
 
 def is_unsure(text: str) -> bool:
     """Whether a sentence says nothing that holds without condition."""
-    return bool(_UNSURE.search(text) or _SPEECH.search(text)) or _depends(text)
+    return bool(_UNSURE.search(text) or _SPEECH.search(text) or _CUT.search(text)) or _depends(text)
 
 
 def _depends(text: str) -> bool:
