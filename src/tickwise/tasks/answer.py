@@ -108,8 +108,8 @@ class Reader:
     """
 
     neutral = 0.5
-    """The ``support`` that an answer needs in a passage that is just likely enough to be about the question: that of one
-    that is as likely to have an answer as none."""
+    """The ``support`` that an answer needs in a passage that is just likely enough to be about the question: that of
+    one that is as likely to have an answer as none."""
 
     def __init__(self, module: SpanReader, tokenizer: Tokenizer) -> None:
         if tokenizer.vocab_size > module.config.vocab_size:
