@@ -80,3 +80,11 @@ def test_who_does_something_is_not_whom_it_is_done_to(text, question, expected):
 ])  # fmt: skip
 def test_all_that_a_question_names_is_confirmed(text, question, expected):
     assert answers(text, question) == expected
+
+
+def test_what_something_is_holds_no_role():
+    text = "The capital of France is a city. Paris is the capital of France."
+    assert answers(text, "What is the capital of France?") == ["Paris"]
+    assert answers("Anna's husband was a lawyer.", "Who was Anna's husband?") == []
+    assert answers("Hong Kong was a British colony until 1997. Hong Kong is in Asia.",
+                   "Is Hong Kong a British colony?") == []

@@ -238,6 +238,8 @@ class KnowledgeGraph:
             # A word in lower case that relations have as well is more likely to ask for one.
             asks = j - i == 1 and tokens[i].islower() and stem(tokens[i]) in self._inner.words
             asks = asks or (tokens[i].islower() and key in ASKING)
+            role, _, whose = key.partition(" of ")  # "the capital of France" is what is asked for
+            asks = asks or (tokens[i].islower() and whose in known and stem(role) in self._inner.words)
             if key in known and not asks and not taken & set(range(i, j)):
                 taken |= set(range(i, j))
                 places.append(Place(i, j, key))
